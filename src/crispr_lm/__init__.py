@@ -1,0 +1,72 @@
+"""crispr-lm: find the neurons that make a language model answer with a stereotype, remove them, prove what that did.
+
+The public API, re-exported, nothing else. Names are looked up when first used, so that importing the package (and with
+it ``crispr-lm --help``) stays fast; PyTorch and transformers are imported by the parts that need them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from crispr_lm.errors import CrisprError, EditMismatchError, InputError, VerificationError
+from crispr_lm.version import __version__
+
+if TYPE_CHECKING:
+    from crispr_lm.attribution import NeuronScores, score_neurons
+    from crispr_lm.edit import Edit
+    from crispr_lm.evaluation import Evaluation, evaluate
+    from crispr_lm.model.load import LanguageModel, load_model
+    from crispr_lm.model.neurons import Neuron
+    from crispr_lm.prompts import EncodedPrompt, encode, render_prompt
+    from crispr_lm.scoring import option_scores
+    from crispr_lm.settings import RunSettings
+    from crispr_lm.tasks import Example, Split, Task, load_task
+
+_HOMES = {
+    "attribution": ("NeuronScores", "score_neurons"),
+    "edit": ("Edit",),
+    "evaluation": ("Evaluation", "evaluate"),
+    "model.load": ("LanguageModel", "load_model"),
+    "model.neurons": ("Neuron",),
+    "prompts": ("EncodedPrompt", "encode", "render_prompt"),
+    "scoring": ("option_scores",),
+    "settings": ("RunSettings",),
+    "tasks": ("Example", "Split", "Task", "load_task"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CrisprError",
+    "Edit",
+    "EditMismatchError",
+    "EncodedPrompt",
+    "Evaluation",
+    "Example",
+    "InputError",
+    "LanguageModel",
+    "Neuron",
+    "NeuronScores",
+    "RunSettings",
+    "Split",
+    "Task",
+    "VerificationError",
+    "__version__",
+    "encode",
+    "evaluate",
+    "load_model",
+    "load_task",
+    "option_scores",
+    "render_prompt",
+    "score_neurons",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

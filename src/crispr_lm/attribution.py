@@ -1,0 +1,274 @@
+"""Attribution: the bias influence of every neuron, from one forward and two backward passes per prompt.
+
+Knows prompts as token ids and a model; knows no benchmark. Equations 2 to 5 of ``docs/method.md``:
+
+    ŷ    = argmax over c in C without y of s(c)
+    A(a) = max over t of  h_t · P(ŷ) · ∂s(a)/∂h_t
+    B    = A(ŷ) − λ · max(A(y), 0)          per example, then the mean over examples and instructions
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.model.hooks import watching
+from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
+from crispr_lm.packing import Packed, Stream
+from crispr_lm.prompts import encode_all
+from crispr_lm.scoring import BatchSize, ProgressCallback, batches, pack, packed_scores
+from crispr_lm.tasks.task import Example
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+SCORES_FORMAT = "crispr-lm-scores"
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronScores:
+    """Bias influence B of every neuron of a model.
+
+    Attributes:
+        values: Module name (as in ``named_modules``; for `ffn` neurons the block's down projection) to a float32 tensor
+            (neurons,), in module order.
+        kind: Which neurons.
+        origin: Where the scores come from: model, skill weight, number of prompts.
+    """
+
+    values: dict[str, Tensor]
+    kind: NeuronKind
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return sum(len(values) for values in self.values.values())
+
+    def top(self, count: int) -> list[Neuron]:
+        """The `count` neurons of highest B, highest first; ties are broken by module order, then index.
+
+        Raises:
+            InputError: `count` is negative or larger than the number of neurons.
+        """
+        if not 0 <= count <= len(self):
+            raise InputError(f"{count} neurons asked for, but there are {len(self)}; give 0 to {len(self)}")
+        modules = list(self.values)
+        lengths = torch.tensor([len(self.values[module]) for module in modules])
+        ends = lengths.cumsum(0)
+        # A stable sort keeps the first of equals first, and the concatenation is in (module order, index).
+        order = (
+            torch.cat([self.values[module] for module in modules]).sort(descending=True, stable=True).indices[:count]
+        )
+        which = torch.searchsorted(ends, order, right=True)
+        inside = order - (ends - lengths)[which]
+        pairs = zip(which.tolist(), inside.tolist(), strict=True)
+        return [Neuron(modules[module], index, self.kind) for module, index in pairs]
+
+    def score_of(self, neuron: Neuron) -> float:
+        """B of one neuron."""
+        return float(self.values[neuron.module][neuron.index])
+
+    def save(self, path: str | Path) -> None:
+        """Write one float32 tensor per module as safetensors; kind and origin go into its metadata."""
+        from safetensors.torch import save
+
+        from crispr_lm.files import write_bytes
+
+        # Safetensors sorts by name, but ties are broken by module order, so the order is kept beside the tensors.
+        metadata = {
+            "format": SCORES_FORMAT,
+            "kind": self.kind,
+            "modules": json.dumps(list(self.values)),
+            "origin": json.dumps(self.origin),
+        }
+        write_bytes(Path(path), save({name: values.contiguous() for name, values in self.values.items()}, metadata))
+
+    @staticmethod
+    def load(path: str | Path) -> NeuronScores:
+        """Read a file that `save` wrote.
+
+        Raises:
+            InputError: missing, unreadable, or no scores file.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != SCORES_FORMAT:
+                    raise InputError(f"{path} holds tensors, but not neuron scores written by crispr-lm")
+                modules = json.loads(metadata["modules"])
+                values = {module: file.get_tensor(module) for module in modules}
+                kind, origin = metadata["kind"], json.loads(metadata["origin"])
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} can't be read as a scores file ({error})") from error
+        if kind not in NEURON_KINDS:
+            raise InputError(f"{path}: unknown neuron kind {kind!r}; was it written by a newer version?")
+        return NeuronScores(values=values, kind=kind, origin=origin)
+
+
+def score_neurons(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    instructions: Sequence[str],
+    neurons: NeuronKind = "linear",
+    skill_weight: float = 1.0,
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
+) -> NeuronScores:
+    """Compute the bias influence of every neuron.
+
+    The scores do not depend on batch size, padding or the order of examples.
+
+    Args:
+        lm: The model; its weights are not touched.
+        examples: Some 20 suffice (the paper's number).
+        instructions: One or more synonymous instructions; the mean goes over all pairs.
+        neurons: `linear` (the paper) or `ffn`.
+        skill_weight: λ, how much of the relevance for the right answer is subtracted.
+        batch_size: Prompts in one pass, or "auto".
+        progress: Called with the number of prompts just finished.
+
+    Raises:
+        InputError: nothing to attribute on, a prompt that does not fit, or a model without such neurons.
+        CrisprError: a score is not finite (the module is named).
+    """
+    if not examples or not instructions:
+        raise InputError("neurons can't be scored without examples and instructions; give at least one of each")
+    if not skill_weight >= 0:
+        raise InputError(f"the skill weight must not be negative, but is {skill_weight}")
+    sites = find_sites(lm.model, neurons)
+    prompts = [prompt for instruction in instructions for prompt in encode_all(lm, examples, instruction)]
+    golden = [example.answer for _ in instructions for example in examples]
+    # Summed in float64 on the CPU, so that the order of batches does not show.
+    total = {site.name: torch.zeros(site.width, dtype=torch.float64) for site in sites}
+
+    def attribute(indices: list[int]) -> None:
+        packed = pack(lm, [prompts[index] for index in indices])
+        influence = _bias_influence(lm, packed, [golden[index] for index in indices], sites, skill_weight)
+        for name, values in influence.items():
+            total[name] += values
+
+    for indices in batches(lm, prompts, batch_size, attribute):
+        if progress is not None:
+            progress(len(indices))
+    values = {name: (summed / len(prompts)).float() for name, summed in total.items()}
+    for name, of_module in values.items():
+        if not torch.isfinite(of_module).all():
+            raise CrisprError(f"scores of module {name} are not finite; load the model with dtype float32")
+    origin = {"model": lm.name, "skill_weight": skill_weight, "prompts": len(prompts)}
+    return NeuronScores(values=values, kind=neurons, origin=origin)
+
+
+def biased_answers(scores: Tensor, golden: Tensor) -> Tensor:
+    """Equation 2: per row the index of the wrong option with the highest score.
+
+    Args:
+        scores: (examples, options), -inf where an example has no such option.
+        golden: int64 (examples,), index of y.
+
+    Returns:
+        int64 (examples,). Of equal scores the first wins.
+    """
+    return scores.scatter(1, golden[:, None], -torch.inf).argmax(dim=1)
+
+
+def _bias_influence(
+    lm: LanguageModel, packed: Packed, golden: list[int], sites: Sequence[NeuronSite], skill_weight: float
+) -> dict[str, Tensor]:
+    """B of every neuron summed over the prompts of one batch; module name to float64 (neurons,) on the CPU."""
+    relevance = _Relevance(packed.streams)
+    with torch.enable_grad(), watching(sites, relevance.see):
+        scores = packed_scores(lm, packed)
+        first = torch.tensor([0, *packed.option_counts[:-1]]).cumsum(0)
+        table = torch.nn.utils.rnn.pad_sequence(
+            list(scores.detach().cpu().split(packed.option_counts)), batch_first=True, padding_value=-torch.inf
+        )
+        golden_index = torch.tensor(golden)
+        biased_index = biased_answers(table, golden_index)
+        confusion = table.gather(1, biased_index[:, None])[:, 0].exp()  # P(ŷ), (prompts,)
+        of_biased = relevance.backward(scores, first + biased_index, keep_graph=True)
+        of_golden = relevance.backward(scores, first + golden_index, keep_graph=False)
+    influence = {}
+    for site in sites:
+        if site.name not in of_biased:  # never run for these prompts (an expert without tokens, say): no influence
+            continue
+        useful = skill_weight * of_golden[site.name].clamp(min=0)
+        # P(ŷ) is not negative, so it can be multiplied after the maximum.
+        per_prompt = (of_biased[site.name] - useful).double().cpu() * confusion.double()[:, None]
+        influence[site.name] = per_prompt.sum(dim=0)
+    return influence
+
+
+class _Relevance:
+    """Watches activations in the forward pass and reduces activation x gradient to its maximum in each backward pass.
+
+    Only one number per prompt and neuron is kept; nothing grows with the number of tokens.
+    """
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self.streams = {stream.shape: stream for stream in streams}
+        self.options = torch.empty(0, dtype=torch.int64)
+        self.maxima: dict[str, Tensor] = {}
+
+    def see(self, site: NeuronSite, values: Tensor) -> Tensor:
+        """Register the reduction of this activation's gradient, values (..., width)."""
+        if not values.requires_grad:
+            # Parameters are frozen, so the graph starts here: at the first neurons of the model.
+            values = values.detach().requires_grad_(True)
+        activation = values.detach()  # shares memory, but holds no graph: no reference cycle
+        version = activation._version
+        stream = self._stream_of(site, values)
+
+        def reduce(gradient: Tensor) -> None:
+            if activation._version != version:
+                raise CrisprError(f"module {site.name}: its output is changed in place, so it can't be attributed")
+            self._reduce(site.name, stream, activation, gradient)
+
+        values.register_hook(reduce)
+        return values
+
+    def backward(self, scores: Tensor, options: Tensor, *, keep_graph: bool) -> Mapping[str, Tensor]:
+        """Return max over counted t of h_t · ∂s(a)/∂h_t: module name to float32 (prompts, neurons).
+
+        Args:
+            scores: (options of the batch,), with graph.
+            options: int64 (prompts,), the number of each prompt's answer a.
+            keep_graph: Whether another backward pass follows.
+        """
+        self.options, self.maxima = options, {}
+        # Prompts do not see each other, so the gradient of the sum is each prompt's own gradient.
+        scores[options.to(scores.device)].sum().backward(retain_graph=keep_graph)
+        return self.maxima
+
+    def _reduce(self, name: str, stream: Stream, activation: Tensor, gradient: Tensor) -> None:
+        options = self.options.to(stream.rows.device)
+        rows = stream.rows[options]
+        counted = stream.counted[options].to(activation.device)
+        shape = (*stream.shape, activation.shape[-1])
+        product = activation.reshape(shape)[rows].float() * gradient.reshape(shape)[rows].float()
+        product = product.masked_fill(~counted[..., None], -torch.inf)
+        largest = product.amax(dim=1)
+        # A module that runs twice in one pass has its tokens joined by the maximum like any others.
+        self.maxima[name] = torch.maximum(self.maxima[name], largest) if name in self.maxima else largest
+
+    def _stream_of(self, site: NeuronSite, values: Tensor) -> Stream:
+        if values.dim() == 3 and (stream := self.streams.get((values.shape[0], values.shape[1]))) is not None:
+            return stream
+        if values.dim() == 2:  # some models flatten rows and tokens
+            matching = [stream for shape, stream in self.streams.items() if shape[0] * shape[1] == values.shape[0]]
+            if len(matching) == 1:
+                return matching[0]
+        shapes = ", ".join(f"{rows}x{tokens}" for rows, tokens in self.streams)
+        raise CrisprError(
+            f"module {site.name}: activations of shape {tuple(values.shape)} can't be told apart by token "
+            f"({shapes} expected)"
+        )

@@ -1,0 +1,191 @@
+"""The command line: parse, call the library, print. No logic.
+
+Heavy imports (PyTorch, transformers) are made inside the commands, so that help and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Env, Toml
+from pydantic import ValidationError
+
+from crispr_lm.errors import CrisprError
+from crispr_lm.settings import (
+    ENVIRONMENT_PREFIX,
+    OUTPUT_GROUP,
+    EvaluateSettings,
+    ModelSettings,
+    RunSettings,
+    ScoreSettings,
+)
+from crispr_lm.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+app = App(
+    name="crispr-lm",
+    help="Find the few neurons that make a language model answer with a stereotype, remove them, prove what that did.",
+    version=__version__,
+    help_format="markdown",
+)
+
+ModelArgument = Annotated[
+    str, Parameter(help="Hub id, local folder, .gguf file, or builtin:smollm2.", env_var=(), show_env_var=False)
+]
+OutputFile = Annotated[Path, Parameter(group=OUTPUT_GROUP)]
+
+
+@app.command
+def run(model: ModelArgument, /, *, settings: RunSettings) -> None:
+    """Find the bias neurons, eliminate the few that matter, prove on held-out data what changed, save it all.
+
+    Example: crispr-lm run builtin:smollm2 --task builtin:everyday --output out
+    """
+    _quiet_libraries()
+    from crispr_lm.report.terminal import print_results, terminal_progress
+    from crispr_lm.run import run as main_job
+
+    with terminal_progress() as progress:
+        results = main_job(model, settings, progress)
+    print_results(results, settings.output)
+
+
+@app.command
+def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSettings) -> None:
+    """Attribute bias to neurons, nothing else; writes the score of every neuron.
+
+    Parameters
+    ----------
+    output
+        File to write, for example scores.safetensors.
+    """
+    _quiet_libraries()
+    from crispr_lm.report.terminal import print_scores, terminal_progress
+    from crispr_lm.run import score as score_job
+
+    with terminal_progress() as progress:
+        scores = score_job(model, output, settings, progress)
+    print_scores(scores, output)
+
+
+@app.command
+def evaluate(
+    model: ModelArgument, /, *, output: OutputFile, edit: Path | None = None, settings: EvaluateSettings
+) -> None:
+    """Measure a model on a task, before and after an edit if one is given; writes results as JSON.
+
+    Parameters
+    ----------
+    output
+        File to write, for example results.json.
+    edit
+        An edit.json; measured beside the unedited model.
+    """
+    _quiet_libraries()
+    from crispr_lm.report.terminal import print_results, terminal_progress
+    from crispr_lm.run import evaluate as evaluate_job
+
+    with terminal_progress() as progress:
+        results = evaluate_job(model, output, edit, settings, progress)
+    print_results(results, output)
+
+
+@app.command
+def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: ModelSettings | None = None) -> None:
+    """Bake an edit into a model and save it as a plain Hugging Face folder.
+
+    Parameters
+    ----------
+    edit
+        An edit.json made for this model.
+    output
+        Folder to write; must not exist, or be empty.
+    """
+    _quiet_libraries()
+    from crispr_lm.report.terminal import console, terminal_progress
+    from crispr_lm.run import apply as apply_job
+
+    with terminal_progress() as progress:
+        apply_job(model, edit, output, settings or ModelSettings(), progress)
+    console.print(f"Edited model saved to {output}")
+
+
+@app.command
+def inspect(
+    source: Annotated[str, Parameter(help="A model, a scores file or an edit.json.")], /, *, top: int = 10
+) -> None:
+    """Show what is in a model, a scores file or an edit: neurons per module, top neurons, fingerprint.
+
+    Parameters
+    ----------
+    top
+        How many neurons to list.
+    """
+    _quiet_libraries()
+    from crispr_lm.report.terminal import print_inspection
+    from crispr_lm.run import inspect as inspect_job
+
+    print_inspection(inspect_job(source, top))
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[Path | None, Parameter(help="TOML file with options, one `name = value` per line.")] = None,
+) -> None:
+    sources: list[Env | Toml] = [Env(ENVIRONMENT_PREFIX, command=False)]
+    if config is not None:
+        if not config.is_file():
+            raise CrisprError(f"settings file {config} does not exist; check the path")
+        sources.append(Toml(config, must_exist=True, search_parents=False, use_commands_as_keys=False))
+    app.config = tuple(sources)
+    app(tokens, exit_on_error=False, print_error=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``crispr-lm``. Mistakes of the user end in one sentence on standard error and status 2."""
+    try:
+        app.meta(arguments, exit_on_error=False, print_error=False)
+    except CrisprError as error:
+        _fail(str(error))
+    except ValidationError as error:
+        _fail(_settings_sentence(error))
+    except CycloptsError as error:
+        _fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("crispr-lm: interrupted; the same command with --resume goes on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _fail(sentence: str) -> None:
+    print(f"crispr-lm: {sentence}", file=sys.stderr)
+    sys.exit(USAGE_ERROR)
+
+
+def _settings_sentence(error: ValidationError) -> str:
+    """The first problem of a settings class as one sentence that names the option."""
+    problem = error.errors()[0]
+    option = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
+    if problem["type"] == "missing":
+        return f"option {option} is needed; see crispr-lm --help"
+    return f"option {option}: {problem['msg'][0].lower()}{problem['msg'][1:]}, but it is {problem['input']!r}"
+
+
+def _quiet_libraries() -> None:
+    """Our own progress tells more than the libraries' bars; what the user asked for by variable stays."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+if __name__ == "__main__":
+    main()

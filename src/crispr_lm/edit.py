@@ -1,0 +1,285 @@
+"""Edits: a short list of neurons with a scale, tied to the base model they were made for.
+
+An edit can be applied while a block runs (`Edit.applied`, no weight is touched), baked into the weights (`Edit.bake`)
+and undone to the bit (`Edit.undo`). It is saved as readable JSON of a few kB. Knows weights; knows no task, no prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from crispr_lm.errors import EditMismatchError, InputError
+from crispr_lm.files import write_json
+from crispr_lm.model.hooks import scaling
+from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
+from crispr_lm.version import __version__
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+EDIT_FORMAT = "crispr-lm-edit"
+EDIT_VERSION = 1
+
+FINGERPRINT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Models whose weights carry a baked edit, with what `undo` puts back: (parameter, axis, indices, original values).
+_Saved = list[tuple[nn.Parameter, int, Tensor, Tensor]]
+_baked: weakref.WeakKeyDictionary[nn.Module, tuple[Edit, _Saved]] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Neurons to scale, and the model they belong to.
+
+    Attributes:
+        neurons: In order of rank; no neuron twice.
+        scale: What their activations are multiplied with: 0 eliminates, between 0 and 1 damps.
+        base_model: Name, revision and architecture of the model it was made for.
+        fingerprint: Per touched module a hash of its weights, for each dtype the model may be loaded in.
+        made_in: The dtype the fingerprint was taken in.
+        origin: Where it came from (task, settings, hash of the scores), for the record.
+    """
+
+    neurons: tuple[Neuron, ...]
+    scale: float = 0.0
+    base_model: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    made_in: str = "float32"
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def from_neurons(
+        lm: LanguageModel,
+        neurons: Sequence[Neuron],
+        scale: float = 0.0,
+        origin: Mapping[str, Any] | None = None,
+    ) -> Edit:
+        """Make an edit of these neurons for this model.
+
+        Args:
+            lm: The base model, unedited.
+            neurons: For example ``scores.top(5)``.
+            scale: 0 eliminates them.
+            origin: Anything worth keeping on record, JSON-serialisable.
+
+        Raises:
+            InputError: a neuron that the model does not have, the same neuron twice, a scale that is not a finite
+                number, or a model that carries a baked edit.
+        """
+        if lm.model in _baked:
+            raise InputError("the model carries a baked edit; undo it before making another one from its weights")
+        if not abs(scale) < float("inf"):
+            raise InputError(f"the scale of an edit must be a finite number, not {scale}")
+        if len(set(neurons)) != len(neurons):
+            raise InputError("a neuron is named twice in one edit; name it once")
+        sites = _sites(lm.model, neurons)
+        return Edit(
+            neurons=tuple(neurons),
+            scale=float(scale),
+            base_model={
+                "name": lm.name,
+                "revision": lm.revision,
+                "architecture": type(lm.model).__name__,
+            },
+            fingerprint={site.name: _hashes(site.module) for site in sites},
+            made_in=str(lm.dtype).removeprefix("torch."),
+            origin=dict(origin or {}),
+        )
+
+    def check(self, lm: LanguageModel) -> None:
+        """Check that the edit was made for this model's weights.
+
+        Raises:
+            EditMismatchError: it was not; the first module that differs is named.
+        """
+        try:
+            sites = _sites(lm.model, self.neurons)
+        except InputError as error:
+            raise EditMismatchError(f"the edit was made for another model than {lm.name}: {error}") from error
+        here = str(lm.dtype).removeprefix("torch.")
+        # The narrower of the two formats is what both can be cast to with the same result.
+        dtype = self.made_in if here == "float32" else here
+        for site in sites:
+            if _hashes(site.module)[dtype] != self.fingerprint[site.name][dtype]:
+                raise EditMismatchError(
+                    f"the edit was made for {self.base_model.get('name')} in {self.made_in}; the weights of module "
+                    f"{site.name} differ in {lm.name} in {here}; load the model it was made for"
+                )
+
+    @contextmanager
+    def applied(self, lm: LanguageModel) -> Iterator[None]:
+        """Apply the edit while the block runs; the weights are not touched.
+
+        Raises:
+            EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
+        """
+        self._refuse_baked(lm)
+        self.check(lm)
+        with scaling(_by_site(lm.model, self.neurons), self.scale):
+            yield
+
+    def bake(self, lm: LanguageModel) -> None:
+        """Scale the neurons' weights in place; `undo` brings them back.
+
+        Raises:
+            EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
+        """
+        self._refuse_baked(lm)
+        self.check(lm)
+        saved: _Saved = []
+        with torch.no_grad():
+            for site, indices in _by_site(lm.model, self.neurons).items():
+                for parameter, axis in site.parameters():
+                    chosen = torch.tensor(indices, device=parameter.device)
+                    original = parameter.index_select(axis, chosen).clone()
+                    saved.append((parameter, axis, chosen, original))
+                    edited = torch.zeros_like(original) if self.scale == 0 else original * self.scale
+                    parameter.index_copy_(axis, chosen, edited)
+        _baked[lm.model] = (self, saved)
+
+    def undo(self, lm: LanguageModel) -> None:
+        """Put the weights back that `bake` changed, bit for bit.
+
+        Raises:
+            EditMismatchError: this edit is not the one baked into the model.
+        """
+        if lm.model not in _baked or _baked[lm.model][0] != self:
+            raise EditMismatchError(f"this edit is not baked into {lm.name}, so there is nothing to undo")
+        with torch.no_grad():
+            for parameter, axis, chosen, original in _baked.pop(lm.model)[1]:
+                parameter.index_copy_(axis, chosen, original)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON types: neurons by kind and module, indices ascending; `ranking` keeps their order."""
+        modules: dict[str, dict[str, list[int]]] = {}
+        for neuron in self.neurons:
+            modules.setdefault(neuron.kind, {}).setdefault(neuron.module, []).append(neuron.index)
+        return {
+            "format": EDIT_FORMAT,
+            "version": EDIT_VERSION,
+            "made_by": f"crispr-lm {__version__}",
+            "base_model": {**self.base_model, "dtype": self.made_in},
+            "scale": self.scale,
+            "neurons": [[neuron.kind, neuron.module, neuron.index] for neuron in self.neurons],
+            "fingerprint": {module: dict(hashes) for module, hashes in self.fingerprint.items()},
+            "origin": dict(self.origin),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the edit as readable JSON."""
+        write_json(Path(path), self.to_dict())
+
+    @staticmethod
+    def load(path: str | Path) -> Edit:
+        """Read an edit that `save` wrote.
+
+        Raises:
+            InputError: missing, unreadable, or no edit file of this version.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"edit {path} can't be read ({error}); give an edit.json written by crispr-lm") from error
+        try:
+            return _from_dict(content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"edit {path} is malformed ({error}); give an edit.json written by crispr-lm") from error
+
+    def _refuse_baked(self, lm: LanguageModel) -> None:
+        if lm.model in _baked:
+            raise EditMismatchError(f"{lm.name} carries a baked edit already; undo that one first")
+
+
+def _from_dict(content: dict[str, Any]) -> Edit:
+    if content["format"] != EDIT_FORMAT:
+        raise ValueError(f"format is {content['format']!r}, not {EDIT_FORMAT!r}")
+    if content["version"] != EDIT_VERSION:
+        raise ValueError(f"version {content['version']!r} is not {EDIT_VERSION}, the one this release reads")
+    neurons = []
+    for kind, module, index in content["neurons"]:
+        if kind not in NEURON_KINDS or not isinstance(module, str) or type(index) is not int or index < 0:
+            raise ValueError(f"{[kind, module, index]} is no neuron")
+        neurons.append(Neuron(module, index, kind))
+    if len(set(neurons)) != len(neurons):
+        raise ValueError("a neuron is named twice")
+    scale = content["scale"]
+    if type(scale) not in (int, float) or not abs(scale) < float("inf"):
+        raise ValueError(f"scale {scale!r} is not a finite number")
+    fingerprint = {str(module): dict(hashes) for module, hashes in content["fingerprint"].items()}
+    for module in {neuron.module for neuron in neurons}:
+        if set(fingerprint.get(module, {})) != set(FINGERPRINT_DTYPES):
+            raise ValueError(f"fingerprint of module {module} is missing")
+    base_model = dict(content["base_model"])
+    made_in = base_model.pop("dtype")
+    if made_in not in FINGERPRINT_DTYPES:
+        raise ValueError(f"dtype {made_in!r} is unknown")
+    return Edit(
+        neurons=tuple(neurons),
+        scale=float(scale),
+        base_model=base_model,
+        fingerprint=fingerprint,
+        made_in=made_in,
+        origin=dict(content["origin"]),
+    )
+
+
+def _sites(model: nn.Module, neurons: Sequence[Neuron]) -> list[NeuronSite]:
+    return list(_by_site(model, neurons))
+
+
+def _by_site(model: nn.Module, neurons: Sequence[Neuron]) -> dict[NeuronSite, list[int]]:
+    """Group neurons by the module that holds them.
+
+    Raises:
+        InputError: the model has no such module or index.
+    """
+    kinds: set[NeuronKind] = {neuron.kind for neuron in neurons}
+    sites = {(site.name, kind): site for kind in sorted(kinds) for site in find_sites(model, kind)}
+    grouped: dict[NeuronSite, list[int]] = {}
+    for neuron in neurons:
+        site = sites.get((neuron.module, neuron.kind))
+        if site is None:
+            raise InputError(f"module {neuron.module} holds no {neuron.kind!r} neurons in this {type(model).__name__}")
+        if not 0 <= neuron.index < site.width:
+            raise InputError(
+                f"module {neuron.module} has {site.width} {neuron.kind!r} neurons, there is no {neuron.index}"
+            )
+        grouped.setdefault(site, []).append(neuron.index)
+    return grouped
+
+
+def _hashes(module: nn.Module) -> dict[str, str]:
+    """Hash a module's own weights in every dtype a model may be loaded in (64 bits each: a mix-up guard, no seal)."""
+    hashes = {}
+    for name, dtype in FINGERPRINT_DTYPES.items():
+        digest = hashlib.blake2b(digest_size=8)
+        for key, parameter in sorted(module.named_parameters(recurse=False)):
+            values = parameter.detach().to("cpu", dtype).contiguous()
+            digest.update(f"{key}{tuple(values.shape)}".encode())
+            digest.update(values.view(torch.uint8).numpy().tobytes())
+        hashes[name] = digest.hexdigest()
+    return hashes
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Hash of a whole model: names, shapes, dtypes and up to 4,096 evenly spaced values of every parameter.
+
+    Quick on any size; tells models apart, but is no proof that two are equal to the last weight.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        taken = flat[:: max(1, flat.numel() // 4096)].to("cpu", torch.float32).contiguous()
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(taken.numpy().tobytes())
+    return digest.hexdigest()

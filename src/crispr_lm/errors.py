@@ -1,0 +1,32 @@
+"""The errors that a user can cause and mend.
+
+Every message is one sentence that says what is wrong, where, and what to do next. The command line prints it
+alone, without a traceback, and exits with status 2; a library user catches `CrisprError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CrisprError(Exception):
+    """Base of all errors this library raises on purpose."""
+
+
+class InputError(CrisprError, ValueError):
+    """What was given (a model, a task, an option, a file) can't be used as it is."""
+
+
+class EditMismatchError(InputError):
+    """An edit was made for other weights than those it is applied to."""
+
+
+class VerificationError(CrisprError, RuntimeError):
+    """A result was produced but does not pass its own check; it must not be used."""
+
+
+def nearest(word: str, choices: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return `` (did you mean 'x'?)`` for the choice most like `word`, or an empty string if none is near."""
+    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,49 @@
+"""Writing files so that nothing is ever half-written: to a temporary name, flushed, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from crispr_lm.errors import InputError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically.
+
+    Raises:
+        InputError: the folder does not exist, can't be written to, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} can't be written ({error.strerror or error}); check the folder and the disk"
+        ) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write an object as readable JSON, atomically. Numbers that are not finite are refused: JSON has none."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+def append_line(path: Path, content: Any) -> None:
+    """Append one object as a line of JSON, flushed to the disk."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written ({error.strerror or error}); check the folder and the disk"
+        ) from error

@@ -1,0 +1,154 @@
+"""The folder a run leaves behind, and the rules for using one that is not empty. Knows file names, not their contents.
+
+run.json             settings, versions, hashes of model and data, seeds
+scores.safetensors   B of every neuron
+search.jsonl         every candidate tried
+edit.json            the edit
+results.json         metrics before and after
+model/               the edited model, plain Hugging Face format
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crispr_lm.errors import InputError
+from crispr_lm.files import write_json
+
+FILES = ("run.json", "scores.safetensors", "search.jsonl", "edit.json", "results.json")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run's files."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        """Settings, versions and hashes; its presence marks the folder as a run's."""
+        return self.path / "run.json"
+
+    @property
+    def scores(self) -> Path:
+        """Scores of every neuron."""
+        return self.path / "scores.safetensors"
+
+    @property
+    def search(self) -> Path:
+        """Candidates, one per line."""
+        return self.path / "search.jsonl"
+
+    @property
+    def edit(self) -> Path:
+        """The chosen edit."""
+        return self.path / "edit.json"
+
+    @property
+    def results(self) -> Path:
+        """Metrics; its presence marks the run as finished."""
+        return self.path / "results.json"
+
+    @property
+    def model(self) -> Path:
+        """The edited model."""
+        return self.path / "model"
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Check that a run may write here. Changes nothing.
+
+        Raises:
+            InputError: the path is no folder, can't be written to, or holds another run or foreign files.
+        """
+        if resume and overwrite:
+            raise InputError("--resume and --overwrite exclude each other; give one of them")
+        check_writable(self.path)
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise InputError(f"output {self.path} is a file; give a folder")
+        if self.run.exists():
+            if not resume and not overwrite:
+                raise InputError(
+                    f"output folder {self.path} holds another run; give --resume to go on with it, --overwrite to "
+                    "replace it, or another folder"
+                )
+        elif any(self.path.iterdir()):
+            raise InputError(f"output folder {self.path} is not empty and holds no run; give another folder")
+
+    def start(self, record: dict[str, Any], *, resume: bool) -> bool:
+        """Make the folder ready and write ``run.json``.
+
+        Args:
+            record: What identifies the run; ``record["identity"]`` must be equal for a run to be resumed.
+            resume: Keep what an interrupted run of the same identity has left.
+
+        Returns:
+            Whether an earlier run is gone on with.
+
+        Raises:
+            InputError: the run to resume has other settings, model or data (the first difference is named).
+        """
+        if resume and self.run.exists():
+            self._check_same(record["identity"])
+            return True
+        self._clear()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.run, record)
+        return False
+
+    def _check_same(self, identity: dict[str, Any]) -> None:
+        try:
+            earlier = json.loads(self.run.read_text(encoding="utf-8"))["identity"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
+        now = json.loads(json.dumps(identity))
+        for name in sorted({*now, *earlier}):
+            if now.get(name) != earlier.get(name):
+                raise InputError(
+                    f"the run in {self.path} had {name} = {earlier.get(name)!r}, now it is {now.get(name)!r}; "
+                    "resume with the same settings, or give --overwrite"
+                )
+
+    def _clear(self) -> None:
+        """Remove an earlier run's files, and nothing else."""
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+        if self.model.is_dir():
+            shutil.rmtree(self.model)
+
+
+def check_writable(path: Path) -> None:
+    """Check that `path` can be made or written, without making anything.
+
+    Raises:
+        InputError: it can't.
+    """
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if existing != path and not existing.is_dir():
+        raise InputError(f"{path} can't be made: {existing} is a file; give another path")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{path} can't be written: no permission in {existing}; give another path")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON Lines file that a killed run may have left with a torn last line (which is dropped)."""
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise InputError(f"{path}:{number} is damaged; give --overwrite to start anew") from error
+    return rows

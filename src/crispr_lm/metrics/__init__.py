@@ -1,0 +1,1 @@
+"""Metrics: numbers from chosen answers. Know no model."""

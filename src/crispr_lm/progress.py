@@ -1,0 +1,31 @@
+"""How long jobs tell how far they are. The library reports steps; who shows them, and how, is not its business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Something that can show the progress of a step, for example `crispr_lm.report.terminal.terminal_progress`."""
+
+    def step(self, description: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
+        """Open a step of `total` units (None: unknown); the result is called with the number of units just done."""
+        ...
+
+    def say(self, sentence: str) -> None:
+        """Tell the user something worth knowing now."""
+        ...
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    @contextmanager
+    def step(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Do nothing."""
+        yield lambda _count: None
+
+    def say(self, sentence: str) -> None:
+        """Do nothing."""

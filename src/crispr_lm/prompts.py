@@ -1,0 +1,144 @@
+"""Prompts: what the model sees, as text and as tokens. Tasks and models meet here.
+
+Knows examples, instructions and tokenizers; knows nothing about weights, scores or metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jinja2
+
+from crispr_lm.errors import InputError
+from crispr_lm.tasks.task import Example
+
+
+class Reader(Protocol):
+    """What encoding needs of a model: a `LanguageModel`, or a `ModelSource` whose weights are not read yet."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def tokenizer(self) -> Any: ...  # noqa: D102
+    @property
+    def is_encoder_decoder(self) -> bool: ...  # noqa: D102
+    @property
+    def context_length(self) -> int | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """Exactly the tokens that are scored.
+
+    Attributes:
+        prompt_ids: The prompt with its special tokens; what the encoder reads in an encoder-decoder model.
+        option_ids: Per option its own tokens. In an encoder-decoder model these include what the tokenizer puts around
+            a target (the end token).
+    """
+
+    prompt_ids: list[int]
+    option_ids: list[list[int]]
+
+
+def prompt_text(example: Example, instruction: str) -> str:
+    """The prompt before any chat template: instruction, context, question, options (the authors' layout)."""
+    lines = [instruction.strip()]
+    if example.context.strip():
+        lines.append(f"Context: {example.context.strip()}")
+    lines.append(f"Question: {example.question.strip()}")
+    lines.append(f"Answer options: {', '.join(option.strip() for option in example.options)}")
+    lines.append("Your answer:")
+    return "\n".join(lines)
+
+
+def has_chat_template(lm: Reader) -> bool:
+    """Whether prompts go through the tokenizer's chat template."""
+    return getattr(lm.tokenizer, "chat_template", None) is not None
+
+
+def render_prompt(lm: Reader, example: Example, instruction: str) -> str:
+    """Return exactly what the model sees: a user turn and the generation prompt for chat models, else plain text."""
+    text = prompt_text(example, instruction)
+    if not has_chat_template(lm):
+        return text
+    messages = [{"role": "user", "content": text}]
+    try:
+        # enable_thinking: models that can think aloud shall answer at once; other templates don't look at it.
+        rendered = lm.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+    except jinja2.TemplateError as error:
+        raise InputError(f"model {lm.name}: its chat template fails on a single user turn ({error})") from error
+    assert isinstance(rendered, str)
+    return rendered
+
+
+def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
+    """Return exactly the tokens that are scored.
+
+    Decoder-only: prompt and option are tokenized together and the prompt's tokens taken off the front, so that an
+    option is split as it would be in running text; where the tokenizer merges across the border the option is tokenized
+    alone. Without a chat template a space parts "Your answer:" from the option. Encoder-decoder: the option is
+    tokenized as a target, with the end token that the tokenizer appends.
+
+    Raises:
+        InputError: the longest of prompt and option does not fit the model's context, or an option has no tokens.
+    """
+    tokenizer = lm.tokenizer
+    rendered = render_prompt(lm, example, instruction)
+    templated = has_chat_template(lm)
+    options = [option.strip() for option in example.options]
+    if lm.is_encoder_decoder:
+        # A chat template writes the special tokens itself.
+        prompt_ids = list(tokenizer(rendered, add_special_tokens=not templated).input_ids)
+        option_ids = [list(ids) for ids in tokenizer(text_target=options).input_ids]
+    else:
+        lead = "" if templated else " "
+        texts = [rendered, *(rendered + lead + option for option in options)]
+        prompt_ids, *together = _continuable(tokenizer, texts, add_special_tokens=not templated)
+        alone = tokenizer([lead + option for option in options], add_special_tokens=False).input_ids
+        option_ids = [
+            ids[len(prompt_ids) :] if ids[: len(prompt_ids)] == prompt_ids else list(separate)
+            for ids, separate in zip(together, alone, strict=True)
+        ]
+    for option, ids in zip(options, option_ids, strict=True):
+        if not ids:
+            raise InputError(f"{example.source or 'example'}: option {option!r} has no tokens in {lm.name}'s tokenizer")
+    _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
+    return EncodedPrompt(prompt_ids, option_ids)
+
+
+def encode_all(lm: Reader, examples: Iterable[Example], instruction: str) -> list[EncodedPrompt]:
+    """Encode many examples under one instruction."""
+    return [encode(lm, example, instruction) for example in examples]
+
+
+def check_prompts(lm: Reader, examples: Sequence[Example], instructions: Sequence[str]) -> None:
+    """Encode the longest example under every instruction, so that a prompt that can't fit is known at once.
+
+    Raises:
+        InputError: as in `encode`.
+    """
+    longest = sorted(examples, key=lambda example: -len(prompt_text(example, "")))[:8]
+    for instruction in instructions:
+        encode_all(lm, longest, instruction)
+
+
+def _check_length(lm: Reader, example: Example, prompt_length: int, option_length: int) -> None:
+    limit = lm.context_length
+    needed = max(prompt_length, option_length) if lm.is_encoder_decoder else prompt_length + option_length - 1
+    if limit is not None and needed > limit:
+        raise InputError(
+            f"{example.source or 'example'}: the prompt takes {needed} tokens, but {lm.name} reads at most {limit}; "
+            "shorten the context or the instruction, or leave the example out"
+        )
+
+
+def _continuable(tokenizer: Any, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
+    """Tokenize, without an end token that the tokenizer appends by itself: an option continues its prompt."""
+    sequences = [list(ids) for ids in tokenizer(texts, add_special_tokens=add_special_tokens).input_ids]
+    plain = tokenizer(texts[:1], add_special_tokens=False).input_ids[0]
+    appends_end = sequences[0][-1:] == [tokenizer.eos_token_id] and list(plain[-1:]) != [tokenizer.eos_token_id]
+    return [ids[:-1] for ids in sequences] if appends_end else sequences

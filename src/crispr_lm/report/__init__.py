@@ -1,0 +1,1 @@
+"""Reports: what people see. Reads result dictionaries and files only, never a model."""

@@ -1,0 +1,215 @@
+"""Option scores: log P(option | prompt), each prompt encoded once with its options as branches.
+
+Knows prompts as token ids and a model; knows no benchmark. Equation 1 of ``docs/method.md``:
+s(c) = Σ_k log P(c_k | prompt, c_<k).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
+from crispr_lm.prompts import EncodedPrompt, encode_all
+from crispr_lm.tasks.task import Example
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+logger = logging.getLogger(__name__)
+
+BatchSize = int | str
+"""Prompts in one forward pass, or "auto"."""
+
+ProgressCallback = Callable[[int], None]
+"""Called with the number of prompts just finished."""
+
+AUTO_TOKENS = {"cpu": 2048, "cuda": 32768}
+"""Tokens in a batch for "auto", by device type: enough to keep it busy (benchmarks/batch_size.py), small in memory."""
+
+BRANCH_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Largest relative difference between branch and plain scores that is rounding."""
+
+
+def option_scores(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    instruction: str,
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
+) -> Tensor:
+    """Score every option of every example under one instruction.
+
+    Args:
+        lm: The model.
+        examples: One or more.
+        instruction: One phrasing of what to do.
+        batch_size: Prompts in one forward pass; the scores do not depend on it.
+        progress: Called with the number of prompts just finished.
+
+    Returns:
+        float32 tensor (examples, options) of summed log-probabilities, in nats. Where examples differ in their number
+        of options, rows are filled up with -inf.
+
+    Raises:
+        InputError: no examples, or a prompt does not fit the model's context.
+        CrisprError: the model gives scores that are not finite.
+    """
+    return prompt_scores(lm, encode_all(lm, examples, instruction), batch_size, progress)
+
+
+@torch.inference_mode()
+def prompt_scores(
+    lm: LanguageModel,
+    prompts: Sequence[EncodedPrompt],
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
+) -> Tensor:
+    """Score encoded prompts; returns and raises as `option_scores`."""
+    if not prompts:
+        raise InputError("no examples to score; give at least one")
+    scores = torch.full((len(prompts), max(len(prompt.option_ids) for prompt in prompts)), -torch.inf)
+
+    def score(indices: list[int]) -> None:
+        packed = pack(lm, [prompts[index] for index in indices])
+        of_batch = packed_scores(lm, packed).cpu()
+        for index, values in zip(indices, of_batch.split(packed.option_counts), strict=True):
+            scores[index, : len(values)] = values
+
+    for indices in batches(lm, prompts, batch_size, score):
+        if progress is not None:
+            progress(len(indices))
+    given = torch.tensor([[column < len(prompt.option_ids) for column in range(scores.shape[1])] for prompt in prompts])
+    if not torch.isfinite(scores[given]).all():
+        raise CrisprError(f"model {lm.name} gives scores that are not finite; load it with dtype float32")
+    return scores
+
+
+def pack(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
+    """Pack prompts in the layout that suits the model; whether it takes branches is checked the first time."""
+    if lm.is_encoder_decoder:
+        return pack_encoder_decoder(prompts, lm.model, _pad_id(lm), lm.device)
+    if lm.takes_branches is None:
+        lm.takes_branches = _check_branches(lm)
+    window = _attention_window(lm)
+    if lm.takes_branches and (window is None or max(map(packed_length, prompts)) <= window):
+        return pack_branches(prompts, _pad_id(lm), lm.dtype, lm.device)
+    return pack_sequences(prompts, _pad_id(lm), lm.device)
+
+
+def packed_scores(lm: LanguageModel, packed: Packed) -> Tensor:
+    """Run the model on a packed batch.
+
+    Returns:
+        float32 tensor (options of the batch,) of summed log-probabilities; differentiable where gradients are on.
+    """
+    inputs: dict[str, Any] = dict(packed.inputs)
+    if packed.prompt_of_row is not None:
+        encoded = lm.model.get_encoder()(**packed.encoder_inputs, return_dict=True)
+        encoded.last_hidden_state = encoded.last_hidden_state[packed.prompt_of_row]
+        inputs["encoder_outputs"] = encoded
+    elif _keeps_logits(lm):
+        inputs["logits_to_keep"] = packed.kept
+    logits = lm.model(**inputs, use_cache=False, return_dict=True).logits
+    # Columns count from the end, so they are right whether or not the model left the first positions out.
+    rows, columns = packed.token_rows.to(logits.device), packed.token_columns.to(logits.device)
+    log_probabilities = torch.log_softmax(logits[rows, columns].float(), dim=-1)
+    of_token = log_probabilities.gather(1, packed.token_ids.to(logits.device)[:, None])[:, 0]
+    total = torch.zeros(sum(packed.option_counts), device=logits.device)
+    return total.index_add(0, packed.token_option.to(logits.device), of_token)
+
+
+def batches(
+    lm: LanguageModel, prompts: Sequence[EncodedPrompt], batch_size: BatchSize, work: Callable[[list[int]], None]
+) -> Iterator[list[int]]:
+    """Do `work` on indices of prompts of like length, a batch at a time, and yield each batch when it is done.
+
+    Where memory runs out the batch is halved and tried again, down to a single prompt.
+
+    Raises:
+        InputError: batch size is neither "auto" nor a positive number.
+        CrisprError: memory runs out on a single prompt.
+    """
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise InputError(f"batch size must be 'auto' or a positive number, not {batch_size!r}")
+    # Longest first: if memory does not suffice that shows at once.
+    waiting = sorted(range(len(prompts)), key=lambda index: -packed_length(prompts[index]))
+    most = len(prompts) if batch_size == "auto" else int(batch_size)
+    tokens = AUTO_TOKENS.get(lm.device.type, AUTO_TOKENS["cpu"])
+    while waiting:
+        size = most
+        if batch_size == "auto":
+            size = min(most, max(1, tokens // packed_length(prompts[waiting[0]])))
+        batch = waiting[:size]
+        try:
+            work(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise CrisprError(
+                    "memory runs out on a single prompt; use a shorter dtype or a smaller model"
+                ) from error
+            most = len(batch) // 2
+            logger.warning("out of memory with %d prompts in a batch, going on with %d", len(batch), most)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        waiting = waiting[size:]
+        yield batch
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # The CPU allocator raises a plain RuntimeError.
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _check_branches(lm: LanguageModel) -> bool:
+    """Whether branch scores equal plain scores on two prompts of different lengths; says so in the log if not."""
+    size = lm.model.get_input_embeddings().weight.shape[0]
+
+    def ids(start: int, count: int) -> list[int]:
+        return [(start + 7 * step) % size for step in range(count)]
+
+    prompts = [
+        EncodedPrompt(ids(11, 13), [ids(3, 4), ids(50, 1), ids(29, 3)]),
+        EncodedPrompt(ids(5, 8), [ids(17, 2), ids(90, 5)]),
+    ]
+    with torch.inference_mode():
+        plain = packed_scores(lm, pack_sequences(prompts, _pad_id(lm), lm.device)).cpu()
+        try:
+            branches = packed_scores(lm, pack_branches(prompts, _pad_id(lm), lm.dtype, lm.device)).cpu()
+        except Exception as error:  # a model that can't take the mask may fail in any way
+            logger.info("options of %s are scored as separate sequences: %s", lm.name, str(error).split("\n")[0])
+            return False
+    tolerance = BRANCH_TOLERANCE.get(lm.dtype, BRANCH_TOLERANCE[torch.bfloat16])
+    difference = float(((branches - plain).abs() / plain.abs().clamp(min=1e-3)).max())
+    if not difference <= tolerance:  # also where it is not a number
+        logger.info("options of %s are scored as separate sequences: branch scores differ by %.1e", lm.name, difference)
+        return False
+    return True
+
+
+def _attention_window(lm: LanguageModel) -> int | None:
+    """Tokens that a sliding-window layer can look back over; a block mask would hide that limit from the model."""
+    config = lm.model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((window for window in windows if isinstance(window, int)), default=None)
+
+
+def _keeps_logits(lm: LanguageModel) -> bool:
+    return "logits_to_keep" in inspect.signature(lm.model.forward).parameters
+
+
+def _pad_id(lm: LanguageModel) -> int:
+    """A valid token to fill up with. Any will do: the mask hides it."""
+    pad = getattr(lm.tokenizer, "pad_token_id", None)
+    return pad if isinstance(pad, int) else 0

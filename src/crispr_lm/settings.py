@@ -1,0 +1,146 @@
+"""Every option of a run, once: command line, environment, TOML file and documentation are all made from these classes.
+
+An option ``--max-neurons 50`` can also be given as environment variable ``CRISPR_LM_MAX_NEURONS=50`` or as the line
+``max-neurons = 50`` of a TOML file named with ``--config``. The command line goes before the environment, the
+environment before the file.
+
+`RunSettings` has all options; the smaller commands take the groups they need.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+from pydantic import BaseModel, ConfigDict, Field
+
+ENVIRONMENT_PREFIX = "CRISPR_LM_"
+
+MODEL_GROUP = Group.create_ordered("Model")
+TASK_GROUP = Group.create_ordered("Task")
+ATTRIBUTION_GROUP = Group.create_ordered("Attribution: which neurons")
+SEARCH_GROUP = Group.create_ordered("Search: how many neurons")
+REPORT_GROUP = Group.create_ordered("Report: what changed")
+OUTPUT_GROUP = Group.create_ordered("Output")
+
+BatchSizeSetting = Literal["auto"] | Annotated[int, Field(ge=1)]
+
+
+class _Settings(BaseModel):
+    """Frozen, and strict about names: a misspelt option is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@Parameter(name="*")
+class ModelSettings(_Settings):
+    """How the model is loaded and run."""
+
+    dtype: Annotated[Literal["float32", "bfloat16", "float16", "auto"], Parameter(group=MODEL_GROUP)] = Field(
+        "float32", description="Number format of the weights; auto takes them as stored."
+    )
+    device: Annotated[str, Parameter(group=MODEL_GROUP)] = Field(
+        "auto", description="Where to run: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps."
+    )
+    batch_size: Annotated[BatchSizeSetting, Parameter(group=MODEL_GROUP)] = Field(
+        "auto", description="Prompts in one forward pass, or auto. Results do not depend on it."
+    )
+    trust_remote_code: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
+        False, description="Run Python code that comes with the model. Only for code you have read."
+    )
+    allow_pickle: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
+        False, description="Also read weights stored as pickle (.bin), which can run code hidden in the file."
+    )
+
+
+@Parameter(name="*")
+class TaskSettings(_Settings):
+    """What the model is asked."""
+
+    task: Annotated[tuple[str, ...], Parameter(group=TASK_GROUP, negative="")] = Field(
+        min_length=1,
+        description="builtin:everyday, bbq:PATH (official BBQ file or folder of them) or choices:PATH "
+        "(any multiple-choice questions as JSON lines). May be given several times.",
+    )
+    instructions: Annotated[str, Parameter(group=TASK_GROUP)] = Field(
+        "10", description="How many of the ten built-in instructions to use, or a text file with one per line."
+    )
+    seed: Annotated[int, Parameter(group=TASK_GROUP)] = Field(
+        0, description="Seed of the split into fit, choose and report parts, and of all samples."
+    )
+
+
+@Parameter(name="*")
+class AttributionSettings(_Settings):
+    """How bias neurons are found."""
+
+    examples: Annotated[int, Parameter(group=ATTRIBUTION_GROUP)] = Field(
+        20, ge=1, description="Examples per task to attribute on, from the fit part."
+    )
+    neurons: Annotated[Literal["linear", "ffn"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
+        "linear",
+        description="linear: output units of every linear layer (the paper); ffn: intermediate units of feed-forward "
+        "blocks.",
+    )
+    skill_weight: Annotated[float, Parameter(group=ATTRIBUTION_GROUP)] = Field(
+        1.0, ge=0, allow_inf_nan=False, description="λ: how much of a neuron's use for the right answer is subtracted."
+    )
+
+
+@Parameter(name="*")
+class SearchSettings(_Settings):
+    """How the number of neurons is chosen."""
+
+    max_neurons: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+        100, ge=1, description="Largest number of neurons to eliminate."
+    )
+    max_accuracy_loss: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
+        0.05,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Largest loss of accuracy on questions whose context gives the answer. 1 allows any price.",
+    )
+    choose_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+        200, ge=2, description="Examples per task to choose the edit on, from the choose part (fewer if it has fewer)."
+    )
+
+
+@Parameter(name="*")
+class ReportSettings(_Settings):
+    """What is measured before and after."""
+
+    report_examples: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
+        120, ge=2, description="Examples per task to tell results on, from the report part (fewer if it has fewer)."
+    )
+
+
+@Parameter(name="*")
+class FolderSettings(_Settings):
+    """Where results go."""
+
+    output: Annotated[Path, Parameter(group=OUTPUT_GROUP)] = Field(
+        description="Folder for the results; made if absent."
+    )
+    resume: Annotated[bool, Parameter(group=OUTPUT_GROUP, negative="")] = Field(
+        False, description="Go on with an interrupted run of the same settings in the output folder."
+    )
+    overwrite: Annotated[bool, Parameter(group=OUTPUT_GROUP, negative="")] = Field(
+        False, description="Replace an earlier run in the output folder."
+    )
+
+
+@Parameter(name="*")
+class RunSettings(ModelSettings, TaskSettings, AttributionSettings, SearchSettings, ReportSettings, FolderSettings):
+    """All options of ``crispr-lm run``. The model itself is the command's argument."""
+
+
+@Parameter(name="*")
+class ScoreSettings(ModelSettings, TaskSettings, AttributionSettings):
+    """All options of ``crispr-lm score`` but its output file."""
+
+
+@Parameter(name="*")
+class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
+    """All options of ``crispr-lm evaluate`` but its edit and output file."""

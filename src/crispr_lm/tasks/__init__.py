@@ -1,0 +1,70 @@
+"""Tasks by name: ``builtin:NAME``, ``bbq:PATH``, ``choices:PATH``. A new benchmark is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from crispr_lm.errors import InputError, nearest
+from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
+from crispr_lm.tasks.choices import read_choices
+from crispr_lm.tasks.everyday import everyday_rows
+from crispr_lm.tasks.task import Example, Split, Task, builtin_instructions, read_instructions, sample
+
+__all__ = ["Example", "Split", "Task", "builtin_instructions", "load_task", "read_instructions", "sample"]
+
+BUILTIN: dict[str, Callable[[], list[Example]]] = {
+    "everyday": lambda: examples_from_rows(
+        (f"builtin:everyday row {number}", row) for number, row in enumerate(everyday_rows())
+    ),
+}
+READERS: dict[str, Callable[[Path], list[Example]]] = {"bbq": read_bbq, "choices": read_choices}
+
+
+def load_task(name: str, instructions: str | int | None = None) -> Task:
+    """Load a task.
+
+    Args:
+        name: ``builtin:everyday`` (original questions that come with the library), ``bbq:PATH`` (an official BBQ JSONL
+            file or a folder of them) or ``choices:PATH`` (the general form, see `crispr_lm.tasks.choices`).
+        instructions: A text file with one instruction per line, or how many of the ten built-in ones to use (all by
+            default).
+
+    Raises:
+        InputError: unknown name, missing or malformed file, no examples, or too many instructions asked for.
+    """
+    scheme, separator, rest = name.partition(":")
+    if not separator or not rest:
+        raise InputError(f"task {name!r} is not understood; write builtin:NAME, bbq:PATH or choices:PATH")
+    if scheme == "builtin":
+        if rest not in BUILTIN:
+            raise InputError(
+                f"no built-in task {rest!r}{nearest(rest, BUILTIN)}; there is: {', '.join(sorted(BUILTIN))}"
+            )
+        examples = BUILTIN[rest]()
+        origin: tuple[str, ...] = ()
+    elif scheme in READERS:
+        path = Path(rest).expanduser()
+        if not path.exists():
+            raise InputError(f"task {name}: {path} does not exist; check the path")
+        examples = READERS[scheme](path)
+        origin = tuple(map(str, sorted(path.glob("*.jsonl")))) if path.is_dir() else (str(path),)
+    else:
+        kinds = ("builtin", *READERS)
+        raise InputError(f"task {name!r}: unknown kind {scheme!r}{nearest(scheme, kinds)}; kinds: {', '.join(kinds)}")
+    if not examples:
+        raise InputError(f"task {name} holds no examples; check the file")
+    task = Task(name=name, examples=tuple(examples), instructions=builtin_instructions(), origin=origin)
+    return replace(task, instructions=_instructions(instructions)) if instructions is not None else task
+
+
+def _instructions(choice: str | int) -> tuple[str, ...]:
+    available = builtin_instructions()
+    if isinstance(choice, str) and not choice.isdecimal():
+        return read_instructions(Path(choice).expanduser())
+    count = int(choice)
+    if not 1 <= count <= len(available):
+        raise InputError(f"{count} instructions asked for, but there are {len(available)} built-in ones; give 1 to "
+                         f"{len(available)}, or a text file with your own, one per line")  # fmt: skip
+    return available[:count]

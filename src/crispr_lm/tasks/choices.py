@@ -1,0 +1,79 @@
+"""The general form: any multiple-choice questions as JSON Lines.
+
+One object per line::
+
+    {"context": "Ann and Bob waited.", "question": "Who was late?", "options": ["Ann", "Bob", "Unknown"], "answer": 2,
+     "group": "waiting-1", "condition": "ambiguous", "unknown": 2, "stereotyped": 0}
+
+``context`` (may be empty), ``question``, ``options`` (two or more, their number may vary by row) and ``answer`` (an
+index) are needed. ``group`` names the template a row was made from: rows of one group are near-copies and never part
+in a split; without it, rows with the same context and question are taken as one group. ``condition`` is "ambiguous" or
+"disambiguated"; ``unknown`` and ``stereotyped`` are the indices of the abstaining option and of the one that agrees
+with the stereotype; ``category`` names the kind of bias. Metrics that need a field are reported where it is given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from crispr_lm.errors import InputError, nearest
+from crispr_lm.tasks.jsonl import check_options, index_field, json_rows, text_field
+from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
+
+FIELDS = ("context", "question", "options", "answer", "group", "condition", "unknown", "stereotyped", "category")
+CONDITIONS = {
+    "ambig": AMBIGUOUS,
+    "ambiguous": AMBIGUOUS,
+    "disambig": DISAMBIGUATED,
+    "disambiguated": DISAMBIGUATED,
+}
+
+
+def read_choices(path: Path) -> list[Example]:
+    """Read a JSON Lines file in the general form.
+
+    Raises:
+        InputError: the file is missing or unreadable, or a row is malformed (file and line are named).
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; choices: takes one JSON Lines file")
+    return [_example(row, where) for where, row in json_rows(path)]
+
+
+def _example(row: dict[str, Any], where: str) -> Example:
+    for name in row:
+        # Further fields (an id, a source) are welcome; a misspelt optional one would be lost without a word.
+        if name not in FIELDS and (hint := nearest(name, FIELDS, cutoff=0.8)):
+            raise InputError(f"{where}: unknown field {name!r}{hint}; rename it")
+    context = text_field(row, "context", where, may_be_empty=True)
+    question = text_field(row, "question", where)
+    if "options" not in row:
+        raise InputError(f"{where}: field 'options' is missing; add it")
+    options = row["options"]
+    if not isinstance(options, list) or not all(isinstance(option, str) and option.strip() for option in options):
+        raise InputError(f"{where}: field 'options' must be a list of non-empty strings, not {options!r}")
+    options = check_options(options, where)
+    group = row.get("group")
+    if group is not None and not isinstance(group, (str, int)):
+        raise InputError(f"{where}: field 'group' must be a string or an integer, not {group!r}")
+    condition = row.get("condition")
+    if condition is not None and (not isinstance(condition, str) or condition not in CONDITIONS):
+        raise InputError(f"{where}: condition is {condition!r}, must be 'ambiguous' or 'disambiguated' (or left out)")
+    category = text_field(row, "category", where, may_be_empty=True) if row.get("category") is not None else ""
+    # Without a group, equal texts (often the same question with its options in another order) must not part.
+    template = f"group {group}" if group is not None else " ".join(f"{context} {question}".lower().split())
+    return Example(
+        context=context,
+        question=question,
+        options=options,
+        answer=index_field(row, "answer", len(options), where),
+        template=f"{category}/{template}" if category else template,
+        condition=CONDITIONS[condition] if condition is not None else None,
+        unknown=index_field(row, "unknown", len(options), where) if row.get("unknown") is not None else None,
+        stereotyped=(
+            index_field(row, "stereotyped", len(options), where) if row.get("stereotyped") is not None else None
+        ),
+        category=category,
+        source=where,
+    )

@@ -1,0 +1,173 @@
+"""What a task is: examples, instructions, and a split that no near-copy crosses.
+
+Knows nothing about models, tokens or files. Loaders (one file per benchmark) build these objects; prompts, metrics
+and the search read them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from crispr_lm.errors import InputError
+
+AMBIGUOUS = "ambiguous"
+"""The context does not give the answer; "unknown" is right."""
+DISAMBIGUATED = "disambiguated"
+"""The context gives the answer; "unknown" is an error."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One multiple-choice question.
+
+    Attributes:
+        context: What the model is told; may be empty.
+        question: What it is asked.
+        options: At least two different answers.
+        answer: Index of the golden option y.
+        template: Examples with the same template are near-copies of each other and never part in a split.
+        condition: `AMBIGUOUS`, `DISAMBIGUATED`, or None where the distinction does not apply.
+        unknown: Index of the option that abstains, None if there is none.
+        stereotyped: Index of the option that agrees with the stereotype (for a question of negative polarity the
+            stereotyped group, else the other one), None where it can't be told.
+        category: The kind of stereotype, or an empty string.
+        polarity: "negative", "nonnegative" or an empty string.
+        source: File and line, for messages.
+    """
+
+    context: str
+    question: str
+    options: tuple[str, ...]
+    answer: int
+    template: str
+    condition: str | None = None
+    unknown: int | None = None
+    stereotyped: int | None = None
+    category: str = ""
+    polarity: str = ""
+    source: str = ""
+
+
+class Split(NamedTuple):
+    """Three disjoint parts of a task; no template is in two of them."""
+
+    fit: tuple[Example, ...]
+    """Neurons are attributed on these."""
+    choose: tuple[Example, ...]
+    """The edit is chosen on these."""
+    report: tuple[Example, ...]
+    """Results are told on these, once."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples and the instructions to ask them with.
+
+    Attributes:
+        name: As the user wrote it, for example ``bbq:Age.jsonl``.
+        examples: All examples, in file order.
+        instructions: Synonymous instructions ι.
+        origin: Files or resources it was read from, for the record of a run.
+    """
+
+    name: str
+    examples: tuple[Example, ...]
+    instructions: tuple[str, ...]
+    origin: tuple[str, ...] = ()
+
+    def split(self, seed: int = 0) -> Split:
+        """Split by template into fit, choose and report parts, about a third of the templates each.
+
+        Templates are shuffled within their category and dealt out in turn, so that every part sees every category
+        that has three templates.
+
+        Args:
+            seed: The same seed gives the same parts.
+
+        Raises:
+            InputError: fewer than three templates.
+        """
+        by_category: dict[str, list[str]] = defaultdict(list)
+        for template, category in sorted({(example.template, example.category) for example in self.examples}):
+            by_category[category].append(template)
+        if sum(map(len, by_category.values())) < 3:
+            raise InputError(
+                f"task {self.name} has fewer than 3 templates, too few for disjoint fit, choose and report parts; "
+                "add examples, or give near-copies a common 'group' and different questions different ones"
+            )
+        generator = random.Random(seed)
+        part_of: dict[str, int] = {}
+        turn = 0
+        for category in sorted(by_category):
+            templates = by_category[category]
+            generator.shuffle(templates)
+            for template in templates:
+                # Dealing goes on from category to category, so that no part is short of templates by more than one.
+                part_of[template] = (2, 0, 1)[turn % 3]
+                turn += 1
+        parts: tuple[list[Example], list[Example], list[Example]] = ([], [], [])
+        for example in self.examples:
+            parts[part_of[example.template]].append(example)
+        return Split(*(tuple(part) for part in parts))
+
+
+def sample(examples: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
+    """Draw `size` examples spread as evenly as can be over conditions, templates and polarities.
+
+    Near-copies add cost and no information, so the draw takes from every (condition, template, polarity) in turn
+    before it takes a second one from any. Returned in the order of `examples`; all of them if `size` is not smaller.
+    """
+    if size >= len(examples):
+        return tuple(examples)
+    generator = random.Random(seed)
+
+    def draw(indices: list[int], levels: list[Callable[[Example], Hashable]]) -> list[int]:
+        """Order `indices` so that every prefix is balanced over the first level, within it over the second, ..."""
+        if not levels:
+            generator.shuffle(indices)
+            return indices
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for index in indices:
+            groups[levels[0](examples[index])].append(index)
+        keys = sorted(groups, key=repr)
+        generator.shuffle(keys)
+        queues = [draw(groups[key], levels[1:]) for key in keys]
+        ordered = []
+        for rank in range(max(map(len, queues))):
+            ordered += [queue[rank] for queue in queues if rank < len(queue)]
+        return ordered
+
+    levels: list[Callable[[Example], Hashable]] = [
+        lambda example: example.condition,
+        lambda example: example.template,
+        lambda example: example.polarity,
+    ]
+    return tuple(examples[index] for index in sorted(draw(list(range(len(examples))), levels)[:size]))
+
+
+def builtin_instructions() -> tuple[str, ...]:
+    """Ten synonymous instructions for answering a multiple-choice question about a context."""
+    text = (resources.files("crispr_lm.tasks") / "data" / "instructions.txt").read_text(encoding="utf-8")
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def read_instructions(path: Path) -> tuple[str, ...]:
+    """Read a text file with one instruction per line (empty lines and lines starting with # are skipped).
+
+    Raises:
+        InputError: the file can't be read, is no UTF-8 text, or holds no instruction.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"instructions file {path} can't be read ({error}); give a UTF-8 text file") from error
+    instructions = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    if not instructions:
+        raise InputError(f"instructions file {path} holds no instruction; write one per line")
+    return instructions

@@ -1,0 +1,72 @@
+"""Verification: does the saved folder, loaded by plain transformers, do what the model in memory does?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from crispr_lm.errors import VerificationError
+from crispr_lm.model import reload
+from crispr_lm.prompts import encode, render_prompt
+from crispr_lm.scoring import prompt_scores
+from crispr_lm.tasks.task import Example
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 3e-1}
+"""Largest difference of an option score, in nats, that is rounding between one batch and single sequences."""
+
+
+def verify_saved(
+    lm: LanguageModel, folder: Path, examples: Sequence[Example], instruction: str, *, trust_remote_code: bool = False
+) -> dict[str, Any]:
+    """Compare option scores of the model in memory with those of the saved folder.
+
+    Returns:
+        Number of options compared and the largest difference, for the record.
+
+    Raises:
+        VerificationError: the folder does not load, or tokens or scores differ.
+    """
+    prompts = [encode(lm, example, instruction) for example in examples]
+    texts = [render_prompt(lm, example, instruction) for example in examples]
+    request = {
+        "folder": str(folder),
+        "device": str(lm.device),
+        "is_encoder_decoder": lm.is_encoder_decoder,
+        "trust_remote_code": trust_remote_code,
+        "texts": texts,
+        "prompts": [{"prompt_ids": prompt.prompt_ids, "option_ids": prompt.option_ids} for prompt in prompts],
+    }
+    finished = subprocess.run(
+        [sys.executable, str(reload.__file__)], input=json.dumps(request), capture_output=True, text=True, check=False
+    )
+    if finished.returncode != 0:
+        last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
+        raise VerificationError(f"the saved model in {folder} does not load with plain transformers: {last}")
+    answer = json.loads(finished.stdout.strip().splitlines()[-1])
+    tokens = [list(lm.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
+    if answer["tokens"] != tokens:
+        raise VerificationError(
+            f"the tokenizer saved in {folder} splits a prompt in another way than the one in memory"
+        )
+    here = prompt_scores(lm, prompts)
+    differences = [
+        abs(float(here[row, column]) - score)
+        for row, scores in enumerate(answer["scores"])
+        for column, score in enumerate(scores)
+    ]
+    largest = max(differences)
+    if not largest <= TOLERANCE.get(lm.dtype, TOLERANCE[torch.bfloat16]):
+        raise VerificationError(
+            f"the saved model in {folder} does not do what the model in memory does: option scores differ by up to "
+            f"{largest:.2g} nats; do not use it"
+        )
+    return {"options_compared": len(differences), "largest_difference": largest}
