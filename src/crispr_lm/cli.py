@@ -6,6 +6,7 @@ Heavy imports (PyTorch, transformers) are made inside the commands, so that help
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 from pydantic import ValidationError
 
-from crispr_lm.errors import CrisprError
+from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.settings import (
     ENVIRONMENT_PREFIX,
     OUTPUT_GROUP,
@@ -28,6 +29,7 @@ from crispr_lm.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FAILURE = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -144,31 +146,41 @@ def _launch(
 ) -> None:
     sources: list[Env | Toml] = [Env(ENVIRONMENT_PREFIX, command=False)]
     if config is not None:
-        if not config.is_file():
-            raise CrisprError(f"settings file {config} does not exist; check the path")
-        sources.append(Toml(config, must_exist=True, search_parents=False, use_commands_as_keys=False))
+        sources.append(_settings_file(config))
     app.config = tuple(sources)
     app(tokens, exit_on_error=False, print_error=False)
 
 
+def _settings_file(path: Path) -> Toml:
+    if not path.is_file():
+        raise InputError(f"settings file {path} does not exist; check the path")
+    source = Toml(path, must_exist=True, search_parents=False, use_commands_as_keys=False)
+    try:
+        _ = source.config  # read now: a mistake in the file is told with its name
+    except (CycloptsError, ValueError, OSError) as error:
+        raise InputError(f"settings file {path} can't be read as TOML: {' '.join(str(error).split())}") from error
+    return source
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``crispr-lm``. Mistakes of the user end in one sentence on standard error and status 2."""
+    """Entry point of ``crispr-lm``. A mistake of the user ends in one sentence on standard error and status 2."""
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
     except CrisprError as error:
-        _fail(str(error))
+        _fail(str(error), USAGE_ERROR if isinstance(error, InputError) else FAILURE)
     except ValidationError as error:
         _fail(_settings_sentence(error))
     except CycloptsError as error:
-        _fail(" ".join(str(error).split()))
+        cause = error.__cause__
+        _fail(_settings_sentence(cause) if isinstance(cause, ValidationError) else " ".join(str(error).split()))
     except KeyboardInterrupt:
         print("crispr-lm: interrupted; the same command with --resume goes on", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
-def _fail(sentence: str) -> None:
+def _fail(sentence: str, status: int = USAGE_ERROR) -> None:
     print(f"crispr-lm: {sentence}", file=sys.stderr)
-    sys.exit(USAGE_ERROR)
+    sys.exit(status)
 
 
 def _settings_sentence(error: ValidationError) -> str:
@@ -177,12 +189,16 @@ def _settings_sentence(error: ValidationError) -> str:
     option = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
     if problem["type"] == "missing":
         return f"option {option} is needed; see crispr-lm --help"
-    return f"option {option}: {problem['msg'][0].lower()}{problem['msg'][1:]}, but it is {problem['input']!r}"
+    hint = ""
+    if problem["type"] == "literal_error":
+        hint = nearest(str(problem["input"]), re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
+    return f"option {option}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}{hint}"
 
 
 def _quiet_libraries() -> None:
     """Our own progress tells more than the libraries' bars; what the user asked for by variable stays."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

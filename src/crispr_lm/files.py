@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write an object as readable JSON, atomically. Numbers that are not finite are refused: JSON has none."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    # Innermost lists (a neuron, some names) read better on one line. Strings hold no raw line breaks: none is hit.
+    text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     write_bytes(path, (text + "\n").encode("utf-8"))
 
 

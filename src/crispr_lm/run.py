@@ -162,7 +162,12 @@ def evaluate(
     _check_output_file(output)
     edit = Edit.load(edit_file) if edit_file is not None else None
     parts = [
-        Parts(task, (), (), sample(task.split(settings.seed).report, settings.report_examples, settings.seed))
+        Parts(
+            task,
+            (),
+            (),
+            _report_sample(task.examples if settings.part == "all" else task.split(settings.seed).report, settings),
+        )
         for task in load_tasks(settings)
     ]
     lm = _load(model, settings, [(part.task, part.report) for part in parts], timings, progress)
@@ -275,18 +280,25 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
         task=task,
         fit=_fit_sample(task, settings),
         choose=sample(split.choose, settings.choose_examples, settings.seed),
-        report=sample(split.report, settings.report_examples, settings.seed),
+        report=_report_sample(split.report, settings),
     )
 
 
 def _fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
     fit = task.split(settings.seed).fit
+    if settings.fit_on != "both" and any(example.condition for example in fit):
+        fit = tuple(example for example in fit if example.condition == settings.fit_on)
     if len(fit) < settings.examples:
         raise InputError(
             f"{settings.examples} examples to attribute on were asked for, but the fit part of task {task.name} has "
             f"{len(fit)}; lower --examples or add examples"
         )
     return sample(fit, settings.examples, settings.seed)
+
+
+def _report_sample(examples: Sequence[Example], settings: RunSettings | EvaluateSettings) -> tuple[Example, ...]:
+    size = len(examples) if settings.report_examples == "all" else settings.report_examples
+    return sample(examples, size, settings.seed)
 
 
 def _load(
@@ -434,7 +446,7 @@ def _results(
 
 def _record(lm: LanguageModel, settings: RunSettings, parts: Sequence[Parts]) -> dict[str, Any]:
     """What ``run.json`` holds; ``identity`` is all that results depend on."""
-    described = settings.model_dump(mode="json", exclude={"output", "resume", "overwrite", "batch_size"})
+    described = settings.model_dump(mode="json", exclude={"output", "resume", "overwrite", "batch_size", "device"})
     identity = {
         "model": lm.name,
         "model_fingerprint": weights_fingerprint(lm.model),

@@ -83,6 +83,9 @@ class AttributionSettings(_Settings):
         description="linear: output units of every linear layer (the paper); ffn: intermediate units of feed-forward "
         "blocks.",
     )
+    fit_on: Annotated[Literal["ambiguous", "disambiguated", "both"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
+        "both", description="Which questions to attribute on, where a task tells them apart."
+    )
     skill_weight: Annotated[float, Parameter(group=ATTRIBUTION_GROUP)] = Field(
         1.0, ge=0, allow_inf_nan=False, description="λ: how much of a neuron's use for the right answer is subtracted."
     )
@@ -111,8 +114,8 @@ class SearchSettings(_Settings):
 class ReportSettings(_Settings):
     """What is measured before and after."""
 
-    report_examples: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
-        120, ge=2, description="Examples per task to tell results on, from the report part (fewer if it has fewer)."
+    report_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
+        120, description="Examples per task to tell results on, from the report part (fewer if it has fewer)."
     )
 
 
@@ -144,3 +147,8 @@ class ScoreSettings(ModelSettings, TaskSettings, AttributionSettings):
 @Parameter(name="*")
 class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
     """All options of ``crispr-lm evaluate`` but its edit and output file."""
+
+    part: Annotated[Literal["report", "all"], Parameter(group=REPORT_GROUP)] = Field(
+        "report",
+        description="Measure on the report part (what no edit of the same seed was fitted or chosen on) or on all.",
+    )

@@ -89,6 +89,7 @@ class ModelSource:
     config: Any
     tokenizer: Any
     trust_remote_code: bool = False
+    local_files_only: bool = False
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -117,7 +118,11 @@ class ModelSource:
 
         torch_dtype = parse_dtype(dtype)
         target = parse_device(device)
-        arguments: dict[str, Any] = {"dtype": torch_dtype, "trust_remote_code": self.trust_remote_code}
+        arguments: dict[str, Any] = {
+            "dtype": torch_dtype,
+            "trust_remote_code": self.trust_remote_code,
+            "local_files_only": self.local_files_only,
+        }
         if self.gguf_file is not None:
             arguments |= {"gguf_file": self.gguf_file} | _dequantize()
         elif not allow_pickle:
@@ -183,13 +188,14 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
     name = str(source)
     location, gguf_file = _locate(name)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if not Path(location).exists():
+        arguments["local_files_only"] = _only_cached(location)
     if gguf_file is not None:
         arguments["gguf_file"] = gguf_file
     try:
         config = AutoConfig.from_pretrained(location, **arguments)
     except Exception as error:  # transformers raises many types here, from OSError to struct.error on a broken GGUF
-        where = "" if Path(location).exists() else " (no such folder or file here, and the hub does not give it)"
-        raise InputError(f"model {name}: configuration can't be read{where}: {_one_line(error)}") from error
+        raise InputError(f"model {name}: configuration can't be read: {_one_line(error)}") from error
     _check_writes_text(config, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
@@ -198,7 +204,8 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
         raise InputError(f"model {name}: no tokenizer that can be loaded: {_one_line(error)}") from error
     if not can_encode:
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
-    return ModelSource(name, location, gguf_file, config, tokenizer, trust_remote_code)
+    local_files_only = arguments.get("local_files_only", False)
+    return ModelSource(name, location, gguf_file, config, tokenizer, trust_remote_code, local_files_only)
 
 
 def parse_dtype(dtype: str) -> torch.dtype | str:
@@ -266,6 +273,38 @@ def _locate(name: str) -> tuple[str, str | None]:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"model {name}: no such folder; check the path")
     return name, None
+
+
+def _only_cached(hub_id: str) -> bool:
+    """Ask the hub once whether it has a model; True where it does not answer but the model is in the local cache.
+
+    Asked first because the libraries below would retry for most of a minute before they give up.
+
+    Raises:
+        InputError: the hub has no such model or does not give it, or it does not answer and nothing is cached.
+    """
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    cached = False
+    try:
+        cached = isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+        if not constants.HF_HUB_OFFLINE:
+            HfApi().model_info(hub_id, timeout=10)
+            return False
+        reason = "the hub is switched off by HF_HUB_OFFLINE"
+    except HFValidationError as error:
+        raise InputError(f"model {hub_id}: no such folder or file here, and no possible hub id") from error
+    except GatedRepoError as error:
+        raise InputError(f"model {hub_id}: the hub asks for its terms to be accepted and for a login first") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(f"model {hub_id}: no such folder or file here, and no such model on the hub") from error
+    except Exception as error:  # the hub's client has changed its network errors' types more than once
+        reason = f"the hub does not answer ({_one_line(error)})"
+    if not cached:
+        raise InputError(f"model {hub_id}: no such folder or file here, and {reason}")
+    logger.info("%s; using the cached copy of %s", reason, hub_id)
+    return True
 
 
 def _check_writes_text(config: Any, name: str) -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
 from crispr_lm.tasks.choices import read_choices
-from crispr_lm.tasks.everyday import everyday_rows
 from crispr_lm.tasks.task import Example, Split, Task, builtin_instructions, read_instructions, sample
 
 __all__ = ["Example", "Split", "Task", "builtin_instructions", "load_task", "read_instructions", "sample"]
 
-BUILTIN: dict[str, Callable[[], list[Example]]] = {
-    "everyday": lambda: examples_from_rows(
-        (f"builtin:everyday row {number}", row) for number, row in enumerate(everyday_rows())
-    ),
-}
+
+def _everyday() -> list[Example]:
+    from crispr_lm.tasks.everyday import everyday_rows
+
+    return examples_from_rows((f"builtin:everyday row {number}", row) for number, row in enumerate(everyday_rows()))
+
+
+BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday}
 READERS: dict[str, Callable[[Path], list[Example]]] = {"bbq": read_bbq, "choices": read_choices}
 
 
@@ -55,14 +56,15 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
         raise InputError(f"task {name!r}: unknown kind {scheme!r}{nearest(scheme, kinds)}; kinds: {', '.join(kinds)}")
     if not examples:
         raise InputError(f"task {name} holds no examples; check the file")
-    task = Task(name=name, examples=tuple(examples), instructions=builtin_instructions(), origin=origin)
-    return replace(task, instructions=_instructions(instructions)) if instructions is not None else task
+    return Task(name=name, examples=tuple(examples), instructions=_instructions(instructions), origin=origin)
 
 
-def _instructions(choice: str | int) -> tuple[str, ...]:
-    available = builtin_instructions()
+def _instructions(choice: str | int | None) -> tuple[str, ...]:
     if isinstance(choice, str) and not choice.isdecimal():
         return read_instructions(Path(choice).expanduser())
+    available = builtin_instructions()
+    if choice is None:
+        return available
     count = int(choice)
     if not 1 <= count <= len(available):
         raise InputError(f"{count} instructions asked for, but there are {len(available)} built-in ones; give 1 to "

@@ -1,0 +1,70 @@
+"""Fixtures: tiny real models of every architecture, in memory and as folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crispr_lm.model.load import LanguageModel
+
+from .helpers import ARCHITECTURES, DOWN_PROJECTIONS, build_model
+from .reference import Reference
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> str:
+    """Every architecture in turn."""
+    return request.param
+
+
+@pytest.fixture
+def lm(architecture: str) -> LanguageModel:
+    """A model of every architecture in turn, the test's own to change."""
+    return build_model(architecture)
+
+
+@pytest.fixture
+def llama() -> LanguageModel:
+    return build_model("llama")
+
+
+@pytest.fixture
+def gpt2() -> LanguageModel:
+    return build_model("gpt2")
+
+
+@pytest.fixture
+def t5() -> LanguageModel:
+    return build_model("t5-gated")
+
+
+@pytest.fixture(scope="session")
+def reference_of() -> Callable[[str], Reference]:
+    """The reference of an architecture's tiny model; made once."""
+    made: dict[str, Reference] = {}
+
+    def get(architecture: str) -> Reference:
+        if architecture not in made:
+            made[architecture] = Reference(build_model(architecture), DOWN_PROJECTIONS[architecture])
+        return made[architecture]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of an architecture's tiny model, as `save_pretrained` writes it."""
+    folders: dict[str, Path] = {}
+
+    def get(architecture: str) -> Path:
+        if architecture not in folders:
+            folder = tmp_path_factory.mktemp(architecture)
+            lm = build_model(architecture)
+            lm.model.save_pretrained(folder)
+            lm.tokenizer.save_pretrained(folder)
+            folders[architecture] = folder
+        return folders[architecture]
+
+    return get

@@ -1,0 +1,114 @@
+"""The output folder: never someone else's files, never half-written."""
+
+import json
+import os
+
+import pytest
+
+from crispr_lm import InputError
+from crispr_lm.files import append_line, write_bytes, write_json
+from crispr_lm.folder import RunFolder, read_lines
+
+IDENTITY = {"model": "m", "settings": {"seed": 0}}
+
+
+def test_a_new_folder_may_be_used_and_checking_does_not_make_it(tmp_path):
+    folder = RunFolder(tmp_path / "a" / "b")
+    folder.check(resume=False, overwrite=False)
+    assert not (tmp_path / "a").exists()
+    folder.start({"identity": IDENTITY}, resume=False)
+    assert json.loads(folder.run.read_text())["identity"] == IDENTITY
+
+
+def test_a_folder_with_another_run_needs_resume_or_overwrite(tmp_path):
+    folder = RunFolder(tmp_path)
+    write_json(folder.run, {"identity": IDENTITY})
+    with pytest.raises(InputError, match="holds another run"):
+        folder.check(resume=False, overwrite=False)
+    folder.check(resume=True, overwrite=False)
+    folder.check(resume=False, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_files_are_never_overwritten(tmp_path, overwrite):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds no run"):
+        RunFolder(tmp_path).check(resume=False, overwrite=overwrite)
+
+
+def test_overwriting_removes_the_runs_files_and_leaves_others(tmp_path):
+    folder = RunFolder(tmp_path)
+    for path in (folder.run, folder.results, folder.edit, folder.search):
+        path.write_text("{}")
+    folder.model.mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    folder.start({"identity": IDENTITY}, resume=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json"]
+
+
+def test_resuming_with_other_settings_names_the_difference(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.start({"identity": IDENTITY}, resume=False)
+    assert folder.start({"identity": IDENTITY}, resume=True)
+    with pytest.raises(InputError, match="settings"):
+        folder.start({"identity": {**IDENTITY, "settings": {"seed": 1}}}, resume=True)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    path = tmp_path / "out"
+    path.write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        RunFolder(path).check(resume=False, overwrite=True)
+    with pytest.raises(InputError, match="is a file"):
+        RunFolder(path / "below").check(resume=False, overwrite=False)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_write_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="no permission"):
+        RunFolder(tmp_path / "out").check(resume=False, overwrite=False)
+
+
+def test_a_torn_last_line_is_dropped_and_an_earlier_one_is_an_error(tmp_path):
+    path = tmp_path / "search.jsonl"
+    append_line(path, {"neurons": 1})
+    append_line(path, {"neurons": 2})
+    path.write_text(path.read_text() + '{"neur')
+    assert read_lines(path) == [{"neurons": 1}, {"neurons": 2}]
+    path.write_text('{"neur\n{"neurons": 2}\n')
+    with pytest.raises(InputError, match=":1 is damaged"):
+        read_lines(path)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_bytes(path, b"old")
+
+    def full_disk(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(InputError, match="No space left"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_json_is_readable_and_survives_reading_back(tmp_path):
+    content = {
+        "neurons": [["ffn", "a.b", 3], ["linear", "c [x]", 4]],
+        "empty": [],
+        "text": "line\nbreak [1, 2]",
+        "x": None,
+    }
+    write_json(tmp_path / "x.json", content)
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text) == content
+    assert '["ffn", "a.b", 3]' in text
+
+
+def test_json_refuses_numbers_that_are_not_finite(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "x.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
