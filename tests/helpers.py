@@ -76,7 +76,7 @@ _CORPUS = [
     *[text for x in (*EXAMPLES, LONG_EXAMPLE) for text in (x.context, x.question, *x.options)] * 3,
     *INSTRUCTIONS * 3,
     *["Context: Question: Answer options: Your answer:\n, , ,"] * 5,
-    *["older younger unknown user assistant model"] * 5,
+    *["older", " older", "younger", " younger", "unknown", " unknown", "user", "assistant"] * 30,
     *string.printable,
 ]
 
@@ -291,7 +291,7 @@ def assert_rows_close(table: Tensor, expected: Sequence[Sequence[float]], tolera
 
 
 def assert_values_close(
-    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = 1e-4, noise: float = 1e-5
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = 1e-4, noise: float = 3e-5
 ) -> None:
     """Every neuron to `tolerance` relative, but for rounding: `noise` of the largest value in its module."""
     assert list(actual) == list(expected)

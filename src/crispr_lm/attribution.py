@@ -80,14 +80,11 @@ class NeuronScores:
 
         from crispr_lm.files import write_bytes
 
-        # Safetensors sorts by name, but ties are broken by module order, so the order is kept beside the tensors.
-        metadata = {
-            "format": SCORES_FORMAT,
-            "kind": self.kind,
-            "modules": json.dumps(list(self.values)),
-            "origin": json.dumps(self.origin),
-        }
-        write_bytes(Path(path), save({name: values.contiguous() for name, values in self.values.items()}, metadata))
+        # Safetensors sorts by name, but ties are broken by module order, so the order is kept beside the tensors. All
+        # in one entry: safetensors writes several in random order, and equal scores shall be equal files.
+        about = {"kind": self.kind, "modules": list(self.values), "origin": self.origin}
+        tensors = {name: values.contiguous() for name, values in self.values.items()}
+        write_bytes(Path(path), save(tensors, {SCORES_FORMAT: json.dumps(about)}))
 
     @staticmethod
     def load(path: str | Path) -> NeuronScores:
@@ -101,11 +98,11 @@ class NeuronScores:
         try:
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != SCORES_FORMAT:
+                if SCORES_FORMAT not in metadata:
                     raise InputError(f"{path} holds tensors, but not neuron scores written by crispr-lm")
-                modules = json.loads(metadata["modules"])
-                values = {module: file.get_tensor(module) for module in modules}
-                kind, origin = metadata["kind"], json.loads(metadata["origin"])
+                about = json.loads(metadata[SCORES_FORMAT])
+                values = {module: file.get_tensor(module) for module in about["modules"]}
+                kind, origin = about["kind"], dict(about["origin"])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             if isinstance(error, InputError):
                 raise

@@ -1,0 +1,290 @@
+"""The main job, end to end on tiny models: what it leaves behind, that it can be gone on with, that it fails loudly."""
+
+import json
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import crispr_lm
+import crispr_lm.run as jobs
+from crispr_lm import InputError, RunSettings, VerificationError
+from crispr_lm.model.load import LanguageModel
+from crispr_lm.settings import EvaluateSettings, ModelSettings, ScoreSettings
+
+METRICS = {
+    "accuracy",
+    "accuracy_ambiguous",
+    "accuracy_disambiguated",
+    "balanced_accuracy",
+    "bias_score_ambiguous",
+    "bias_score_disambiguated",
+    "unknown_rate_ambiguous",
+    "unknown_rate_disambiguated",
+    "abstention_gap",
+    "answered_accuracy",
+    "accuracy_std_over_instructions",
+}
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    """Nine templates, each with an ambiguous and a disambiguated question in two wordings."""
+    people = ["nurse", "doctor", "young woman", "old man", "Anna", "Omar"]
+    rows = []
+    for template in range(9):
+        first, second = people[template % 6], people[(template + 1 + template // 3) % 6]
+        for order in ((first, second), (second, first)):
+            context = f"The {order[0]} and the {order[1]} waited at the bus stop {template}."
+            told = f" The {first} came late."
+            for condition, text, answer in (("ambiguous", context, 2), ("disambiguated", context + told, 0)):
+                rows.append(
+                    {
+                        "context": text,
+                        "question": "Who was late?",
+                        "options": [first, second, "unknown"],
+                        "answer": answer,
+                        "group": template,
+                        "condition": condition,
+                        "unknown": 2,
+                        "stereotyped": 0,
+                    }
+                )
+    folder = tmp_path_factory.mktemp("task")
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (folder / "instructions.txt").write_text("Answer the question.\nChoose the right option:\n", encoding="utf-8")
+    return folder
+
+
+def settings_for(questions, output, **changes):
+    given = {
+        "task": (f"choices:{questions / 'questions.jsonl'}",),
+        "instructions": str(questions / "instructions.txt"),
+        "output": output,
+        "examples": 6,
+        "max_neurons": 5,
+        "max_accuracy_loss": 1.0,
+        "device": "cpu",
+    }
+    return RunSettings(**(given | changes))
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind"), [("llama", "ffn"), ("llama", "linear"), ("gpt2", "ffn"), ("t5-gated", "linear")]
+)
+def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_path, architecture, kind):
+    output = tmp_path / "out"
+    results = jobs.run(str(saved_model(architecture)), settings_for(questions, output, neurons=kind))
+    names = {"run.json", "scores.safetensors", "search.jsonl", "edit.json", "results.json", "model"}
+    assert {path.name for path in output.iterdir()} == names
+    assert read(output / "results.json") == json.loads(json.dumps(results))
+
+    (task,) = results["tasks"].values()
+    assert set(task["before"]) == set(task["after"]) == set(task["difference"]) == METRICS
+    for name in METRICS:
+        before, after, difference = task["before"][name], task["after"][name], task["difference"][name]
+        if None not in (before, after):
+            assert math.isclose(after - before, difference, abs_tol=1e-12), name
+
+    edit = crispr_lm.Edit.load(output / "edit.json")
+    scores = crispr_lm.NeuronScores.load(output / "scores.safetensors")
+    assert results["edit"]["neurons"] == len(edit.neurons)
+    assert list(edit.neurons) == scores.top(len(edit.neurons))
+    assert [row["neurons"] for row in map(json.loads, (output / "search.jsonl").read_text().splitlines())] == [
+        0, 1, 2, 3, 5,
+    ]  # fmt: skip
+    assert results["verdict"] == ("recommended" if edit.neurons else "none")
+
+    # What was told is what the saved folder does, loaded by the library's user.
+    record = read(output / "run.json")
+    sources = set(next(iter(record["parts"].values()))["report"])
+    examples = [x for x in crispr_lm.load_task(results_task(results)).examples if x.source in sources]
+    saved = crispr_lm.load_model(output / "model", device="cpu")
+    instructions = (questions / "instructions.txt").read_text().splitlines()
+    assert crispr_lm.evaluate(saved, examples, instructions).metrics == pytest.approx(task["after"])
+
+
+def results_task(results):
+    return next(iter(results["tasks"]))
+
+
+def test_the_saved_model_differs_from_the_original_in_the_edited_rows_only(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    jobs.run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
+    edit = crispr_lm.Edit.load(output / "edit.json")
+    original = AutoModelForCausalLM.from_pretrained(saved_model("llama")).state_dict()
+    saved = AutoModelForCausalLM.from_pretrained(output / "model").state_dict()
+    expected = {name: tensor.clone() for name, tensor in original.items()}
+    for neuron in edit.neurons:
+        expected[f"{neuron.module}.weight"][:, neuron.index] = 0
+    assert all(torch.equal(saved[name], expected[name]) for name in original)
+
+
+def test_parts_are_disjoint_by_template_on_record(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    jobs.run(str(saved_model("llama")), settings_for(questions, output))
+    parts = next(iter(read(output / "run.json")["parts"].values()))
+    rows = [json.loads(line) for line in (questions / "questions.jsonl").read_text().splitlines()]
+    templates = [{rows[int(source.rsplit(":", 1)[1]) - 1]["group"] for source in parts[name]} for name in parts]
+    assert len(templates) == 3
+    assert all(templates)
+    assert not templates[0] & templates[1]
+    assert not templates[0] & templates[2]
+    assert not templates[1] & templates[2]
+
+
+def test_the_same_settings_give_the_same_result_twice(saved_model, questions, tmp_path):
+    results = []
+    for name in ("a", "b"):
+        jobs.run(str(saved_model("llama")), settings_for(questions, tmp_path / name))
+        results.append({**read(tmp_path / name / "results.json"), "timings": None})
+        results[-1]["scores"] = (tmp_path / name / "scores.safetensors").read_bytes()
+        results[-1]["edit file"] = (tmp_path / name / "edit.json").read_text()
+    assert results[0] == results[1]
+
+
+def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
+    saved_model, questions, tmp_path, monkeypatch
+):
+    model = str(saved_model("llama"))
+    jobs.run(model, settings_for(questions, tmp_path / "whole"))
+
+    real = jobs.append_line
+    written = []
+
+    def interrupted(path, content):
+        real(path, content)
+        written.append(content)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "append_line", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run(model, settings_for(questions, tmp_path / "broken"))
+    assert not (tmp_path / "broken" / "results.json").exists()
+
+    measured = []
+    monkeypatch.setattr(jobs, "append_line", lambda path, content: (real(path, content), measured.append(content)))
+    monkeypatch.setattr(jobs, "score_neurons", None)  # the scores are there, they must not be computed again
+    jobs.run(model, settings_for(questions, tmp_path / "broken", resume=True))
+    assert [row["neurons"] for row in measured] == [2, 3, 5]
+    for name in ("edit.json", "search.jsonl"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    whole, gone_on = (read(tmp_path / name / "results.json") for name in ("whole", "broken"))
+    assert whole["tasks"] == gone_on["tasks"]
+
+
+def test_going_on_with_other_settings_is_refused(saved_model, questions, tmp_path):
+    model = str(saved_model("llama"))
+    jobs.run(model, settings_for(questions, tmp_path / "out"))
+    with pytest.raises(InputError, match="settings"):
+        jobs.run(model, settings_for(questions, tmp_path / "out", resume=True, skill_weight=0.5))
+
+
+def test_a_saved_model_that_does_something_else_is_not_passed_off(saved_model, questions, tmp_path, monkeypatch):
+    save = LanguageModel.save
+
+    def save_spoilt(self, folder):
+        save(self, folder)
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        with torch.no_grad():
+            model.model.layers[0].mlp.down_proj.weight.mul_(1.5)
+        model.save_pretrained(folder)
+
+    monkeypatch.setattr(LanguageModel, "save", save_spoilt)
+    with pytest.raises(VerificationError, match="differ"):
+        jobs.run(str(saved_model("llama")), settings_for(questions, tmp_path / "out"))
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_nothing_is_written_when_the_input_is_wrong(saved_model, questions, tmp_path):
+    model = str(saved_model("llama"))
+    wrong = [
+        {"examples": 13},  # the fit part has three templates of four rows
+        {"task": ("choices:/nowhere.jsonl",)},
+        {"instructions": "/nowhere.txt"},
+        {"device": "nosuchdevice"},
+    ]
+    for changes in wrong:
+        with pytest.raises(InputError):
+            jobs.run(model, settings_for(questions, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_that_does_not_fit_is_told_before_weights_are_read(saved_model, questions, tmp_path, monkeypatch):
+    from crispr_lm.model.load import ModelSource
+
+    long = tmp_path / "long.txt"
+    long.write_text("Answer " * 600)
+    monkeypatch.setattr(ModelSource, "load", None)
+    with pytest.raises(InputError, match="at most 512"):
+        jobs.run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", instructions=str(long)))
+
+
+def test_score_evaluate_and_apply_give_what_the_run_gave(saved_model, questions, tmp_path):
+    model, output = str(saved_model("llama")), tmp_path / "out"
+    results = jobs.run(model, settings_for(questions, output, neurons="ffn"))
+    shared = settings_for(questions, output, neurons="ffn").model_dump()
+
+    taken = {name: shared[name] for name in ScoreSettings.model_fields}
+    jobs.score(model, tmp_path / "scores.safetensors", ScoreSettings(**taken))
+    again = crispr_lm.NeuronScores.load(tmp_path / "scores.safetensors")
+    scores = crispr_lm.NeuronScores.load(output / "scores.safetensors")
+    assert all(torch.equal(again.values[name], scores.values[name]) for name in scores.values)
+
+    taken = {name: shared[name] for name in EvaluateSettings.model_fields if name in shared}
+    measured = jobs.evaluate(model, tmp_path / "m.json", output / "edit.json", EvaluateSettings(**taken))
+    name = results_task(results)
+    for when in ("before", "after", "difference"):
+        assert measured["tasks"][name][when] == pytest.approx(results["tasks"][name][when])
+
+    jobs.apply(model, output / "edit.json", tmp_path / "baked", ModelSettings(device="cpu"))
+    baked = AutoModelForCausalLM.from_pretrained(tmp_path / "baked").state_dict()
+    saved = AutoModelForCausalLM.from_pretrained(output / "model").state_dict()
+    assert all(torch.equal(baked[name], saved[name]) for name in saved)
+
+
+def test_an_edit_of_another_model_is_refused_and_nothing_is_written(saved_model, questions, tmp_path):
+    jobs.run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", neurons="ffn"))
+    edit = tmp_path / "out" / "edit.json"
+    assert crispr_lm.Edit.load(edit).neurons
+    with pytest.raises(crispr_lm.EditMismatchError):
+        jobs.apply(str(saved_model("gpt2")), edit, tmp_path / "baked", ModelSettings(device="cpu"))
+    assert not (tmp_path / "baked").exists()
+
+
+def test_several_tasks_count_the_same_and_are_told_apart(saved_model, questions, tmp_path):
+    rows = (questions / "questions.jsonl").read_text().splitlines()
+    second = tmp_path / "second.jsonl"
+    second.write_text("\n".join(row.replace("bus stop", "market") for row in rows))
+    tasks = (f"choices:{questions / 'questions.jsonl'}", f"choices:{second}")
+    model = str(saved_model("llama"))
+    results = jobs.run(model, settings_for(questions, tmp_path / "out", task=tasks))
+    assert tuple(results["tasks"]) == tasks
+    both = crispr_lm.NeuronScores.load(tmp_path / "out" / "scores.safetensors")
+    single = []
+    for name, task in zip("ab", tasks, strict=True):
+        jobs.run(model, settings_for(questions, tmp_path / name, task=(task,)))
+        single.append(crispr_lm.NeuronScores.load(tmp_path / name / "scores.safetensors"))
+    for module, values in both.values.items():
+        mean = (single[0].values[module] + single[1].values[module]) / 2
+        assert torch.allclose(values, mean, rtol=1e-5, atol=1e-9)
+
+
+def test_inspect_tells_what_is_in_a_model_scores_and_an_edit(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    jobs.run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
+    model = jobs.inspect(str(saved_model("llama")))
+    # Two layers: q 32, k 16, v 16, o 32, gate 48, up 48, down 32 outputs; 48 intermediate units.
+    assert model["neurons"] == {"linear": 2 * (32 + 16 + 16 + 32 + 48 + 48 + 32), "ffn": 2 * 48}
+    scores = jobs.inspect(str(output / "scores.safetensors"), top=3)
+    assert (scores["type"], scores["neurons"], len(scores["top"])) == ("scores", 96, 3)
+    edit = jobs.inspect(str(output / "edit.json"))
+    assert edit["neurons"] == sum(edit["per_module"].values()) == len(crispr_lm.Edit.load(output / "edit.json").neurons)
+    with pytest.raises(InputError):
+        jobs.inspect(str(questions / "instructions.txt"))
