@@ -175,7 +175,10 @@ def build_network(architecture: str) -> Any:
             )
         case "t5-gated":
             config = T5Config(**size, **_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
-            return T5ForConditionalGeneration(config)
+            model = T5ForConditionalGeneration(config)
+            # As in the checkpoints of Flan-T5: a head of its own, which transformers 5 does not make by itself.
+            model.lm_head.weight = nn.Parameter(torch.empty(VOCABULARY, 32))
+            return model
         case "t5-relu":
             return T5ForConditionalGeneration(T5Config(**size, **_T5, feed_forward_proj="relu"))
         case "bart":

@@ -73,9 +73,7 @@ class Reference:
         encoded = encode(self.lm, example, instruction)
         return self.prompt_relevances(encoded.prompt_ids, encoded.option_ids, example.answer, kind)
 
-    def prompt_relevances(
-        self, prompt: list[int], options: Sequence[list[int]], golden: int, kind: str
-    ) -> Relevances:
+    def prompt_relevances(self, prompt: list[int], options: Sequence[list[int]], golden: int, kind: str) -> Relevances:
         """A_i(ŷ) and A_i(y) of one prompt."""
         scores = self.prompt_scores(prompt, options)
         biased = None

@@ -75,9 +75,7 @@ LINEAR_NAMES = {
     ],
 }  # fmt: skip
 LINEAR_NAMES["llama-tied"] = LINEAR_NAMES["llama"]
-LINEAR_NAMES["t5-relu"] = [
-    name.replace("wi_0", "wi") for name in LINEAR_NAMES["t5-gated"] if not name.endswith("wi_1")
-]
+LINEAR_NAMES["t5-relu"] = [name.replace("wi_0", "wi") for name in LINEAR_NAMES["t5-gated"] if not name.endswith("wi_1")]
 LINEAR_NAMES["bart"] = [
     f"model.{stack}.layers.{layer}.{part}"
     for stack, attentions in (("encoder", ("self_attn",)), ("decoder", ("self_attn", "encoder_attn")))
@@ -152,11 +150,9 @@ def test_influence_is_right_for_prompts_and_options_of_any_lengths(
         EncodedPrompt([11, 14], [[12, 15], [13, 16], [12, 13, 14]]),
     ]
     by_example = dict(zip(EXAMPLES, prompts, strict=False))
-    monkeypatch.setattr(attribution, "encode_all", lambda _lm, examples, _text: [by_example[x] for x in examples])
     reference = reference_of(architecture)
     for chosen in (EXAMPLES[:1], EXAMPLES[1:2], EXAMPLES[2:3], EXAMPLES[:3]):
         golden = [min(example.answer, 1) for example in chosen]
-        examples = chosen
         monkeypatch.setattr(attribution, "encode_all", lambda *_, chosen=chosen: [by_example[x] for x in chosen])
         examples = [_with_answer(example, answer) for example, answer in zip(chosen, golden, strict=True)]
         relevances = [
@@ -188,9 +184,7 @@ def test_influence_does_not_depend_on_the_order_of_examples_and_instructions(lm:
     assert_values_close(turned.values, straight.values, tolerance=1e-5)
 
 
-def test_linear_neurons_are_the_outputs_of_all_linear_layers_but_the_head(
-    lm: LanguageModel, architecture: str
-) -> None:
+def test_linear_neurons_are_the_outputs_of_all_linear_layers_but_the_head(lm: LanguageModel, architecture: str) -> None:
     scores = score_neurons(lm, EXAMPLES[:1], INSTRUCTIONS[:1], "linear")
     assert scores.kind == "linear"
     assert list(scores.values) == LINEAR_NAMES[architecture]
@@ -248,9 +242,7 @@ def test_influence_is_computed_also_where_gradients_are_switched_off(llama: Lang
         ([-9.0, -8.0, -torch.inf], 1, 0),
     ],
 )
-def test_the_biased_answer_is_the_wrong_option_of_highest_score(
-    scores: list[float], golden: int, biased: int
-) -> None:
+def test_the_biased_answer_is_the_wrong_option_of_highest_score(scores: list[float], golden: int, biased: int) -> None:
     table = torch.tensor([[0.0, -1.0, -2.0], scores])
     before = table.clone()
     assert biased_answers(table, torch.tensor([0, golden])).tolist() == [1, biased]
@@ -481,7 +473,7 @@ def _answers(lm: LanguageModel, instruction: str) -> list[str]:
     return [example.options[index] for example, index in zip(BIASED_EXAMPLES, best, strict=True)]
 
 
-def _assert_found_and_cured(biased: LanguageModel, clean: LanguageModel, neuron: Neuron, margin: float) -> None:
+def _assert_found_and_cured(biased: LanguageModel, clean: LanguageModel, neuron: Neuron) -> None:
     """The hand-made neuron turns the answers, comes out first by far, and without it the model is the clean one."""
     for instruction in INSTRUCTIONS:
         assert _answers(biased, instruction) == [STEREOTYPED] * len(BIASED_EXAMPLES)
@@ -489,7 +481,7 @@ def _assert_found_and_cured(biased: LanguageModel, clean: LanguageModel, neuron:
     scores = score_neurons(biased, BIASED_EXAMPLES, INSTRUCTIONS, neuron.kind)
     first, second = scores.top(2)
     assert first == neuron
-    assert scores.score_of(first) > margin * scores.score_of(second)
+    assert scores.score_of(first) > 2 * scores.score_of(second)
     with Edit.from_neurons(biased, [first]).applied(biased):
         for instruction in INSTRUCTIONS:
             cured = option_scores(biased, BIASED_EXAMPLES, instruction)
@@ -504,41 +496,44 @@ FFN_MADE = {
 }
 
 
-@pytest.mark.parametrize("architecture", ["llama", "t5-gated"])
-def test_an_ffn_neuron_made_to_push_the_stereotype_comes_first_and_can_be_taken_out(architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "seed"),
+    [("llama", 4), ("llama", 6), ("llama", 9), ("t5-gated", 3), ("t5-gated", 5), ("t5-gated", 9)],
+)
+def test_an_ffn_neuron_made_to_push_the_stereotype_comes_first_and_can_be_taken_out(
+    architecture: str, seed: int
+) -> None:
+    """It fires at every position (it reads the constant stream) and adds the LM head's row of the stereotyped token."""
     gate, up, down = FFN_MADE[architecture]
     index = 17
 
     def build(push: float) -> LanguageModel:
-        lm = build_model(architecture, seed=3)
+        lm = build_model(architecture, seed)
         _constant_stream(lm)
         for name in (gate, up):
             row = lm.model.get_submodule(name).weight[index]
             row[:] = 0
-            row[0] = 2.0
-        direction = lm.model.lm_head.weight[_first_token(lm)]
-        lm.model.get_submodule(down).weight[:, index] = push * direction
+            row[0] = 2
+        lm.model.get_submodule(down).weight[:, index] = push * lm.model.lm_head.weight[_first_token(lm)]
         return lm
 
-    _assert_found_and_cured(build(PUSH[architecture]), build(0.0), Neuron(down, index, "ffn"), margin=2)
+    _assert_found_and_cured(build(4), build(0), Neuron(down, index, "ffn"))
 
 
-PUSH = {"llama": 8.0, "t5-gated": 8.0}
-
-
-def test_a_linear_unit_made_to_push_the_stereotype_comes_first_and_can_be_taken_out() -> None:
+@pytest.mark.parametrize("seed", [4, 7])
+def test_a_linear_unit_made_to_push_the_stereotype_comes_first_and_can_be_taken_out(seed: int) -> None:
     """Stream 1 is read by the LM head alone, for the stereotyped token, and written by one unit alone: by its bias."""
     module, unit = "transformer.h.1.mlp.c_proj", 1
 
     def build(push: float) -> LanguageModel:
-        lm = build_model("gpt2-untied", seed=3)
+        lm = build_model("gpt2-untied", seed)
         for name, parameter in lm.model.named_parameters():
             if name.endswith((".wte.weight", ".wpe.weight", "c_proj.weight", "lm_head.weight")):
                 parameter[:, unit] = 0
             elif name.endswith("c_proj.bias"):
                 parameter[unit] = 0
-        lm.model.lm_head.weight[_first_token(lm), unit] = 4.0
+        lm.model.lm_head.weight[_first_token(lm), unit] = 4
         lm.model.get_submodule(module).bias[unit] = push
         return lm
 
-    _assert_found_and_cured(build(3.0), build(0.0), Neuron(module, unit, "linear"), margin=2)
+    _assert_found_and_cured(build(4), build(0), Neuron(module, unit, "linear"))

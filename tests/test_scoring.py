@@ -255,9 +255,9 @@ def test_an_error_that_is_not_about_memory_passes_through(
     assert tried == [4]
 
 
-def test_every_architecture_has_options_of_differing_sign_of_preference(reference_of: ReferenceOf) -> None:
-    """The tiny models are no ground for a test if they always prefer the same place, or don't care."""
+def test_the_tiny_models_do_prefer_some_options(reference_of: ReferenceOf) -> None:
+    """They would be no ground to test on if they always chose the same place, or did not care."""
     for architecture in ARCHITECTURES:
         rows = reference_of(architecture).option_scores(EXAMPLES, INSTRUCTIONS[0])
         assert len({row.index(max(row)) for row in rows}) > 1, architecture
-        assert min(max(row) - min(row) for row in rows) > 0.1, architecture
+        assert max(max(row) - min(row) for row in rows) > 5, architecture

@@ -46,7 +46,9 @@ def test_without_a_gain_the_original_is_kept():
 def test_the_limit_holds_for_every_task_not_for_their_mean():
     def two_tasks(neurons, first, second):
         names = ("accuracy_ambiguous", "accuracy_disambiguated")
-        return Candidate(neurons, {"a": dict(zip(names, first, strict=True)), "b": dict(zip(names, second, strict=True))})
+        return Candidate(
+            neurons, {"a": dict(zip(names, first, strict=True)), "b": dict(zip(names, second, strict=True))}
+        )
 
     candidates = [
         two_tasks(0, (0.0, 0.5), (0.0, 0.5)),

@@ -84,7 +84,9 @@ class AttributionSettings(_Settings):
         "blocks.",
     )
     fit_on: Annotated[Literal["ambiguous", "disambiguated", "both"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
-        "both", description="Which questions to attribute on, where a task tells them apart."
+        "ambiguous",
+        description="Which questions to attribute on, where a task tells them apart: a stereotype shows where the "
+        "context does not give the answer.",
     )
     skill_weight: Annotated[float, Parameter(group=ATTRIBUTION_GROUP)] = Field(
         1.0, ge=0, allow_inf_nan=False, description="λ: how much of a neuron's use for the right answer is subtracted."

@@ -132,7 +132,7 @@ class ModelSource:
             model, report = auto_class.from_pretrained(
                 self.location, config=self.config, output_loading_info=True, **arguments
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except Exception as error:  # many types: OSError, SafetensorError, RuntimeError on other shapes, ...
             hint = "" if allow_pickle else " (weights stored as pickle need allow_pickle)"
             raise InputError(f"model {self.name}: weights can't be loaded: {_one_line(error)}{hint}") from error
         if missing := sorted(report["missing_keys"]):

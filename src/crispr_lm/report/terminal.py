@@ -145,7 +145,8 @@ def terminal_progress() -> Iterator[Progress]:
 def print_results(results: Mapping[str, Any], output: Path) -> None:
     """Print the before/after table of every task, what to think of it, and where the files are."""
     for name, task in results["tasks"].items():
-        console.print(results_table(name, task))
+        console.print(f"\n[bold]{escape(name)}[/]", soft_wrap=True)
+        console.print(results_table(task))
         if warning := over_abstention(task):
             console.print(f"[bold yellow]Over-abstention:[/] {warning}")
     if edit := results.get("edit"):
@@ -161,14 +162,12 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
     console.print(f"Files: {escape(str(output))}", soft_wrap=True)
 
 
-def results_table(name: str, task: Mapping[str, Any]) -> Table:
+def results_table(task: Mapping[str, Any]) -> Table:
     """Before, after and difference of every metric of one task."""
     compared = "after" in task
     table = Table(
-        title=escape(name),
         caption=f"{task['examples']} held-out examples of {task['templates']} templates, "
         f"mean over {task['instructions']} instructions",
-        title_justify="left",
         caption_justify="left",
     )
     table.add_column("Metric")
