@@ -10,6 +10,7 @@ Knows prompts as token ids and a model; knows no benchmark. Equations 2 to 5 of 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +20,17 @@ import torch
 from torch import Tensor
 
 from crispr_lm.errors import CrisprError, InputError
-from crispr_lm.model.hooks import watching
+from crispr_lm.model.hooks import Seen, watching
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
-from crispr_lm.packing import Packed, Stream
-from crispr_lm.prompts import encode_all
-from crispr_lm.scoring import BatchSize, ProgressCallback, batches, pack, packed_scores
+from crispr_lm.packing import Stream
+from crispr_lm.prompts import EncodedPrompt, encode_all
+from crispr_lm.scoring import BatchSize, ProgressCallback, batches, pack, pack_alone, packed_scores
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 SCORES_FORMAT = "crispr-lm-scores"
 
@@ -140,8 +143,8 @@ def score_neurons(
     """
     if not examples or not instructions:
         raise InputError("neurons can't be scored without examples and instructions; give at least one of each")
-    if not skill_weight >= 0:
-        raise InputError(f"the skill weight must not be negative, but is {skill_weight}")
+    if not 0 <= skill_weight < float("inf"):
+        raise InputError(f"the skill weight must be a finite number that is not negative, but is {skill_weight}")
     sites = find_sites(lm.model, neurons)
     prompts = [prompt for instruction in instructions for prompt in encode_all(lm, examples, instruction)]
     golden = [example.answer for _ in instructions for example in examples]
@@ -149,10 +152,16 @@ def score_neurons(
     total = {site.name: torch.zeros(site.width, dtype=torch.float64) for site in sites}
 
     def attribute(indices: list[int]) -> None:
-        packed = pack(lm, [prompts[index] for index in indices])
-        influence = _bias_influence(lm, packed, [golden[index] for index in indices], sites, skill_weight)
-        for name, values in influence.items():
-            total[name] += values
+        batch, answers = [prompts[index] for index in indices], [golden[index] for index in indices]
+        if lm.tells_tokens:
+            try:
+                _add(total, _influence_of_batch(lm, batch, answers, sites, skill_weight))
+                return
+            except _UnknownTokensError as error:
+                logger.info("prompts of %s are attributed one answer at a time: %s", lm.name, error)
+                lm.tells_tokens = False
+        for prompt, answer in zip(batch, answers, strict=True):
+            _add(total, _influence_alone(lm, prompt, answer, sites, skill_weight))
 
     for indices in batches(lm, prompts, batch_size, attribute):
         if progress is not None:
@@ -178,31 +187,65 @@ def biased_answers(scores: Tensor, golden: Tensor) -> Tensor:
     return scores.scatter(1, golden[:, None], -torch.inf).argmax(dim=1)
 
 
-def _bias_influence(
-    lm: LanguageModel, packed: Packed, golden: list[int], sites: Sequence[NeuronSite], skill_weight: float
+def _add(total: dict[str, Tensor], influence: Mapping[str, Tensor]) -> None:
+    for name, values in influence.items():
+        total[name] += values
+
+
+def _influence_of_batch(
+    lm: LanguageModel,
+    prompts: Sequence[EncodedPrompt],
+    golden: Sequence[int],
+    sites: Sequence[NeuronSite],
+    skill_weight: float,
 ) -> dict[str, Tensor]:
     """B of every neuron summed over the prompts of one batch; module name to float64 (neurons,) on the CPU."""
+    packed = pack(lm, prompts)
     relevance = _Relevance(packed.streams)
     with torch.enable_grad(), watching(sites, relevance.see):
         scores = packed_scores(lm, packed)
         first = torch.tensor([0, *packed.option_counts[:-1]]).cumsum(0)
-        table = torch.nn.utils.rnn.pad_sequence(
-            list(scores.detach().cpu().split(packed.option_counts)), batch_first=True, padding_value=-torch.inf
-        )
+        of_prompt = list(scores.detach().cpu().split(packed.option_counts))
+        table = torch.nn.utils.rnn.pad_sequence(of_prompt, batch_first=True, padding_value=-torch.inf)
         golden_index = torch.tensor(golden)
         biased_index = biased_answers(table, golden_index)
         confusion = table.gather(1, biased_index[:, None])[:, 0].exp()  # P(ŷ), (prompts,)
         of_biased = relevance.backward(scores, first + biased_index, keep_graph=True)
         of_golden = relevance.backward(scores, first + golden_index, keep_graph=False)
+    return _influence(of_biased, of_golden, confusion, skill_weight)
+
+
+def _influence_alone(
+    lm: LanguageModel, prompt: EncodedPrompt, golden: int, sites: Sequence[NeuronSite], skill_weight: float
+) -> dict[str, Tensor]:
+    """B of every neuron for one prompt, each answer in a pass of its own, unpadded: every token there is counts."""
+    with torch.inference_mode():
+        scores = packed_scores(lm, pack(lm, [prompt])).cpu()[None]
+    biased = biased_answers(scores, torch.tensor([golden]))
+
+    def relevance_for(answer: int) -> Mapping[str, Tensor]:
+        relevance = _Relevance(None)
+        with torch.enable_grad(), watching(sites, relevance.see):
+            score = packed_scores(lm, pack_alone(lm, prompt, answer))
+            return relevance.backward(score, torch.zeros(1, dtype=torch.int64), keep_graph=False)
+
+    return _influence(relevance_for(int(biased)), relevance_for(golden), scores[0, biased].exp(), skill_weight)
+
+
+def _influence(
+    of_biased: Mapping[str, Tensor], of_golden: Mapping[str, Tensor], confusion: Tensor, skill_weight: float
+) -> dict[str, Tensor]:
+    """Equations 3 and 4, summed over prompts; relevances without P(ŷ) (prompts, neurons), confusion P(ŷ) (prompts,)."""
     influence = {}
-    for site in sites:
-        if site.name not in of_biased:  # never run for these prompts (an expert without tokens, say): no influence
-            continue
-        useful = skill_weight * of_golden[site.name].clamp(min=0)
+    for name, biased in of_biased.items():
+        useful = skill_weight * of_golden[name].clamp(min=0)
         # P(ŷ) is not negative, so it can be multiplied after the maximum.
-        per_prompt = (of_biased[site.name] - useful).double().cpu() * confusion.double()[:, None]
-        influence[site.name] = per_prompt.sum(dim=0)
+        influence[name] = ((biased - useful).double().cpu() * confusion.double()[:, None]).sum(dim=0)
     return influence
+
+
+class _UnknownTokensError(CrisprError):
+    """An activation's shape does not tell which tokens of which prompt it belongs to."""
 
 
 class _Relevance:
@@ -211,30 +254,40 @@ class _Relevance:
     Only one number per prompt and neuron is kept; nothing grows with the number of tokens.
     """
 
-    def __init__(self, streams: Sequence[Stream]) -> None:
-        self.streams = {stream.shape: stream for stream in streams}
+    def __init__(self, streams: Sequence[Stream] | None) -> None:
+        """Take the streams of a batch, or None where the batch is one unpadded prompt with one answer."""
+        self.streams = None if streams is None else {stream.shape: stream for stream in streams}
         self.options = torch.empty(0, dtype=torch.int64)
         self.maxima: dict[str, Tensor] = {}
 
-    def see(self, site: NeuronSite, values: Tensor) -> Tensor:
-        """Register the reduction of this activation's gradient, values (..., width)."""
+    def see(self, seen: Seen) -> Tensor:
+        """Register the reduction of this activation's gradient."""
+        values = seen.values
         if not values.requires_grad:
             # Parameters are frozen, so the graph starts here: at the first neurons of the model.
             values = values.detach().requires_grad_(True)
         activation = values.detach()  # shares memory, but holds no graph: no reference cycle
         version = activation._version
-        stream = self._stream_of(site, values)
+        stream = self._stream_of(seen)
 
         def reduce(gradient: Tensor) -> None:
             if activation._version != version:
-                raise CrisprError(f"module {site.name}: its output is changed in place, so it can't be attributed")
-            self._reduce(site.name, stream, activation, gradient)
+                raise CrisprError(f"module {seen.site.name}: its output is changed in place, so it can't be attributed")
+            if stream is None:
+                largest = _product(activation, gradient).flatten(0, -2).amax(dim=0)[None]
+            elif seen.tokens is None:
+                largest = self._largest(stream, activation, gradient)
+            else:
+                largest = self._largest_routed(stream, seen.tokens, activation, gradient)
+            self._join(seen, largest)
 
         values.register_hook(reduce)
         return values
 
     def backward(self, scores: Tensor, options: Tensor, *, keep_graph: bool) -> Mapping[str, Tensor]:
         """Return max over counted t of h_t · ∂s(a)/∂h_t: module name to float32 (prompts, neurons).
+
+        A neuron that runs for none of a prompt's tokens (of an expert that is given none) has 0.
 
         Args:
             scores: (options of the batch,), with graph.
@@ -244,28 +297,57 @@ class _Relevance:
         self.options, self.maxima = options, {}
         # Prompts do not see each other, so the gradient of the sum is each prompt's own gradient.
         scores[options.to(scores.device)].sum().backward(retain_graph=keep_graph)
-        return self.maxima
+        return {name: values.masked_fill(values == -torch.inf, 0) for name, values in self.maxima.items()}
 
-    def _reduce(self, name: str, stream: Stream, activation: Tensor, gradient: Tensor) -> None:
+    def _largest(self, stream: Stream, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Maximum over counted tokens, (prompts, units)."""
         options = self.options.to(stream.rows.device)
-        rows = stream.rows[options]
         counted = stream.counted[options].to(activation.device)
-        shape = (*stream.shape, activation.shape[-1])
-        product = activation.reshape(shape)[rows].float() * gradient.reshape(shape)[rows].float()
-        product = product.masked_fill(~counted[..., None], -torch.inf)
-        largest = product.amax(dim=1)
-        # A module that runs twice in one pass has its tokens joined by the maximum like any others.
-        self.maxima[name] = torch.maximum(self.maxima[name], largest) if name in self.maxima else largest
+        # (rows, tokens, units), with further dimensions between where a layer runs several times per token.
+        further = activation.shape[2:] if activation.dim() > 2 else activation.shape[-1:]
+        shape = (*stream.shape, *further)
+        activation, gradient = activation.reshape(shape), gradient.reshape(shape)
+        if stream.shape[0] != len(options):  # several rows per prompt: take the answer's
+            rows = stream.rows[options].to(activation.device)
+            activation, gradient = activation[rows], gradient[rows]
+        product = _product(activation, gradient)
+        counted = counted.reshape(*counted.shape, *[1] * (product.dim() - 2))
+        return product.masked_fill(~counted, -torch.inf).flatten(1, -2).amax(dim=1)
 
-    def _stream_of(self, site: NeuronSite, values: Tensor) -> Stream:
-        if values.dim() == 3 and (stream := self.streams.get((values.shape[0], values.shape[1]))) is not None:
-            return stream
-        if values.dim() == 2:  # some models flatten rows and tokens
-            matching = [stream for shape, stream in self.streams.items() if shape[0] * shape[1] == values.shape[0]]
+    def _largest_routed(self, stream: Stream, tokens: Tensor, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Maximum over the counted tokens of those an expert was given, (prompts, units); -inf if there is none."""
+        options = self.options.to(tokens.device)
+        prompt_of_row = torch.full((stream.shape[0],), -1, device=tokens.device)
+        prompt_of_row[stream.rows.to(tokens.device)[options]] = torch.arange(len(options), device=tokens.device)
+        prompt = prompt_of_row[tokens // stream.shape[1]]
+        counted = stream.counted.to(tokens.device)[options][prompt, tokens % stream.shape[1]] & (prompt >= 0)
+        product = _product(activation[counted], gradient[counted])
+        largest = torch.full((len(options), product.shape[-1]), -torch.inf, device=product.device)
+        return largest.scatter_reduce(0, prompt[counted][:, None].expand_as(product), product, "amax")
+
+    def _join(self, seen: Seen, largest: Tensor) -> None:
+        """Take the maximum with what was seen before: a module may run several times, an expert is part of a site."""
+        site = seen.site
+        if site.name not in self.maxima:
+            self.maxima[site.name] = largest.new_full((len(largest), site.width), -torch.inf)
+        part = self.maxima[site.name][:, seen.first : seen.first + largest.shape[-1]]
+        torch.maximum(part, largest.to(part.device), out=part)
+
+    def _stream_of(self, seen: Seen) -> Stream | None:
+        """The stream whose tokens an activation belongs to, told by its shape; None where all belong to one answer."""
+        if self.streams is None:
+            return None
+        shape = seen.values.shape
+        if seen.tokens is not None or len(shape) == 2:  # rows and tokens flattened
+            count = seen.token_count if seen.tokens is not None else shape[0]
+            matching = [stream for size, stream in self.streams.items() if size[0] * size[1] == count]
             if len(matching) == 1:
                 return matching[0]
-        shapes = ", ".join(f"{rows}x{tokens}" for rows, tokens in self.streams)
-        raise CrisprError(
-            f"module {site.name}: activations of shape {tuple(values.shape)} can't be told apart by token "
-            f"({shapes} expected)"
-        )
+        elif (stream := self.streams.get((shape[0], shape[1]))) is not None:
+            return stream
+        expected = ", ".join(f"{rows}x{tokens}" for rows, tokens in self.streams)
+        raise _UnknownTokensError(f"{seen.site.name} gives {tuple(shape)} where {expected} tokens are expected")
+
+
+def _product(activation: Tensor, gradient: Tensor) -> Tensor:
+    return activation.float() * gradient.float()

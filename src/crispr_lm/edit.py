@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from crispr_lm.errors import EditMismatchError, InputError
 from crispr_lm.files import write_json
 from crispr_lm.model.hooks import scaling
-from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
+from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, NeuronWeights, find_sites
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ EDIT_VERSION = 1
 
 FINGERPRINT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Models whose weights carry a baked edit, with what `undo` puts back: (parameter, axis, indices, original values).
-_Saved = list[tuple[nn.Parameter, int, Tensor, Tensor]]
+# Models whose weights carry a baked edit, with what `undo` puts back: (weights, indices, original values).
+_Saved = list[tuple[NeuronWeights, Tensor, Tensor]]
 _baked: weakref.WeakKeyDictionary[nn.Module, tuple[Edit, _Saved]] = weakref.WeakKeyDictionary()
 
 
@@ -91,7 +91,7 @@ class Edit:
                 "revision": lm.revision,
                 "architecture": type(lm.model).__name__,
             },
-            fingerprint={site.name: _hashes(site.module) for site in sites},
+            fingerprint={site.name: _hashes(site) for site in sites},
             made_in=str(lm.dtype).removeprefix("torch."),
             origin=dict(origin or {}),
         )
@@ -110,7 +110,7 @@ class Edit:
         # The narrower of the two formats is what both can be cast to with the same result.
         dtype = self.made_in if here == "float32" else here
         for site in sites:
-            if _hashes(site.module)[dtype] != self.fingerprint[site.name][dtype]:
+            if _hashes(site)[dtype] != self.fingerprint[site.name][dtype]:
                 raise EditMismatchError(
                     f"the edit was made for {self.base_model.get('name')} in {self.made_in}; the weights of module "
                     f"{site.name} differ in {lm.name} in {here}; load the model it was made for"
@@ -137,14 +137,12 @@ class Edit:
         self._refuse_baked(lm)
         self.check(lm)
         saved: _Saved = []
-        with torch.no_grad():
-            for site, indices in _by_site(lm.model, self.neurons).items():
-                for parameter, axis in site.parameters():
-                    chosen = torch.tensor(indices, device=parameter.device)
-                    original = parameter.index_select(axis, chosen).clone()
-                    saved.append((parameter, axis, chosen, original))
-                    edited = torch.zeros_like(original) if self.scale == 0 else original * self.scale
-                    parameter.index_copy_(axis, chosen, edited)
+        for site, indices in _by_site(lm.model, self.neurons).items():
+            chosen = torch.tensor(indices)
+            for weights in site.weights:
+                original = weights.read(chosen)
+                saved.append((weights, chosen, original))
+                weights.write(chosen, torch.zeros_like(original) if self.scale == 0 else original * self.scale)
         _baked[lm.model] = (self, saved)
 
     def undo(self, lm: LanguageModel) -> None:
@@ -155,9 +153,9 @@ class Edit:
         """
         if lm.model not in _baked or _baked[lm.model][0] != self:
             raise EditMismatchError(f"this edit is not baked into {lm.name}, so there is nothing to undo")
-        with torch.no_grad():
-            for parameter, axis, chosen, original in _baked.pop(lm.model)[1]:
-                parameter.index_copy_(axis, chosen, original)
+        # Backwards: a weight that two neurons share (an output and an input of one layer) was saved twice.
+        for weights, chosen, original in reversed(_baked.pop(lm.model)[1]):
+            weights.write(chosen, original)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON types: neurons by kind and module, indices ascending; `ranking` keeps their order."""
@@ -192,7 +190,7 @@ class Edit:
             raise InputError(f"edit {path} can't be read ({error}); give an edit.json written by crispr-lm") from error
         try:
             return _from_dict(content)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"edit {path} is malformed ({error}); give an edit.json written by crispr-lm") from error
 
     def _refuse_baked(self, lm: LanguageModel) -> None:
@@ -258,12 +256,12 @@ def _by_site(model: nn.Module, neurons: Sequence[Neuron]) -> dict[NeuronSite, li
     return grouped
 
 
-def _hashes(module: nn.Module) -> dict[str, str]:
+def _hashes(site: NeuronSite) -> dict[str, str]:
     """Hash a module's own weights in every dtype a model may be loaded in (64 bits each: a mix-up guard, no seal)."""
     hashes = {}
     for name, dtype in FINGERPRINT_DTYPES.items():
         digest = hashlib.blake2b(digest_size=8)
-        for key, parameter in sorted(module.named_parameters(recurse=False)):
+        for key, parameter in sorted(site.module.named_parameters(recurse=False)):
             values = parameter.detach().to("cpu", dtype).contiguous()
             digest.update(f"{key}{tuple(values.shape)}".encode())
             digest.update(values.view(torch.uint8).numpy().tobytes())

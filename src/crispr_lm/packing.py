@@ -142,17 +142,19 @@ def pack_sequences(prompts: Sequence[EncodedPrompt], pad: int, device: torch.dev
     return _packed({"input_ids": input_ids, "attention_mask": attention_mask}, tokens, shape, [stream], prompts, device)
 
 
-def pack_encoder_decoder(prompts: Sequence[EncodedPrompt], model: Any, pad: int, device: torch.device) -> Packed:
+def pack_encoder_decoder(
+    prompts: Sequence[EncodedPrompt], model: Any, pad: int, device: torch.device, *, distinct_lengths: bool = True
+) -> Packed:
     """Pack prompts for the encoder (a row each) and options for the decoder (a row each), padded on the right.
 
-    What the decoder reads is the model's own shift of the option (``prepare_decoder_input_ids_from_labels``).
+    What the decoder reads is the model's own shift of the option (``prepare_decoder_input_ids_from_labels``). With
+    `distinct_lengths` encoder and decoder rows differ in length: inside the model a stream is told by its shape.
     """
     options = [ids for prompt in prompts for ids in prompt.option_ids]
     decoder_shape = (len(options), max(map(len, options)))
     source_length = max(len(prompt.prompt_ids) for prompt in prompts)
-    if source_length == decoder_shape[1]:
-        # Inside the model a tensor's stream is told by its shape, so the lengths must differ; padding is never read.
-        source_length += 1
+    if distinct_lengths and source_length == decoder_shape[1]:
+        source_length += 1  # padding is never read
     encoder_shape = (len(prompts), source_length)
     input_ids = torch.full(encoder_shape, pad)
     attention_mask = torch.zeros(encoder_shape, dtype=torch.int64)

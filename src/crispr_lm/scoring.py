@@ -103,6 +103,14 @@ def pack(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
     return pack_sequences(prompts, _pad_id(lm), lm.device)
 
 
+def pack_alone(lm: LanguageModel, prompt: EncodedPrompt, answer: int) -> Packed:
+    """Pack one prompt with one of its options, without any padding."""
+    alone = [EncodedPrompt(prompt.prompt_ids, [prompt.option_ids[answer]])]
+    if lm.is_encoder_decoder:
+        return pack_encoder_decoder(alone, lm.model, _pad_id(lm), lm.device, distinct_lengths=False)
+    return pack_sequences(alone, _pad_id(lm), lm.device)
+
+
 def packed_scores(lm: LanguageModel, packed: Packed) -> Tensor:
     """Run the model on a packed batch.
 

@@ -49,6 +49,8 @@ class LanguageModel:
         is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
         context_length: Largest number of tokens of a sequence, None if there is no limit.
         takes_branches: Whether the options of a prompt can share one sequence; None until `scoring` has checked.
+        tells_tokens: Whether activations can be told apart by token in a batch; False once `attribution` has met one
+            that can't.
     """
 
     model: Any
@@ -58,6 +60,7 @@ class LanguageModel:
     is_encoder_decoder: bool = False
     context_length: int | None = None
     takes_branches: bool | None = field(default=None, repr=False)
+    tells_tokens: bool = field(default=True, repr=False)
 
     @property
     def device(self) -> torch.device:

@@ -1,17 +1,20 @@
 """Where an architecture keeps its neurons.
 
 A `linear` neuron is one output unit of any linear layer except embeddings and LM head (the paper's definition). An
-`ffn` neuron is one intermediate unit of a feed-forward block, that is one input of the block's down projection. All
-knowledge about architectures is in the tables at the top; the code below does not look at a model's name.
+`ffn` neuron is one intermediate unit of a feed-forward block, that is one input of the block's down projection. In a
+mixture of experts a neuron is one unit of one expert; where experts are stored as one tensor, the units of expert e
+have the indices from e · (units per expert) on. All knowledge about architectures is in the tables at the top; the code
+below does not look at a model's name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from crispr_lm.errors import InputError, nearest
@@ -19,8 +22,25 @@ from crispr_lm.errors import InputError, nearest
 NeuronKind = Literal["linear", "ffn"]
 NEURON_KINDS: tuple[NeuronKind, ...] = get_args(NeuronKind)
 
-OUTPUT_AXIS: dict[type[nn.Module], int] = {nn.Linear: 0, Conv1D: 1}
-"""Linear layer types and the axis of their weight that counts outputs (the other one counts inputs)."""
+LayerPart = Literal["output", "input", "up", "inner", "down"]
+"""What of a module the neurons are: a layer's output or input; in fused experts the up projection's output, the
+intermediate units, or the down projection's output."""
+
+
+@dataclass(frozen=True)
+class LinearType:
+    """Facts about a type of linear layer: where its weight counts outputs and inputs, how their numbers are called."""
+
+    output_axis: int
+    input_axis: int
+    output_count: str
+    input_count: str
+
+
+LINEAR_TYPES: dict[type[nn.Module], LinearType] = {
+    nn.Linear: LinearType(0, 1, "out_features", "in_features"),
+    Conv1D: LinearType(1, 0, "nf", "nx"),
+}
 
 DOWN_PROJECTION_NAMES = frozenset(
     {
@@ -49,91 +69,122 @@ class Neuron:
 
 
 @dataclass(frozen=True, eq=False)
+class NeuronWeights:
+    """A parameter and the axes along which neurons lie in it: one axis, or (expert, unit) in fused experts."""
+
+    parameter: nn.Parameter
+    axes: tuple[int, ...]
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Copy of the weights of the neurons `indices` (int64, one-dimensional)."""
+        return self.parameter.detach()[self._places(indices)].clone()
+
+    def write(self, indices: Tensor, values: Tensor) -> None:
+        """Set the weights of the neurons `indices` to what `read` gives, changed or not."""
+        with torch.no_grad():
+            self.parameter[self._places(indices)] = values
+
+    def _places(self, indices: Tensor) -> tuple[slice | Tensor, ...]:
+        places: list[slice | Tensor] = [slice(None)] * self.parameter.dim()
+        counts = [self.parameter.shape[axis] for axis in self.axes]
+        for axis, index in zip(self.axes, torch.unravel_index(indices, counts), strict=True):
+            places[axis] = index.to(self.parameter.device)
+        return tuple(places)
+
+
+@dataclass(frozen=True, eq=False)
 class NeuronSite:
-    """A module that holds neurons.
+    """A layer that holds neurons.
 
     Attributes:
-        name: As in ``model.named_modules()``; for `ffn` neurons the block's down projection.
-        module: The linear layer itself.
-        kind: `linear` neurons are its outputs, `ffn` neurons its inputs.
+        name: As in ``model.named_modules()``; for `ffn` neurons the block's down projection; for fused experts the name
+            of the parameter.
+        module: The linear layer, or the module that owns the fused experts.
+        kind: Which neurons.
+        part: What of the module the neurons are.
         width: Number of neurons.
+        weights: Every parameter that an edit of these neurons touches. Eliminating a `linear` neuron zeroes its weights
+            and its bias, so that its output is zero; eliminating an `ffn` neuron zeroes what the down projection reads
+            of it.
     """
 
     name: str
     module: nn.Module
     kind: NeuronKind
+    part: LayerPart
     width: int
-
-    @property
-    def weight_axis(self) -> int:
-        """Axis of ``module.weight`` along which the neurons lie."""
-        output_axis = _output_axis(self.module)
-        return output_axis if self.kind == "linear" else 1 - output_axis
-
-    def parameters(self) -> list[tuple[nn.Parameter, int]]:
-        """Every parameter that an edit of these neurons touches, with the axis along which the neurons lie.
-
-        Eliminating a `linear` neuron zeroes its weights and its bias, so that its output is zero; eliminating an `ffn`
-        neuron zeroes what the down projection reads of it.
-        """
-        weight = self.module.weight
-        assert isinstance(weight, nn.Parameter)
-        parameters = [(weight, self.weight_axis)]
-        bias = getattr(self.module, "bias", None)
-        if self.kind == "linear" and isinstance(bias, nn.Parameter):
-            parameters.append((bias, 0))
-        return parameters
+    weights: tuple[NeuronWeights, ...]
 
 
 def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
-    """List the modules that hold neurons of `kind`, in the order of ``model.named_modules()``.
+    """List the layers that hold neurons of `kind`, in the order of ``model.named_modules()``.
 
     Raises:
         InputError: unknown kind, or the model has no such neurons.
     """
     if kind not in NEURON_KINDS:
-        raise InputError(
-            f"unknown neuron kind {kind!r}{nearest(str(kind), NEURON_KINDS)}; kinds: {', '.join(NEURON_KINDS)}"
-        )
+        kinds = ", ".join(NEURON_KINDS)
+        raise InputError(f"unknown neuron kind {kind!r}{nearest(str(kind), NEURON_KINDS)}; kinds: {kinds}")
     get_head = getattr(model, "get_output_embeddings", None)
     head = get_head() if callable(get_head) else None
-    sites = []
-    module: nn.Module
+    sites: list[NeuronSite] = []
     for name, module in model.named_modules():
-        if not _is_linear(module) or module is head:
-            continue
-        if kind == "ffn" and not _is_down_projection(name):
-            continue
-        weight = module.weight
-        assert isinstance(weight, torch.Tensor)
-        output_axis = _output_axis(module)
-        axis = output_axis if kind == "linear" else 1 - output_axis
-        sites.append(NeuronSite(name=name, module=module, kind=kind, width=weight.shape[axis]))
+        if is_fused_experts(module):
+            sites += _expert_sites(name, module, kind)
+        elif (facts := _linear_type(module)) is not None and module is not head:
+            sites += _linear_sites(name, module, facts, kind)
     if not sites:
         raise InputError(f"no {kind!r} neurons found in a {type(model).__name__}; try the other kind of neurons")
     return sites
 
 
-def site_for(model: nn.Module, name: str, kind: NeuronKind) -> NeuronSite:
-    """Return one site by its module's name.
+def is_fused_experts(module: nn.Module) -> bool:
+    """Whether a module holds all experts of a layer in 3-D parameters and takes another forward function.
 
-    Raises:
-        InputError: the model has no such module, or it holds no neurons of that kind.
+    Such modules are marked by transformers' ``use_experts_implementation``, which sets these attributes.
     """
-    sites = {site.name: site for site in find_sites(model, kind)}
-    if name not in sites:
-        raise InputError(
-            f"module {name!r} holds no {kind!r} neurons in this {type(model).__name__}{nearest(name, sites)}"
+    down = module._parameters.get("down_proj")
+    return down is not None and down.dim() == 3 and hasattr(module, "_apply_gate") and hasattr(module, "is_transposed")
+
+
+def _linear_type(module: nn.Module) -> LinearType | None:
+    return next((facts for layer_type, facts in LINEAR_TYPES.items() if isinstance(module, layer_type)), None)
+
+
+def _linear_sites(name: str, module: nn.Module, facts: LinearType, kind: NeuronKind) -> Iterator[NeuronSite]:
+    weight, bias = module.weight, getattr(module, "bias", None)
+    assert isinstance(weight, nn.Parameter)
+    if kind == "linear":
+        weights = [NeuronWeights(weight, (facts.output_axis,))]
+        if isinstance(bias, nn.Parameter):
+            weights.append(NeuronWeights(bias, (0,)))
+        yield NeuronSite(name, module, kind, "output", int(getattr(module, facts.output_count)), tuple(weights))
+    elif _is_down_projection(name):
+        weights = [NeuronWeights(weight, (facts.input_axis,))]
+        yield NeuronSite(name, module, kind, "input", int(getattr(module, facts.input_count)), tuple(weights))
+
+
+def _expert_sites(name: str, module: nn.Module, kind: NeuronKind) -> Iterator[NeuronSite]:
+    """Fused experts: weights (experts, outputs, inputs), or (experts, inputs, outputs) where transposed."""
+    parameters = module._parameters
+    output_axis, input_axis = (2, 1) if module.is_transposed else (1, 2)
+
+    def site(parameter_name: str, part: LayerPart, axis: int) -> NeuronSite:
+        weight = parameters[parameter_name]
+        assert weight is not None
+        weights = [NeuronWeights(weight, (0, axis))]
+        bias = parameters.get(f"{parameter_name}_bias")
+        if part != "inner" and bias is not None:
+            weights.append(NeuronWeights(bias, (0, 1)))
+        return NeuronSite(
+            f"{name}.{parameter_name}", module, kind, part, weight.shape[0] * weight.shape[axis], tuple(weights)
         )
-    return sites[name]
 
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, tuple(OUTPUT_AXIS))
-
-
-def _output_axis(module: nn.Module) -> int:
-    return next(axis for layer_type, axis in OUTPUT_AXIS.items() if isinstance(module, layer_type))
+    if kind == "ffn":
+        yield site("down_proj", "inner", input_axis)
+    else:
+        yield site("gate_up_proj" if module.has_gate else "up_proj", "up", output_axis)
+        yield site("down_proj", "down", output_axis)
 
 
 def _is_down_projection(name: str) -> bool:

