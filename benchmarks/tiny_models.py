@@ -4,11 +4,12 @@
 
     python benchmarks/tiny_models.py --survey FILE.json [--only MODEL_TYPE ...]
 
-writes for each one whether it can be built and run, which of its modules hold weights and how a forward pass uses them.
+writes for each one whether it can be built and run, which of its modules hold weights and how a forward pass uses
+them.
 
-All knowledge about architectures is in the tables at the top: sizes by the name of a config's field, exceptions by model
-type, and what is left out. This file knows transformers and torch only: no tokenizer, no task, nothing of crispr_lm, and it
-never downloads anything.
+All knowledge about architectures is in the tables at the top: sizes by the name of a config's field, exceptions by
+model type, and what is left out. This file knows transformers and torch only: no tokenizer, no task, nothing of
+crispr_lm, and it never downloads anything.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ import inspect
 import json
 import re
 import time
-import traceback
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -45,6 +45,8 @@ FEED_FORWARD, EXPERT, SHARED_EXPERT, EXPERTS, ACTIVE_EXPERTS = 48, 24, 40, 4, 2
 MOST_LAYERS = 6
 """A model gets one layer of each kind that its default config has, but no more than this."""
 
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks")
+
 WEIGHT_STD, PERTURBATION = 0.15, 0.05
 
 DEFAULT = object()
@@ -54,12 +56,13 @@ SIZES: dict[str, Any] = {
     # widths
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_dim", "embedding_size"), HIDDEN),
     **dict.fromkeys(("word_embed_proj_dim", "input_embedding_size", "output_embedding_size"), HIDDEN),
+    "hidden_size_global": HIDDEN,
     **dict.fromkeys(("vocab_size", "src_vocab_size", "tgt_vocab_size", "decoder_vocab_size"), VOCABULARY),
     "vocab_size_per_layer_input": VOCABULARY,
     "unpadded_vocab_size": VOCABULARY,
     "hidden_size_per_layer_input": 8,
     # layers
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks"), LAYERS),
+    **dict.fromkeys(LAYER_COUNTS, LAYERS),
     **dict.fromkeys(("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers"), LAYERS),
     **dict.fromkeys(("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"), 1),
     "num_kv_shared_layers": 0,
@@ -87,7 +90,9 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "local_attention", "window_size", "local_attention_window_len"), 64),
     "query_pre_attn_scalar": HEAD,
     # feed-forward blocks
-    **dict.fromkeys(("intermediate_size", "d_ff", "ffn_dim", "dim_ff", "dff", "d_inner", "ffn_hidden_size"), FEED_FORWARD),
+    **dict.fromkeys(
+        ("intermediate_size", "d_ff", "ffn_dim", "dim_ff", "dff", "d_inner", "ffn_hidden_size"), FEED_FORWARD
+    ),
     **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "feed_forward_size", "intermediate_size_mlp"), FEED_FORWARD),
     **dict.fromkeys(("dense_intermediate_size", "prefix_dense_intermediate_size"), FEED_FORWARD),
     # mixtures of experts
@@ -121,11 +126,19 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("pronunciation_embed_dim", "shape_embed_dim"), 16),
     **dict.fromkeys(("adapter_rank", "laurel_rank", "gated_norm_rank", "d_rel", "hc_lowrank"), 4),
     "router_hidden_size": 16,
+    "encoder_hash_byte_group_vocab": 64,
+    **dict.fromkeys(("adapter_in_dim", "adapter_out_dim", "adapter_input_size"), HIDDEN),
     "prompt_mid_dim": 16,
 }
 """Field of a config -> its tiny value; applies where the field's own default is not None (None means: derive it)."""
 
-TOKEN_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0, "forced_eos_token_id": 2}
+TOKEN_IDS = {
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 0,
+    "forced_eos_token_id": 2,
+}
 """Every other field that names a token gets an id of its own from the end of the vocabulary."""
 
 TOKEN_FIELD = re.compile(r"(_token_id|_token_index)$")
@@ -133,10 +146,86 @@ DROPOUT_FIELD = re.compile(r"dropout|pdrop|layerdrop|jitter_noise")
 TEXT_TOKENS = range(8, 120)
 """Ids that tests may use: none of them is special in any tiny model."""
 
-EXCEPTIONS: dict[str, dict[str, Any]] = {}
+LATENT_ATTENTION = (
+    *("axk1", "axk2", "bailing_hybrid", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_linear"),
+    *("longcat_flash", "minicpm3", "youtu", "dots3_note_text", "hy_v4", "deepseek_v2"),
+)
+"""Multi-head latent attention has as many key heads as query heads."""
+
+EXCEPTIONS: dict[str, dict[str, Any]] = defaultdict(
+    dict,
+    {
+        "bamba": {"attn_layer_indices": [1]},
+        "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+        "dbrx": {"attn_config": {"kv_n_heads": KEY_VALUE_HEADS, "rope_theta": 10000.0, "clip_qkv": 8.0}},
+        "dots3_note_text": {
+            **{"swa_num_attention_heads": HEADS, "swa_num_key_value_heads": HEADS, "swa_head_dim": 2 * HEAD},
+            **{"swa_q_lora_rank": 20, "swa_kv_lora_rank": 12, "swa_qk_nope_head_dim": HEAD, "swa_v_head_dim": HEAD},
+            "head_dim": 2 * HEAD,
+        },
+        "deepseek_v2": {
+            "num_experts_per_tok": ACTIVE_EXPERTS,
+            "first_k_dense_replace": 1,
+            "moe_intermediate_size": EXPERT,
+        },
+        "dots1": {"n_routed_experts": EXPERTS, "n_shared_experts": 1, "num_experts_per_tok": ACTIVE_EXPERTS},
+        "falcon_h1": {"mamba_d_ssm": 64},
+        "gemma4_text": {
+            **{"global_head_dim": HEAD, "enable_moe_block": True, "num_experts": EXPERTS},
+            **{"top_k_experts": ACTIVE_EXPERTS, "moe_intermediate_size": EXPERT},
+        },
+        "gemma4_unified_text": {"global_head_dim": HEAD},
+        "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+        "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
+        "hunyuan_v1_dense": {"head_dim": HEAD},
+        "hunyuan_v1_moe": {"head_dim": HEAD},
+        "inkling_text": {"logits_mup_width_multiplier": 1.0},
+        "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+        "laguna": {"num_attention_heads_per_layer": DEFAULT},
+        "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+        "mamba2": {"num_heads": 8},
+        "ministral": {"head_dim": HEAD},
+        "nemotron": {"num_key_value_heads": KEY_VALUE_HEADS, "head_dim": HEAD},
+        "phi4_multimodal_audio": {"nemo_conv_channels": 8, "ext_pw_out_channel": 8},
+        "qwen4_exp_text": {
+            **{"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 2 * HEAD},
+            **{"indexer_budget": 64, "indexer_compress_ratio": 4},
+            **{"ple_layer_ids": [1], "ple_embed_dim": HIDDEN, "heads_per_ngram": 2, "ngram_vocab_size_base": 64},
+            "eos_token_id": TOKEN_IDS["eos_token_id"],
+            **{"make_ngram_vocab_size_divisible_by": 8, "split_ngram_parts": 2},
+        },
+        "recurrent_gemma": {"num_hidden_layers": 3},
+        "reformer": {
+            **{"attn_layers": ["local", "lsh"], "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [8, 24]},
+            "hash_seed": 0,  # else its buckets differ from call to call
+        },
+        "xlm": {"causal": True},
+        "xlstm": {"hidden_size": 128},  # its inner widths are multiples of 64
+        "xmod": {"default_language": "en_XX"},
+        "zamba": {
+            "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+            "num_hidden_layers": 4,  # its hybrid layers share their weights, and one alone can't
+        },
+        "zaya": {"num_experts_per_tok": 1},
+    },
+)
 """Model type of a config or sub-config -> fields that the rules above get wrong."""
 
-LEFT_OUT: dict[str, str] = {}
+for _model_type in LATENT_ATTENTION:
+    EXCEPTIONS[_model_type] = {"num_key_value_heads": HEADS, **EXCEPTIONS[_model_type]}
+
+_HEARS = "turns speech or other sound into text"
+_SINGS = "writes audio codes, not text"
+LEFT_OUT: dict[str, str] = {
+    **dict.fromkeys(("audioflamingo3", "glmasr", "granite_speech", "granite_speech_plus", "musicflamingo"), _HEARS),
+    **dict.fromkeys(("moss_transcribe_diarize", "nemo_speechlm", "qwen2_audio", "qwen3_asr", "vibevoice_asr"), _HEARS),
+    **dict.fromkeys(("voxtral", "voxtral_realtime"), _HEARS),
+    **dict.fromkeys(("musicgen", "musicgen_melody", "moshi"), _SINGS),
+    "got_ocr2": "turns images into text",
+    "gemma3n": "its vision tower needs the package timm; its text model is gemma3n_text",
+    "gemma4_assistant": "drafts tokens from the hidden states of another model",
+    "gemma4_unified_assistant": "drafts tokens from the hidden states of another model",
+}
 """Model type -> why it's no text model that answers from token ids alone."""
 
 
@@ -196,7 +285,7 @@ def _shrink(config: PretrainedConfig) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
     for item in fields(config):
         default = item.default_factory() if callable(item.default_factory) else item.default
-        value = getattr(config, item.name, None)
+        value = vars(config).get(item.name)
         if isinstance(value, PretrainedConfig):
             overrides[item.name] = {"model_type": value.model_type, **_shrink(value)}
         elif default is None:
@@ -206,7 +295,7 @@ def _shrink(config: PretrainedConfig) -> dict[str, Any]:
         elif DROPOUT_FIELD.search(item.name) and isinstance(value, float):
             overrides[item.name] = 0.0
     names = _field_names(type(config))
-    tokens = [name for name in names if TOKEN_FIELD.search(name) and getattr(config, name, None) is not None]
+    tokens = [name for name in names if TOKEN_FIELD.search(name) and vars(config).get(name) is not None]
     overrides |= {name: TOKEN_IDS.get(name, VOCABULARY - 1 - index) for index, name in enumerate(tokens)}
     overrides |= _one_layer_of_each_kind(config, overrides)
     overrides |= {name: value for name, value in exceptions.items() if name != "__init__"}
@@ -215,26 +304,25 @@ def _shrink(config: PretrainedConfig) -> dict[str, Any]:
 
 def _one_layer_of_each_kind(config: PretrainedConfig, overrides: dict[str, Any]) -> dict[str, Any]:
     """Shorten the lists that say what each layer is, so that every combination the default has is still there."""
-    layers = next((getattr(config, n) for n in ("num_hidden_layers", "n_layers") if getattr(config, n, None)), None)
-    if not isinstance(layers, int) or layers <= LAYERS:
+    layer_field = next((name for name in LAYER_COUNTS if vars(config).get(name)), None)
+    layers = vars(config)[layer_field] if layer_field else 0
+    per_layer = {
+        name: value
+        for name in _field_names(type(config))
+        if isinstance(value := vars(config).get(name), (list, tuple))
+        and len(value) == layers > LAYERS
+        and len({str(entry) for entry in value}) < layers  # else it numbers the layers
+        and name not in SIZES
+    }
+    if layer_field is None or not per_layer:
         return {}
-    per_layer: dict[str, list[Any]] = {}
-    reset = {}
-    for name in _field_names(type(config)):
-        value = getattr(config, name, None)
-        if not isinstance(value, (list, tuple)) or not value:
-            continue
-        if len(value) == layers and len({str(entry) for entry in value}) < layers:
-            per_layer[name] = list(value)
-        elif all(type(entry) is int for entry in value) and len(set(value)) == len(value) and max(value) >= LAYERS:
-            reset[name] = None  # a list of layer numbers: derived anew
     kinds = list(zip(*per_layer.values(), strict=True))
     first = {str(kind): index for index, kind in reversed(list(enumerate(kinds)))}
     kept = sorted(first.values())[:MOST_LAYERS]
-    kept += [index for index in range(layers) if index not in kept][: LAYERS - len(kept)]
-    layer_field = next(n for n in ("num_hidden_layers", "n_layer", "n_layers", "num_layers") if n in overrides)
-    shortened = {name: [values[index] for index in sorted(kept)] for name, values in per_layer.items()}
-    return {**reset, **shortened, **({layer_field: len(kept)} if per_layer else {})}
+    kept += [index for index in range(layers) if index not in kept][: max(0, LAYERS - len(kept))]
+    return {layer_field: len(kept)} | {
+        name: [value[index] for index in sorted(kept)] for name, value in per_layer.items()
+    }
 
 
 def _field_names(config_class: type[PretrainedConfig]) -> list[str]:
@@ -245,8 +333,8 @@ def _field_names(config_class: type[PretrainedConfig]) -> list[str]:
 def _randomise(model: nn.Module) -> None:
     """Give weights a spread at which logits differ clearly; move scales and biases a little off their initial values.
 
-    What isn't a matrix of weights keeps its initial value as centre, because that value has a meaning (a norm's 1, a state
-    space's decay).
+    What isn't a matrix of weights keeps its initial value as centre, because that value has a meaning (a norm's 1, a
+    state space's decay).
     """
     matrices = (nn.Linear, Conv1D, nn.Embedding, nn.modules.conv._ConvNd)
     seen: set[int] = set()
@@ -255,8 +343,461 @@ def _randomise(model: nn.Module) -> None:
             if id(parameter) in seen or not parameter.is_floating_point():
                 continue
             seen.add(id(parameter))
-            is_matrix = parameter.dim() > 1 and (isinstance(module, matrices) or parameter.dim() == 3 or name == "weight")
+            is_matrix = parameter.dim() > 1 and (
+                isinstance(module, matrices) or parameter.dim() == 3 or name == "weight"
+            )
             if is_matrix:
                 parameter.normal_(0.0, WEIGHT_STD)
             else:
                 parameter.add_(torch.randn_like(parameter) * PERTURBATION)
+
+
+# ---- the survey ------------------------------------------------------------------------------------------------------
+
+BATCH, TOKENS, DECODER_TOKENS = 3, 13, 7
+"""Numbers that no width of a tiny model has, so that the axes of an activation can be told apart."""
+
+AXES = {
+    BATCH: "batch",
+    TOKENS: "tokens",
+    DECODER_TOKENS: "decoder tokens",
+    BATCH * TOKENS: "batch*tokens",
+    BATCH * DECODER_TOKENS: "batch*decoder tokens",
+}
+
+EXPERT_FLAGS = ("is_transposed", "is_concatenated", "has_bias", "has_gate", "has_post_expert_norm")
+"""What transformers' decorator `use_experts_implementation` sets on every instance."""
+
+STATE_SPACE = re.compile(
+    r"Mamba|SSM|Delta|Lightning|Linear(Attention|Attn)|Recurrent|R[gG]L[rR][uU]|ShortConv|Rwkv|LSTM|CCA|KDA|Retention"
+)
+ROUTER = re.compile(r"router|(^|\.)gate$|gate\.wg$|classifier$", re.IGNORECASE)
+
+
+@dataclass
+class WeightSite:
+    """All modules of one kind: same type, same place in their layer, same shape.
+
+    Attributes:
+        pattern: Qualified name with layer and expert numbers replaced by `*`.
+        example: One qualified name.
+        module_type: Class of the module that owns the weight.
+        parent_type: Class of the module around it.
+        group: linear, conv1d, fused experts, router, embedding, convolution, state space or other.
+        shapes: Its matrices by parameter name.
+        count: Number of such modules.
+        calls: Number of calls in one forward pass, each number that occurs.
+        outputs: Axes of what it returns.
+        returns: Type of what it returns.
+        reached: Whether the gradient of the logits reaches its weights (in any of the modules).
+        output_has_gradient: Whether it reaches what the modules return; None for modules that aren't traced.
+        changed_in_place: Whether what it returns is overwritten later.
+        used_elsewhere: Functions outside the module that take its weight directly.
+    """
+
+    pattern: str
+    example: str
+    module_type: str
+    parent_type: str
+    group: str
+    shapes: dict[str, list[int]]
+    count: int = 0
+    calls: list[int] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    returns: list[str] = field(default_factory=list)
+    reached: bool = False
+    output_has_gradient: bool | None = None
+    changed_in_place: bool = False
+    used_elsewhere: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ExpertsClass:
+    """A class that keeps the weights of all its experts in one tensor each."""
+
+    module_type: str
+    decorated: bool
+    flags: dict[str, bool]
+    parameters: dict[str, list[int]]
+    forward: str
+
+
+@dataclass
+class Survey:
+    """What is known about one architecture. Differences are largest absolute ones between logits; None: not run."""
+
+    model_type: str
+    class_name: str
+    is_encoder_decoder: bool
+    left_out: str | None = None
+    build_failure: str | None = None
+    forward_failure: str | None = None
+    gradient_failure: str | None = None
+    parameters: int = 0
+    seconds: float = 0.0
+    hidden_size: int | None = None
+    attention_implementation: str | None = None
+    logits_spread: float | None = None
+    sites: list[WeightSite] = field(default_factory=list)
+    experts_classes: list[ExpertsClass] = field(default_factory=list)
+    output_head: str | None = None
+    other_heads: list[str] = field(default_factory=list)
+    tied: list[list[str]] = field(default_factory=list)
+    takes_logits_to_keep: bool = False
+    takes_position_ids: bool = False
+    prepares_decoder_inputs: bool | None = None
+    mask_difference: float | None = None
+    mask_failure: str | None = None
+    branches_difference: float | None = None
+    branches_failure: str | None = None
+    later_tokens_difference: float | None = None
+    batch_difference: float | None = None
+    padding_difference: float | None = None
+    padding_failure: str | None = None
+    encoder_outputs_difference: float | None = None
+    encoder_outputs_failure: str | None = None
+
+
+def survey(architecture: Architecture) -> Survey:
+    """Build one architecture, run it and write down what was seen; failures are part of the result."""
+    result = Survey(**dataclasses.asdict(architecture), left_out=LEFT_OUT.get(architecture.model_type))
+    if result.left_out:
+        return result
+    start = time.perf_counter()
+    try:
+        model = build(architecture)
+    except Exception as error:
+        result.build_failure = _reason(error)
+        return result
+    result.seconds = round(time.perf_counter() - start, 3)
+    result.parameters = sum(parameter.numel() for parameter in model.parameters())
+    result.hidden_size = getattr(model.config.get_text_config(decoder=True), "hidden_size", None)
+    result.attention_implementation = model.config._attn_implementation
+    signature = inspect.signature(model.forward).parameters
+    result.takes_logits_to_keep = "logits_to_keep" in signature
+    result.takes_position_ids = "position_ids" in signature
+    _survey_heads(model, result)
+    try:
+        logits = _logits(model, text_inputs(architecture, batch=2, tokens=12))
+        assert torch.isfinite(logits).all(), "logits aren't finite"
+        result.logits_spread = round(float(logits.std(-1).mean()), 4)
+        result.sites, result.gradient_failure = _trace(model, text_inputs(architecture))
+    except Exception as error:
+        result.forward_failure = _reason(error)
+        return result
+    result.experts_classes = _experts_classes(model)
+    if architecture.is_encoder_decoder:
+        result.prepares_decoder_inputs = hasattr(model, "prepare_decoder_input_ids_from_labels")
+        result.encoder_outputs_difference, result.encoder_outputs_failure = _attempt(_encoder_outputs_difference, model)
+    else:
+        result.mask_difference, result.mask_failure = _attempt(_mask_difference, model)
+        result.branches_difference, result.branches_failure = _attempt(_branches_difference, model)
+        result.later_tokens_difference, _ = _attempt(_later_tokens_difference, model)
+        result.padding_difference, result.padding_failure = _attempt(_padding_difference, model)
+    result.batch_difference, _ = _attempt(_batch_difference, model)
+    return result
+
+
+def text_inputs(
+    architecture: Architecture, batch: int = BATCH, tokens: int = TOKENS, seed: int = 0
+) -> dict[str, Tensor]:
+    """Token ids for one forward pass, without any padding."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {"input_ids": _token_ids(generator, batch, tokens)}
+    if architecture.is_encoder_decoder:
+        inputs["decoder_input_ids"] = _token_ids(generator, batch, DECODER_TOKENS)
+    return inputs
+
+
+def _token_ids(generator: torch.Generator, batch: int, tokens: int) -> Tensor:
+    return torch.randint(TEXT_TOKENS.start, TEXT_TOKENS.stop, (batch, tokens), generator=generator)
+
+
+@torch.no_grad()
+def _logits(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
+    logits = model(**inputs, use_cache=False, return_dict=True).logits
+    assert isinstance(logits, Tensor)
+    return logits
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _attempt(
+    measure: Callable[[PreTrainedModel], float | None], model: PreTrainedModel
+) -> tuple[float | None, str | None]:
+    try:
+        return measure(model), None
+    except Exception as error:
+        return None, _reason(error)
+
+
+# ---- which weights there are and how a forward pass uses them --------------------------------------------------------
+
+
+def _survey_heads(model: PreTrainedModel, result: Survey) -> None:
+    head = model.get_output_embeddings()
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, module in model.named_modules():
+        if module is head:
+            result.output_head = name
+        elif isinstance(module, nn.Linear) and module.out_features == VOCABULARY:
+            result.other_heads.append(name)
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() > 1:
+                names[id(parameter)].append(f"{name}.{leaf}")
+    result.tied = [owners for owners in names.values() if len(owners) > 1]
+
+
+class _DirectUses(TorchFunctionMode):
+    """Notes every function that computes with a linear layer's weight outside that layer's own call."""
+
+    def __init__(self, owners: dict[int | None, set[str]]) -> None:
+        super().__init__()
+        self.owners = owners
+        self.stack: list[str] = []
+        self.seen: dict[str, set[str]] = defaultdict(set)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            for tensor in _tensors((*args, *(kwargs or {}).values())):
+                owners = self.owners.get(_storage(tensor), set())
+                if owners and not owners & set(self.stack[-1:]) and _storage(result) != _storage(tensor):
+                    for owner in owners:
+                        self.seen[owner].add(getattr(func, "__name__", str(func)))
+        return result
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _tensors(value)
+
+
+def _storage(tensor: Tensor) -> int | None:
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except NotImplementedError:  # inside torch.func.vmap
+        return None
+
+
+def _trace(model: PreTrainedModel, inputs: dict[str, Tensor]) -> tuple[list[WeightSite], str | None]:
+    modules = dict(model.named_modules())
+    head = model.get_output_embeddings()
+    linear = {name: module for name, module in modules.items() if isinstance(module, (nn.Linear, Conv1D))}
+    owners: dict[int | None, set[str]] = defaultdict(set)
+    for name, module in linear.items():
+        if module is not head:
+            owners[_storage(module.weight)].add(name)
+    for module in modules.values():
+        if isinstance(module, nn.Embedding):
+            owners.pop(_storage(module.weight), None)
+    uses = _DirectUses(owners)
+    outputs: dict[str, list[tuple[Tensor, int]]] = defaultdict(list)
+    returned: dict[str, list[str]] = defaultdict(list)
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda *_: uses.stack.append(name)
+
+    def leave(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            uses.stack.pop()
+            if name in linear:
+                outputs[name] += [(tensor, tensor._version) for tensor in _tensors(output)]
+                returned[name].append(type(output).__name__)
+                for tensor in _tensors(output):
+                    if tensor.requires_grad:
+                        tensor.retain_grad()
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(enter(name)) for name, module in modules.items()]
+    handles += [module.register_forward_hook(leave(name)) for name, module in modules.items()]
+    try:
+        with uses:
+            logits = model(**inputs, use_cache=False, return_dict=True).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    failure = None
+    try:
+        (logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    except Exception as error:
+        failure = _reason(error)
+    sites = _weight_sites(model, outputs, returned, uses.seen)
+    model.zero_grad(set_to_none=True)
+    return sites, failure
+
+
+def _weight_sites(
+    model: PreTrainedModel,
+    outputs: dict[str, list[tuple[Tensor, int]]],
+    returned: dict[str, list[str]],
+    uses: dict[str, set[str]],
+) -> list[WeightSite]:
+    modules = dict(model.named_modules())
+    sites: dict[tuple[str, ...], WeightSite] = {}
+    for name, module in modules.items():
+        matrices = {leaf: p for leaf, p in module.named_parameters(recurse=False) if p.dim() > 1}
+        if not matrices:
+            continue
+        shapes = {leaf: list(parameter.shape) for leaf, parameter in matrices.items()}
+        pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
+        parent = type(modules[name.rpartition(".")[0]])
+        group = _group(module, name, parent, matrices)
+        key = (pattern, type(module).__name__, str(shapes))
+        site = sites.setdefault(key, WeightSite(pattern, name, type(module).__name__, parent.__name__, group, shapes))
+        traced = outputs.get(name, [])
+        site.count += 1
+        if isinstance(module, (nn.Linear, Conv1D)):
+            site.calls = sorted({*site.calls, len(returned.get(name, []))})
+            site.outputs = sorted({*site.outputs, *(_axes(output) for output, _ in traced)})
+            site.returns = sorted({*site.returns, *returned.get(name, [])})
+            has_gradient = any(output.grad is not None and bool((output.grad != 0).any()) for output, _ in traced)
+            site.output_has_gradient = bool(site.output_has_gradient) or has_gradient
+        site.changed_in_place |= any(output._version != version for output, version in traced)
+        site.used_elsewhere = sorted({*site.used_elsewhere, *uses.get(name, set())})
+        site.reached |= any(p.grad is not None and bool((p.grad != 0).any()) for p in matrices.values())
+    return list(sites.values())
+
+
+def _group(module: nn.Module, name: str, parent: type[nn.Module], matrices: dict[str, nn.Parameter]) -> str:
+    owners = [owner.__name__ for owner in (type(module), parent) if not issubclass(owner, PreTrainedModel)]
+    kinds = {
+        "embedding": isinstance(module, nn.Embedding),
+        "convolution": isinstance(module, nn.modules.conv._ConvNd),
+        "state space": any(STATE_SPACE.search(owner) for owner in owners),
+        "fused experts": any(parameter.dim() == 3 for parameter in matrices.values()),
+        "router": bool(ROUTER.search(name)),
+        "linear": isinstance(module, nn.Linear),
+        "conv1d": isinstance(module, Conv1D),
+    }
+    return next((kind for kind, holds in kinds.items() if holds), "other")
+
+
+def _axes(output: Tensor) -> str:
+    return f"({', '.join([*(AXES.get(size, str(size)) for size in output.shape[:-1]), 'width'])})"
+
+
+def _experts_classes(model: PreTrainedModel) -> list[ExpertsClass]:
+    found = {}
+    for module in model.modules():
+        parameters = {leaf: list(p.shape) for leaf, p in module.named_parameters(recurse=False)}
+        if isinstance(module, nn.modules.conv._ConvNd) or not any(len(shape) == 3 for shape in parameters.values()):
+            continue
+        flags = {flag: getattr(module, flag) for flag in EXPERT_FLAGS if hasattr(module, flag)}
+        try:
+            source = inspect.getsource(inspect.unwrap(type(module).forward))
+        except (OSError, TypeError):
+            source = ""
+        found[type(module).__name__] = ExpertsClass(
+            type(module).__name__, "is_concatenated" in flags, flags, parameters, source
+        )
+    return list(found.values())
+
+
+# ---- what the attention can do ---------------------------------------------------------------------------------------
+
+
+def _causal_mask(visible: Tensor) -> Tensor:
+    """A mask to be added to attention scores, (1, 1, tokens, tokens), from what each token may see."""
+    return torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)[None, None]
+
+
+def _ids(tokens: int, batch: int = 1, seed: int = 2) -> Tensor:
+    return _token_ids(torch.Generator().manual_seed(seed), batch, tokens)
+
+
+def _largest(left: Tensor, right: Tensor) -> float:
+    return float((left - right).abs().max())
+
+
+def _mask_difference(model: PreTrainedModel) -> float:
+    """One sequence, once plain and once with the causal mask and the positions spelled out."""
+    ids = _ids(TOKENS)
+    visible = torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()
+    explicit = {"input_ids": ids, "attention_mask": _causal_mask(visible), "position_ids": torch.arange(TOKENS)[None]}
+    return _largest(_logits(model, explicit), _logits(model, {"input_ids": ids}))
+
+
+def _branches_difference(model: PreTrainedModel) -> float:
+    """A prompt with two continuations that can't see each other, against the prompt with the second one alone."""
+    prompt, first, second = 6, 3, 4
+    ids = _ids(prompt + first + second)
+    visible = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    visible[prompt + first :, prompt : prompt + first] = False
+    positions = torch.cat([torch.arange(prompt + first), torch.arange(prompt, prompt + second)])[None]
+    packed = _logits(model, {"input_ids": ids, "attention_mask": _causal_mask(visible), "position_ids": positions})
+    alone = _logits(model, {"input_ids": torch.cat([ids[:, :prompt], ids[:, prompt + first :]], dim=1)})
+    return _largest(packed[:, -second:], alone[:, -second:])
+
+
+def _later_tokens_difference(model: PreTrainedModel) -> float:
+    """Whether a token's logits depend on tokens behind it."""
+    ids = _ids(TOKENS)
+    other = torch.cat([ids[:, :-3], _ids(3, seed=3)], dim=1)
+    return _largest(_logits(model, {"input_ids": ids})[:, :-3], _logits(model, {"input_ids": other})[:, :-3])
+
+
+def _padding_difference(model: PreTrainedModel) -> float:
+    """One sequence alone, and beside a longer one with padding on the right and an attention mask."""
+    ids = _ids(TOKENS, batch=2)
+    attention_mask = torch.ones_like(ids)
+    attention_mask[0, -4:] = 0
+    padded = _logits(model, {"input_ids": ids * attention_mask, "attention_mask": attention_mask})
+    return _largest(padded[:1, :-4], _logits(model, {"input_ids": ids[:1, :-4]}))
+
+
+def _batch_difference(model: PreTrainedModel) -> float:
+    """One sequence alone and in a batch of equally long ones."""
+    ids = _ids(TOKENS, batch=BATCH)
+    inputs = {"input_ids": ids}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = _ids(DECODER_TOKENS, batch=BATCH, seed=4)
+    return _largest(_logits(model, inputs)[:1], _logits(model, {name: value[:1] for name, value in inputs.items()}))
+
+
+def _encoder_outputs_difference(model: PreTrainedModel) -> float:
+    """The encoder's result handed over, against the token ids, with one input padded."""
+    ids, decoder_ids = _ids(TOKENS, batch=2), _ids(DECODER_TOKENS, batch=2, seed=4)
+    attention_mask = torch.ones_like(ids)
+    attention_mask[0, -4:] = 0
+    shared = {"attention_mask": attention_mask, "decoder_input_ids": decoder_ids}
+    with torch.no_grad():
+        encoded = model.get_encoder()(input_ids=ids * attention_mask, attention_mask=attention_mask, return_dict=True)
+    split = _logits(model, {"encoder_outputs": encoded, **shared})
+    return _largest(split, _logits(model, {"input_ids": ids * attention_mask, **shared}))
+
+
+# ---- command line ----------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Survey every architecture, or those named, into a JSON file."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--survey", type=Path, required=True, metavar="FILE.json")
+    parser.add_argument("--only", nargs="+", default=[], metavar="MODEL_TYPE")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    results = []
+    for entry in all_entries():
+        if options.only and entry.model_type not in options.only:
+            continue
+        result = survey(entry)
+        failure = result.left_out or result.build_failure or result.forward_failure or ""
+        print(f"{entry.model_type:28} {entry.class_name:44} {result.parameters:>9,} {failure}", flush=True)
+        results.append(dataclasses.asdict(result))
+    content = {"transformers": transformers.__version__, "torch": torch.__version__, "architectures": results}
+    options.survey.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

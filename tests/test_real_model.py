@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -59,13 +60,26 @@ def test_smollm2_scores_equal_the_formula(smollm2: LanguageModel, smollm2_refere
     assert_rows_close(scores, smollm2_reference.option_scores(SHORT, INSTRUCTION))
 
 
-@pytest.mark.parametrize(
-    ("kind", "neurons"), [("linear", 30 * (576 + 192 + 192 + 576 + 1536 + 1536 + 576)), ("ffn", 30 * 1536)]
-)
+@pytest.fixture(scope="session")
+def smollm2_influence(smollm2_reference: Reference) -> Callable[[str], dict[str, torch.Tensor]]:
+    @functools.cache
+    def of_kind(kind: str) -> dict[str, torch.Tensor]:
+        return influence(smollm2_reference.all_relevances(SHORT, [INSTRUCTION], kind), 1.0)
+
+    return of_kind
+
+
+WIDTHS = {"linear": 576 + 192 + 192 + 576 + 1536 + 1536 + 576, "ffn": 1536}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("kind", ["linear", "ffn"])
 def test_smollm2_influence_equals_the_formula(
-    smollm2: LanguageModel, smollm2_reference: Reference, kind: Any, neurons: int
+    smollm2: LanguageModel,
+    smollm2_influence: Callable[[str], dict[str, torch.Tensor]],
+    kind: Any,
+    batch_size: int,
 ) -> None:
-    scores = score_neurons(smollm2, SHORT, [INSTRUCTION], kind)
-    assert len(scores) == neurons
-    expected = influence(smollm2_reference.all_relevances(SHORT, [INSTRUCTION], kind), 1.0)
-    assert_values_close(scores.values, expected, noise=1e-4)
+    scores = score_neurons(smollm2, SHORT, [INSTRUCTION], kind, batch_size=batch_size)
+    assert len(scores) == LAYERS * WIDTHS[kind]
+    assert_values_close(scores.values, smollm2_influence(kind))

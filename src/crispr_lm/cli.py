@@ -19,8 +19,8 @@ from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.settings import (
     ENVIRONMENT_PREFIX,
     OUTPUT_GROUP,
+    ApplySettings,
     EvaluateSettings,
-    ModelSettings,
     RunSettings,
     ScoreSettings,
 )
@@ -102,8 +102,8 @@ def evaluate(
 
 
 @app.command
-def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: ModelSettings | None = None) -> None:
-    """Bake an edit into a model and save it as a plain Hugging Face folder.
+def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: ApplySettings | None = None) -> None:
+    """Save an edited model: as a plain Hugging Face folder, a LoRA adapter, or a slimmer model.
 
     Parameters
     ----------
@@ -113,12 +113,12 @@ def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: 
         Folder to write; must not exist, or be empty.
     """
     _quiet_libraries()
-    from crispr_lm.report.terminal import console, terminal_progress
+    from crispr_lm.report.terminal import print_saved, terminal_progress
     from crispr_lm.run import apply as apply_job
 
     with terminal_progress() as progress:
-        apply_job(model, edit, output, settings or ModelSettings(), progress)
-    console.print(f"Edited model saved to {output}")
+        told = apply_job(model, edit, output, settings or ApplySettings(), progress)
+    print_saved(told, output)
 
 
 @app.command
@@ -137,6 +137,69 @@ def inspect(
     from crispr_lm.run import inspect as inspect_job
 
     print_inspection(inspect_job(source, top))
+
+
+edit_app = App(name="edit", help="Combine and compare edits.")
+app.command(edit_app)
+
+
+@edit_app.command
+def union(first: Path, second: Path, /, *others: Path, output: OutputFile) -> None:
+    """Make one edit of all neurons that any of the edits names.
+
+    Parameters
+    ----------
+    first
+        An edit.json.
+    second
+        Another edit.json, made for the same model.
+    others
+        Any more of them.
+    output
+        File to write.
+    """
+    from crispr_lm.report.terminal import print_edit_saved
+    from crispr_lm.run import combine_edits
+
+    print_edit_saved(combine_edits("union", (first, second, *others), output), output)
+
+
+@edit_app.command
+def intersect(first: Path, second: Path, /, *others: Path, output: OutputFile) -> None:
+    """Make one edit of the neurons that all of the edits name.
+
+    Parameters
+    ----------
+    first
+        An edit.json.
+    second
+        Another edit.json, made for the same model.
+    others
+        Any more of them.
+    output
+        File to write.
+    """
+    from crispr_lm.report.terminal import print_edit_saved
+    from crispr_lm.run import combine_edits
+
+    print_edit_saved(combine_edits("intersection", (first, second, *others), output), output)
+
+
+@edit_app.command
+def diff(first: Path, second: Path, /) -> None:
+    """Show what two edits have in common, per module and in all.
+
+    Parameters
+    ----------
+    first
+        An edit.json.
+    second
+        Another edit.json, made for the same model.
+    """
+    from crispr_lm.report.terminal import print_overlap
+    from crispr_lm.run import compare_edits
+
+    print_overlap(compare_edits(first, second))
 
 
 @app.meta.default

@@ -125,7 +125,7 @@ class Edit:
         """
         self._refuse_baked(lm)
         self.check(lm)
-        with scaling(_by_site(lm.model, self.neurons), self.scale):
+        with scaling(neurons_by_site(lm.model, self.neurons), self.scale):
             yield
 
     def bake(self, lm: LanguageModel) -> None:
@@ -137,7 +137,7 @@ class Edit:
         self._refuse_baked(lm)
         self.check(lm)
         saved: _Saved = []
-        for site, indices in _by_site(lm.model, self.neurons).items():
+        for site, indices in neurons_by_site(lm.model, self.neurons).items():
             chosen = torch.tensor(indices)
             for weights in site.weights:
                 original = weights.read(chosen)
@@ -232,10 +232,10 @@ def _from_dict(content: dict[str, Any]) -> Edit:
 
 
 def _sites(model: nn.Module, neurons: Sequence[Neuron]) -> list[NeuronSite]:
-    return list(_by_site(model, neurons))
+    return list(neurons_by_site(model, neurons))
 
 
-def _by_site(model: nn.Module, neurons: Sequence[Neuron]) -> dict[NeuronSite, list[int]]:
+def neurons_by_site(model: nn.Module, neurons: Sequence[Neuron]) -> dict[NeuronSite, list[int]]:
     """Group neurons by the module that holds them.
 
     Raises:

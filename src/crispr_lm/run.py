@@ -13,16 +13,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
 
 from crispr_lm.attribution import NeuronScores, score_neurons
 from crispr_lm.edit import Edit, weights_fingerprint
+from crispr_lm.edit_sets import intersection, overlap, union
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.evaluation import Evaluation
 from crispr_lm.evaluation import evaluate as evaluate_model
+from crispr_lm.export import export_folder, export_lora, export_slim
 from crispr_lm.files import append_line, write_json
 from crispr_lm.folder import RunFolder, check_writable, read_lines
 from crispr_lm.metrics.question_answering import differences
@@ -31,7 +33,14 @@ from crispr_lm.model.neurons import NEURON_KINDS, find_sites
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import check_prompts
 from crispr_lm.search import Candidate, Choice, choose, choose_part, counts_up_to, sweep
-from crispr_lm.settings import EvaluateSettings, ModelSettings, RunSettings, ScoreSettings, TaskSettings
+from crispr_lm.settings import (
+    ApplySettings,
+    EvaluateSettings,
+    ModelSettings,
+    RunSettings,
+    ScoreSettings,
+    TaskSettings,
+)
 from crispr_lm.tasks import Example, Task, load_task, sample
 from crispr_lm.verification import verify_saved
 from crispr_lm.version import __version__
@@ -185,12 +194,19 @@ def evaluate(
     return results
 
 
-def apply(model: str, edit_file: Path, output: Path, settings: ModelSettings, progress: Progress | None = None) -> None:
-    """Bake an edit into a model and save it as a plain folder.
+def apply(
+    model: str, edit_file: Path, output: Path, settings: ApplySettings, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Save an edited model in one of the formats of `crispr_lm.export`, and compare it with the model in memory.
+
+    Returns:
+        How many option scores were compared, the largest difference, and for the slim format the parameters saved.
 
     Raises:
-        InputError: the input can't be used, or the output folder is not empty; nothing is written then.
+        InputError: the input can't be used, the format can't hold this edit exactly, or the output folder is not empty;
+            nothing is written then.
         EditMismatchError: the edit was made for another model.
+        VerificationError: what was saved does not do what the edited model in memory does.
     """
     progress = progress or SilentProgress()
     check_writable(output)
@@ -198,9 +214,53 @@ def apply(model: str, edit_file: Path, output: Path, settings: ModelSettings, pr
         raise InputError(f"output {output} exists and is not an empty folder; give another one")
     edit = Edit.load(edit_file)
     lm = _load(model, settings, [], Timings(), progress)
-    edit.bake(lm)
+    told: dict[str, Any] = {}
     with progress.step("Saving the edited model"):
-        lm.save(output)
+        if settings.format == "lora":
+            export_lora(lm, edit, output)
+        elif settings.format == "slim":
+            told["parameters_saved"] = export_slim(lm, edit, output)
+        else:
+            export_folder(lm, edit, output)
+    probes = load_task("builtin:everyday")
+    with progress.step("Loading it again in a fresh process"), edit.applied(lm):
+        told |= verify_saved(
+            lm,
+            output,
+            sample(probes.examples, VERIFIED_EXAMPLES, 0),
+            probes.instructions[0],
+            adapter=settings.format == "lora",
+            trust_remote_code=settings.trust_remote_code,
+        )
+    return told
+
+
+def combine_edits(how: Literal["union", "intersection"], files: Sequence[Path], output: Path) -> Edit:
+    """Write the union or intersection of edits.
+
+    Raises:
+        InputError: a file is no edit, the edits are of different scales, or the output can't be written.
+        EditMismatchError: the edits are of different models.
+    """
+    _check_output_file(output)
+    edits = [Edit.load(file) for file in files]
+    combined = union(edits) if how == "union" else intersection(edits)
+    combined.save(output)
+    return combined
+
+
+def compare_edits(first: Path, second: Path) -> dict[str, Any]:
+    """Tell what two edits have in common, in all and per module, as JSON types.
+
+    Raises:
+        InputError: a file is no edit.
+        EditMismatchError: the edits are of different models.
+    """
+    total, per_module = overlap(Edit.load(first), Edit.load(second))
+    return {
+        "total": asdict(total) | {"jaccard": total.jaccard},
+        "per_module": {module: asdict(part) | {"jaccard": part.jaccard} for module, part in per_module.items()},
+    }
 
 
 def inspect(source: str, top: int = 10) -> dict[str, Any]:

@@ -137,6 +137,17 @@ class FolderSettings(_Settings):
 
 
 @Parameter(name="*")
+class ApplySettings(ModelSettings):
+    """All options of ``crispr-lm apply`` but its edit and output folder."""
+
+    format: Annotated[Literal["folder", "lora", "slim"], Parameter(group=OUTPUT_GROUP)] = Field(
+        "folder",
+        description="folder: a plain model of the same shapes; lora: a PEFT adapter of exactly the same function; "
+        "slim: feed-forward blocks physically narrower, where every block loses a neuron.",
+    )
+
+
+@Parameter(name="*")
 class RunSettings(ModelSettings, TaskSettings, AttributionSettings, SearchSettings, ReportSettings, FolderSettings):
     """All options of ``crispr-lm run``. The model itself is the command's argument."""
 

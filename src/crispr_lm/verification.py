@@ -25,9 +25,23 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 3e-1}
 
 
 def verify_saved(
-    lm: LanguageModel, folder: Path, examples: Sequence[Example], instruction: str, *, trust_remote_code: bool = False
+    lm: LanguageModel,
+    folder: Path,
+    examples: Sequence[Example],
+    instruction: str,
+    *,
+    adapter: bool = False,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
-    """Compare option scores of the model in memory with those of the saved folder.
+    """Compare option scores of the model in memory (as it is now, edit applied or baked) with those of a saved folder.
+
+    Args:
+        lm: The model in memory.
+        folder: What was saved: a model, or an adapter for the model that `lm` was loaded from.
+        examples: What to compare on.
+        instruction: One instruction.
+        adapter: Whether the folder holds a PEFT adapter.
+        trust_remote_code: As for loading.
 
     Returns:
         Number of options compared and the largest difference, for the record.
@@ -39,6 +53,10 @@ def verify_saved(
     texts = [render_prompt(lm, example, instruction) for example in examples]
     request = {
         "folder": str(folder),
+        "base": lm.location if adapter else str(folder),
+        "gguf_file": lm.gguf_file if adapter else None,
+        "adapter": adapter,
+        "dtype": str(lm.dtype).removeprefix("torch."),
         "device": str(lm.device),
         "is_encoder_decoder": lm.is_encoder_decoder,
         "trust_remote_code": trust_remote_code,

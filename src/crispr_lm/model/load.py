@@ -46,6 +46,8 @@ class LanguageModel:
         tokenizer: Its tokenizer.
         name: What the user asked for.
         revision: The hub's commit, None for local files.
+        location: The folder or hub id it was read from; empty for a model made in memory.
+        gguf_file: The GGUF file there, None if it is no GGUF.
         is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
         context_length: Largest number of tokens of a sequence, None if there is no limit.
         takes_branches: Whether the options of a prompt can share one sequence; None until `scoring` has checked.
@@ -57,6 +59,8 @@ class LanguageModel:
     tokenizer: Any
     name: str
     revision: str | None = None
+    location: str = ""
+    gguf_file: str | None = None
     is_encoder_decoder: bool = False
     context_length: int | None = None
     takes_branches: bool | None = field(default=None, repr=False)
@@ -150,6 +154,8 @@ class ModelSource:
             tokenizer=self.tokenizer,
             name=self.name,
             revision=getattr(self.config, "_commit_hash", None),
+            location=self.location,
+            gguf_file=self.gguf_file,
             is_encoder_decoder=self.is_encoder_decoder,
             context_length=self.context_length,
         )

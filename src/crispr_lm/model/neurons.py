@@ -131,7 +131,7 @@ def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
     for name, module in model.named_modules():
         if is_fused_experts(module):
             sites += _expert_sites(name, module, kind)
-        elif (facts := _linear_type(module)) is not None and module is not head:
+        elif (facts := linear_type(module)) is not None and module is not head:
             sites += _linear_sites(name, module, facts, kind)
     if not sites:
         raise InputError(f"no {kind!r} neurons found in a {type(model).__name__}; try the other kind of neurons")
@@ -147,7 +147,8 @@ def is_fused_experts(module: nn.Module) -> bool:
     return down is not None and down.dim() == 3 and hasattr(module, "_apply_gate") and hasattr(module, "is_transposed")
 
 
-def _linear_type(module: nn.Module) -> LinearType | None:
+def linear_type(module: nn.Module) -> LinearType | None:
+    """Facts about a linear layer, None if the module is none."""
     return next((facts for layer_type, facts in LINEAR_TYPES.items() if isinstance(module, layer_type)), None)
 
 

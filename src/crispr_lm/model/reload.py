@@ -11,16 +11,26 @@ import sys
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 
 def main() -> None:
-    """Answer one request: ``{"folder", "device", "is_encoder_decoder", "trust_remote_code", "texts", "prompts"}``."""
+    """Answer one request; its fields are those that `crispr_lm.verification` sends."""
     request = json.load(sys.stdin)
     auto_class: Any = AutoModelForSeq2SeqLM if request["is_encoder_decoder"] else AutoModelForCausalLM
-    remote = {"trust_remote_code": request["trust_remote_code"]}
-    model = auto_class.from_pretrained(request["folder"], dtype="auto", **remote).to(request["device"]).eval()
-    tokenizer = AutoTokenizer.from_pretrained(request["folder"], **remote)
+    options: dict[str, Any] = {"trust_remote_code": request["trust_remote_code"]}
+    if request["gguf_file"]:
+        options["gguf_file"] = request["gguf_file"]
+        if hasattr(transformers, "GgufConfig"):
+            options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    model = auto_class.from_pretrained(request["base"], dtype=getattr(torch, request["dtype"]), **options)
+    if request["adapter"]:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, request["folder"])
+    model = model.to(request["device"]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(request["folder"], trust_remote_code=request["trust_remote_code"])
     answer = {
         "tokens": [list(tokenizer(text, add_special_tokens=False).input_ids) for text in request["texts"]],
         "scores": [

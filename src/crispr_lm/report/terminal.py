@@ -29,6 +29,7 @@ from crispr_lm.progress import Progress
 
 if TYPE_CHECKING:
     from crispr_lm.attribution import NeuronScores
+    from crispr_lm.edit import Edit
 
 console = Console()
 """For results, on standard output."""
@@ -155,11 +156,42 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
     if reason := results.get("reason"):
         console.print(escape(reason[0].upper() + reason[1:]), soft_wrap=True)
     if saved := results.get("saved_model"):
-        console.print(
-            f"Saved model loaded again with plain transformers: {saved['options_compared']} option scores agree "
-            f"(largest difference {saved['largest_difference']:.1e} nats)"
-        )
+        _print_verified(saved)
     console.print(f"Files: {escape(str(output))}", soft_wrap=True)
+
+
+def print_saved(told: Mapping[str, Any], output: Path) -> None:
+    """Print what `crispr_lm.run.apply` has saved and checked."""
+    _print_verified(told)
+    if (saved := told.get("parameters_saved")) is not None:
+        console.print(f"Parameters saved: {saved:,}")
+    console.print(f"Edited model: {escape(str(output))}", soft_wrap=True)
+
+
+def print_edit_saved(edit: Edit, output: Path) -> None:
+    """Print that a combined edit was saved."""
+    console.print(f"Edit of {len(edit.neurons)} neurons: {escape(str(output))}", soft_wrap=True)
+
+
+def print_overlap(content: Mapping[str, Any]) -> None:
+    """Print what `crispr_lm.run.compare_edits` found."""
+    table = Table(title="Neurons in common", title_justify="left")
+    table.add_column("Module")
+    for name in ("First", "Second", "Common", "Jaccard"):
+        table.add_column(name, justify="right")
+    rows = [*content["per_module"].items(), ("all", content["total"])]
+    for number, (module, part) in enumerate(rows, start=1):
+        counts = (str(part[name]) for name in ("first", "second", "common"))
+        table.add_row(escape(module), *counts, f"{part['jaccard']:.3f}", end_section=number == len(rows) - 1)
+    console.print(table)
+
+
+def _print_verified(saved: Mapping[str, Any]) -> None:
+    console.print(
+        f"Loaded again with plain transformers in a fresh process: {saved['options_compared']} option scores agree "
+        f"(largest difference {saved['largest_difference']:.1e} nats)",
+        soft_wrap=True,
+    )
 
 
 def results_table(task: Mapping[str, Any]) -> Table:
