@@ -15,7 +15,6 @@ crispr_lm, and it never downloads anything.
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import inspect
 import json
@@ -89,6 +88,8 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("sliding_window", "sliding_window_size", "attention_window_size", "attention_window"), 64),
     **dict.fromkeys(("attention_chunk_size", "local_attention", "window_size", "local_attention_window_len"), 64),
     "query_pre_attn_scalar": HEAD,
+    # else logits hardly differ from each other
+    "logit_scale": 1.0,
     # feed-forward blocks
     **dict.fromkeys(
         ("intermediate_size", "d_ff", "ffn_dim", "dim_ff", "dff", "d_inner", "ffn_hidden_size"), FEED_FORWARD
@@ -163,13 +164,18 @@ EXCEPTIONS: dict[str, dict[str, Any]] = defaultdict(
             **{"swa_q_lora_rank": 20, "swa_kv_lora_rank": 12, "swa_qk_nope_head_dim": HEAD, "swa_v_head_dim": HEAD},
             "head_dim": 2 * HEAD,
         },
+        # short enough that the test's inputs fill a compressed block
+        "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 2, "heavily_compressed_attention": 4}},
         "deepseek_v2": {
             "num_experts_per_tok": ACTIVE_EXPERTS,
             "first_k_dense_replace": 1,
             "moe_intermediate_size": EXPERT,
         },
         "dots1": {"n_routed_experts": EXPERTS, "n_shared_experts": 1, "num_experts_per_tok": ACTIVE_EXPERTS},
+        # without it, the decoder never looks at what the encoder made
+        "encoder-decoder": {"decoder": {"is_decoder": True, "add_cross_attention": True}},
         "falcon_h1": {"mamba_d_ssm": 64},
+        "flint": {"mlp_only_layers": [0]},
         "gemma4_text": {
             **{"global_head_dim": HEAD, "enable_moe_block": True, "num_experts": EXPERTS},
             **{"top_k_experts": ACTIVE_EXPERTS, "moe_intermediate_size": EXPERT},
@@ -180,12 +186,19 @@ EXCEPTIONS: dict[str, dict[str, Any]] = defaultdict(
         "hunyuan_v1_dense": {"head_dim": HEAD},
         "hunyuan_v1_moe": {"head_dim": HEAD},
         "inkling_text": {"logits_mup_width_multiplier": 1.0},
+        # hybrids need an attention layer, and their default puts the first one later than the last tiny layer
         "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
         "laguna": {"num_attention_heads_per_layer": DEFAULT},
+        "lfm2": {"layer_types": ["conv", "full_attention"]},
         "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+        # a dense layer beside one with experts
+        "llama4_text": {"interleave_moe_layer_step": 2},
+        "longcat_flash": {"zero_expert_num": 2},
         "mamba2": {"num_heads": 8},
         "ministral": {"head_dim": HEAD},
         "nemotron": {"num_key_value_heads": KEY_VALUE_HEADS, "head_dim": HEAD},
+        # with the default step, two layers would have no experts
+        "nllb-moe": {"encoder_sparse_step": 2, "decoder_sparse_step": 2},
         "phi4_multimodal_audio": {"nemo_conv_channels": 8, "ext_pw_out_channel": 8},
         "qwen4_exp_text": {
             **{"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 2 * HEAD},
@@ -199,13 +212,13 @@ EXCEPTIONS: dict[str, dict[str, Any]] = defaultdict(
             **{"attn_layers": ["local", "lsh"], "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [8, 24]},
             "hash_seed": 0,  # else its buckets differ from call to call
         },
+        "switch_transformers": {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
         "xlm": {"causal": True},
         "xlstm": {"hidden_size": 128},  # its inner widths are multiples of 64
         "xmod": {"default_language": "en_XX"},
-        "zamba": {
-            "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
-            "num_hidden_layers": 4,  # its hybrid layers share their weights, and one alone can't
-        },
+        # hybrid layers share their weights, and one alone can't
+        "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+        "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
         "zaya": {"num_experts_per_tok": 1},
     },
 )
@@ -258,8 +271,7 @@ def architectures() -> list[Architecture]:
 def tiny_config(architecture: Architecture) -> PretrainedConfig:
     """The architecture's default config with everything that costs memory made small."""
     config_class = CONFIG_MAPPING[architecture.model_type]
-    seed_overrides = EXCEPTIONS.get(architecture.model_type, {}).get("__init__", {})
-    overrides = _shrink(config_class(**copy.deepcopy(seed_overrides)))
+    overrides = _shrink(config_class())
     if not architecture.is_encoder_decoder and "is_decoder" in _field_names(config_class):
         overrides["is_decoder"] = True  # without it, models of BERT's family look at later tokens
     return config_class(**overrides)
@@ -297,12 +309,14 @@ def _shrink(config: PretrainedConfig) -> dict[str, Any]:
     names = _field_names(type(config))
     tokens = [name for name in names if TOKEN_FIELD.search(name) and vars(config).get(name) is not None]
     overrides |= {name: TOKEN_IDS.get(name, VOCABULARY - 1 - index) for index, name in enumerate(tokens)}
-    overrides |= _one_layer_of_each_kind(config, overrides)
-    overrides |= {name: value for name, value in exceptions.items() if name != "__init__"}
+    overrides |= _one_layer_of_each_kind(config)
+    for name, value in exceptions.items():
+        nested = isinstance(value, dict) and isinstance(vars(config).get(name), PretrainedConfig)
+        overrides[name] = {**overrides[name], **value} if nested else value
     return {name: value for name, value in overrides.items() if value is not DEFAULT}
 
 
-def _one_layer_of_each_kind(config: PretrainedConfig, overrides: dict[str, Any]) -> dict[str, Any]:
+def _one_layer_of_each_kind(config: PretrainedConfig) -> dict[str, Any]:
     """Shorten the lists that say what each layer is, so that every combination the default has is still there."""
     layer_field = next((name for name in LAYER_COUNTS if vars(config).get(name)), None)
     layers = vars(config)[layer_field] if layer_field else 0
@@ -354,7 +368,7 @@ def _randomise(model: nn.Module) -> None:
 
 # ---- the survey ------------------------------------------------------------------------------------------------------
 
-BATCH, TOKENS, DECODER_TOKENS = 3, 13, 7
+BATCH, TOKENS, DECODER_TOKENS = 5, 13, 7
 """Numbers that no width of a tiny model has, so that the axes of an activation can be told apart."""
 
 AXES = {
@@ -437,6 +451,7 @@ class Survey:
     seconds: float = 0.0
     hidden_size: int | None = None
     attention_implementation: str | None = None
+    experts_implementation: str | None = None
     logits_spread: float | None = None
     sites: list[WeightSite] = field(default_factory=list)
     experts_classes: list[ExpertsClass] = field(default_factory=list)
@@ -451,6 +466,7 @@ class Survey:
     branches_difference: float | None = None
     branches_failure: str | None = None
     later_tokens_difference: float | None = None
+    length_difference: float | None = None
     batch_difference: float | None = None
     padding_difference: float | None = None
     padding_failure: str | None = None
@@ -473,6 +489,7 @@ def survey(architecture: Architecture) -> Survey:
     result.parameters = sum(parameter.numel() for parameter in model.parameters())
     result.hidden_size = getattr(model.config.get_text_config(decoder=True), "hidden_size", None)
     result.attention_implementation = model.config._attn_implementation
+    result.experts_implementation = getattr(model.config, "_experts_implementation", None)
     signature = inspect.signature(model.forward).parameters
     result.takes_logits_to_keep = "logits_to_keep" in signature
     result.takes_position_ids = "position_ids" in signature
@@ -492,9 +509,10 @@ def survey(architecture: Architecture) -> Survey:
     else:
         result.mask_difference, result.mask_failure = _attempt(_mask_difference, model)
         result.branches_difference, result.branches_failure = _attempt(_branches_difference, model)
-        result.later_tokens_difference, _ = _attempt(_later_tokens_difference, model)
-        result.padding_difference, result.padding_failure = _attempt(_padding_difference, model)
+    result.later_tokens_difference, _ = _attempt(_later_tokens_difference, model)
+    result.length_difference, _ = _attempt(_length_difference, model)
     result.batch_difference, _ = _attempt(_batch_difference, model)
+    result.padding_difference, result.padding_failure = _attempt(_padding_difference, model)
     return result
 
 
@@ -649,7 +667,7 @@ def _weight_sites(
         if not matrices:
             continue
         shapes = {leaf: list(parameter.shape) for leaf, parameter in matrices.items()}
-        pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
+        pattern = re.sub(r"(?<=\.)(expert_)?\d+(?=\.|$)", r"\1*", name)
         parent = type(modules[name.rpartition(".")[0]])
         group = _group(module, name, parent, matrices)
         key = (pattern, type(module).__name__, str(shapes))
@@ -674,12 +692,17 @@ def _group(module: nn.Module, name: str, parent: type[nn.Module], matrices: dict
         "embedding": isinstance(module, nn.Embedding),
         "convolution": isinstance(module, nn.modules.conv._ConvNd),
         "state space": any(STATE_SPACE.search(owner) for owner in owners),
-        "fused experts": any(parameter.dim() == 3 for parameter in matrices.values()),
-        "router": bool(ROUTER.search(name)),
+        "router": bool(ROUTER.search(name) or ROUTER.search(type(module).__name__)),
         "linear": isinstance(module, nn.Linear),
         "conv1d": isinstance(module, Conv1D),
+        "fused experts": _is_fused_experts(module),
     }
     return next((kind for kind, holds in kinds.items() if holds), "other")
+
+
+def _is_fused_experts(module: nn.Module) -> bool:
+    holds_matrices = any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
+    return holds_matrices and not isinstance(module, nn.Linear) and "Expert" in type(module).__name__
 
 
 def _axes(output: Tensor) -> str:
@@ -690,7 +713,7 @@ def _experts_classes(model: PreTrainedModel) -> list[ExpertsClass]:
     found = {}
     for module in model.modules():
         parameters = {leaf: list(p.shape) for leaf, p in module.named_parameters(recurse=False)}
-        if isinstance(module, nn.modules.conv._ConvNd) or not any(len(shape) == 3 for shape in parameters.values()):
+        if not _is_fused_experts(module):
             continue
         flags = {flag: getattr(module, flag) for flag in EXPERT_FLAGS if hasattr(module, flag)}
         try:
@@ -740,40 +763,61 @@ def _branches_difference(model: PreTrainedModel) -> float:
 
 
 def _later_tokens_difference(model: PreTrainedModel) -> float:
-    """Whether a token's logits depend on tokens behind it."""
-    ids = _ids(TOKENS)
-    other = torch.cat([ids[:, :-3], _ids(3, seed=3)], dim=1)
-    return _largest(_logits(model, {"input_ids": ids})[:, :-3], _logits(model, {"input_ids": other})[:, :-3])
+    """Whether a token's logits depend on what the tokens behind it are."""
+    inputs = _padded_inputs(model, padding=0)
+    ids = inputs[_scored(inputs)]
+    other = torch.cat([ids[:, :-3], _ids(3, len(ids), seed=5)], dim=1)
+    return _largest(_logits(model, inputs)[:, :-3], _logits(model, {**inputs, _scored(inputs): other})[:, :-3])
+
+
+def _length_difference(model: PreTrainedModel) -> float:
+    """Whether a token's logits depend on how many tokens are behind it."""
+    inputs = _padded_inputs(model, padding=0)
+    name = _scored(inputs)
+    shorter = {**inputs, name: inputs[name][:, :-3]}
+    if name == "input_ids":
+        shorter["attention_mask"] = inputs["attention_mask"][:, :-3]
+    return _largest(_logits(model, inputs)[:, :-3], _logits(model, shorter))
 
 
 def _padding_difference(model: PreTrainedModel) -> float:
-    """One sequence alone, and beside a longer one with padding on the right and an attention mask."""
-    ids = _ids(TOKENS, batch=2)
-    attention_mask = torch.ones_like(ids)
-    attention_mask[0, -4:] = 0
-    padded = _logits(model, {"input_ids": ids * attention_mask, "attention_mask": attention_mask})
-    return _largest(padded[:1, :-4], _logits(model, {"input_ids": ids[:1, :-4]}))
+    """One sequence alone, and beside a longer one with padding on the right (in the encoder, if there is one)."""
+    inputs = _padded_inputs(model, padding=4)
+    alone = {name: value[:1] for name, value in inputs.items()}
+    alone |= {name: alone[name][:, :-4] for name in ("input_ids", "attention_mask")}
+    logits = _logits(model, alone)
+    return _largest(_logits(model, inputs)[:1, : logits.shape[1]], logits)
 
 
 def _batch_difference(model: PreTrainedModel) -> float:
     """One sequence alone and in a batch of equally long ones."""
-    ids = _ids(TOKENS, batch=BATCH)
-    inputs = {"input_ids": ids}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = _ids(DECODER_TOKENS, batch=BATCH, seed=4)
+    inputs = _padded_inputs(model, padding=0)
     return _largest(_logits(model, inputs)[:1], _logits(model, {name: value[:1] for name, value in inputs.items()}))
 
 
 def _encoder_outputs_difference(model: PreTrainedModel) -> float:
     """The encoder's result handed over, against the token ids, with one input padded."""
-    ids, decoder_ids = _ids(TOKENS, batch=2), _ids(DECODER_TOKENS, batch=2, seed=4)
-    attention_mask = torch.ones_like(ids)
-    attention_mask[0, -4:] = 0
-    shared = {"attention_mask": attention_mask, "decoder_input_ids": decoder_ids}
+    inputs = _padded_inputs(model, padding=4)
+    encoder_inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
-        encoded = model.get_encoder()(input_ids=ids * attention_mask, attention_mask=attention_mask, return_dict=True)
-    split = _logits(model, {"encoder_outputs": encoded, **shared})
-    return _largest(split, _logits(model, {"input_ids": ids * attention_mask, **shared}))
+        encoded = model.get_encoder()(**encoder_inputs, return_dict=True)
+    split = {name: value for name, value in inputs.items() if name != "input_ids"}
+    return _largest(_logits(model, {**split, "encoder_outputs": encoded}), _logits(model, inputs))
+
+
+def _padded_inputs(model: PreTrainedModel, padding: int) -> dict[str, Tensor]:
+    """Two inputs, the first one padded on the right; decoders get token ids of their own."""
+    ids = _ids(TOKENS, batch=2)
+    attention_mask = torch.ones_like(ids)
+    attention_mask[0, TOKENS - padding :] = 0
+    inputs = {"input_ids": ids * attention_mask, "attention_mask": attention_mask}
+    if model.config.is_encoder_decoder and model.get_encoder() is not model:
+        inputs["decoder_input_ids"] = _ids(DECODER_TOKENS, batch=2, seed=4)
+    return inputs
+
+
+def _scored(inputs: dict[str, Tensor]) -> str:
+    return "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
 
 
 # ---- command line ----------------------------------------------------------------------------------------------------

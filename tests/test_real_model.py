@@ -82,4 +82,4 @@ def test_smollm2_influence_equals_the_formula(
 ) -> None:
     scores = score_neurons(smollm2, SHORT, [INSTRUCTION], kind, batch_size=batch_size)
     assert len(scores) == LAYERS * WIDTHS[kind]
-    assert_values_close(scores.values, smollm2_influence(kind))
+    assert_values_close(scores.values, smollm2_influence(kind), noise=1e-4)

@@ -123,6 +123,22 @@ def test_a_model_with_alibi_falls_back_to_a_row_per_option(reference_of: Referen
     assert_rows_close(scores, reference_of("bloom").option_scores(EXAMPLES, INSTRUCTIONS[0]))
 
 
+@pytest.mark.parametrize("deaf_to", ["position_ids", "attention_mask"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_model_that_heeds_no_positions_or_no_block_mask_falls_back_to_a_row_per_option(
+    lm: LanguageModel, architecture: str, reference_of: ReferenceOf, deaf_to: str
+) -> None:
+    def drop(_module: Any, arguments: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if deaf_to == "position_ids" or keywords["attention_mask"].dim() == 4:
+            keywords = keywords | {deaf_to: None}
+        return arguments, keywords
+
+    lm.model.register_forward_pre_hook(drop, with_kwargs=True)
+    scores = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
+    assert lm.takes_branches is False
+    assert_rows_close(scores, reference_of(architecture).option_scores(EXAMPLES, INSTRUCTIONS[0]))
+
+
 @pytest.mark.parametrize("window", [6, 40])  # shorter than the prompts; 40 is longer than those of the check
 def test_a_model_with_a_short_attention_window_falls_back_to_a_row_per_option(window: int) -> None:
     lm = build_model("mistral")
@@ -224,16 +240,22 @@ def let_memory_run_out(monkeypatch: pytest.MonkeyPatch, most: int, error: BaseEx
 
 
 @pytest.mark.parametrize("error", MEMORY_ERRORS, ids=["cuda", "python", "cpu"])
+@pytest.mark.parametrize(("most", "sizes"), [(2, [5, 2, 2, 1]), (1, [5, 2, 1, 1, 1, 1, 1])])
 @pytest.mark.parametrize("batch_size", [5, "auto"])
 def test_batches_shrink_where_memory_runs_out(
-    llama: LanguageModel, monkeypatch: pytest.MonkeyPatch, batch_size: int | str, error: BaseException
+    llama: LanguageModel,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int | str,
+    most: int,
+    sizes: list[int],
+    error: BaseException,
 ) -> None:
     examples = (*EXAMPLES, LONG_EXAMPLE)
     expected = option_scores(llama, examples, INSTRUCTIONS[0], batch_size)
-    tried = let_memory_run_out(monkeypatch, 2, error)
+    tried = let_memory_run_out(monkeypatch, most, error)
     scores = option_scores(llama, examples, INSTRUCTIONS[0], batch_size)
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=0)
-    assert tried == [5, 2, 2, 1]
+    assert tried == sizes
 
 
 def test_memory_that_does_not_suffice_for_one_prompt_is_an_error_with_a_message(

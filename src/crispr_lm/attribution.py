@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,15 +153,7 @@ def score_neurons(
 
     def attribute(indices: list[int]) -> None:
         batch, answers = [prompts[index] for index in indices], [golden[index] for index in indices]
-        if lm.tells_tokens:
-            try:
-                _add(total, _influence_of_batch(lm, batch, answers, sites, skill_weight))
-                return
-            except _UnknownTokensError as error:
-                logger.info("prompts of %s are attributed one answer at a time: %s", lm.name, error)
-                lm.tells_tokens = False
-        for prompt, answer in zip(batch, answers, strict=True):
-            _add(total, _influence_alone(lm, prompt, answer, sites, skill_weight))
+        _add(total, _adapting(lm, lambda: _influence_of(lm, batch, answers, sites, skill_weight)))
 
     for indices in batches(lm, prompts, batch_size, attribute):
         if progress is not None:
@@ -192,6 +184,39 @@ def _add(total: dict[str, Tensor], influence: Mapping[str, Tensor]) -> None:
         total[name] += values
 
 
+def _adapting(lm: LanguageModel, attribute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Attribute in the way that suits the model; what does not is found out once and said in the log."""
+    try:
+        return attribute()
+    except _UnknownTokensError as error:
+        logger.info("prompts of %s are attributed one answer at a time: %s", lm.name, error)
+        lm.tells_tokens = False
+    except (_ChangedInPlaceError, RuntimeError) as error:
+        # PyTorch refuses to change a leaf of the graph in place; any other change shows in a tensor's version.
+        if lm.changes_outputs or not (isinstance(error, _ChangedInPlaceError) or "in-place operation" in str(error)):
+            raise
+        logger.info("%s changes outputs of its layers in place; attribution works on copies", lm.name)
+        lm.changes_outputs = True
+    return _adapting(lm, attribute)
+
+
+def _influence_of(
+    lm: LanguageModel,
+    prompts: Sequence[EncodedPrompt],
+    golden: Sequence[int],
+    sites: Sequence[NeuronSite],
+    skill_weight: float,
+) -> dict[str, Tensor]:
+    """B of every neuron summed over prompts; module name to float64 (neurons,) on the CPU."""
+    if lm.tells_tokens:
+        return _influence_of_batch(lm, prompts, golden, sites, skill_weight)
+    total: dict[str, Tensor] = {}
+    for prompt, answer in zip(prompts, golden, strict=True):
+        for name, values in _influence_alone(lm, prompt, answer, sites, skill_weight).items():
+            total[name] = total[name] + values if name in total else values
+    return total
+
+
 def _influence_of_batch(
     lm: LanguageModel,
     prompts: Sequence[EncodedPrompt],
@@ -199,9 +224,9 @@ def _influence_of_batch(
     sites: Sequence[NeuronSite],
     skill_weight: float,
 ) -> dict[str, Tensor]:
-    """B of every neuron summed over the prompts of one batch; module name to float64 (neurons,) on the CPU."""
+    """As `_influence_of`, all prompts in one batch."""
     packed = pack(lm, prompts)
-    relevance = _Relevance(packed.streams)
+    relevance = _Relevance(packed.streams, copy=lm.changes_outputs)
     with torch.enable_grad(), watching(sites, relevance.see):
         scores = packed_scores(lm, packed)
         first = torch.tensor([0, *packed.option_counts[:-1]]).cumsum(0)
@@ -224,9 +249,10 @@ def _influence_alone(
     biased = biased_answers(scores, torch.tensor([golden]))
 
     def relevance_for(answer: int) -> Mapping[str, Tensor]:
-        relevance = _Relevance(None)
+        packed = pack_alone(lm, prompt, answer)
+        relevance = _Relevance(packed.streams, alone=True, copy=lm.changes_outputs)
         with torch.enable_grad(), watching(sites, relevance.see):
-            score = packed_scores(lm, pack_alone(lm, prompt, answer))
+            score = packed_scores(lm, packed)
             return relevance.backward(score, torch.zeros(1, dtype=torch.int64), keep_graph=False)
 
     return _influence(relevance_for(int(biased)), relevance_for(golden), scores[0, biased].exp(), skill_weight)
@@ -248,15 +274,27 @@ class _UnknownTokensError(CrisprError):
     """An activation's shape does not tell which tokens of which prompt it belongs to."""
 
 
+class _ChangedInPlaceError(CrisprError):
+    """The model has written into an activation after it was seen."""
+
+
 class _Relevance:
     """Watches activations in the forward pass and reduces activation x gradient to its maximum in each backward pass.
 
     Only one number per prompt and neuron is kept; nothing grows with the number of tokens.
     """
 
-    def __init__(self, streams: Sequence[Stream] | None) -> None:
-        """Take the streams of a batch, or None where the batch is one unpadded prompt with one answer."""
-        self.streams = None if streams is None else {stream.shape: stream for stream in streams}
+    def __init__(self, streams: Sequence[Stream], *, alone: bool = False, copy: bool = False) -> None:
+        """Take the streams of a batch.
+
+        Args:
+            streams: What activations look like.
+            alone: The batch is one unpadded prompt with one answer, so that every token counts, whatever its place.
+            copy: Let the model go on with copies, because it writes into its layers' outputs.
+        """
+        self.streams = {stream.shape: stream for stream in streams}
+        self.alone = alone
+        self.copy = copy
         self.options = torch.empty(0, dtype=torch.int64)
         self.maxima: dict[str, Tensor] = {}
 
@@ -268,21 +306,15 @@ class _Relevance:
             values = values.detach().requires_grad_(True)
         activation = values.detach()  # shares memory, but holds no graph: no reference cycle
         version = activation._version
-        stream = self._stream_of(seen)
+        reduce = self._reduction(seen, activation)
 
-        def reduce(gradient: Tensor) -> None:
+        def arrived(gradient: Tensor) -> None:
             if activation._version != version:
-                raise CrisprError(f"module {seen.site.name}: its output is changed in place, so it can't be attributed")
-            if stream is None:
-                largest = _product(activation, gradient).flatten(0, -2).amax(dim=0)[None]
-            elif seen.tokens is None:
-                largest = self._largest(stream, activation, gradient)
-            else:
-                largest = self._largest_routed(stream, seen.tokens, activation, gradient)
-            self._join(seen, largest)
+                raise _ChangedInPlaceError(f"module {seen.site.name}: its output is changed in place")
+            self._join(seen, reduce(gradient))
 
-        values.register_hook(reduce)
-        return values
+        values.register_hook(arrived)
+        return values.clone() if self.copy else values
 
     def backward(self, scores: Tensor, options: Tensor, *, keep_graph: bool) -> Mapping[str, Tensor]:
         """Return max over counted t of h_t · ∂s(a)/∂h_t: module name to float32 (prompts, neurons).
@@ -299,20 +331,36 @@ class _Relevance:
         scores[options.to(scores.device)].sum().backward(retain_graph=keep_graph)
         return {name: values.masked_fill(values == -torch.inf, 0) for name, values in self.maxima.items()}
 
+    def _reduction(self, seen: Seen, activation: Tensor) -> Callable[[Tensor], Tensor]:
+        """How to get from an activation's gradient to the maximum over counted tokens, (prompts, units)."""
+        if self.alone:
+            return lambda gradient: self._largest_alone(seen, activation, gradient)
+        if seen.tokens is not None:
+            stream, tokens = self._stream_of_count(seen, seen.token_count), seen.tokens
+            return lambda gradient: self._largest_routed(stream, tokens, activation, gradient)
+        stream, arrange = self._stream_of(seen)
+        return lambda gradient: self._largest(stream, arrange(activation), arrange(gradient))
+
     def _largest(self, stream: Stream, activation: Tensor, gradient: Tensor) -> Tensor:
-        """Maximum over counted tokens, (prompts, units)."""
+        """Maximum over counted tokens, (prompts, units), of (rows, tokens, ..., units).
+
+        There are dimensions between where a layer runs several times per token.
+        """
         options = self.options.to(stream.rows.device)
         counted = stream.counted[options].to(activation.device)
-        # (rows, tokens, units), with further dimensions between where a layer runs several times per token.
-        further = activation.shape[2:] if activation.dim() > 2 else activation.shape[-1:]
-        shape = (*stream.shape, *further)
-        activation, gradient = activation.reshape(shape), gradient.reshape(shape)
         if stream.shape[0] != len(options):  # several rows per prompt: take the answer's
             rows = stream.rows[options].to(activation.device)
             activation, gradient = activation[rows], gradient[rows]
         product = _product(activation, gradient)
         counted = counted.reshape(*counted.shape, *[1] * (product.dim() - 2))
         return product.masked_fill(~counted, -torch.inf).flatten(1, -2).amax(dim=1)
+
+    def _largest_alone(self, seen: Seen, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Maximum over all tokens, (1, units), but for those that the model itself has appended as padding."""
+        product = _product(activation, gradient)
+        if seen.tokens is None and product.dim() == 3 and 1 in product.shape[:2]:
+            product = product.flatten(0, 1)[: max(tokens for _, tokens in self.streams)]
+        return product.flatten(0, -2).amax(dim=0)[None]
 
     def _largest_routed(self, stream: Stream, tokens: Tensor, activation: Tensor, gradient: Tensor) -> Tensor:
         """Maximum over the counted tokens of those an expert was given, (prompts, units); -inf if there is none."""
@@ -333,20 +381,34 @@ class _Relevance:
         part = self.maxima[site.name][:, seen.first : seen.first + largest.shape[-1]]
         torch.maximum(part, largest.to(part.device), out=part)
 
-    def _stream_of(self, seen: Seen) -> Stream | None:
-        """The stream whose tokens an activation belongs to, told by its shape; None where all belong to one answer."""
-        if self.streams is None:
-            return None
-        shape = seen.values.shape
-        if seen.tokens is not None or len(shape) == 2:  # rows and tokens flattened
-            count = seen.token_count if seen.tokens is not None else shape[0]
-            matching = [stream for size, stream in self.streams.items() if size[0] * size[1] == count]
-            if len(matching) == 1:
-                return matching[0]
-        elif (stream := self.streams.get((shape[0], shape[1]))) is not None:
-            return stream
+    def _stream_of(self, seen: Seen) -> tuple[Stream, Callable[[Tensor], Tensor]]:
+        """The stream whose tokens an activation belongs to, told by its shape, and how to make it (rows, tokens, ...).
+
+        Most layers see (rows, tokens, width); some (rows · tokens, width), (rows, 1, tokens, width) or (tokens, rows,
+        width).
+        """
+        shape = tuple(seen.values.shape)
+        if len(shape) == 2:
+            stream = self._stream_of_count(seen, shape[0])
+            return stream, lambda values: values.reshape(*stream.shape, -1)
+        if stream_or_none := self.streams.get((shape[0], shape[1])):
+            return stream_or_none, lambda values: values
+        if len(shape) == 4 and shape[1] == 1 and (stream_or_none := self.streams.get((shape[0], shape[2]))):
+            return stream_or_none, lambda values: values.squeeze(1)
+        if stream_or_none := self.streams.get((shape[1], shape[0])):
+            return stream_or_none, lambda values: values.transpose(0, 1)
+        raise self._unknown(seen)
+
+    def _stream_of_count(self, seen: Seen, count: int) -> Stream:
+        """The stream of so many rows times tokens."""
+        matching = [stream for (rows, tokens), stream in self.streams.items() if rows * tokens == count]
+        if len(matching) != 1:
+            raise self._unknown(seen)
+        return matching[0]
+
+    def _unknown(self, seen: Seen) -> _UnknownTokensError:
         expected = ", ".join(f"{rows}x{tokens}" for rows, tokens in self.streams)
-        raise _UnknownTokensError(f"{seen.site.name} gives {tuple(shape)} where {expected} tokens are expected")
+        return _UnknownTokensError(f"{seen.site.name} gives {tuple(seen.values.shape)}, expected tokens {expected}")
 
 
 def _product(activation: Tensor, gradient: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crispr_lm.errors import InputError
 from crispr_lm.prompts import EncodedPrompt
 
 
@@ -147,8 +148,7 @@ def pack_encoder_decoder(
 ) -> Packed:
     """Pack prompts for the encoder (a row each) and options for the decoder (a row each), padded on the right.
 
-    What the decoder reads is the model's own shift of the option (``prepare_decoder_input_ids_from_labels``). With
-    `distinct_lengths` encoder and decoder rows differ in length: inside the model a stream is told by its shape.
+    With `distinct_lengths` encoder and decoder rows differ in length: inside the model a stream is told by its shape.
     """
     options = [ids for prompt in prompts for ids in prompt.option_ids]
     decoder_shape = (len(options), max(map(len, options)))
@@ -161,15 +161,11 @@ def pack_encoder_decoder(
     for row, prompt in enumerate(prompts):
         input_ids[row, : len(prompt.prompt_ids)] = torch.tensor(prompt.prompt_ids)
         attention_mask[row, : len(prompt.prompt_ids)] = 1
-    labels = torch.full(decoder_shape, pad)
     decoder_counted = torch.zeros(decoder_shape, dtype=torch.bool)
     tokens: list[tuple[int, int, int, int]] = []
     decoder_input_ids = torch.full(decoder_shape, pad)
     for row, ids in enumerate(options):
-        labels[row, : len(ids)] = torch.tensor(ids)
-        # Row by row: some models move the last token to the front, and in a padded batch that would be padding.
-        shifted = model.prepare_decoder_input_ids_from_labels(labels=labels[row : row + 1, : len(ids)].clone())
-        decoder_input_ids[row, : len(ids)] = shifted[0]
+        decoder_input_ids[row, : len(ids)] = _decoder_input(model, ids)
         decoder_counted[row, : len(ids)] = True
         tokens += [(row, step, token, row) for step, token in enumerate(ids)]
     counts = [len(prompt.option_ids) for prompt in prompts]
@@ -193,6 +189,30 @@ def pack_encoder_decoder(
         encoder_inputs={"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)},
         prompt_of_row=prompt_of_row,
     )
+
+
+def _decoder_input(model: Any, option: list[int]) -> Tensor:
+    """What the decoder reads to write an option: the model's own shift of it, or start token and option without its end.
+
+    One option at a time: some models move the last token to the front, and in a padded batch that would be padding.
+
+    Raises:
+        InputError: the model does not say which token starts its decoder.
+    """
+    labels = torch.tensor([option])
+    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shift is not None:
+        try:
+            shifted: Tensor = shift(labels=labels)[0]
+            return shifted
+        except (AttributeError, ValueError):
+            pass  # the configuration lacks the start token, which may be elsewhere
+    text_config = model.config.get_text_config(decoder=True)
+    for config in (model.config, text_config, getattr(model, "generation_config", None)):
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is not None:
+            return torch.tensor([start, *option[:-1]])
+    raise InputError(f"a {type(model).__name__} without decoder_start_token_id in its configuration can't be scored")
 
 
 def _packed(

@@ -44,12 +44,13 @@ def watching(sites: Iterable[NeuronSite], see: See) -> Iterator[None]:
     experts = []
     with ExitStack() as stack:
         for site in sites:
-            if site.part == "output":
-                stack.callback(site.module.register_forward_hook(partial(_after, site, see)).remove)
-            elif site.part == "input":
-                stack.callback(site.module.register_forward_pre_hook(partial(_before, site, see)).remove)
-            else:
-                experts.append((site.module, site.part, partial(_in_expert, site, see)))
+            for module in site.modules:
+                if site.part == "output":
+                    stack.callback(module.register_forward_hook(partial(_after, site, see)).remove)
+                elif site.part == "input":
+                    stack.callback(module.register_forward_pre_hook(partial(_before, site, see)).remove)
+                else:
+                    experts.append((module, site.part, partial(_in_expert, site, see)))
         stack.enter_context(watching_experts(experts))
         yield
 

@@ -53,6 +53,7 @@ class LanguageModel:
         takes_branches: Whether the options of a prompt can share one sequence; None until `scoring` has checked.
         tells_tokens: Whether activations can be told apart by token in a batch; False once `attribution` has met one
             that can't.
+        changes_outputs: Whether the model writes into its layers' outputs; True once `attribution` has met that.
     """
 
     model: Any
@@ -65,6 +66,7 @@ class LanguageModel:
     context_length: int | None = None
     takes_branches: bool | None = field(default=None, repr=False)
     tells_tokens: bool = field(default=True, repr=False)
+    changes_outputs: bool = field(default=False, repr=False)
 
     @property
     def device(self) -> torch.device:

@@ -10,8 +10,8 @@ below does not look at a model's name.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,9 @@ DOWN_PROJECTION_NAMES = frozenset(
 ATTENTION_NAMES = ("attn", "attention")
 """Parts of a module's name that mark it as lying inside an attention block."""
 
+OTHER_MODALITY_MARKS = ("vision", "image", "img", "visual", "audio", "speech")
+"""Parts of a module's name that mark it as one for another modality than text."""
+
 
 @dataclass(frozen=True, order=True)
 class Neuron:
@@ -99,7 +102,7 @@ class NeuronSite:
     Attributes:
         name: As in ``model.named_modules()``; for `ffn` neurons the block's down projection; for fused experts the name
             of the parameter.
-        module: The linear layer, or the module that owns the fused experts.
+        modules: The linear layer, or the module that owns the fused experts; several where layers share one weight.
         kind: Which neurons.
         part: What of the module the neurons are.
         width: Number of neurons.
@@ -109,11 +112,16 @@ class NeuronSite:
     """
 
     name: str
-    module: nn.Module
+    modules: tuple[nn.Module, ...]
     kind: NeuronKind
     part: LayerPart
     width: int
     weights: tuple[NeuronWeights, ...]
+
+    @property
+    def module(self) -> nn.Module:
+        """The first of the modules."""
+        return self.modules[0]
 
 
 def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
@@ -125,17 +133,50 @@ def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
     if kind not in NEURON_KINDS:
         kinds = ", ".join(NEURON_KINDS)
         raise InputError(f"unknown neuron kind {kind!r}{nearest(str(kind), NEURON_KINDS)}; kinds: {kinds}")
-    get_head = getattr(model, "get_output_embeddings", None)
-    head = get_head() if callable(get_head) else None
-    sites: list[NeuronSite] = []
-    for name, module in model.named_modules():
+    sites: dict[tuple[int, LayerPart], NeuronSite] = {}
+    for name, module in _text_modules(model):
+        found: Iterator[NeuronSite] = iter(())
         if is_fused_experts(module):
-            sites += _expert_sites(name, module, kind)
-        elif (facts := linear_type(module)) is not None and module is not head:
-            sites += _linear_sites(name, module, facts, kind)
+            found = _expert_sites(name, module, kind)
+        elif (facts := linear_type(module)) is not None:
+            found = _linear_sites(name, module, facts, kind)
+        for site in found:
+            key = (id(site.weights[0].parameter), site.part)
+            # Layers that share their weights share their neurons: an edit of the weights is one of all these layers.
+            sites[key] = replace(sites[key], modules=(*sites[key].modules, module)) if key in sites else site
     if not sites:
-        raise InputError(f"no {kind!r} neurons found in a {type(model).__name__}; try the other kind of neurons")
-    return sites
+        raise InputError(_why_none(model, kind))
+    return list(sites.values())
+
+
+def _text_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules of the text path, with their names: no head, no other modality, no state-space mixer."""
+    body = getattr(model, "base_model", model)
+    get_head: Any = getattr(model, "get_output_embeddings", None)
+    head = get_head() if get_head is not None else None
+    left_alone: tuple[str, ...] = ()
+    inside = {id(module) for module in body.modules()}
+    for name, module in model.named_modules():
+        if is_state_space(module) or any(mark in name.rpartition(".")[2].lower() for mark in OTHER_MODALITY_MARKS):
+            left_alone = (*left_alone, f"{name}.")
+        if id(module) in inside and module is not head and not f"{name}.".startswith(left_alone):
+            yield name, module
+
+
+def is_state_space(module: nn.Module) -> bool:
+    """Whether a module is a state-space (Mamba) mixer: only these have both of its parameters.
+
+    They are left alone: their kernels read weights without running the layers, so there is nothing to watch.
+    """
+    return "A_log" in module._parameters and "D" in module._parameters
+
+
+def _why_none(model: nn.Module, kind: NeuronKind) -> str:
+    architecture = type(model).__name__
+    if any(is_state_space(module) for module in model.modules()):
+        return f"no {kind!r} neurons found in a {architecture}: its blocks are state-space mixers, which are left alone"
+    other = next(name for name in NEURON_KINDS if name != kind)
+    return f"no {kind!r} neurons found in a {architecture}; try {other!r} neurons"
 
 
 def is_fused_experts(module: nn.Module) -> bool:
@@ -148,7 +189,13 @@ def is_fused_experts(module: nn.Module) -> bool:
 
 
 def linear_type(module: nn.Module) -> LinearType | None:
-    """Facts about a linear layer, None if the module is none."""
+    """Facts about a linear layer, None if the module is none.
+
+    A subclass of a model's own making (a router, a grouped projection) is none: its outputs are not its weight's rows.
+    """
+    own_making = type(module).__module__.startswith("transformers.models.")
+    if own_making and type(module) not in LINEAR_TYPES and "forward" in vars(type(module)):
+        return None
     return next((facts for layer_type, facts in LINEAR_TYPES.items() if isinstance(module, layer_type)), None)
 
 
@@ -159,10 +206,10 @@ def _linear_sites(name: str, module: nn.Module, facts: LinearType, kind: NeuronK
         weights = [NeuronWeights(weight, (facts.output_axis,))]
         if isinstance(bias, nn.Parameter):
             weights.append(NeuronWeights(bias, (0,)))
-        yield NeuronSite(name, module, kind, "output", int(getattr(module, facts.output_count)), tuple(weights))
+        yield NeuronSite(name, (module,), kind, "output", int(getattr(module, facts.output_count)), tuple(weights))
     elif _is_down_projection(name):
         weights = [NeuronWeights(weight, (facts.input_axis,))]
-        yield NeuronSite(name, module, kind, "input", int(getattr(module, facts.input_count)), tuple(weights))
+        yield NeuronSite(name, (module,), kind, "input", int(getattr(module, facts.input_count)), tuple(weights))
 
 
 def _expert_sites(name: str, module: nn.Module, kind: NeuronKind) -> Iterator[NeuronSite]:
@@ -178,7 +225,7 @@ def _expert_sites(name: str, module: nn.Module, kind: NeuronKind) -> Iterator[Ne
         if part != "inner" and bias is not None:
             weights.append(NeuronWeights(bias, (0, 1)))
         return NeuronSite(
-            f"{name}.{parameter_name}", module, kind, part, weight.shape[0] * weight.shape[axis], tuple(weights)
+            f"{name}.{parameter_name}", (module,), kind, part, weight.shape[0] * weight.shape[axis], tuple(weights)
         )
 
     if kind == "ffn":
