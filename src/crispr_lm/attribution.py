@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.model.hooks import Seen, watching
@@ -61,6 +62,8 @@ class NeuronScores:
         """
         if not 0 <= count <= len(self):
             raise InputError(f"{count} neurons asked for, but there are {len(self)}; give 0 to {len(self)}")
+        if count == 0:
+            return []
         modules = list(self.values)
         lengths = torch.tensor([len(self.values[module]) for module in modules])
         ends = lengths.cumsum(0)
@@ -141,6 +144,8 @@ def score_neurons(
         InputError: nothing to attribute on, a prompt that does not fit, or a model without such neurons.
         CrisprError: a score is not finite (the module is named).
     """
+    if isinstance(instructions, str):
+        raise InputError("instructions must be a list of strings; put a single one into a list")
     if not examples or not instructions:
         raise InputError("neurons can't be scored without examples and instructions; give at least one of each")
     if not 0 <= skill_weight < float("inf"):
@@ -155,13 +160,15 @@ def score_neurons(
         batch, answers = [prompts[index] for index in indices], [golden[index] for index in indices]
         _add(total, _adapting(lm, lambda: _influence_of(lm, batch, answers, sites, skill_weight)))
 
-    for indices in batches(lm, prompts, batch_size, attribute):
-        if progress is not None:
-            progress(len(indices))
+    with _frozen(lm.model):
+        for indices in batches(lm, prompts, batch_size, attribute):
+            if progress is not None:
+                progress(len(indices))
     values = {name: (summed / len(prompts)).float() for name, summed in total.items()}
     for name, of_module in values.items():
         if not torch.isfinite(of_module).all():
-            raise CrisprError(f"scores of module {name} are not finite; load the model with dtype float32")
+            cause = "the weights hold NaN or infinity" if lm.dtype == torch.float32 else "load the model in float32"
+            raise CrisprError(f"scores of module {name} are not finite; {cause}")
     origin = {"model": lm.name, "skill_weight": skill_weight, "prompts": len(prompts)}
     return NeuronScores(values=values, kind=neurons, origin=origin)
 
@@ -184,6 +191,20 @@ def _add(total: dict[str, Tensor], influence: Mapping[str, Tensor]) -> None:
         total[name] += values
 
 
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Take gradients of activations only, also where the caller has parameters that require them or gradients off."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
 def _adapting(lm: LanguageModel, attribute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Attribute in the way that suits the model; what does not is found out once and said in the log."""
     try:
@@ -193,7 +214,11 @@ def _adapting(lm: LanguageModel, attribute: Callable[[], dict[str, Tensor]]) -> 
         lm.tells_tokens = False
     except (_ChangedInPlaceError, RuntimeError) as error:
         # PyTorch refuses to change a leaf of the graph in place; any other change shows in a tensor's version.
-        if lm.changes_outputs or not (isinstance(error, _ChangedInPlaceError) or "in-place operation" in str(error)):
+        in_place = isinstance(error, _ChangedInPlaceError) or "in-place operation" in str(error)
+        if not in_place and "does not require grad" in str(error):
+            reason = "it keeps no graph of its layers (reversible or custom backward pass)"
+            raise CrisprError(f"model {lm.name} can't be attributed: {reason}") from error
+        if lm.changes_outputs or not in_place:
             raise
         logger.info("%s changes outputs of its layers in place; attribution works on copies", lm.name)
         lm.changes_outputs = True
@@ -227,7 +252,7 @@ def _influence_of_batch(
     """As `_influence_of`, all prompts in one batch."""
     packed = pack(lm, prompts)
     relevance = _Relevance(packed.streams, copy=lm.changes_outputs)
-    with torch.enable_grad(), watching(sites, relevance.see):
+    with watching(sites, relevance.see):
         scores = packed_scores(lm, packed)
         first = torch.tensor([0, *packed.option_counts[:-1]]).cumsum(0)
         of_prompt = list(scores.detach().cpu().split(packed.option_counts))
@@ -251,7 +276,7 @@ def _influence_alone(
     def relevance_for(answer: int) -> Mapping[str, Tensor]:
         packed = pack_alone(lm, prompt, answer)
         relevance = _Relevance(packed.streams, alone=True, copy=lm.changes_outputs)
-        with torch.enable_grad(), watching(sites, relevance.see):
+        with watching(sites, relevance.see):
             score = packed_scores(lm, packed)
             return relevance.backward(score, torch.zeros(1, dtype=torch.int64), keep_graph=False)
 

@@ -92,12 +92,12 @@ class Edit:
                 "architecture": type(lm.model).__name__,
             },
             fingerprint={site.name: _hashes(site) for site in sites},
-            made_in=str(lm.dtype).removeprefix("torch."),
+            made_in=_dtype_name(lm),
             origin=dict(origin or {}),
         )
 
     def check(self, lm: LanguageModel) -> None:
-        """Check that the edit was made for this model's weights.
+        """Check that the edit was made for this model's weights: those of the modules it touches.
 
         Raises:
             EditMismatchError: it was not; the first module that differs is named.
@@ -106,14 +106,15 @@ class Edit:
             sites = _sites(lm.model, self.neurons)
         except InputError as error:
             raise EditMismatchError(f"the edit was made for another model than {lm.name}: {error}") from error
-        here = str(lm.dtype).removeprefix("torch.")
+        here = _dtype_name(lm)
         # The narrower of the two formats is what both can be cast to with the same result.
         dtype = self.made_in if here == "float32" else here
         for site in sites:
-            if _hashes(site)[dtype] != self.fingerprint[site.name][dtype]:
+            if _hashes(site)[dtype] != self.fingerprint.get(site.name, {}).get(dtype):
+                advice = "" if here in ("float32", self.made_in) else f" (in {self.made_in} or float32)"
                 raise EditMismatchError(
                     f"the edit was made for {self.base_model.get('name')} in {self.made_in}; the weights of module "
-                    f"{site.name} differ in {lm.name} in {here}; load the model it was made for"
+                    f"{site.name} differ in {lm.name} in {here}; load the model it was made for{advice}"
                 )
 
     @contextmanager
@@ -158,10 +159,7 @@ class Edit:
             weights.write(chosen, original)
 
     def to_dict(self) -> dict[str, Any]:
-        """The edit as JSON types: neurons by kind and module, indices ascending; `ranking` keeps their order."""
-        modules: dict[str, dict[str, list[int]]] = {}
-        for neuron in self.neurons:
-            modules.setdefault(neuron.kind, {}).setdefault(neuron.module, []).append(neuron.index)
+        """The edit as JSON types; neurons as [kind, module, index], in order of rank."""
         return {
             "format": EDIT_FORMAT,
             "version": EDIT_VERSION,
@@ -254,6 +252,12 @@ def neurons_by_site(model: nn.Module, neurons: Sequence[Neuron]) -> dict[NeuronS
             )
         grouped.setdefault(site, []).append(neuron.index)
     return grouped
+
+
+def _dtype_name(lm: LanguageModel) -> str:
+    """The format hashes are taken in: the model's, or float32 for one that is wider."""
+    name = str(lm.dtype).removeprefix("torch.")
+    return name if name in FINGERPRINT_DTYPES else "float32"
 
 
 def _hashes(site: NeuronSite) -> dict[str, str]:

@@ -64,6 +64,8 @@ def evaluate(
         InputError: no examples or instructions, or a prompt that does not fit.
         CrisprError: the model gives scores that are not finite.
     """
+    if isinstance(instructions, str):
+        raise InputError("instructions must be a list of strings; put a single one into a list")
     if not examples or not instructions:
         raise InputError("nothing to evaluate; give at least one example and one instruction")
     tables = tuple(option_scores(lm, examples, instruction, batch_size, progress) for instruction in instructions)

@@ -22,6 +22,10 @@ from torch import Tensor
 from crispr_lm.errors import InputError
 from crispr_lm.prompts import EncodedPrompt
 
+FEWEST_LOGIT_ROWS = 16
+"""Positions that the LM head is given at least: CPU kernels for fewer rows have errors of up to 6e-4 in its backward
+pass (SmolLM2's 49,152 words; measured against float64), which the attribution of every neuron would inherit."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -48,7 +52,7 @@ class Packed:
         inputs: Keyword arguments of the model.
         encoder_inputs: Keyword arguments of the encoder; empty for decoder-only models.
         prompt_of_row: int64 (R,), for encoder-decoder models the encoder row of each decoder row.
-        kept: Number of last positions whose logits are needed.
+        kept: Number of last positions whose logits are computed, at least those needed.
         token_rows: int64 (K,), row of each scored token.
         token_columns: int64 (K,), its position, counted from the end (-1 is the last).
         token_ids: int64 (K,), the token itself.
@@ -178,7 +182,12 @@ def pack_encoder_decoder(
         # Keys and values of cross-attention: the encoder's tokens, once for every decoder row.
         Stream((len(options), source_length), every_row, encoder_counted),
     ]
-    inputs = {"decoder_input_ids": decoder_input_ids, "attention_mask": attention_mask[prompt_of_row.cpu()]}
+    # The encoder has read input_ids already; some models (FSMT) need them beside its output to make their causal mask.
+    inputs = {
+        "input_ids": input_ids[prompt_of_row.cpu()],
+        "attention_mask": attention_mask[prompt_of_row.cpu()],
+        "decoder_input_ids": decoder_input_ids,
+    }
     return _packed(
         inputs,
         tokens,
@@ -192,7 +201,7 @@ def pack_encoder_decoder(
 
 
 def _decoder_input(model: Any, option: list[int]) -> Tensor:
-    """What the decoder reads to write an option: the model's own shift of it, or start token and option without its end.
+    """What the decoder reads to write an option: the model's own shift, or start token and option without its end.
 
     One option at a time: some models move the last token to the front, and in a padded batch that would be padding.
 
@@ -212,7 +221,10 @@ def _decoder_input(model: Any, option: list[int]) -> Tensor:
         start = getattr(config, "decoder_start_token_id", None)
         if start is not None:
             return torch.tensor([start, *option[:-1]])
-    raise InputError(f"a {type(model).__name__} without decoder_start_token_id in its configuration can't be scored")
+    raise InputError(
+        f"a {type(model).__name__} without decoder_start_token_id in its configuration can't be scored; add it to "
+        "config.json (T5's is its pad_token_id)"
+    )
 
 
 def _packed(
@@ -230,7 +242,7 @@ def _packed(
         inputs={name: tensor.to(device) for name, tensor in inputs.items()},
         encoder_inputs=encoder_inputs or {},
         prompt_of_row=prompt_of_row,
-        kept=shape[1] - int(columns.min()),
+        kept=min(shape[1], max(shape[1] - int(columns.min()), -(-FEWEST_LOGIT_ROWS // shape[0]))),
         token_rows=rows,
         token_columns=columns - shape[1],
         token_ids=ids,

@@ -103,7 +103,8 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
             ids[len(prompt_ids) :] if ids[: len(prompt_ids)] == prompt_ids else list(separate)
             for ids, separate in zip(together, alone, strict=True)
         ]
-    for option, ids in zip(options, option_ids, strict=True):
+    own_ids = tokenizer(options, add_special_tokens=False).input_ids if lm.is_encoder_decoder else option_ids
+    for option, ids in zip(options, own_ids, strict=True):
         if not ids:
             raise InputError(f"{example.source or 'example'}: option {option!r} has no tokens in {lm.name}'s tokenizer")
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
@@ -112,6 +113,8 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
 
 def encode_all(lm: Reader, examples: Iterable[Example], instruction: str) -> list[EncodedPrompt]:
     """Encode many examples under one instruction."""
+    if not isinstance(instruction, str):
+        raise InputError(f"an instruction must be a string, not {instruction!r}")
     return [encode(lm, example, instruction) for example in examples]
 
 

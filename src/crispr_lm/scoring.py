@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,8 @@ def prompt_scores(
             progress(len(indices))
     given = torch.tensor([[column < len(prompt.option_ids) for column in range(scores.shape[1])] for prompt in prompts])
     if not torch.isfinite(scores[given]).all():
-        raise CrisprError(f"model {lm.name} gives scores that are not finite; load it with dtype float32")
+        cause = "its weights hold NaN or infinity" if lm.dtype == torch.float32 else "load it with dtype float32"
+        raise CrisprError(f"model {lm.name} gives scores that are not finite; {cause}")
     return scores
 
 
@@ -127,8 +129,9 @@ def packed_scores(lm: LanguageModel, packed: Packed) -> Tensor:
     logits = lm.model(**inputs, use_cache=False, return_dict=True).logits
     # Columns count from the end, so they are right whether or not the model left the first positions out.
     rows, columns = packed.token_rows.to(logits.device), packed.token_columns.to(logits.device)
-    log_probabilities = torch.log_softmax(logits[rows, columns].float(), dim=-1)
-    of_token = log_probabilities.gather(1, packed.token_ids.to(logits.device)[:, None])[:, 0]
+    of_position = logits[rows, columns].float()
+    # Not log_softmax: on a CPU its backward pass over a large vocabulary is off by 1e-4.
+    of_token = of_position.gather(1, packed.token_ids.to(logits.device)[:, None])[:, 0] - of_position.logsumexp(dim=-1)
     total = torch.zeros(sum(packed.option_counts), device=logits.device)
     return total.index_add(0, packed.token_option.to(logits.device), of_token)
 
@@ -144,7 +147,7 @@ def batches(
         InputError: batch size is neither "auto" nor a positive number.
         CrisprError: memory runs out on a single prompt.
     """
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size != "auto" and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
         raise InputError(f"batch size must be 'auto' or a positive number, not {batch_size!r}")
     # Longest first: if memory does not suffice that shows at once.
     waiting = sorted(range(len(prompts)), key=lambda index: -packed_length(prompts[index]))
@@ -162,7 +165,7 @@ def batches(
                 raise
             if len(batch) == 1:
                 raise CrisprError(
-                    "memory runs out on a single prompt; use a shorter dtype or a smaller model"
+                    "memory runs out on a single prompt; use shorter prompts, a shorter dtype or a smaller model"
                 ) from error
             most = len(batch) // 2
             logger.warning("out of memory with %d prompts in a batch, going on with %d", len(batch), most)
@@ -193,6 +196,7 @@ def _check_branches(lm: LanguageModel) -> bool:
     ]
     with torch.inference_mode():
         plain = packed_scores(lm, pack_sequences(prompts, _pad_id(lm), lm.device)).cpu()
+        _check_causal(lm, ids(3, 20), ids(41, 3))
         try:
             branches = packed_scores(lm, pack_branches(prompts, _pad_id(lm), lm.dtype, lm.device)).cpu()
         except Exception as error:  # a model that can't take the mask may fail in any way
@@ -204,6 +208,26 @@ def _check_branches(lm: LanguageModel) -> bool:
         logger.info("options of %s are scored as separate sequences: branch scores differ by %.1e", lm.name, difference)
         return False
     return True
+
+
+def _check_causal(lm: LanguageModel, beginning: list[int], other_end: list[int]) -> None:
+    """Check that a position does not see the tokens after it: else an option's score would know what it shall predict.
+
+    Raises:
+        InputError: it does.
+    """
+    count = len(beginning) - len(other_end)
+    sequences = torch.tensor([beginning, beginning[:count] + other_end], device=lm.device)
+    given = {"input_ids": sequences, "attention_mask": torch.ones_like(sequences)}
+    first, second = lm.model(**given, use_cache=False, return_dict=True).logits[:, :count].float()
+    tolerance = BRANCH_TOLERANCE.get(lm.dtype, BRANCH_TOLERANCE[torch.bfloat16])
+    largest = float(first.abs().max())
+    # Where logits are not finite that is told with the scores.
+    if math.isfinite(largest) and not torch.allclose(first, second, rtol=tolerance, atol=tolerance * largest):
+        raise InputError(
+            f"model {lm.name}: its tokens see those that come after them, so it can't score options; it is no causal "
+            "language model, or is not set up as one (is_decoder)"
+        )
 
 
 def _attention_window(lm: LanguageModel) -> int | None:

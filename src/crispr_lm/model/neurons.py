@@ -9,6 +9,8 @@ below does not look at a model's name.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -18,6 +20,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from crispr_lm.errors import InputError, nearest
+
+logger = logging.getLogger(__name__)
 
 NeuronKind = Literal["linear", "ffn"]
 NEURON_KINDS: tuple[NeuronKind, ...] = get_args(NeuronKind)
@@ -42,21 +46,28 @@ LINEAR_TYPES: dict[type[nn.Module], LinearType] = {
     Conv1D: LinearType(1, 0, "nf", "nx"),
 }
 
-DOWN_PROJECTION_NAMES = frozenset(
-    {
-        "down_proj",  # Llama, Mistral, Qwen, Gemma, Phi-3, OLMo, Granite, Cohere, SmolLM3, StableLM, MPT
-        "dense_4h_to_h",  # GPT-NeoX, BLOOM, Falcon
-        "c_proj",  # GPT-2, StarCoder2 (their attention's layer of this name is ruled out below)
-        "fc2",  # OPT, BART, mBART, Pegasus, LED, Marian, M2M100, Phi
-        "fc_out",  # GPT-J
-        "wo",  # T5, mT5, UMT5
-        "w2",  # InternLM, older mixtures of experts
-    }
+DOWN_PROJECTIONS = (
+    r"down_proj",  # Llama, Mistral, Qwen, Gemma, Phi-3, OLMo, Granite, Cohere, SmolLM3, StableLM, MPT, most others
+    r"dense_4h_to_h",  # GPT-NeoX, BLOOM, Falcon
+    r"(mlp|ffn)\.c_proj",  # GPT-2, StarCoder2
+    r"fc2",  # OPT, BART, mBART, Pegasus, LED, Marian, M2M100, Phi, NLLB's experts
+    r"fc_out",  # GPT-J, CodeGen
+    r"wo",  # T5, mT5, UMT5, Switch's experts
+    r"mlp\.Wo",  # ModernBERT
+    r"(feed_forward|mlp)\.w2",  # LFM2, InternLM
+    r"output\.dense",  # BERT and its kin
+    r"output_linear",  # Granite's shared experts
+    r"feed_forward\.(output|value)",  # ProphetNet, RWKV
+    r"ffn\.2",  # CTRL
+    r"ffn\.w_out",  # CPM-Ant
+    r"ffn\.proj_down",  # xLSTM
+    r"ff\.layer_2",  # XLNet
+    r"lin2",  # XLM, Flaubert
 )
-"""Last part of the name of a feed-forward block's last linear layer."""
+"""How the name of a feed-forward block's last linear layer ends (regular expressions for whole parts of the name)."""
 
-ATTENTION_NAMES = ("attn", "attention")
-"""Parts of a module's name that mark it as lying inside an attention block."""
+NOT_FEED_FORWARD = ("attn", "attention", "router", "norm")
+"""Parts of a parent's name that mark it as something else than a feed-forward block."""
 
 OTHER_MODALITY_MARKS = ("vision", "image", "img", "visual", "audio", "speech")
 """Parts of a module's name that mark it as one for another modality than text."""
@@ -138,6 +149,9 @@ def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
         found: Iterator[NeuronSite] = iter(())
         if is_fused_experts(module):
             found = _expert_sites(name, module, kind)
+        elif any(parameter is not None and parameter.dim() == 3 for parameter in module._parameters.values()):
+            reason = "3-D weights that transformers gives no way to watch"
+            logger.info("%s (%s) is left alone: it has %s", name, type(module).__name__, reason)
         elif (facts := linear_type(module)) is not None:
             found = _linear_sites(name, module, facts, kind)
         for site in found:
@@ -191,12 +205,28 @@ def is_fused_experts(module: nn.Module) -> bool:
 def linear_type(module: nn.Module) -> LinearType | None:
     """Facts about a linear layer, None if the module is none.
 
-    A subclass of a model's own making (a router, a grouped projection) is none: its outputs are not its weight's rows.
+    A subclass of a model's own making is none if it computes something else (a router, a grouped projection): its
+    outputs are then not its weight's rows.
     """
+    facts = next((facts for layer_type, facts in LINEAR_TYPES.items() if isinstance(module, layer_type)), None)
     own_making = type(module).__module__.startswith("transformers.models.")
-    if own_making and type(module) not in LINEAR_TYPES and "forward" in vars(type(module)):
+    if facts is None or (own_making and not _computes_linear(module)):
         return None
-    return next((facts for layer_type, facts in LINEAR_TYPES.items() if isinstance(module, layer_type)), None)
+    return facts
+
+
+def _computes_linear(module: nn.Module) -> bool:
+    """Whether a subclass of `nn.Linear` with a forward function of its own does what `nn.Linear` does."""
+    weight, bias = module.weight, module.bias
+    assert isinstance(weight, Tensor)
+    probe = torch.linspace(-1, 1, weight.shape[1], device=weight.device, dtype=weight.dtype).reshape(1, 1, -1)
+    with torch.no_grad():
+        expected = nn.functional.linear(probe, weight, bias if isinstance(bias, Tensor) else None)
+        try:
+            output = module(probe)
+        except (RuntimeError, TypeError, ValueError):
+            return False
+    return isinstance(output, Tensor) and output.shape == expected.shape and torch.allclose(output, expected, rtol=1e-2)
 
 
 def _linear_sites(name: str, module: nn.Module, facts: LinearType, kind: NeuronKind) -> Iterator[NeuronSite]:
@@ -236,6 +266,7 @@ def _expert_sites(name: str, module: nn.Module, kind: NeuronKind) -> Iterator[Ne
 
 
 def _is_down_projection(name: str) -> bool:
-    *parents, leaf = name.split(".")
-    in_attention = any(mark in parent.lower() for parent in parents for mark in ATTENTION_NAMES)
-    return leaf in DOWN_PROJECTION_NAMES and not in_attention
+    parents = name.lower().split(".")[:-1]
+    # A "gate" that holds layers is a router; one that is a layer is not a parent.
+    elsewhere = any(parent == "gate" or mark in parent for parent in parents for mark in NOT_FEED_FORWARD)
+    return not elsewhere and re.search(rf"(^|\.)({'|'.join(DOWN_PROJECTIONS)})$", name) is not None

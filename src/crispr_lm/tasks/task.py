@@ -53,6 +53,21 @@ class Example:
     polarity: str = ""
     source: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse what no metric could make sense of.
+
+        Raises:
+            InputError: fewer than two options, or an index that is none of them.
+        """
+        if len(self.options) < 2:
+            raise InputError(
+                f"{self.source or 'example'}: {len(self.options)} answer option(s); at least two are needed"
+            )
+        for name in ("answer", "unknown", "stereotyped"):
+            index = getattr(self, name)
+            if index is not None and not 0 <= index < len(self.options):
+                raise InputError(f"{self.source or 'example'}: {name} is {index}, out of range for the options")
+
 
 class Split(NamedTuple):
     """Three disjoint parts of a task; no template is in two of them."""
