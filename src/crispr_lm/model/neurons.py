@@ -66,8 +66,8 @@ DOWN_PROJECTIONS = (
 )
 """How the name of a feed-forward block's last linear layer ends (regular expressions for whole parts of the name)."""
 
-NOT_FEED_FORWARD = ("attn", "attention", "router", "norm")
-"""Parts of a parent's name that mark it as something else than a feed-forward block."""
+NOT_FEED_FORWARD = re.compile(r"attn|attention|router|^gate$|(^|_)(layer)?norm$")
+"""What marks a parent's name as something else than a feed-forward block. (A "gate" that holds layers is a router.)"""
 
 OTHER_MODALITY_MARKS = ("vision", "image", "img", "visual", "audio", "speech")
 """Parts of a module's name that mark it as one for another modality than text."""
@@ -266,7 +266,5 @@ def _expert_sites(name: str, module: nn.Module, kind: NeuronKind) -> Iterator[Ne
 
 
 def _is_down_projection(name: str) -> bool:
-    parents = name.lower().split(".")[:-1]
-    # A "gate" that holds layers is a router; one that is a layer is not a parent.
-    elsewhere = any(parent == "gate" or mark in parent for parent in parents for mark in NOT_FEED_FORWARD)
+    elsewhere = any(NOT_FEED_FORWARD.search(parent) for parent in name.lower().split(".")[:-1])
     return not elsewhere and re.search(rf"(^|\.)({'|'.join(DOWN_PROJECTIONS)})$", name) is not None
