@@ -25,7 +25,7 @@ from crispr_lm.model.hooks import Seen, watching
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
 from crispr_lm.packing import Stream
 from crispr_lm.prompts import EncodedPrompt, encode_all
-from crispr_lm.scoring import BatchSize, ProgressCallback, batches, pack, pack_alone, packed_scores
+from crispr_lm.scoring import BatchSize, ProgressCallback, batches, examine, pack, pack_alone, packed_scores, scores_of
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ def _influence_of(
     skill_weight: float,
 ) -> dict[str, Tensor]:
     """B of every neuron summed over prompts; module name to float64 (neurons,) on the CPU."""
+    examine(lm)
     if lm.tells_tokens:
         return _influence_of_batch(lm, prompts, golden, sites, skill_weight)
     total: dict[str, Tensor] = {}
@@ -270,7 +271,7 @@ def _influence_alone(
 ) -> dict[str, Tensor]:
     """B of every neuron for one prompt, each answer in a pass of its own, unpadded: every token there is counts."""
     with torch.inference_mode():
-        scores = packed_scores(lm, pack(lm, [prompt])).cpu()[None]
+        scores = scores_of(lm, [prompt])[0][None]
     biased = biased_answers(scores, torch.tensor([golden]))
 
     def relevance_for(answer: int) -> Mapping[str, Tensor]:

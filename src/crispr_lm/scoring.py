@@ -38,6 +38,13 @@ BRANCH_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e
 """Largest relative difference between branch and plain scores that is rounding."""
 
 
+PROBES = (
+    EncodedPrompt([11, 18, 25, 32, 39, 46, 53, 60, 67, 74, 81, 88, 95], [[3, 10, 17, 24], [50], [29, 36, 43]]),
+    EncodedPrompt([5, 12, 19, 26, 33, 40, 47, 54], [[17, 24], [90, 97, 4, 11, 18]]),
+)
+"""Arbitrary tokens, prompts and options of different lengths, to find out with how a model can be scored."""
+
+
 def option_scores(
     lm: LanguageModel,
     examples: Sequence[Example],
@@ -78,9 +85,7 @@ def prompt_scores(
     scores = torch.full((len(prompts), max(len(prompt.option_ids) for prompt in prompts)), -torch.inf)
 
     def score(indices: list[int]) -> None:
-        packed = pack(lm, [prompts[index] for index in indices])
-        of_batch = packed_scores(lm, packed).cpu()
-        for index, values in zip(indices, of_batch.split(packed.option_counts), strict=True):
+        for index, values in zip(indices, scores_of(lm, [prompts[index] for index in indices]), strict=True):
             scores[index, : len(values)] = values
 
     for indices in batches(lm, prompts, batch_size, score):
@@ -93,15 +98,53 @@ def prompt_scores(
     return scores
 
 
+def scores_of(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> list[Tensor]:
+    """Score the options of a few prompts, in the way that suits the model: one float32 tensor (options,) per prompt."""
+    examine(lm)
+    counts = [len(prompt.option_ids) for prompt in prompts]
+    if lm.takes_padding:
+        return list(packed_scores(lm, pack(lm, prompts)).cpu().split(counts))
+    alone = [packed_scores(lm, pack_alone(lm, prompt, n)) for prompt in prompts for n in range(len(prompt.option_ids))]
+    return list(torch.cat(alone).cpu().split(counts))
+
+
+def examine(lm: LanguageModel) -> None:
+    """Find out once how a model can be scored without ever giving a wrong number; what is slower is said in the log.
+
+    Raises:
+        InputError: it is no causal language model.
+    """
+    if lm.takes_branches is not None:
+        return
+    with torch.inference_mode():
+        if not lm.is_encoder_decoder:
+            _check_causal(lm)
+        plain = torch.cat([packed_scores(lm, pack_alone(lm, p, n)) for p in PROBES for n in range(len(p.option_ids))])
+        lm.takes_branches = not lm.is_encoder_decoder and _agrees(lm, "branches", plain, _branches)
+        lm.takes_padding = lm.takes_branches or _agrees(lm, "a padded batch", plain, _padded)
+    if not lm.takes_padding:
+        lm.tells_tokens = False
+
+
 def pack(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
-    """Pack prompts in the layout that suits the model; whether it takes branches is checked the first time."""
+    """Pack prompts in the layout that suits the model."""
+    examine(lm)
     if lm.is_encoder_decoder:
-        return pack_encoder_decoder(prompts, lm.model, _pad_id(lm), lm.device)
-    if lm.takes_branches is None:
-        lm.takes_branches = _check_branches(lm)
+        return _padded(lm, prompts)
     window = _attention_window(lm)
     if lm.takes_branches and (window is None or max(map(packed_length, prompts)) <= window):
-        return pack_branches(prompts, _pad_id(lm), lm.dtype, lm.device)
+        return _branches(lm, prompts)
+    return _padded(lm, prompts)
+
+
+def _branches(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
+    return pack_branches(prompts, _pad_id(lm), lm.dtype, lm.device)
+
+
+def _padded(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
+    """A row per option."""
+    if lm.is_encoder_decoder:
+        return pack_encoder_decoder(prompts, lm.model, _pad_id(lm), lm.device)
     return pack_sequences(prompts, _pad_id(lm), lm.device)
 
 
@@ -183,43 +226,38 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
-def _check_branches(lm: LanguageModel) -> bool:
-    """Whether branch scores equal plain scores on two prompts of different lengths; says so in the log if not."""
-    size = lm.model.get_input_embeddings().weight.shape[0]
-
-    def ids(start: int, count: int) -> list[int]:
-        return [(start + 7 * step) % size for step in range(count)]
-
-    prompts = [
-        EncodedPrompt(ids(11, 13), [ids(3, 4), ids(50, 1), ids(29, 3)]),
-        EncodedPrompt(ids(5, 8), [ids(17, 2), ids(90, 5)]),
-    ]
-    with torch.inference_mode():
-        plain = packed_scores(lm, pack_sequences(prompts, _pad_id(lm), lm.device)).cpu()
-        _check_causal(lm, ids(3, 20), ids(41, 3))
-        try:
-            branches = packed_scores(lm, pack_branches(prompts, _pad_id(lm), lm.dtype, lm.device)).cpu()
-        except Exception as error:  # a model that can't take the mask may fail in any way
-            logger.info("options of %s are scored as separate sequences: %s", lm.name, str(error).split("\n")[0])
-            return False
-    tolerance = BRANCH_TOLERANCE.get(lm.dtype, BRANCH_TOLERANCE[torch.bfloat16])
-    difference = float(((branches - plain).abs() / plain.abs().clamp(min=1e-3)).max())
-    if not difference <= tolerance:  # also where it is not a number
-        logger.info("options of %s are scored as separate sequences: branch scores differ by %.1e", lm.name, difference)
+def _agrees(
+    lm: LanguageModel,
+    layout: str,
+    plain: Tensor,
+    pack_probes: Callable[[LanguageModel, Sequence[EncodedPrompt]], Packed],
+) -> bool:
+    """Whether a layout gives the probes the scores of single unpadded sequences; says so in the log if not."""
+    try:
+        scores = packed_scores(lm, pack_probes(lm, PROBES))
+    except Exception as error:  # a model that can't take a block mask may fail in any way
+        logger.info("options of %s are not scored as %s: %s", lm.name, layout, str(error).split("\n")[0])
+        return False
+    if not bool(torch.isfinite(plain).all()):
+        return True  # nothing to compare; that the model gives no numbers is told with the scores
+    difference = float(((scores - plain).abs() / plain.abs().clamp(min=1e-3)).max())
+    if not difference <= BRANCH_TOLERANCE.get(lm.dtype, BRANCH_TOLERANCE[torch.bfloat16]):  # also where it is NaN
+        logger.info("options of %s are not scored as %s: scores would differ by %.1e", lm.name, layout, difference)
         return False
     return True
 
 
-def _check_causal(lm: LanguageModel, beginning: list[int], other_end: list[int]) -> None:
+def _check_causal(lm: LanguageModel) -> None:
     """Check that a position does not see the tokens after it: else an option's score would know what it shall predict.
 
     Raises:
         InputError: it does.
     """
-    count = len(beginning) - len(other_end)
-    sequences = torch.tensor([beginning, beginning[:count] + other_end], device=lm.device)
+    beginning, end, other_end = PROBES[0].prompt_ids, PROBES[1].option_ids[0], PROBES[1].option_ids[1][:2]
+    sequences = torch.tensor([beginning + end, beginning + other_end], device=lm.device)
     given = {"input_ids": sequences, "attention_mask": torch.ones_like(sequences)}
-    first, second = lm.model(**given, use_cache=False, return_dict=True).logits[:, :count].float()
+    logits = lm.model(**given, use_cache=False, return_dict=True).logits
+    first, second = logits[:, : len(beginning)].float()
     tolerance = BRANCH_TOLERANCE.get(lm.dtype, BRANCH_TOLERANCE[torch.bfloat16])
     largest = float(first.abs().max())
     # Where logits are not finite that is told with the scores.

@@ -50,7 +50,8 @@ class LanguageModel:
         gguf_file: The GGUF file there, None if it is no GGUF.
         is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
         context_length: Largest number of tokens of a sequence, None if there is no limit.
-        takes_branches: Whether the options of a prompt can share one sequence; None until `scoring` has checked.
+        takes_branches: Whether a prompt's options can share one sequence; None until `scoring.examine` has checked.
+        takes_padding: Whether padding leaves scores alone; checked along with it.
         tells_tokens: Whether activations can be told apart by token in a batch; False once `attribution` has met one
             that can't.
         changes_outputs: Whether the model writes into its layers' outputs; True once `attribution` has met that.
@@ -65,6 +66,7 @@ class LanguageModel:
     is_encoder_decoder: bool = False
     context_length: int | None = None
     takes_branches: bool | None = field(default=None, repr=False)
+    takes_padding: bool = field(default=True, repr=False)
     tells_tokens: bool = field(default=True, repr=False)
     changes_outputs: bool = field(default=False, repr=False)
 
