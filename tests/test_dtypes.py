@@ -53,3 +53,16 @@ def test_a_model_can_not_be_spread_over_devices_that_are_not_there(monkeypatch, 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="there is none"):
         crispr_lm.load_model(saved_model("llama"), device="balanced")
+
+
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_shortened_weights_are_refused_where_the_hardware_has_no_way(monkeypatch, saved_model, quantize):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="CUDA"):
+        crispr_lm.load_model(saved_model("llama"), quantize=quantize)
+
+
+def test_no_edit_is_made_from_shortened_weights(llama):
+    llama.quantized = True
+    with pytest.raises(InputError, match="shortened"):
+        Edit.from_neurons(llama, [crispr_lm.Neuron("model.layers.0.mlp.down_proj", 1)])

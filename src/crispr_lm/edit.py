@@ -78,6 +78,8 @@ class Edit:
         """
         if lm.model in _baked:
             raise InputError("the model carries a baked edit; undo it before making another one from its weights")
+        if lm.quantized:
+            raise InputError("no edit can be made from shortened weights; load the model without quantization for that")
         if not abs(scale) < float("inf"):
             raise InputError(f"the scale of an edit must be a finite number, not {scale}")
         if len(set(neurons)) != len(neurons):

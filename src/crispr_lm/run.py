@@ -28,7 +28,7 @@ from crispr_lm.export import export_folder, export_lora, export_slim
 from crispr_lm.files import append_line, write_json
 from crispr_lm.folder import RunFolder, check_writable, read_lines
 from crispr_lm.metrics.question_answering import differences
-from crispr_lm.model.load import LanguageModel, ModelSource, check_device, count_parameters, open_model
+from crispr_lm.model.load import LanguageModel, ModelSource, check_device, check_quantize, count_parameters, open_model
 from crispr_lm.model.neurons import NEURON_KINDS, find_sites
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import check_prompts
@@ -370,11 +370,14 @@ def _load(
 ) -> LanguageModel:
     """Open the model, check that every prompt that will be used fits, and only then read the weights."""
     check_device(settings.device)
+    if isinstance(settings, ScoreSettings):
+        check_quantize(settings.quantize)
     with timings.of("load"), progress.step(f"Loading {model}"):
         source: ModelSource = open_model(model, trust_remote_code=settings.trust_remote_code)
         for task, examples in used:
             check_prompts(source, examples, task.instructions)
-        return source.load(settings.dtype, settings.device, allow_pickle=settings.allow_pickle)
+        quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"
+        return source.load(settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize)
 
 
 def _scores(

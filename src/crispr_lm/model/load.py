@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 SPREAD = ("balanced", "sequential")
 """Ways to spread a model over several accelerators (accelerate's names)."""
 
+QUANTIZATIONS = ("none", "8bit", "4bit")
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -51,6 +53,7 @@ class LanguageModel:
         revision: The hub's commit, None for local files.
         location: The folder or hub id it was read from; empty for a model made in memory.
         gguf_file: The GGUF file there, None if it is no GGUF.
+        quantized: Whether its weights are shortened to 8 or 4 bits.
         is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
         context_length: Largest number of tokens of a sequence, None if there is no limit.
         takes_branches: Whether a prompt's options can share one sequence; None until `scoring.examine` has checked.
@@ -66,6 +69,7 @@ class LanguageModel:
     revision: str | None = None
     location: str = ""
     gguf_file: str | None = None
+    quantized: bool = False
     is_encoder_decoder: bool = False
     context_length: int | None = None
     takes_branches: bool | None = field(default=None, repr=False)
@@ -117,7 +121,9 @@ class ModelSource:
         values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
         return next((value for value in values if isinstance(value, int) and value > 0), None)
 
-    def load(self, dtype: str = "float32", device: str = "auto", *, allow_pickle: bool = False) -> LanguageModel:
+    def load(
+        self, dtype: str = "float32", device: str = "auto", *, allow_pickle: bool = False, quantize: str = "none"
+    ) -> LanguageModel:
         """Read the weights.
 
         Args:
@@ -125,10 +131,13 @@ class ModelSource:
             device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
                 "sequential": spread over all accelerators.
             allow_pickle: Also read weights stored as pickle (``.bin``), which can run code hidden in the file.
+            quantize: "none", or "8bit" or "4bit" to load the weights shortened (bitsandbytes): enough to score neurons
+                of a model that does not fit otherwise, but no edit can be made from such weights.
 
         Raises:
             InputError: weights missing, unreadable, or not those of this architecture.
         """
+        check_quantize(quantize)
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
         torch_dtype = parse_dtype(dtype)
@@ -142,8 +151,13 @@ class ModelSource:
             arguments |= {"gguf_file": self.gguf_file} | _dequantize()
         elif not allow_pickle:
             arguments["use_safetensors"] = True
-        if target is None:
-            arguments["device_map"] = device
+        if quantize != "none":
+            from transformers import BitsAndBytesConfig
+
+            bits = {"load_in_8bit": True} if quantize == "8bit" else {"load_in_4bit": True}
+            arguments["quantization_config"] = BitsAndBytesConfig(**bits)
+        if target is None or quantize != "none":
+            arguments["device_map"] = device if target is None else {"": target}
         auto_class = AutoModelForSeq2SeqLM if self.is_encoder_decoder else AutoModelForCausalLM
         try:
             model, report = auto_class.from_pretrained(
@@ -158,7 +172,7 @@ class ModelSource:
                 f"model {self.name}: the checkpoint lacks {len(missing)} weights of {type(model).__name__} "
                 f"(first: {missing[0]}); it is incomplete, or of a model that does not write text"
             )
-        if target is not None:
+        if "device_map" not in arguments:
             model.to(target)
         elif offloaded := sorted({str(place) for place in model.hf_device_map.values()} & {"disk", "cpu"}):
             # Offloaded weights are not there between calls: an edit could neither be checked nor baked.
@@ -171,6 +185,7 @@ class ModelSource:
             revision=getattr(self.config, "_commit_hash", None),
             location=self.location,
             gguf_file=self.gguf_file,
+            quantized=quantize != "none",
             is_encoder_decoder=self.is_encoder_decoder,
             context_length=self.context_length,
         )
@@ -183,6 +198,7 @@ def load_model(
     *,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    quantize: str = "none",
 ) -> LanguageModel:
     """Load a model and its tokenizer.
 
@@ -193,13 +209,16 @@ def load_model(
             "sequential": spread over all accelerators.
         trust_remote_code: Run Python code that comes with the model. Only for code you have read.
         allow_pickle: Also read weights stored as pickle, which can run code hidden in the file.
+        quantize: "8bit" or "4bit" to load the weights shortened, for scoring neurons only.
 
     Raises:
         InputError: not found, not readable, without tokenizer, or not a language model.
     """
     parse_dtype(dtype)
     check_device(device)
-    return open_model(source, trust_remote_code=trust_remote_code).load(dtype, device, allow_pickle=allow_pickle)
+    check_quantize(quantize)
+    opened = open_model(source, trust_remote_code=trust_remote_code)
+    return opened.load(dtype, device, allow_pickle=allow_pickle, quantize=quantize)
 
 
 def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelSource:
@@ -262,6 +281,18 @@ def parse_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {device!r} can't be used: {_one_line(error)}") from error
     return parsed
+
+
+def check_quantize(quantize: str) -> None:
+    """Check that weights can be shortened here, before anything is read.
+
+    Raises:
+        InputError: unknown way, or bitsandbytes or an accelerator is missing.
+    """
+    if quantize not in QUANTIZATIONS:
+        raise InputError(f"unknown quantization {quantize!r}{nearest(quantize, QUANTIZATIONS)}; give 8bit or 4bit")
+    if quantize != "none" and (importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available()):
+        raise InputError(f"quantize={quantize} needs the package bitsandbytes and a CUDA device; load without it")
 
 
 def check_device(device: str) -> None:
