@@ -153,7 +153,7 @@ def choose(candidates: Sequence[Candidate], max_accuracy_loss: float) -> Choice:
         )
         return Choice(original, reason)
     reason = (
-        f"{best.neurons} neurons: highest ambiguous accuracy on the choose part "
+        f"{best.neurons} neuron{'s' if best.neurons > 1 else ''}: highest ambiguous accuracy on the choose part "
         f"({_gained(original):.2f} to {_gained(best):.2f}) among the {len(allowed)} of {len(candidates)} candidates "
         f"that lose at most {max_accuracy_loss:g} of disambiguated accuracy (this one: "
         f"{_largest_loss(original, best):.2f})"

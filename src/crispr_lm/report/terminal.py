@@ -151,7 +151,8 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         if warning := over_abstention(task):
             console.print(f"[bold yellow]Over-abstention:[/] {warning}")
     if edit := results.get("edit"):
-        what = f"{edit['neurons']} {edit['kind']} neurons" if edit["neurons"] else "no neurons"
+        plural = "" if edit["neurons"] == 1 else "s"
+        what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
         console.print(f"Edit: {what}, scale {edit['scale']:g}")
     if reason := results.get("reason"):
         console.print(escape(reason[0].upper() + reason[1:]), soft_wrap=True)
