@@ -18,6 +18,7 @@ Knows tiny models (`tiny_models`) and the library's public functions; knows no b
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 import traceback
 import zlib
@@ -114,6 +115,7 @@ class Result:
     layout: str = ""
     kinds: dict[str, KindResult] = field(default_factory=dict)
     silent: str = ""
+    log: list[str] = field(default_factory=list)
 
     @property
     def has_feed_forward(self) -> bool:
@@ -136,6 +138,10 @@ def check(architecture: tiny_models.Architecture) -> Result:
     lm = LanguageModel(
         model, WordTokenizer(), architecture.class_name, is_encoder_decoder=architecture.is_encoder_decoder
     )
+    handler = logging.Handler()
+    handler.emit = lambda record: result.log.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("crispr_lm").addHandler(handler)
+    logging.getLogger("crispr_lm").setLevel(logging.INFO)
     for kind in NEURON_KINDS:
         kind_result = result.kinds[kind] = KindResult()
         try:
@@ -147,6 +153,7 @@ def check(architecture: tiny_models.Architecture) -> Result:
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             )
             traceback.print_exc()
+    logging.getLogger("crispr_lm").removeHandler(handler)
     if lm.is_encoder_decoder:
         result.layout = "encoder-decoder"
     else:
@@ -381,6 +388,7 @@ def _row(result: Result) -> str:
         return f"{max(values):.0e}" if values else "-"
 
     reasons = dict.fromkeys(kind.reason for kind in result.kinds.values() if kind.reason)
+    reasons |= dict.fromkeys(message for message in result.log if message.startswith("no neurons are looked for"))
     cells = [
         f"`{result.class_name}`",
         f"`{result.model_type}`",

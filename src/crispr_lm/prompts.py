@@ -119,11 +119,12 @@ def encode_all(lm: Reader, examples: Iterable[Example], instruction: str) -> lis
 
 
 def check_prompts(lm: Reader, examples: Sequence[Example], instructions: Sequence[str]) -> None:
-    """Encode the longest example under every instruction, so that a prompt that can't fit is known at once.
+    """Encode every example once and the longest ones under every instruction: what can't fit is known at once.
 
     Raises:
         InputError: as in `encode`.
     """
+    encode_all(lm, examples, max(instructions, key=len))
     longest = sorted(examples, key=lambda example: -len(prompt_text(example, "")))[:8]
     for instruction in instructions:
         encode_all(lm, longest, instruction)

@@ -107,7 +107,7 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     edit = Edit.from_neurons(
         lm,
         scores.top(choice.candidate.neurons),
-        origin={"tasks": list(settings.task), "scores": _file_hash(folder.scores), "reason": choice.reason},
+        origin={**scores.origin, "scores": _file_hash(folder.scores), "reason": choice.reason},
     )
     edit.save(folder.edit)
 
@@ -430,6 +430,7 @@ def _attribute(
             "tasks": list(settings.task),
             "examples": settings.examples,
             "instructions": len(fits[0][0].instructions),
+            "fit_on": settings.fit_on,
             "skill_weight": settings.skill_weight,
             "seed": settings.seed,
         },

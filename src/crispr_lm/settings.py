@@ -110,7 +110,7 @@ class SearchSettings(_Settings):
         description="Largest loss of accuracy on questions whose context gives the answer. 1 allows any price.",
     )
     choose_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        200, ge=2, description="Examples per task to choose the edit on, from the choose part (fewer if it has fewer)."
+        120, ge=2, description="Examples per task to choose the edit on, from the choose part (fewer if it has fewer)."
     )
 
 

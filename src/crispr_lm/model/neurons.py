@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -22,6 +23,8 @@ from transformers.pytorch_utils import Conv1D
 from crispr_lm.errors import InputError, nearest
 
 logger = logging.getLogger(__name__)
+
+_told: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose blocks that are left alone were named in the log
 
 NeuronKind = Literal["linear", "ffn"]
 NEURON_KINDS: tuple[NeuronKind, ...] = get_args(NeuronKind)
@@ -145,19 +148,24 @@ def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
         kinds = ", ".join(NEURON_KINDS)
         raise InputError(f"unknown neuron kind {kind!r}{nearest(str(kind), NEURON_KINDS)}; kinds: {kinds}")
     sites: dict[tuple[int, LayerPart], NeuronSite] = {}
+    left_alone: list[str] = []
     for name, module in _text_modules(model):
         found: Iterator[NeuronSite] = iter(())
         if is_fused_experts(module):
             found = _expert_sites(name, module, kind)
         elif any(parameter is not None and parameter.dim() == 3 for parameter in module._parameters.values()):
-            reason = "3-D weights that transformers gives no way to watch"
-            logger.info("%s (%s) is left alone: it has %s", name, type(module).__name__, reason)
+            left_alone.append(f"{name} ({type(module).__name__}: 3-D weights that transformers gives no way to watch)")
         elif (facts := linear_type(module)) is not None:
             found = _linear_sites(name, module, facts, kind)
         for site in found:
             key = (id(site.weights[0].parameter), site.part)
             # Layers that share their weights share their neurons: an edit of the weights is one of all these layers.
             sites[key] = replace(sites[key], modules=(*sites[key].modules, module)) if key in sites else site
+    left_alone += [f"{name} (state-space mixer)" for name, module in model.named_modules() if is_state_space(module)]
+    if left_alone and model not in _told:
+        _told.add(model)
+        more = f" and {len(left_alone) - 1} more" if len(left_alone) > 1 else ""
+        logger.info("no neurons are looked for in %s%s", left_alone[0], more)
     if not sites:
         raise InputError(_why_none(model, kind))
     return list(sites.values())

@@ -114,7 +114,8 @@ class Task:
         if sum(map(len, by_category.values())) < 3:
             raise InputError(
                 f"task {self.name} has fewer than 3 templates, too few for disjoint fit, choose and report parts; "
-                "add examples, or give near-copies a common 'group' and different questions different ones"
+                "add examples, or give near-copies a common 'group' and different questions different ones "
+                "(crispr-lm evaluate --part all needs no split)"
             )
         generator = random.Random(seed)
         part_of: dict[str, int] = {}
