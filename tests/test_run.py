@@ -11,7 +11,7 @@ import crispr_lm
 import crispr_lm.run as jobs
 from crispr_lm import InputError, RunSettings, VerificationError
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.settings import EvaluateSettings, ModelSettings, ScoreSettings
+from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 
 METRICS = {
     "accuracy",
@@ -244,7 +244,7 @@ def test_score_evaluate_and_apply_give_what_the_run_gave(saved_model, questions,
     for when in ("before", "after", "difference"):
         assert measured["tasks"][name][when] == pytest.approx(results["tasks"][name][when])
 
-    jobs.apply(model, output / "edit.json", tmp_path / "baked", ModelSettings(device="cpu"))
+    jobs.apply(model, output / "edit.json", tmp_path / "baked", ApplySettings(device="cpu"))
     baked = AutoModelForCausalLM.from_pretrained(tmp_path / "baked").state_dict()
     saved = AutoModelForCausalLM.from_pretrained(output / "model").state_dict()
     assert all(torch.equal(baked[name], saved[name]) for name in saved)
@@ -255,7 +255,7 @@ def test_an_edit_of_another_model_is_refused_and_nothing_is_written(saved_model,
     edit = tmp_path / "out" / "edit.json"
     assert crispr_lm.Edit.load(edit).neurons
     with pytest.raises(crispr_lm.EditMismatchError):
-        jobs.apply(str(saved_model("gpt2")), edit, tmp_path / "baked", ModelSettings(device="cpu"))
+        jobs.apply(str(saved_model("gpt2")), edit, tmp_path / "baked", ApplySettings(device="cpu"))
     assert not (tmp_path / "baked").exists()
 
 

@@ -13,22 +13,24 @@ from crispr_lm.errors import CrisprError, EditMismatchError, InputError, Verific
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from crispr_lm.attribution import NeuronScores, score_neurons
+    from crispr_lm.attribution import score_neurons
     from crispr_lm.edit import Edit
     from crispr_lm.evaluation import Evaluation, evaluate
     from crispr_lm.model.load import LanguageModel, load_model
     from crispr_lm.model.neurons import Neuron
+    from crispr_lm.neuron_scores import NeuronScores
     from crispr_lm.prompts import EncodedPrompt, encode, render_prompt
     from crispr_lm.scoring import option_scores
     from crispr_lm.settings import RunSettings
     from crispr_lm.tasks import Example, Split, Task, load_task
 
 _HOMES = {
-    "attribution": ("NeuronScores", "score_neurons"),
+    "attribution": ("score_neurons",),
     "edit": ("Edit",),
     "evaluation": ("Evaluation", "evaluate"),
     "model.load": ("LanguageModel", "load_model"),
     "model.neurons": ("Neuron",),
+    "neuron_scores": ("NeuronScores",),
     "prompts": ("EncodedPrompt", "encode", "render_prompt"),
     "scoring": ("option_scores",),
     "settings": ("RunSettings",),

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from crispr_lm.attribution import NeuronScores, score_neurons
+from crispr_lm.attribution import score_neurons
 from crispr_lm.edit import Edit, weights_fingerprint
 from crispr_lm.edit_sets import intersection, overlap, union
 from crispr_lm.errors import CrisprError, InputError
@@ -30,6 +30,7 @@ from crispr_lm.folder import RunFolder, check_writable, read_lines
 from crispr_lm.metrics.question_answering import differences
 from crispr_lm.model.load import LanguageModel, ModelSource, check_device, check_quantize, count_parameters, open_model
 from crispr_lm.model.neurons import NEURON_KINDS, find_sites
+from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import check_prompts
 from crispr_lm.search import Candidate, Choice, choose, choose_part, counts_up_to, sweep

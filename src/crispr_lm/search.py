@@ -20,8 +20,8 @@ from crispr_lm.scoring import BatchSize, ProgressCallback, prompt_scores
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
-    from crispr_lm.attribution import NeuronScores
     from crispr_lm.model.load import LanguageModel
+    from crispr_lm.neuron_scores import NeuronScores
 
 COUNTS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500)
 """Numbers of neurons that are tried: dense where the effect is steep."""

@@ -28,8 +28,8 @@ from rich.text import Text
 from crispr_lm.progress import Progress
 
 if TYPE_CHECKING:
-    from crispr_lm.attribution import NeuronScores
     from crispr_lm.edit import Edit
+    from crispr_lm.neuron_scores import NeuronScores
 
 console = Console()
 """For results, on standard output."""
