@@ -232,7 +232,7 @@ def test_score_evaluate_and_apply_give_what_the_run_gave(saved_model, questions,
     results = jobs.run(model, settings_for(questions, output, neurons="ffn"))
     shared = settings_for(questions, output, neurons="ffn").model_dump()
 
-    taken = {name: shared[name] for name in ScoreSettings.model_fields}
+    taken = {name: shared[name] for name in ScoreSettings.model_fields if name in shared}
     jobs.score(model, tmp_path / "scores.safetensors", ScoreSettings(**taken))
     again = crispr_lm.NeuronScores.load(tmp_path / "scores.safetensors")
     scores = crispr_lm.NeuronScores.load(output / "scores.safetensors")
