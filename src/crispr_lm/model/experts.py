@@ -13,9 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from crispr_lm.model.neurons import LayerPart
+
+try:
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+except ImportError:  # releases without fused experts have nothing to register for
+    ALL_EXPERTS_FUNCTIONS = None
 
 IMPLEMENTATION = "crispr_lm_watched"
 
@@ -87,4 +91,5 @@ def _watched_forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_
     return output
 
 
-ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _watched_forward)
+if ALL_EXPERTS_FUNCTIONS is not None:
+    ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _watched_forward)
