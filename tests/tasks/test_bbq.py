@@ -151,3 +151,195 @@ def test_the_official_files(category):
         expected = target if raw["question_polarity"] == "neg" else 3 - target - unknown
         assert (read.unknown, read.stereotyped, read.answer) == (unknown, expected, raw["label"])
         assert (read.answer == read.unknown) == (raw["context_condition"] == "ambig")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "groups"),
+    [
+        (["woman", "F"], ["man", "M"], ["Women"]),
+        (["woman", "woman"], ["man", "man"], ["F"]),
+        (["Maria", "F"], ["Thomas", "M"], ["F"]),
+        (["man", "man"], ["girl", "girl"], ["M"]),
+        (["the cashier", "lowSES"], ["the lawyer", "highSES"], ["low SES"]),
+        (["the cashier", "low SES"], ["the lawyer", "high SES"], ["lowSES"]),
+        (["Latoya", "F-Black"], ["Katelyn", "F-White"], ["Black", "African American"]),
+        (["African American", "Black"], ["African", "African"], ["Black", "African American"]),
+        (["Jamal", "M-Black"], ["Donald", "M-White"], ["black"]),
+        (["Nigerian", "Africa"], ["Swiss", "Europe"], ["Nigerian", "Kenyan"]),
+        (["Japanese", "AsiaPacific"], ["Chinese", "AsiaPacific"], ["Japanese"]),
+        (["trans man", "trans_M"], ["man", "nonTrans_M"], ["Transgender women", "Transgender men"]),
+    ],
+)
+def test_the_stereotyped_person_or_the_other_one_by_polarity_at_any_place(first, second, groups):
+    for people in ((first, second), (second, first)):
+        for place_of_unknown in range(3):
+            entries = list(people)
+            entries.insert(place_of_unknown, ["Not known", "unknown"])
+            changes = {
+                "answer_info": infos(*entries),
+                "additional_metadata": {"stereotyped_groups": groups},
+                **{f"ans{place}": entry[0] for place, entry in enumerate(entries)},
+            }
+            negative = example(question_polarity="neg", **changes)
+            nonnegative = example(question_polarity="nonneg", **changes)
+            assert negative.unknown == nonnegative.unknown == place_of_unknown
+            assert negative.options[negative.stereotyped] == first[0]
+            assert nonnegative.options[nonnegative.stereotyped] == second[0]
+
+
+@pytest.mark.parametrize("polarity", ["neg", "nonneg"])
+@pytest.mark.parametrize(
+    ("first", "second", "groups"),
+    [
+        (["Latoya", "F-Black"], ["Jamal", "M-Black"], ["Black"]),
+        (["Chinese", "AsiaPacific"], ["Kenyan", "Africa"], ["Italian"]),
+        (["man", "M"], ["boy", "M"], ["men"]),
+        (["grandfather", "old"], ["grandson", "nonOld"], ["unknown"]),
+        (["grandson", "nonOld"], ["boy", "nonOld"], ["old"]),
+    ],
+)
+def test_both_or_no_person_of_a_stereotyped_group_is_left_open(first, second, groups, polarity):
+    read = example(
+        question_polarity=polarity,
+        answer_info=infos(first, second, ["No idea", "unknown"]),
+        additional_metadata={"stereotyped_groups": groups},
+    )
+    assert read.stereotyped is None
+    assert read.unknown == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (["日本人", "日本"], ["中国人", "中国"], 1),
+        (["日本人", "日本"], ["Bob", "Europe"], None),
+    ],
+)
+def test_groups_in_other_scripts_are_told_apart(first, second, expected):
+    read = example(
+        answer_info=infos(first, second, ["不明", "unknown"]), additional_metadata={"stereotyped_groups": ["中国人"]}
+    )
+    assert read.stereotyped == expected
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_abstention_is_known_by_its_group_neither_by_its_words_nor_by_its_place(place):
+    entries = [["Unknowable Bob", "old"], ["Undetermined Ann", "nonOld"]]
+    entries.insert(place, ["Pass", "unknown"])
+    texts = ["Cannot answer", "Unknown"]
+    texts.insert(place, "Pass")
+    read = example(answer_info=infos(*entries), ans0=texts[0], ans1=texts[1], ans2=texts[2])
+    assert read.unknown == place
+    assert read.options[read.stereotyped] == "Cannot answer"
+
+
+def test_two_abstaining_options_are_refused():
+    # Else one of them would pass for a person, and for the stereotyped one where the question is non-negative.
+    twice = infos(["grandfather", "old"], ["No idea", "unknown"], ["Can't say", "unknown"])
+    with pytest.raises(InputError, match=r"^file:1: "):
+        example(answer_info=twice, question_polarity="nonneg")
+
+
+def test_rows_of_one_question_index_share_a_template_within_their_category_only():
+    same = example(question_index="7", context="Another context.", question_polarity="nonneg").template
+    assert same == example(question_index="7").template
+    assert same != example(question_index="8").template
+    assert same != example(question_index="7", category="Religion").template
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ans0", "ans1", "ans2", "answer_info", "additional_metadata", "category", "context", "context_condition",
+        "label", "question", "question_index", "question_polarity",
+    ],
+)  # fmt: skip
+def test_every_missing_field_is_named_with_file_and_line(tmp_path, name):
+    broken = row()
+    del broken[name]
+    path = tmp_path / "Age.jsonl"
+    path.write_text(json.dumps(row()) + "\n" + json.dumps(broken) + "\n")
+    with pytest.raises(InputError, match=r"Age\.jsonl:2: ") as error:
+        read_bbq(path)
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{not json", "not valid JSON"),
+        ('["ans0"]', "list"),
+        ("null", "one JSON object"),
+        (json.dumps(row(label=True)), "'label'"),
+        (json.dumps(row(label=-1)), "out of range"),
+        (json.dumps(row(label=2.0)), "'label'"),
+        (json.dumps(row(question_index=True)), "'question_index'"),
+        (json.dumps(row(question_index=1.5)), "'question_index'"),
+        (json.dumps(row(ans2=3)), "'ans2'"),
+        (json.dumps(row(ans0="The grandson ")), "options 0 and 1 are equal"),
+        (json.dumps(row(question=" ")), "'question' is empty"),
+        (json.dumps(row(category=None)), "'category'"),
+        (json.dumps(row(context_condition=["ambig"])), "'context_condition'"),
+        (json.dumps(row(answer_info=[["a", "old"]])), "'answer_info'"),
+        (json.dumps(row(answer_info={"ans0": ["a", "old"], "ans1": ["b", "unknown"]})), "'ans2'"),
+        (json.dumps(row(answer_info=infos("old", ["b", "nonOld"], ["c", "unknown"]))), "'ans0'"),
+        (json.dumps(row(answer_info=infos(["a", 1], ["b", "nonOld"], ["c", "unknown"]))), "'ans0'"),
+        (json.dumps(row(additional_metadata="old")), "stereotyped_groups"),
+        (json.dumps(row(additional_metadata={"stereotyped_groups": "old"})), "stereotyped_groups"),
+        (json.dumps(row(additional_metadata={"stereotyped_groups": [None]})), "stereotyped_groups"),
+    ],
+)
+def test_a_broken_line_of_the_second_file_is_named(tmp_path, line, said):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row()) + "\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps(row()) + "\n" + line + "\n")
+    with pytest.raises(InputError, match=r"b\.jsonl:2: ") as error:
+        load_task(f"bbq:{tmp_path}")
+    assert said in str(error.value)
+
+
+def test_a_file_that_is_no_text_or_holds_no_row_is_refused(tmp_path):
+    path = tmp_path / "Age.jsonl"
+    path.write_bytes(b'{"context": "\xff"}\n')
+    with pytest.raises(InputError, match=r"Age\.jsonl.*UTF-8"):
+        read_bbq(path)
+    path.write_text("\n\n")
+    with pytest.raises(InputError, match="no examples"):
+        load_task(f"bbq:{path}")
+    with pytest.raises(InputError, match=r"Sex\.jsonl.*can't be read"):
+        read_bbq(tmp_path / "Sex.jsonl")
+
+
+def test_the_files_of_a_folder_are_told_for_the_record(tmp_path):
+    for name in ("b.jsonl", "a.jsonl"):
+        (tmp_path / name).write_text(json.dumps(row()) + "\n")
+    task = load_task(f"bbq:{tmp_path}")
+    assert task.origin == (str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"))
+    assert task.name == f"bbq:{tmp_path}"
+    assert [read.source for read in task.examples] == [f"{tmp_path / 'a.jsonl'}:1", f"{tmp_path / 'b.jsonl'}:1"]
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the official BBQ files are not here")
+def test_who_is_stereotyped_in_age_by_the_group_alone():
+    path = DATA / "Age.jsonl"
+    seen = set()
+    for read, line in zip(read_bbq(path), path.read_text(encoding="utf-8").splitlines(), strict=True):
+        raw = json.loads(line)
+        places = {raw["answer_info"][f"ans{place}"][1]: place for place in range(3)}
+        assert set(places) == {"old", "nonOld", "unknown"}
+        (group,) = raw["additional_metadata"]["stereotyped_groups"]
+        other = {"old": "nonOld", "nonOld": "old"}[group]
+        assert read.stereotyped == places[group if raw["question_polarity"] == "neg" else other]
+        seen.add((group, raw["question_polarity"], read.stereotyped))
+    assert len(seen) == 12  # either group, either polarity, every place
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the official BBQ files are not here")
+def test_who_is_stereotyped_in_religion_by_the_words_of_the_options():
+    path = DATA / "Religion.jsonl"
+    for read, line in zip(read_bbq(path), path.read_text(encoding="utf-8").splitlines(), strict=True):
+        raw = json.loads(line)
+        groups = raw["additional_metadata"]["stereotyped_groups"]
+        named = {place for place in range(3) if any(group.lower() in raw[f"ans{place}"].lower() for group in groups)}
+        assert len(named) == 1
+        rest = {0, 1, 2} - named - {read.unknown}
+        assert {read.stereotyped} == (named if raw["question_polarity"] == "neg" else rest)

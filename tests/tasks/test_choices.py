@@ -123,3 +123,179 @@ def test_instructions_by_number_or_file(tmp_path):
     own.write_text("# nothing\n")
     with pytest.raises(InputError, match="no instruction"):
         load_task("builtin:everyday", str(own))
+
+
+@pytest.mark.parametrize(
+    ("written_as", "read_as"),
+    [
+        ("ambig", "ambiguous"),
+        ("ambiguous", "ambiguous"),
+        ("disambig", "disambiguated"),
+        ("disambiguated", "disambiguated"),
+    ],
+)
+def test_the_condition_is_read_in_long_and_short(tmp_path, written_as, read_as):
+    (read,) = read_choices(written(tmp_path, {**ROW, "condition": written_as}))
+    assert read.condition == read_as
+
+
+def test_optional_fields_may_be_left_out_or_null(tmp_path):
+    optional = ("group", "condition", "unknown", "stereotyped", "category")
+    without, null = read_choices(written(tmp_path, ROW, {**ROW, **dict.fromkeys(optional)}))
+    for read in (without, null):
+        assert (read.condition, read.unknown, read.stereotyped, read.category) == (None, None, None, "")
+    assert without.template == null.template
+
+
+def test_further_fields_are_welcome(tmp_path):
+    (read,) = read_choices(written(tmp_path, {**ROW, "id": 3, "source": "mine", "notes": ["any"], "difficulty": 0.5}))
+    assert read.answer == 2
+
+
+def test_without_a_group_case_and_space_make_no_template(tmp_path):
+    rows = [
+        {**ROW, "context": "Ann met Bob.", "question": "Who was late?"},
+        {**ROW, "context": "ann  met\tbob. ", "question": " WHO was late? "},
+        {**ROW, "context": "Ann met Bob!", "question": "Who was late?"},
+        {**ROW, "context": "", "question": "Who was late?"},
+    ]
+    templates = [read.template for read in read_choices(written(tmp_path, *rows))]
+    assert templates[0] == templates[1]
+    assert len(set(templates)) == 3
+
+
+def test_a_group_named_like_a_question_is_not_that_question(tmp_path):
+    rows = [{**ROW, "context": "", "question": "late"}, {**ROW, "group": "late"}]
+    plain, grouped = (read.template for read in read_choices(written(tmp_path, *rows)))
+    assert plain != grouped
+
+
+def test_one_group_in_two_categories_is_two_templates(tmp_path):
+    rows = [{**ROW, "group": 1, "category": name} for name in ("Age", "Gender", "Age")]
+    first, second, third = (read.template for read in read_choices(written(tmp_path, *rows)))
+    assert first == third != second
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("null", "one JSON object"),
+        ("17", "one JSON object"),
+        ('{"context": "cut', "not valid JSON"),
+        ({**ROW, "answer": 2.0}, "'answer' must be the index of an option"),
+        ({**ROW, "answer": None}, "'answer' must be the index of an option"),
+        ({**ROW, "answer": False}, "'answer' must be the index of an option"),
+        ({**ROW, "answer": 17}, "'answer' is 17, out of range for 3 options (0 to 2)"),
+        ({**ROW, "options": None}, "'options' must be a list of non-empty strings"),
+        ({**ROW, "options": ["Ann", " "], "answer": 0}, "'options' must be a list of non-empty strings"),
+        ({**ROW, "options": {"a": "Ann", "b": "Bob"}}, "'options' must be a list of non-empty strings"),
+        ({**ROW, "options": ["Ann", "Bob", "Bob"]}, "options 1 and 2 are equal ('Bob')"),
+        ({**ROW, "question": ["Who?"]}, "'question' must be a string"),
+        ({**ROW, "context": None}, "'context' must be a string"),
+        ({**ROW, "unknown": True}, "'unknown' must be the index of an option"),
+        ({**ROW, "unknown": "Unknown"}, "'unknown' must be the index of an option"),
+        ({**ROW, "stereotyped": 3}, "'stereotyped' is 3, out of range"),
+        ({**ROW, "stereotyped": -1}, "'stereotyped' is -1, out of range"),
+        ({**ROW, "stereotyped": "Ann"}, "'stereotyped' must be the index of an option"),
+        ({**ROW, "category": 3}, "'category' must be a string"),
+        ({**ROW, "condition": ["ambiguous"]}, "must be 'ambiguous' or 'disambiguated'"),
+        ({**ROW, "condition": True}, "must be 'ambiguous' or 'disambiguated'"),
+        ({**ROW, "group": 1.5}, "'group' must be a string or an integer"),
+        ({**ROW, "stereotypd": 0}, "did you mean 'stereotyped'?"),
+        ({**ROW, "unkown": 2}, "did you mean 'unknown'?"),
+        ({**ROW, "catagory": "Age"}, "did you mean 'category'?"),
+        ({**ROW, "groups": "late"}, "did you mean 'group'?"),
+        ({**ROW, "Condition": "ambiguous"}, "did you mean 'condition'?"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_line_counting_empty_lines(tmp_path, row, said):
+    path = written(tmp_path, ROW, "", ROW, row)
+    with pytest.raises(InputError, match=r"questions\.jsonl:4: ") as error:
+        load_task(f"choices:{path}")
+    assert said in str(error.value)
+
+
+def test_a_truth_value_is_no_group(tmp_path):
+    path = written(tmp_path, {**ROW, "group": True})
+    with pytest.raises(InputError, match=r"questions\.jsonl:1: field 'group' must be a string or an integer, not True"):
+        read_choices(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.jsonl.*check the path"):
+        read_choices(tmp_path / "nowhere.jsonl")
+    with pytest.raises(InputError, match=r"nowhere\.jsonl does not exist"):
+        load_task(f"choices:{tmp_path / 'nowhere.jsonl'}")
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\t\n"])
+def test_a_file_of_empty_lines_holds_no_examples(tmp_path, content):
+    path = tmp_path / "questions.jsonl"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"questions\.jsonl holds no examples"):
+        load_task(f"choices:{path}")
+
+
+def test_a_file_becomes_a_task_with_its_name_and_origin(tmp_path):
+    path = written(tmp_path, ROW, {**ROW, "question": "Who was early?"})
+    task = load_task(f"choices:{path}", 3)
+    assert (task.name, task.origin, len(task.instructions)) == (f"choices:{path}", (str(path),), 3)
+    assert [example.question for example in task.examples] == ["Who was late?", "Who was early?"]
+    assert [example.source for example in task.examples] == [f"{path}:1", f"{path}:2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "builtin:NAME, bbq:PATH or choices:PATH"),
+        ("choices:", "builtin:NAME, bbq:PATH or choices:PATH"),
+        ("Bbq:x", "did you mean 'bbq'?"),
+        ("bultin:everyday", "did you mean 'builtin'?"),
+        ("zzz:x", "kinds: builtin, bbq, choices"),
+        ("builtin:zzz", "there is: everyday"),
+    ],
+)
+def test_a_name_that_can_not_be_loaded_is_answered_with_what_can(name, said):
+    with pytest.raises(InputError) as error:
+        load_task(name)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/Age.jsonl", "x" * 300], ids=["unknown user", "name too long"])
+def test_a_path_that_the_system_refuses_is_named(path):
+    with pytest.raises(InputError) as error:
+        load_task(f"bbq:{path}")
+    assert path in str(error.value)
+
+
+def test_instructions_of_an_unknown_user_are_named():
+    with pytest.raises(InputError) as error:
+        load_task("builtin:everyday", "~nobody-of-this-name/own.txt")
+    assert "~nobody-of-this-name" in str(error.value)
+
+
+def test_a_name_like_no_other_gets_no_suggestion():
+    with pytest.raises(InputError) as error:
+        load_task("zzz:x")
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize("count", [3, "3"])
+def test_the_first_instructions_are_taken_by_number(count):
+    assert load_task("builtin:everyday", count).instructions == load_task("builtin:everyday").instructions[:3]
+
+
+@pytest.mark.parametrize(
+    ("instructions", "said"),
+    [
+        (0, "0 instructions asked for"),
+        (-1, "-1 instructions asked for"),
+        (11, "11 instructions asked for, but there are 10"),
+        ("11", "give 1 to 10"),
+        ("nowhere.txt", "nowhere.txt can't be read"),
+    ],
+)
+def test_instructions_that_are_not_there_are_named(instructions, said):
+    with pytest.raises(InputError) as error:
+        load_task("builtin:everyday", instructions)
+    assert said in str(error.value)

@@ -46,8 +46,8 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
         examples = BUILTIN[rest]()
         origin: tuple[str, ...] = ()
     elif scheme in READERS:
-        path = Path(rest).expanduser()
-        if not path.exists():
+        path, exists = _path(rest)
+        if not exists:
             raise InputError(f"task {name}: {path} does not exist; check the path")
         examples = READERS[scheme](path)
         origin = tuple(map(str, sorted(path.glob("*.jsonl")))) if path.is_dir() else (str(path),)
@@ -59,9 +59,18 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     return Task(name=name, examples=tuple(examples), instructions=_instructions(instructions), origin=origin)
 
 
+def _path(text: str) -> tuple[Path, bool]:
+    """A path as the user wrote it, and whether there is anything."""
+    try:
+        path = Path(text).expanduser()
+        return path, path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, an unknown user's home, a null character
+        raise InputError(f"{text} is no path that can be used ({error}); check it") from error
+
+
 def _instructions(choice: str | int | None) -> tuple[str, ...]:
     if isinstance(choice, str) and not choice.isdecimal():
-        return read_instructions(Path(choice).expanduser())
+        return read_instructions(_path(choice)[0])
     available = builtin_instructions()
     if choice is None:
         return available

@@ -62,9 +62,12 @@ def _example(row: dict[str, Any], where: str) -> Example:
     if polarity not in POLARITIES:
         raise InputError(f"{where}: question_polarity is {polarity!r}, must be 'neg' or 'nonneg'")
     names = _group_names(row, where)
-    unknown = next((index for index, group in enumerate(names) if "unknown" in group), None)
-    if unknown is None:
-        raise InputError(f"{where}: no entry of 'answer_info' has the group 'unknown', so abstention can't be told")
+    abstaining = [index for index, group in enumerate(names) if "unknown" in group]
+    if len(abstaining) != 1:
+        raise InputError(
+            f"{where}: {len(abstaining) or 'no'} entries of 'answer_info' have the group 'unknown'; exactly one must"
+        )
+    (unknown,) = abstaining
     return Example(
         context=text_field(row, "context", where),
         question=text_field(row, "question", where),
@@ -82,7 +85,7 @@ def _example(row: dict[str, Any], where: str) -> Example:
 
 def _normalise(name: str) -> str:
     """Lower case, letters and digits only, the gender prefix of name rows ("F-Black") taken off, synonyms joined."""
-    plain = re.sub(r"[^a-z0-9]", "", re.sub(r"^[MF]-", "", name.strip()).lower())
+    plain = re.sub(r"[\W_]", "", re.sub(r"^[MF]-", "", name.strip()).casefold())
     return SAME_GROUP.get(plain, plain)
 
 

@@ -55,7 +55,7 @@ def _example(row: dict[str, Any], where: str) -> Example:
         raise InputError(f"{where}: field 'options' must be a list of non-empty strings, not {options!r}")
     options = check_options(options, where)
     group = row.get("group")
-    if group is not None and not isinstance(group, (str, int)):
+    if group is not None and (not isinstance(group, (str, int)) or isinstance(group, bool)):
         raise InputError(f"{where}: field 'group' must be a string or an integer, not {group!r}")
     condition = row.get("condition")
     if condition is not None and (not isinstance(condition, str) or condition not in CONDITIONS):

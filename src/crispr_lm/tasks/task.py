@@ -108,9 +108,10 @@ class Task:
         Raises:
             InputError: fewer than three templates.
         """
+        category_of = {example.template: example.category for example in self.examples}
         by_category: dict[str, list[str]] = defaultdict(list)
-        for template, category in sorted({(example.template, example.category) for example in self.examples}):
-            by_category[category].append(template)
+        for template in sorted(category_of):
+            by_category[category_of[template]].append(template)
         if sum(map(len, by_category.values())) < 3:
             raise InputError(
                 f"task {self.name} has fewer than 3 templates, too few for disjoint fit, choose and report parts; "
@@ -180,7 +181,7 @@ def read_instructions(path: Path) -> tuple[str, ...]:
         InputError: the file can't be read, is no UTF-8 text, or holds no instruction.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"instructions file {path} can't be read ({error}); give a UTF-8 text file") from error
     instructions = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
