@@ -99,7 +99,7 @@ def _group_names(row: dict[str, Any], where: str) -> list[set[str]]:
         labels = answer_info.get(name)
         if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
             raise InputError(f"{where}: answer_info[{name!r}] must be a list of strings, not {labels!r}")
-        groups.append({_normalise(label) for label in labels})
+        groups.append({_normalise(label) for label in labels} - {""})
     return groups
 
 

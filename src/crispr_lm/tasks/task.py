@@ -108,7 +108,8 @@ class Task:
         Raises:
             InputError: fewer than three templates.
         """
-        category_of = {example.template: example.category for example in self.examples}
+        # A template of several categories goes with the first of their names, whatever the order of examples.
+        category_of = dict(sorted({(example.template, example.category) for example in self.examples}, reverse=True))
         by_category: dict[str, list[str]] = defaultdict(list)
         for template in sorted(category_of):
             by_category[category_of[template]].append(template)
