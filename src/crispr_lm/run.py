@@ -27,7 +27,7 @@ from crispr_lm.evaluation import evaluate as evaluate_model
 from crispr_lm.export import export_folder, export_lora, export_slim
 from crispr_lm.files import append_line, write_json
 from crispr_lm.folder import RunFolder, check_writable, read_lines
-from crispr_lm.metrics.question_answering import differences
+from crispr_lm.metrics.instructions import differences
 from crispr_lm.model.load import LanguageModel, ModelSource, check_device, check_quantize, count_parameters, open_model
 from crispr_lm.model.neurons import NEURON_KINDS, find_sites
 from crispr_lm.neuron_scores import NeuronScores

@@ -10,7 +10,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 BatchSize = int | str
 """Prompts in one forward pass, or "auto"."""
+
+ScoringMethod = Literal["sum", "mean"]
+"""How options are compared: by their summed log-probability, or by its mean over the option's tokens."""
 
 ProgressCallback = Callable[[int], None]
 """Called with the number of prompts just finished."""
@@ -51,6 +54,8 @@ def option_scores(
     instruction: str,
     batch_size: BatchSize = "auto",
     progress: ProgressCallback | None = None,
+    *,
+    scoring: ScoringMethod = "sum",
 ) -> Tensor:
     """Score every option of every example under one instruction.
 
@@ -60,16 +65,23 @@ def option_scores(
         instruction: One phrasing of what to do.
         batch_size: Prompts in one forward pass; the scores do not depend on it.
         progress: Called with the number of prompts just finished.
+        scoring: "sum" for summed log-probabilities, "mean" for their mean over each option's tokens (which does not
+            favour short options).
 
     Returns:
-        float32 tensor (examples, options) of summed log-probabilities, in nats. Where examples differ in their number
-        of options, rows are filled up with -inf.
+        float32 tensor (examples, options), in nats. Where examples differ in their number of options, rows are filled
+        up with -inf.
 
     Raises:
         InputError: no examples, or a prompt does not fit the model's context.
         CrisprError: the model gives scores that are not finite.
     """
-    return prompt_scores(lm, encode_all(lm, examples, instruction), batch_size, progress)
+    prompts = encode_all(lm, examples, instruction)
+    scores = prompt_scores(lm, prompts, batch_size, progress)
+    if scoring == "mean":
+        for row, prompt in enumerate(prompts):
+            scores[row, : len(prompt.option_ids)] /= torch.tensor([len(ids) for ids in prompt.option_ids])
+    return scores
 
 
 @torch.inference_mode()

@@ -5,12 +5,8 @@ from dataclasses import replace
 import pytest
 
 from crispr_lm import Example, InputError
-from crispr_lm.metrics.question_answering import (
-    differences,
-    over_instructions,
-    question_answering_metrics,
-    stereotype_score,
-)
+from crispr_lm.metrics.instructions import differences, over_instructions
+from crispr_lm.metrics.question_answering import question_answering_metrics
 
 UNKNOWN, STEREOTYPED, OTHER = 2, 0, 1
 
@@ -155,10 +151,11 @@ def test_the_disambiguated_bias_score_leaves_out_abstentions_and_is_not_scaled()
 
 
 def test_the_stereotype_score_of_nothing_is_undefined_and_of_abstentions_zero():
-    unresolved = replace(question("ambiguous", UNKNOWN), stereotyped=None)
-    assert stereotype_score([]) is None
-    assert stereotype_score([(unresolved, STEREOTYPED)]) is None
-    assert stereotype_score([(question("ambiguous", UNKNOWN), UNKNOWN), (unresolved, STEREOTYPED)]) == 0
+    known, unresolved = question("disambiguated", OTHER), replace(question("disambiguated", OTHER), stereotyped=None)
+    metrics = question_answering_metrics([question("ambiguous", UNKNOWN), unresolved], [UNKNOWN, STEREOTYPED])
+    assert metrics["bias_score_disambiguated"] is None
+    metrics = question_answering_metrics([known, unresolved], [UNKNOWN, STEREOTYPED])
+    assert metrics["bias_score_disambiguated"] == 0
 
 
 def test_ambiguous_questions_whose_stereotyped_option_is_not_known_do_not_dilute_the_bias_score():

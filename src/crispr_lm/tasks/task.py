@@ -21,6 +21,11 @@ AMBIGUOUS = "ambiguous"
 DISAMBIGUATED = "disambiguated"
 """The context gives the answer; "unknown" is an error."""
 
+QUESTION = "question"
+"""The form of an example that is asked under an instruction."""
+SENTENCES = "sentences"
+"""The form of an example whose options are whole texts, compared by their likelihood."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -39,6 +44,9 @@ class Example:
         category: The kind of stereotype, or an empty string.
         polarity: "negative", "nonnegative" or an empty string.
         source: File and line, for messages.
+        form: "question", or "sentences": the options are whole texts whose likelihoods are compared, without context,
+            question or instruction.
+        facets: Further (name, value) pairs by which figures are told apart, such as a pronoun's gender.
     """
 
     context: str
@@ -52,6 +60,8 @@ class Example:
     category: str = ""
     polarity: str = ""
     source: str = ""
+    form: str = QUESTION
+    facets: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what no metric could make sense of.
@@ -67,6 +77,10 @@ class Example:
             index = getattr(self, name)
             if index is not None and not 0 <= index < len(self.options):
                 raise InputError(f"{self.source or 'example'}: {name} is {index}, out of range for the options")
+
+    def facet(self, name: str) -> str:
+        """The value of a facet, or an empty string."""
+        return self.category if name == "category" else dict(self.facets).get(name, "")
 
 
 class Split(NamedTuple):
@@ -87,14 +101,20 @@ class Task:
     Attributes:
         name: As the user wrote it, for example ``bbq:Age.jsonl``.
         examples: All examples, in file order.
-        instructions: Synonymous instructions ι.
+        instructions: Synonymous instructions ι; a task of sentences has the empty one alone.
         origin: Files or resources it was read from, for the record of a run.
+        family: Name of the metrics that belong to it (`crispr_lm.metrics.FAMILIES`).
+        breakdowns: Facets whose values are reported apart, beside the whole; "category" is one.
+        measured_only: Whether it can be measured, but no neurons attributed and no edit chosen on it.
     """
 
     name: str
     examples: tuple[Example, ...]
     instructions: tuple[str, ...]
     origin: tuple[str, ...] = ()
+    family: str = "question_answering"
+    breakdowns: tuple[str, ...] = ("category",)
+    measured_only: bool = False
 
     def split(self, seed: int = 0) -> Split:
         """Split by template into fit, choose and report parts, about a third of the templates each.

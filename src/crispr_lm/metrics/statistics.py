@@ -1,0 +1,223 @@
+"""What can be said of a difference: paired intervals and tests, clustered by template.
+
+Rows made from one template are near-copies, so templates, not rows, are what is drawn again (bootstrap) and what is
+swapped (permutation test). Before and after are answers to the same questions, so both are always drawn together. The
+instructions are fixed: an interval tells of other templates, not of other instructions. Knows columns and formulas
+(`crispr_lm.metrics.family`); knows no model and no task.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap, permutation_test
+
+from crispr_lm.errors import InputError
+from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, number
+
+CONFIDENCE = 0.95
+RESAMPLES = 9_999
+BATCH = 500
+"""Resamples computed at once: bounds memory."""
+
+FEWEST_CLUSTERS = 10
+"""With fewer templates a percentile interval is too narrow; results say so."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference, after minus before, over the mean of instructions.
+
+    Attributes:
+        value: The difference; None where the metric is undefined before or after.
+        low: Lower end of its 95 % interval; None where there is none (a single template, or a metric that is undefined
+            in some resamples).
+        high: Upper end.
+        p_value: Two-sided paired permutation test of no difference; None where there is none.
+        p_value_holm: The same, corrected over tasks by `holm`; None until that is done.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_value_holm: float | None = None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """As JSON types."""
+        return asdict(self)
+
+
+def paired_differences(
+    before: Sequence[Columns],
+    after: Sequence[Columns],
+    family: MetricFamily,
+    clusters: Sequence[Hashable],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Difference]:
+    """Difference, interval and test of every metric.
+
+    The interval is the percentile bootstrap over clusters (`scipy.stats.bootstrap`); the test swaps before and after
+    within clusters (`scipy.stats.permutation_test`, exact where there are few enough of them).
+
+    Args:
+        before: Columns per instruction, over the same examples.
+        after: The same for the other model.
+        family: The metrics.
+        clusters: Per example what it must not be parted from, its template.
+        seed: Of the resamples.
+        resamples: Number of resamples, and of random permutations.
+
+    Raises:
+        InputError: before and after are not of the same examples and instructions.
+    """
+    if len(before) != len(after) or not before or any(len(column) != len(clusters) for column in before[0].values()):
+        raise InputError("before and after must be answers to the same examples under the same instructions")
+    index_of = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
+    cluster_of = np.array([index_of[cluster] for cluster in clusters])
+    old, new = (_sums_per_cluster(columns, cluster_of, len(index_of)) for columns in (before, after))
+    return {
+        metric.name: _difference(
+            metric,
+            np.stack([old[name] for name in metric.columns]),
+            np.stack([new[name] for name in metric.columns]),
+            seed,
+            resamples,
+        )
+        for metric in family.defined(before[0])
+    }
+
+
+def value_interval(
+    columns: Sequence[Columns],
+    metric: Metric,
+    clusters: Sequence[Hashable],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[float | None, float | None]:
+    """The 95 % interval of one figure by itself, drawn again by cluster as in `paired_differences`."""
+    index_of = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
+    cluster_of = np.array([index_of[cluster] for cluster in clusters])
+    sums = _sums_per_cluster(columns, cluster_of, len(index_of))
+    counts = np.stack([sums[name] for name in metric.columns])
+    return _interval(lambda drawn: _mean(metric, _drawn_sums(counts, drawn)), len(index_of), seed, resamples)
+
+
+def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Holm's step-down correction (Holm, 1979): adjusted p-values that hold for all comparisons together.
+
+    Sorted ascending, p_(k) becomes the largest of (m − j + 1) · p_(j) over j ≤ k, at most 1. Missing values stay
+    missing and do not count.
+    """
+    known = sorted((value, name) for name, value in p_values.items() if value is not None)
+    adjusted: dict[str, float | None] = dict.fromkeys(p_values)
+    largest = 0.0
+    for rank, (value, name) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * value))
+        adjusted[name] = largest
+    return adjusted
+
+
+def corrected_over_tasks(of_tasks: Mapping[str, Mapping[str, Difference]]) -> dict[str, dict[str, Difference]]:
+    """Fill in `p_value_holm`: each metric is corrected over the tasks that have it.
+
+    Args:
+        of_tasks: Task name to metric name to difference.
+    """
+    corrected = {task: dict(of_metrics) for task, of_metrics in of_tasks.items()}
+    for metric in dict.fromkeys(name for of_metrics in of_tasks.values() for name in of_metrics):
+        adjusted = holm({task: found[metric].p_value for task, found in of_tasks.items() if metric in found})
+        for task, value in adjusted.items():
+            corrected[task][metric] = replace(corrected[task][metric], p_value_holm=value)
+    return corrected
+
+
+def _sums_per_cluster(columns: Sequence[Columns], cluster_of: NDArray[Any], count: int) -> dict[str, Array]:
+    """Column name to sums (instructions, clusters)."""
+    return {
+        name: np.stack([np.bincount(cluster_of, weights=of[name], minlength=count) for of in columns])
+        for name in columns[0]
+    }
+
+
+def _mean(metric: Metric, sums: Array) -> Array:
+    """The metric, averaged over the instructions under which it is defined; sums (columns, instructions, ...)."""
+    values = metric.formula(*sums)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is NaN, as it should be
+        mean: Array = np.nanmean(values, axis=0)
+    return mean
+
+
+def _drawn_sums(counts: Array, drawn: NDArray[Any]) -> Array:
+    """Sums over resamples of clusters.
+
+    Args:
+        counts: (columns, instructions, clusters).
+        drawn: int64 (..., n), indices of the clusters drawn.
+
+    Returns:
+        (columns, instructions, ...).
+    """
+    clusters = counts.shape[-1]
+    flat = drawn.reshape(-1, drawn.shape[-1])
+    offsets = np.arange(len(flat))[:, None] * clusters
+    times = np.bincount((flat + offsets).ravel(), minlength=len(flat) * clusters).reshape(len(flat), clusters)
+    sums: Array = counts @ times.T.astype(np.float64)
+    return sums.reshape(*counts.shape[:2], *drawn.shape[:-1])
+
+
+def _difference(metric: Metric, old: Array, new: Array, seed: int, resamples: int) -> Difference:
+    """Of one metric; old and new are sums (columns, instructions, clusters)."""
+    value = number(_mean(metric, new.sum(axis=-1)) - _mean(metric, old.sum(axis=-1)))
+    clusters = old.shape[-1]
+    if value is None or clusters < 2:
+        return Difference(value)
+    if np.array_equal(old, new):
+        return Difference(value, 0.0, 0.0, 1.0)
+
+    def of_drawn(drawn: NDArray[Any]) -> Array:
+        return _mean(metric, _drawn_sums(new, drawn)) - _mean(metric, _drawn_sums(old, drawn))
+
+    both = np.concatenate([old, new], axis=-1)
+
+    def swapped(first: NDArray[Any], second: NDArray[Any], axis: int = -1) -> Array:
+        first, second = np.moveaxis(first, axis, -1), np.moveaxis(second, axis, -1)
+        return _mean(metric, _drawn_sums(both, second)) - _mean(metric, _drawn_sums(both, first))
+
+    test = permutation_test(
+        (np.arange(clusters), np.arange(clusters) + clusters),
+        swapped,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        batch=BATCH,
+        rng=np.random.default_rng(seed),
+    )
+    low, high = _interval(of_drawn, clusters, seed, resamples)
+    undefined = np.isnan(test.null_distribution).any()
+    return Difference(value, low, high, None if undefined else number(test.pvalue))
+
+
+def _interval(statistic: Any, clusters: int, seed: int, resamples: int) -> tuple[float | None, float | None]:
+    """Percentile bootstrap over clusters of a statistic of drawn indices (..., clusters)."""
+    if clusters < 2:
+        return None, None
+    found = bootstrap(
+        (np.arange(clusters),),
+        lambda drawn, axis=-1: statistic(np.moveaxis(drawn, axis, -1)),
+        vectorized=True,
+        n_resamples=resamples,
+        batch=BATCH,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    interval = found.confidence_interval
+    return number(interval.low), number(interval.high)
