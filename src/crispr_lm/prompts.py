@@ -58,9 +58,8 @@ def has_chat_template(lm: Reader) -> bool:
     return getattr(lm.tokenizer, "chat_template", None) is not None
 
 
-def render_prompt(lm: Reader, example: Example, instruction: str) -> str:
-    """Return exactly what the model sees: a user turn and the generation prompt for chat models, else plain text."""
-    text = prompt_text(example, instruction)
+def render_text(lm: Reader, text: str) -> str:
+    """Return what the model sees of a user's words: a user turn and the generation prompt for chat models."""
     if not has_chat_template(lm):
         return text
     messages = [{"role": "user", "content": text}]
@@ -73,6 +72,20 @@ def render_prompt(lm: Reader, example: Example, instruction: str) -> str:
         raise InputError(f"model {lm.name}: its chat template fails on a single user turn ({error})") from error
     assert isinstance(rendered, str)
     return rendered
+
+
+def render_prompt(lm: Reader, example: Example, instruction: str) -> str:
+    """Return exactly what the model sees: a user turn and the generation prompt for chat models, else plain text."""
+    return render_text(lm, prompt_text(example, instruction))
+
+
+def encode_text(lm: Reader, text: str) -> list[int]:
+    """Return the tokens of a user's words as the model sees them, to be continued by the model."""
+    add_special_tokens = not has_chat_template(lm)
+    rendered = render_text(lm, text)
+    if lm.is_encoder_decoder:
+        return list(lm.tokenizer(rendered, add_special_tokens=add_special_tokens).input_ids)
+    return _continuable(lm.tokenizer, [rendered], add_special_tokens=add_special_tokens)[0]
 
 
 def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 BatchSize = int | str
 """Prompts in one forward pass, or "auto"."""
 
-ScoringMethod = Literal["sum", "mean"]
+Likelihood = Literal["sum", "mean"]
 """How options are compared: by their summed log-probability, or by its mean over the option's tokens."""
 
 ProgressCallback = Callable[[int], None]
@@ -55,7 +55,7 @@ def option_scores(
     batch_size: BatchSize = "auto",
     progress: ProgressCallback | None = None,
     *,
-    scoring: ScoringMethod = "sum",
+    scoring: Likelihood = "sum",
 ) -> Tensor:
     """Score every option of every example under one instruction.
 
@@ -79,8 +79,8 @@ def option_scores(
     prompts = encode_all(lm, examples, instruction)
     scores = prompt_scores(lm, prompts, batch_size, progress)
     if scoring == "mean":
-        for row, prompt in enumerate(prompts):
-            scores[row, : len(prompt.option_ids)] /= torch.tensor([len(ids) for ids in prompt.option_ids])
+        lengths = [torch.tensor([len(ids) for ids in prompt.option_ids]) for prompt in prompts]
+        return scores / torch.nn.utils.rnn.pad_sequence(lengths, batch_first=True, padding_value=1)
     return scores
 
 
@@ -174,6 +174,16 @@ def packed_scores(lm: LanguageModel, packed: Packed) -> Tensor:
     Returns:
         float32 tensor (options of the batch,) of summed log-probabilities; differentiable where gradients are on.
     """
+    of_position = token_logits(lm, packed)
+    # Not log_softmax: on a CPU its backward pass over a large vocabulary is off by 1e-4.
+    chosen = of_position.gather(1, packed.token_ids.to(of_position.device)[:, None])[:, 0]
+    of_token = chosen - of_position.logsumexp(dim=-1)
+    total = torch.zeros(sum(packed.option_counts), device=of_position.device)
+    return total.index_add(0, packed.token_option.to(of_position.device), of_token)
+
+
+def token_logits(lm: LanguageModel, packed: Packed) -> Tensor:
+    """Run the model on a packed batch; float32 logits (scored tokens, vocabulary) that predict its option tokens."""
     inputs: dict[str, Any] = dict(packed.inputs)
     if packed.prompt_of_row is not None:
         encoded = lm.model.get_encoder()(**packed.encoder_inputs, return_dict=True)
@@ -184,11 +194,8 @@ def packed_scores(lm: LanguageModel, packed: Packed) -> Tensor:
     logits = lm.model(**inputs, use_cache=False, return_dict=True).logits
     # Columns count from the end, so they are right whether or not the model left the first positions out.
     rows, columns = packed.token_rows.to(logits.device), packed.token_columns.to(logits.device)
-    of_position = logits[rows, columns].float()
-    # Not log_softmax: on a CPU its backward pass over a large vocabulary is off by 1e-4.
-    of_token = of_position.gather(1, packed.token_ids.to(logits.device)[:, None])[:, 0] - of_position.logsumexp(dim=-1)
-    total = torch.zeros(sum(packed.option_counts), device=logits.device)
-    return total.index_add(0, packed.token_option.to(logits.device), of_token)
+    of_position: Tensor = logits[rows, columns].float()
+    return of_position
 
 
 def batches(

@@ -55,22 +55,27 @@ class Metric:
         return {"higher": after - before, "lower": before - after, "neither": 0.0}[self.better]
 
 
-@dataclass(frozen=True)
+def _not_from_scores(examples: Sequence[Example], scores: Array) -> Columns:
+    raise InputError("these metrics are not computed from option scores")
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricFamily:
     """The metrics that belong to a kind of task.
 
     Attributes:
         name: As tasks refer to it.
         columns: From examples and option scores, float64 (examples, options), to columns. -inf stands where an example
-            has no such option. Only columns that the examples allow are there.
+            has no such option. Only columns that the examples allow are there. Families of other measures, such as
+            perplexity, have no such function.
         metrics: Those whose columns are there are computed.
         headline: The metric to look at first.
     """
 
     name: str
-    columns: Callable[[Sequence[Example], Array], Columns]
     metrics: tuple[Metric, ...]
     headline: str
+    columns: Callable[[Sequence[Example], Array], Columns] = _not_from_scores
 
     def defined(self, columns: Mapping[str, Any]) -> list[Metric]:
         """The metrics that these columns allow."""

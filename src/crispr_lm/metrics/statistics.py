@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import DegenerateDataWarning, bootstrap, permutation_test
 
 from crispr_lm.errors import InputError
 from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, number
@@ -209,15 +209,17 @@ def _interval(statistic: Any, clusters: int, seed: int, resamples: int) -> tuple
     """Percentile bootstrap over clusters of a statistic of drawn indices (..., clusters)."""
     if clusters < 2:
         return None, None
-    found = bootstrap(
-        (np.arange(clusters),),
-        lambda drawn, axis=-1: statistic(np.moveaxis(drawn, axis, -1)),
-        vectorized=True,
-        n_resamples=resamples,
-        batch=BATCH,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # an undefined interval is told as None
+        found = bootstrap(
+            (np.arange(clusters),),
+            lambda drawn, axis=-1: statistic(np.moveaxis(drawn, axis, -1)),
+            vectorized=True,
+            n_resamples=resamples,
+            batch=BATCH,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
     interval = found.confidence_interval
     return number(interval.low), number(interval.high)
