@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import crispr_lm
-import crispr_lm.run as jobs
-from crispr_lm import InputError, RunSettings, VerificationError
+from crispr_lm import InputError, RunSettings, VerificationError, files, inspection, jobs
 from crispr_lm.model.load import LanguageModel
+from crispr_lm.run import run
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 
 METRICS = {
@@ -66,6 +66,8 @@ def settings_for(questions, output, **changes):
         "max_neurons": 5,
         "max_accuracy_loss": 1.0,
         "device": "cpu",
+        "measure_examples": 4,
+        "neutral_prompts": 3,
     }
     return RunSettings(**(given | changes))
 
@@ -79,12 +81,12 @@ def read(path):
 )
 def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_path, architecture, kind):
     output = tmp_path / "out"
-    results = jobs.run(str(saved_model(architecture)), settings_for(questions, output, neurons=kind))
-    names = {"run.json", "scores.safetensors", "search.jsonl", "edit.json", "results.json", "model"}
+    results = run(str(saved_model(architecture)), settings_for(questions, output, neurons=kind))
+    names = {"run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json", "model"}
     assert {path.name for path in output.iterdir()} == names
     assert read(output / "results.json") == json.loads(json.dumps(results))
 
-    (task,) = results["tasks"].values()
+    task = results["tasks"][results_task(results)]
     assert set(task["before"]) == set(task["after"]) == set(task["difference"]) == METRICS
     for name in METRICS:
         before, after, difference = task["before"][name], task["after"][name], task["difference"][name]
@@ -109,13 +111,54 @@ def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_pat
     assert crispr_lm.evaluate(saved, examples, instructions).metrics == pytest.approx(task["after"])
 
 
+def test_what_an_edit_costs_elsewhere_is_told(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    results = run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
+    bias, capability = results["tasks"].values()
+    assert (bias["role"], capability["role"]) == ("bias", "capability")
+    assert (capability["examples"], capability["instructions"]) == (4, 1)
+    assert set(capability["after"]) == {"accuracy", "accuracy_std_over_instructions"}
+    told = results["divergence"]
+    assert results["edit"]["neurons"] > 0
+    assert 0 < told["low"] <= told["kl"] <= told["high"]
+    assert (told["prompts"], told["tokens"]) == (3, 24)
+
+    # The same by hand, from the files alone.
+    answers = [json.loads(line) for line in (output / "answers.jsonl").read_text().splitlines()]
+    assert [row["task"] for row in answers].count("builtin:knowledge") == 4
+    for name, task in results["tasks"].items():
+        rows = [row for row in answers if row["task"] == name]
+        for when in ("before", "after"):
+            per_instruction = [
+                sum(row["scores"][when][i].index(max(row["scores"][when][i])) == row["answer"] for row in rows)
+                / len(rows)
+                for i in range(task["instructions"])
+            ]
+            assert sum(per_instruction) / len(per_instruction) == pytest.approx(task[when]["accuracy"])
+
+
+def test_every_difference_has_an_interval_and_a_corrected_test(saved_model, questions, tmp_path):
+    results = run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", neurons="ffn"))
+    bias, capability = results["tasks"].values()
+    for task in (bias, capability):
+        assert set(task["statistics"]) == set(task["difference"]) - {"accuracy_std_over_instructions"}
+        for name, found in task["statistics"].items():
+            assert found["value"] == pytest.approx(task["difference"][name])
+            if found["low"] is not None:
+                assert found["low"] <= found["value"] <= found["high"]
+    of_both = [task["statistics"]["accuracy"] for task in (bias, capability)]
+    smaller = min(of_both, key=lambda found: found["p_value"])
+    assert smaller["p_value_holm"] == pytest.approx(min(1, 2 * smaller["p_value"]))
+    assert bias["few_templates"]  # three of nine templates are told on
+
+
 def results_task(results):
     return next(iter(results["tasks"]))
 
 
 def test_the_saved_model_differs_from_the_original_in_the_edited_rows_only(saved_model, questions, tmp_path):
     output = tmp_path / "out"
-    jobs.run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
+    run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
     edit = crispr_lm.Edit.load(output / "edit.json")
     original = AutoModelForCausalLM.from_pretrained(saved_model("llama")).state_dict()
     saved = AutoModelForCausalLM.from_pretrained(output / "model").state_dict()
@@ -127,7 +170,7 @@ def test_the_saved_model_differs_from_the_original_in_the_edited_rows_only(saved
 
 def test_parts_are_disjoint_by_template_on_record(saved_model, questions, tmp_path):
     output = tmp_path / "out"
-    jobs.run(str(saved_model("llama")), settings_for(questions, output))
+    run(str(saved_model("llama")), settings_for(questions, output))
     parts = next(iter(read(output / "run.json")["parts"].values()))
     rows = [json.loads(line) for line in (questions / "questions.jsonl").read_text().splitlines()]
     templates = [{rows[int(source.rsplit(":", 1)[1]) - 1]["group"] for source in parts[name]} for name in parts]
@@ -141,7 +184,7 @@ def test_parts_are_disjoint_by_template_on_record(saved_model, questions, tmp_pa
 def test_the_same_settings_give_the_same_result_twice(saved_model, questions, tmp_path):
     results = []
     for name in ("a", "b"):
-        jobs.run(str(saved_model("llama")), settings_for(questions, tmp_path / name))
+        run(str(saved_model("llama")), settings_for(questions, tmp_path / name))
         results.append({**read(tmp_path / name / "results.json"), "timings": None})
         results[-1]["scores"] = (tmp_path / name / "scores.safetensors").read_bytes()
         results[-1]["edit file"] = (tmp_path / name / "edit.json").read_text()
@@ -152,9 +195,9 @@ def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
     saved_model, questions, tmp_path, monkeypatch
 ):
     model = str(saved_model("llama"))
-    jobs.run(model, settings_for(questions, tmp_path / "whole"))
+    run(model, settings_for(questions, tmp_path / "whole"))
 
-    real = jobs.append_line
+    real = files.append_line
     written = []
 
     def interrupted(path, content):
@@ -163,15 +206,19 @@ def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "append_line", interrupted)
+    monkeypatch.setattr("crispr_lm.run.append_line", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        jobs.run(model, settings_for(questions, tmp_path / "broken"))
+        run(model, settings_for(questions, tmp_path / "broken"))
     assert not (tmp_path / "broken" / "results.json").exists()
 
     measured = []
-    monkeypatch.setattr(jobs, "append_line", lambda path, content: (real(path, content), measured.append(content)))
-    monkeypatch.setattr(jobs, "score_neurons", None)  # the scores are there, they must not be computed again
-    jobs.run(model, settings_for(questions, tmp_path / "broken", resume=True))
+    monkeypatch.setattr(
+        "crispr_lm.run.append_line", lambda path, content: (real(path, content), measured.append(content))
+    )
+    monkeypatch.setattr(
+        "crispr_lm.task_scores.score_neurons", None
+    )  # the scores are there, they must not be computed again
+    run(model, settings_for(questions, tmp_path / "broken", resume=True))
     assert [row["neurons"] for row in measured] == [2, 3, 5]
     for name in ("edit.json", "search.jsonl"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -181,9 +228,9 @@ def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
 
 def test_going_on_with_other_settings_is_refused(saved_model, questions, tmp_path):
     model = str(saved_model("llama"))
-    jobs.run(model, settings_for(questions, tmp_path / "out"))
+    run(model, settings_for(questions, tmp_path / "out"))
     with pytest.raises(InputError, match="settings"):
-        jobs.run(model, settings_for(questions, tmp_path / "out", resume=True, skill_weight=0.5))
+        run(model, settings_for(questions, tmp_path / "out", resume=True, skill_weight=0.5))
 
 
 def test_a_saved_model_that_does_something_else_is_not_passed_off(saved_model, questions, tmp_path, monkeypatch):
@@ -198,7 +245,7 @@ def test_a_saved_model_that_does_something_else_is_not_passed_off(saved_model, q
 
     monkeypatch.setattr(LanguageModel, "save", save_spoilt)
     with pytest.raises(VerificationError, match="differ"):
-        jobs.run(str(saved_model("llama")), settings_for(questions, tmp_path / "out"))
+        run(str(saved_model("llama")), settings_for(questions, tmp_path / "out"))
     assert not (tmp_path / "out" / "results.json").exists()
 
 
@@ -213,7 +260,7 @@ def test_nothing_is_written_when_the_input_is_wrong(saved_model, questions, tmp_
     ]
     for changes in wrong:
         with pytest.raises(InputError):
-            jobs.run(model, settings_for(questions, tmp_path / "out", **changes))
+            run(model, settings_for(questions, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
 
@@ -224,12 +271,12 @@ def test_a_prompt_that_does_not_fit_is_told_before_weights_are_read(saved_model,
     long.write_text("Answer " * 600)
     monkeypatch.setattr(ModelSource, "load", None)
     with pytest.raises(InputError, match="at most 512"):
-        jobs.run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", instructions=str(long)))
+        run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", instructions=str(long)))
 
 
 def test_score_evaluate_and_apply_give_what_the_run_gave(saved_model, questions, tmp_path):
     model, output = str(saved_model("llama")), tmp_path / "out"
-    results = jobs.run(model, settings_for(questions, output, neurons="ffn"))
+    results = run(model, settings_for(questions, output, neurons="ffn"))
     shared = settings_for(questions, output, neurons="ffn").model_dump()
 
     taken = {name: shared[name] for name in ScoreSettings.model_fields if name in shared}
@@ -243,6 +290,8 @@ def test_score_evaluate_and_apply_give_what_the_run_gave(saved_model, questions,
     name = results_task(results)
     for when in ("before", "after", "difference"):
         assert measured["tasks"][name][when] == pytest.approx(results["tasks"][name][when])
+    assert measured["tasks"][name]["statistics"] == results["tasks"][name]["statistics"]
+    assert measured["divergence"]["kl"] == pytest.approx(results["divergence"]["kl"], rel=1e-3)
 
     jobs.apply(model, output / "edit.json", tmp_path / "baked", ApplySettings(device="cpu"))
     baked = AutoModelForCausalLM.from_pretrained(tmp_path / "baked").state_dict()
@@ -251,7 +300,7 @@ def test_score_evaluate_and_apply_give_what_the_run_gave(saved_model, questions,
 
 
 def test_an_edit_of_another_model_is_refused_and_nothing_is_written(saved_model, questions, tmp_path):
-    jobs.run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", neurons="ffn"))
+    run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", neurons="ffn"))
     edit = tmp_path / "out" / "edit.json"
     assert crispr_lm.Edit.load(edit).neurons
     with pytest.raises(crispr_lm.EditMismatchError):
@@ -265,12 +314,12 @@ def test_several_tasks_count_the_same_and_are_told_apart(saved_model, questions,
     second.write_text("\n".join(row.replace("bus stop", "market") for row in rows))
     tasks = (f"choices:{questions / 'questions.jsonl'}", f"choices:{second}")
     model = str(saved_model("llama"))
-    results = jobs.run(model, settings_for(questions, tmp_path / "out", task=tasks))
-    assert tuple(results["tasks"]) == tasks
+    results = run(model, settings_for(questions, tmp_path / "out", task=tasks))
+    assert tuple(results["tasks"]) == (*tasks, "builtin:knowledge")
     both = crispr_lm.NeuronScores.load(tmp_path / "out" / "scores.safetensors")
     single = []
     for name, task in zip("ab", tasks, strict=True):
-        jobs.run(model, settings_for(questions, tmp_path / name, task=(task,)))
+        run(model, settings_for(questions, tmp_path / name, task=(task,)))
         single.append(crispr_lm.NeuronScores.load(tmp_path / name / "scores.safetensors"))
     for module, values in both.values.items():
         mean = (single[0].values[module] + single[1].values[module]) / 2
@@ -279,13 +328,13 @@ def test_several_tasks_count_the_same_and_are_told_apart(saved_model, questions,
 
 def test_inspect_tells_what_is_in_a_model_scores_and_an_edit(saved_model, questions, tmp_path):
     output = tmp_path / "out"
-    jobs.run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
-    model = jobs.inspect(str(saved_model("llama")))
+    run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
+    model = inspection.inspect(str(saved_model("llama")))
     # Two layers: q 32, k 16, v 16, o 32, gate 48, up 48, down 32 outputs; 48 intermediate units.
     assert model["neurons"] == {"linear": 2 * (32 + 16 + 16 + 32 + 48 + 48 + 32), "ffn": 2 * 48}
-    scores = jobs.inspect(str(output / "scores.safetensors"), top=3)
+    scores = inspection.inspect(str(output / "scores.safetensors"), top=3)
     assert (scores["type"], scores["neurons"], len(scores["top"])) == ("scores", 96, 3)
-    edit = jobs.inspect(str(output / "edit.json"))
+    edit = inspection.inspect(str(output / "edit.json"))
     assert edit["neurons"] == sum(edit["per_module"].values()) == len(crispr_lm.Edit.load(output / "edit.json").neurons)
     with pytest.raises(InputError):
-        jobs.inspect(str(questions / "instructions.txt"))
+        inspection.inspect(str(questions / "instructions.txt"))

@@ -71,8 +71,8 @@ def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSetting
         File to write, for example scores.safetensors.
     """
     _quiet_libraries()
+    from crispr_lm.jobs import score as score_job
     from crispr_lm.report.terminal import print_scores, terminal_progress
-    from crispr_lm.run import score as score_job
 
     with terminal_progress() as progress:
         scores = score_job(model, output, settings, progress)
@@ -93,8 +93,8 @@ def evaluate(
         An edit.json; measured beside the unedited model.
     """
     _quiet_libraries()
+    from crispr_lm.jobs import evaluate as evaluate_job
     from crispr_lm.report.terminal import print_results, terminal_progress
-    from crispr_lm.run import evaluate as evaluate_job
 
     with terminal_progress() as progress:
         results = evaluate_job(model, output, edit, settings, progress)
@@ -113,8 +113,8 @@ def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: 
         Folder to write; must not exist, or be empty.
     """
     _quiet_libraries()
+    from crispr_lm.jobs import apply as apply_job
     from crispr_lm.report.terminal import print_saved, terminal_progress
-    from crispr_lm.run import apply as apply_job
 
     with terminal_progress() as progress:
         told = apply_job(model, edit, output, settings or ApplySettings(), progress)
@@ -133,8 +133,8 @@ def inspect(
         How many neurons to list.
     """
     _quiet_libraries()
+    from crispr_lm.inspection import inspect as inspect_job
     from crispr_lm.report.terminal import print_inspection
-    from crispr_lm.run import inspect as inspect_job
 
     print_inspection(inspect_job(source, top))
 
@@ -158,8 +158,8 @@ def union(first: Path, second: Path, /, *others: Path, output: OutputFile) -> No
     output
         File to write.
     """
+    from crispr_lm.inspection import combine_edits
     from crispr_lm.report.terminal import print_edit_saved
-    from crispr_lm.run import combine_edits
 
     print_edit_saved(combine_edits("union", (first, second, *others), output), output)
 
@@ -179,8 +179,8 @@ def intersect(first: Path, second: Path, /, *others: Path, output: OutputFile) -
     output
         File to write.
     """
+    from crispr_lm.inspection import combine_edits
     from crispr_lm.report.terminal import print_edit_saved
-    from crispr_lm.run import combine_edits
 
     print_edit_saved(combine_edits("intersection", (first, second, *others), output), output)
 
@@ -196,8 +196,8 @@ def diff(first: Path, second: Path, /) -> None:
     second
         Another edit.json, made for the same model.
     """
+    from crispr_lm.inspection import compare_edits
     from crispr_lm.report.terminal import print_overlap
-    from crispr_lm.run import compare_edits
 
     print_overlap(compare_edits(first, second))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def write_json(path: Path, content: Any) -> None:
     # Innermost lists (a neuron, some names) read better on one line. Strings hold no raw line breaks: none is hit.
     text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Write objects as JSON Lines, atomically."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_bytes(path, "".join(lines).encode("utf-8"))
 
 
 def append_line(path: Path, content: Any) -> None:

@@ -4,6 +4,7 @@ run.json             settings, versions, hashes of model and data, seeds
 scores.safetensors   B of every neuron
 search.jsonl         every candidate tried
 edit.json            the edit
+answers.jsonl        what was asked and answered, before and after
 results.json         metrics before and after
 model/               the edited model, plain Hugging Face format
 """
@@ -20,7 +21,7 @@ from typing import Any
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_json
 
-FILES = ("run.json", "scores.safetensors", "search.jsonl", "edit.json", "results.json")
+FILES = ("run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class RunFolder:
     def edit(self) -> Path:
         """The chosen edit."""
         return self.path / "edit.json"
+
+    @property
+    def answers(self) -> Path:
+        """Option scores of every example measured."""
+        return self.path / "answers.jsonl"
 
     @property
     def results(self) -> Path:

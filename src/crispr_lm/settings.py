@@ -121,6 +121,21 @@ class ReportSettings(_Settings):
     report_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
         120, description="Examples per task to tell results on, from the report part (fewer if it has fewer)."
     )
+    scoring: Annotated[Literal["sum", "mean", "generate"], Parameter(group=REPORT_GROUP)] = Field(
+        "sum",
+        description="How results are told: sum or mean (per token) of the options' log-probabilities, or generate: "
+        "what the model writes is matched to the options, with the share that matches none.",
+    )
+    measure: Annotated[tuple[str, ...], Parameter(group=REPORT_GROUP, negative="")] = Field(
+        ("builtin:knowledge",),
+        description="Further tasks to measure before and after, so that harm shows. May be given several times.",
+    )
+    measure_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
+        120, description="Examples of each further task."
+    )
+    neutral_prompts: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
+        32, ge=1, le=48, description="Bundled neutral prompts that the KL divergence from the original is measured on."
+    )
 
 
 @Parameter(name="*")

@@ -20,6 +20,9 @@ from crispr_lm.tasks.task import Example
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
 
+VERIFIED_EXAMPLES = 4
+"""How many examples are compared: a wrong weight shows in any."""
+
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 3e-1}
 """Largest difference of an option score, in nats, that is rounding between one batch and single sequences."""
 

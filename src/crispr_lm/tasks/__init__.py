@@ -8,9 +8,27 @@ from pathlib import Path
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
 from crispr_lm.tasks.choices import read_choices
-from crispr_lm.tasks.task import Example, Split, Task, builtin_instructions, read_instructions, sample
+from crispr_lm.tasks.knowledge import knowledge_examples
+from crispr_lm.tasks.task import (
+    Example,
+    Split,
+    Task,
+    builtin_instructions,
+    neutral_prompts,
+    read_instructions,
+    sample,
+)
 
-__all__ = ["Example", "Split", "Task", "builtin_instructions", "load_task", "read_instructions", "sample"]
+__all__ = [
+    "Example",
+    "Split",
+    "Task",
+    "builtin_instructions",
+    "load_task",
+    "neutral_prompts",
+    "read_instructions",
+    "sample",
+]
 
 
 def _everyday() -> list[Example]:
@@ -19,7 +37,7 @@ def _everyday() -> list[Example]:
     return examples_from_rows((f"builtin:everyday row {number}", row) for number, row in enumerate(everyday_rows()))
 
 
-BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday}
+BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday, "knowledge": knowledge_examples}
 READERS: dict[str, Callable[[Path], list[Example]]] = {"bbq": read_bbq, "choices": read_choices}
 
 

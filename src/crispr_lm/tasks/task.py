@@ -191,7 +191,16 @@ def sample(examples: Sequence[Example], size: int, seed: int) -> tuple[Example, 
 
 def builtin_instructions() -> tuple[str, ...]:
     """Ten synonymous instructions for answering a multiple-choice question about a context."""
-    text = (resources.files("crispr_lm.tasks") / "data" / "instructions.txt").read_text(encoding="utf-8")
+    return _bundled_lines("instructions.txt")
+
+
+def neutral_prompts() -> tuple[str, ...]:
+    """What users ask that has nothing to do with stereotypes: the divergence from the original is measured on these."""
+    return _bundled_lines("neutral_prompts.txt")
+
+
+def _bundled_lines(name: str) -> tuple[str, ...]:
+    text = (resources.files("crispr_lm.tasks") / "data" / name).read_text(encoding="utf-8")
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 

@@ -1,0 +1,115 @@
+"""The smaller jobs: attribution alone, measurement alone, and saving an edited model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from crispr_lm.divergence import divergence
+from crispr_lm.edit import Edit
+from crispr_lm.errors import InputError
+from crispr_lm.export import export_folder, export_lora, export_slim
+from crispr_lm.files import write_json
+from crispr_lm.folder import check_writable
+from crispr_lm.measuring import Subject, further_subjects, measure_all, take_original
+from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.preparation import Timings, check_output_file, fit_sample, load, load_tasks, report_sample
+from crispr_lm.progress import Progress, SilentProgress
+from crispr_lm.results import results_of
+from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
+from crispr_lm.task_scores import score_tasks
+from crispr_lm.tasks import Example, Task, load_task, sample
+from crispr_lm.verification import VERIFIED_EXAMPLES, verify_saved
+
+
+def score(model: str, output: Path, settings: ScoreSettings, progress: Progress | None = None) -> NeuronScores:
+    """Attribution alone: write the score of every neuron.
+
+    Raises:
+        InputError: the input can't be used; nothing is written then.
+    """
+    progress = progress or SilentProgress()
+    check_output_file(output)
+    fits = [(task, fit_sample(task, settings)) for task in load_tasks(settings)]
+    lm = load(model, settings, fits, Timings(), progress)
+    scores = score_tasks(lm, fits, settings, progress)
+    scores.save(output)
+    return scores
+
+
+def evaluate(
+    model: str, output: Path, edit_file: Path | None, settings: EvaluateSettings, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Measurement alone: metrics on the report part, before and after an edit if one is given.
+
+    Raises:
+        InputError: the input can't be used; nothing is written then.
+    """
+    progress = progress or SilentProgress()
+    timings = Timings()
+    check_output_file(output)
+    edit = Edit.load(edit_file) if edit_file is not None else None
+    subjects = [Subject(task, _measured(task, settings)) for task in load_tasks(settings)] + further_subjects(settings)
+    lm = load(model, settings, [(subject.task, subject.examples) for subject in subjects], timings, progress)
+    if edit is not None:
+        edit.check(lm)
+    after = diverged = None
+    with timings.of("report_before"):
+        before = measure_all(lm, subjects, settings, progress, "Measuring before" if edit is not None else "Measuring")
+    if edit is not None:
+        with timings.of("report_after"):
+            original = take_original(lm, settings, progress)
+            with edit.applied(lm):
+                after = measure_all(lm, subjects, settings, progress, "Measuring after")
+                diverged = divergence(lm, original, settings.batch_size)
+    told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
+    results = {**told, "timings": timings.seconds}
+    write_json(output, results)
+    return results
+
+
+def apply(
+    model: str, edit_file: Path, output: Path, settings: ApplySettings, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Save an edited model in one of the formats of `crispr_lm.export`, and compare it with the model in memory.
+
+    Returns:
+        How many option scores were compared, the largest difference, and for the slim format the parameters saved.
+
+    Raises:
+        InputError: the input can't be used, the format can't hold this edit exactly, or the output folder is not empty;
+            nothing is written then.
+        EditMismatchError: the edit was made for another model.
+        VerificationError: what was saved does not do what the edited model in memory does.
+    """
+    progress = progress or SilentProgress()
+    check_writable(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"output {output} exists and is not an empty folder; give another one")
+    edit = Edit.load(edit_file)
+    lm = load(model, settings, [], Timings(), progress)
+    told: dict[str, Any] = {}
+    with progress.step("Saving the edited model"):
+        if settings.format == "lora":
+            export_lora(lm, edit, output)
+        elif settings.format == "slim":
+            told["parameters_saved"] = export_slim(lm, edit, output)
+        else:
+            export_folder(lm, edit, output)
+    probes = load_task("builtin:everyday")
+    with progress.step("Loading it again in a fresh process"), edit.applied(lm):
+        told |= verify_saved(
+            lm,
+            output,
+            sample(probes.examples, VERIFIED_EXAMPLES, 0),
+            probes.instructions[0],
+            adapter=settings.format == "lora",
+            trust_remote_code=settings.trust_remote_code,
+        )
+    return told
+
+
+def _measured(task: Task, settings: EvaluateSettings) -> tuple[Example, ...]:
+    """The examples of a task that are measured: of the report part, or of all."""
+    everything = settings.part == "all" or task.measured_only
+    return report_sample(task.examples if everything else task.split(settings.seed).report, settings)

@@ -1,0 +1,141 @@
+"""Before the work: tasks read, parts taken, prompts checked, weights loaded, so that mistakes show first.
+
+Where settings become objects. Knows no formula.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.folder import check_writable
+from crispr_lm.model.load import LanguageModel, ModelSource, check_device, check_quantize, open_model
+from crispr_lm.progress import Progress
+from crispr_lm.prompts import check_prompts
+from crispr_lm.settings import EvaluateSettings, ModelSettings, RunSettings, ScoreSettings, TaskSettings
+from crispr_lm.tasks import Example, Task, load_task, sample
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of a task is used for what."""
+
+    task: Task
+    fit: tuple[Example, ...]
+    choose: tuple[Example, ...]
+    report: tuple[Example, ...]
+
+
+class Timings:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, step: str) -> Iterator[None]:
+        """Add the time spent in the block to a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
+
+
+def load_tasks(settings: TaskSettings) -> list[Task]:
+    """Load every task of the settings.
+
+    Raises:
+        InputError: as `load_task`, or a task is named twice.
+    """
+    for name in settings.task:
+        if settings.task.count(name) > 1:
+            raise InputError(f"task {name} is named twice; name it once")
+    return [load_task(name, settings.instructions) for name in settings.task]
+
+
+def take_parts(task: Task, settings: RunSettings) -> Parts:
+    """Split a task by template and draw what is used of each part.
+
+    Raises:
+        InputError: too few templates, or fewer examples to attribute on than asked for.
+    """
+    split = task.split(settings.seed)
+    return Parts(
+        task=task,
+        fit=fit_sample(task, settings),
+        choose=sample(split.choose, settings.choose_examples, settings.seed),
+        report=report_sample(split.report, settings),
+    )
+
+
+def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
+    """Draw the examples to attribute on from the fit part.
+
+    Raises:
+        InputError: there are fewer than asked for.
+    """
+    fit = task.split(settings.seed).fit
+    if settings.fit_on != "both" and any(example.condition for example in fit):
+        fit = tuple(example for example in fit if example.condition == settings.fit_on)
+    if len(fit) < settings.examples:
+        raise InputError(
+            f"{settings.examples} examples to attribute on were asked for, but the fit part of task {task.name} has "
+            f"{len(fit)}; lower --examples or add examples"
+        )
+    return sample(fit, settings.examples, settings.seed)
+
+
+def report_sample(examples: Sequence[Example], settings: RunSettings | EvaluateSettings) -> tuple[Example, ...]:
+    """Draw the examples that results are told on."""
+    size = len(examples) if settings.report_examples == "all" else settings.report_examples
+    return sample(examples, size, settings.seed)
+
+
+def load(
+    model: str,
+    settings: ModelSettings,
+    used: Sequence[tuple[Task, Sequence[Example]]],
+    timings: Timings,
+    progress: Progress,
+) -> LanguageModel:
+    """Open the model, check that every prompt that will be used fits, and only then read the weights."""
+    check_device(settings.device)
+    if isinstance(settings, ScoreSettings):
+        check_quantize(settings.quantize)
+    with timings.of("load"), progress.step(f"Loading {model}"):
+        source: ModelSource = open_model(model, trust_remote_code=settings.trust_remote_code)
+        for task, examples in used:
+            check_prompts(source, examples, task.instructions)
+        quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"
+        return source.load(settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        CrisprError: it can't be read.
+    """
+    try:
+        return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CrisprError(f"{path} can't be read ({error.strerror or error})") from error
+
+
+def check_output_file(path: Path) -> None:
+    """Check that a result file can be written, before any work.
+
+    Raises:
+        InputError: it is a folder, its folder is missing, or there is no permission.
+    """
+    if path.is_dir():
+        raise InputError(f"output {path} is a folder; give a file")
+    if not path.parent.is_dir():
+        raise InputError(f"output {path}: folder {path.parent} does not exist; make it first")
+    check_writable(path)

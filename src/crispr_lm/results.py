@@ -1,0 +1,199 @@
+"""What ``results.json`` says: figures before and after, their differences with intervals and tests, and words for them.
+
+Knows measurements and an edit's list of neurons; knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crispr_lm.edit import Edit
+from crispr_lm.evaluation import Evaluation, ScoringMethod
+from crispr_lm.measurement import Measurement
+from crispr_lm.measuring import Subject
+from crispr_lm.metrics.family import Metrics
+from crispr_lm.metrics.instructions import differences
+from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, Difference, corrected_over_tasks
+from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED
+
+RESULTS_FORMAT = "crispr-lm-results"
+RESULTS_VERSION = 2
+
+
+def results_of(
+    model: str,
+    subjects: Sequence[Subject],
+    scoring: ScoringMethod,
+    before: Mapping[str, Evaluation],
+    after: Mapping[str, Evaluation] | None = None,
+    divergence: Measurement | None = None,
+    edit: Edit | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Model, edit, and every figure by task; without an edit there is no after.
+
+    Args:
+        model: Its name.
+        subjects: What was measured.
+        scoring: How options were compared.
+        before: Task name to the unedited model's evaluation.
+        after: The edited model's.
+        divergence: Of the edited model from the original.
+        edit: What was applied.
+        seed: Of bootstrap and permutations.
+    """
+    tasks = {subject.task.name: _described(subject, scoring, before[subject.task.name]) for subject in subjects}
+    if after is not None:
+        compared = {name: after[name].differences_from(before[name], seed) for name in tasks}
+        for name, found in corrected_over_tasks(compared).items():
+            tasks[name] |= _compared(before[name], after[name], found)
+            tasks[name]["over_abstention"] = over_abstention(before[name].metrics, after[name].metrics, found)
+            tasks[name]["per_instruction"]["after"] = list(after[name].per_instruction)
+            tasks[name]["spread"]["after"] = after[name].spread
+    for subject in subjects:
+        if breakdown := _breakdown(subject, before, after, seed):
+            tasks[subject.task.name]["breakdown"] = breakdown
+    content: dict[str, Any] = {
+        "format": RESULTS_FORMAT,
+        "version": RESULTS_VERSION,
+        "model": model,
+        "scoring": scoring,
+        "tasks": tasks,
+    }
+    if divergence is not None:
+        low, high = divergence.interval("kl", seed)
+        content["divergence"] = {
+            "kl": divergence["kl"],
+            "low": low,
+            "high": high,
+            "prompts": len(divergence.clusters),
+            "tokens": int(divergence.columns[0]["tokens"].sum()),
+        }
+    if edit is not None:
+        content["edit"] = _edit(edit)
+    return content
+
+
+def answer_rows(
+    subjects: Sequence[Subject], before: Mapping[str, Evaluation], after: Mapping[str, Evaluation]
+) -> list[dict[str, Any]]:
+    """What was asked and answered, an object per example: option scores before and after under every instruction."""
+    rows = []
+    for subject in subjects:
+        name = subject.task.name
+        for index, example in enumerate(subject.examples):
+            counted = slice(len(example.options))
+            rows.append(
+                {
+                    "task": name,
+                    "source": example.source,
+                    "template": example.template,
+                    "category": example.category,
+                    "condition": example.condition,
+                    "context": example.context,
+                    "question": example.question,
+                    "options": list(example.options),
+                    "answer": example.answer,
+                    "unknown": example.unknown,
+                    "stereotyped": example.stereotyped,
+                    "scores": {
+                        when: [_finite(table[index, counted].tolist()) for table in evaluations[name].option_scores]
+                        for when, evaluations in (("before", before), ("after", after))
+                    },
+                }
+            )
+    return rows
+
+
+def over_abstention(before: Metrics, after: Metrics, found: Mapping[str, Difference]) -> str | None:
+    """A sentence where the edit made the model answer "unknown" instead of what the context tells, else None.
+
+    It did where the rate of "unknown" on disambiguated questions rises by more than other errors there fall: the rest
+    of the rise were right answers.
+    """
+    unknown_before, unknown_after = (metrics.get("unknown_rate_disambiguated") for metrics in (before, after))
+    right_before, right_after = (metrics.get("accuracy_disambiguated") for metrics in (before, after))
+    if unknown_before is None or unknown_after is None or right_before is None or right_after is None:
+        return None
+    lost = right_before - right_after
+    if unknown_after - unknown_before <= 1e-9 or lost <= 1e-9:
+        return None
+    interval = found["accuracy_disambiguated"]
+    sure = interval.high is not None and interval.high < 0
+    doubt = "" if sure else " The 95 % interval of that loss includes none."
+    return (
+        f"the edited model answers unknown on {unknown_after:.1%} of the questions whose context gives the answer "
+        f"(before: {unknown_before:.1%}), and {lost:.1%} fewer of them are answered right.{doubt}"
+    )
+
+
+def _described(subject: Subject, scoring: ScoringMethod, before: Evaluation) -> dict[str, Any]:
+    templates = len(set(before.clusters))
+    known = [example for example in subject.examples if example.condition in (AMBIGUOUS, DISAMBIGUATED)]
+    return {
+        "role": subject.role,
+        "family": subject.task.family,
+        "scoring": subject.scoring(scoring),
+        "examples": len(subject.examples),
+        "templates": templates,
+        "few_templates": templates < FEWEST_CLUSTERS,
+        "instructions": len(subject.task.instructions),
+        "without_stereotyped_option": sum(example.stereotyped is None for example in known),
+        "before": before.metrics,
+        "per_instruction": {"before": list(before.per_instruction)},
+        "spread": {"before": before.spread},
+    }
+
+
+def _compared(before: Evaluation, after: Evaluation, found: Mapping[str, Difference]) -> dict[str, Any]:
+    return {
+        "after": after.metrics,
+        "difference": differences(before.metrics, after.metrics),
+        "statistics": {name: difference.to_dict() for name, difference in found.items()},
+    }
+
+
+def _breakdown(
+    subject: Subject, before: Mapping[str, Evaluation], after: Mapping[str, Evaluation] | None, seed: int
+) -> dict[str, Any]:
+    """Figures apart for every value of the task's facets, where there is more than one; facet to value to figures."""
+    name = subject.task.name
+    told: dict[str, Any] = {}
+    for facet in subject.task.breakdowns:
+        members: dict[str, list[int]] = {}
+        for index, example in enumerate(subject.examples):
+            members.setdefault(example.facet(facet), []).append(index)
+        if len(members) < 2:
+            continue
+        told[facet] = {}
+        for value, indices in sorted(members.items()):
+            old = before[name].part(indices)
+            figures: dict[str, Any] = {
+                "examples": len(indices),
+                "templates": len(set(old.clusters)),
+                "before": old.metrics,
+            }
+            if after is not None:
+                new = after[name].part(indices)
+                figures |= _compared(old, new, new.differences_from(old, seed))
+            told[facet][value or "(none)"] = figures
+    return told
+
+
+def _edit(edit: Edit) -> dict[str, Any]:
+    modules: dict[str, int] = {}
+    for neuron in edit.neurons:
+        modules[neuron.module] = modules.get(neuron.module, 0) + 1
+    kinds = sorted({neuron.kind for neuron in edit.neurons})
+    return {
+        "neurons": len(edit.neurons),
+        "kind": kinds[0] if len(kinds) == 1 else (kinds or None),
+        "scale": edit.scale,
+        "per_module": modules,
+    }
+
+
+def _finite(scores: list[float]) -> list[float | None]:
+    """Scores as JSON numbers; None for an option that has none (it was not written)."""
+    return [None if score == -float("inf") else round(score, 5) for score in scores]

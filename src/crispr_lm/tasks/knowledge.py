@@ -1,0 +1,40 @@
+"""The task ``builtin:knowledge``: original questions of common knowledge, to see what an edit costs.
+
+Each has four options; the right one takes each position equally often. Knows nothing about models or prompts.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+
+from crispr_lm.tasks.task import Example
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+
+def knowledge_examples() -> list[Example]:
+    """All questions, in file order; the subject is the category, every question a template of its own."""
+    text = (resources.files("crispr_lm.tasks") / "data" / "knowledge.toml").read_text(encoding="utf-8")
+    examples: list[Example] = []
+    for subject, questions in tomllib.loads(text).items():
+        for question, *answers in questions:
+            number = len(examples)
+            right = number % len(answers)
+            # The file names the right answer first; turned round, it stands at place `right`.
+            options = tuple(answers[-right:] + answers[:-right]) if right else tuple(answers)
+            examples.append(
+                Example(
+                    context="",
+                    question=question,
+                    options=options,
+                    answer=right,
+                    template=question,
+                    category=subject,
+                    source=f"builtin:knowledge question {number + 1}",
+                )
+            )
+    return examples
