@@ -6,6 +6,7 @@ search.jsonl         every candidate tried
 edit.json            the edit
 answers.jsonl        what was asked and answered, before and after
 results.json         metrics before and after
+report.html          all of it as one page
 model/               the edited model, plain Hugging Face format
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_json
 
-FILES = ("run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json")
+FILES = ("run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json", "report.html")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class RunFolder:
     def results(self) -> Path:
         """Metrics; its presence marks the run as finished."""
         return self.path / "results.json"
+
+    @property
+    def report(self) -> Path:
+        """All of it as one page."""
+        return self.path / "report.html"
 
     @property
     def model(self) -> Path:
