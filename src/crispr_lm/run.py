@@ -18,11 +18,11 @@ from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit, weights_fingerprint
 from crispr_lm.files import append_line, write_json, write_lines
 from crispr_lm.folder import RunFolder, read_lines
-from crispr_lm.measuring import Subject, further_subjects, measure_all, take_original
+from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.promoted import promoted_tokens
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts, Timings, file_hash, load, load_tasks, take_parts
+from crispr_lm.preparation import Parts, Timings, file_hash, fits, load, load_tasks, take_parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.report.page import write_report
 from crispr_lm.results import answer_rows, results_of
@@ -53,10 +53,10 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     folder = RunFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
-    subjects = [Subject(part.task, part.report) for part in parts] + further_subjects(settings)
-    used = [(part.task, part.fit + part.choose) for part in parts]
-    used += [(subject.task, subject.examples) for subject in subjects]
-    lm = load(model, settings, used, timings, progress)
+    subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
+    subjects += further_subjects(settings)
+    checks = [fits(part.task, part.fit + part.choose) for part in parts] + [subject.check for subject in subjects]
+    lm = load(model, settings, checks, timings, progress)
     resumed = folder.start(_record(lm, settings, parts, subjects), resume=settings.resume)
 
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
@@ -171,7 +171,7 @@ def _record(
         "model": lm.name,
         "model_fingerprint": weights_fingerprint(lm.model),
         "settings": described,
-        "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.task.origin},
+        "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.origin},
         "instructions": [list(part.task.instructions) for part in parts],
         "crispr_lm": __version__,
     }
