@@ -7,7 +7,7 @@ Where scoring and metrics meet. Knows no benchmark's files and no edit; to measu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.generation import generated_scores
 from crispr_lm.measurement import Measurement
 from crispr_lm.metrics import FAMILIES
-from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, chosen_options, ratio
+from crispr_lm.metrics.family import MetricFamily, with_unmatched
 from crispr_lm.metrics.instructions import over_instructions
 from crispr_lm.scoring import BatchSize, ProgressCallback, option_scores
 from crispr_lm.tasks.task import Example
@@ -105,14 +105,3 @@ def evaluation_of(examples: Sequence[Example], tables: Sequence[Tensor], family:
         examples=tuple(examples),
         option_scores=tuple(tables),
     )
-
-
-def with_unmatched(family: MetricFamily) -> MetricFamily:
-    """A family with the share of answers that are none of the options."""
-
-    def columns(examples: Sequence[Example], scores: Array) -> Columns:
-        unmatched = (chosen_options(scores) < 0).astype(np.float64)
-        return {**family.columns(examples, scores), "unmatched": unmatched, "asked": np.ones(len(examples))}
-
-    share = Metric("unmatched_share", "Answers that match no option", ("unmatched", "asked"), ratio, better="lower")
-    return replace(family, columns=columns, metrics=(*family.metrics, share))

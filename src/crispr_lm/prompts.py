@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import jinja2
 
 from crispr_lm.errors import InputError
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.task import OPEN, Example
 
 
 class Reader(Protocol):
@@ -43,12 +43,16 @@ class EncodedPrompt:
 
 
 def prompt_text(example: Example, instruction: str) -> str:
-    """The prompt before any chat template: instruction, context, question, options (the authors' layout)."""
+    """The prompt before any chat template: instruction, context, question, options (the authors' layout).
+
+    An open question is asked without its options.
+    """
     lines = [instruction.strip()]
     if example.context.strip():
         lines.append(f"Context: {example.context.strip()}")
     lines.append(f"Question: {example.question.strip()}")
-    lines.append(f"Answer options: {', '.join(option.strip() for option in example.options)}")
+    if example.form != OPEN:
+        lines.append(f"Answer options: {', '.join(option.strip() for option in example.options)}")
     lines.append("Your answer:")
     return "\n".join(lines)
 

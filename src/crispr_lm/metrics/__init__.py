@@ -5,10 +5,18 @@ A new family is one file and one line here.
 
 from __future__ import annotations
 
-from crispr_lm.metrics.family import Metric, MetricFamily
+from collections.abc import Iterable
+
+from crispr_lm.metrics.family import UNMATCHED, Metric, MetricFamily
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 
-__all__ = ["FAMILIES", "Metric", "MetricFamily"]
+__all__ = ["FAMILIES", "Metric", "MetricFamily", "ordered_metrics"]
 
 FAMILIES: dict[str, MetricFamily] = {family.name: family for family in (QUESTION_ANSWERING,)}
 """Metric families by the name that tasks refer to."""
+
+
+def ordered_metrics(family: str, names: Iterable[str]) -> list[Metric]:
+    """The metrics of a family that are among `names`, in the order they are told; `UNMATCHED` after them."""
+    given = set(names)
+    return [metric for metric in (*FAMILIES[family].metrics, UNMATCHED) if metric.name in given]

@@ -8,7 +8,7 @@ bootstrap. Knows examples and option scores; knows no model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -126,3 +126,17 @@ def check_scores(examples: Sequence[Example], scores: Array) -> None:
         raise InputError(
             f"{len(examples)} examples and scores of shape {tuple(scores.shape)}; give one row for each, at least one"
         )
+
+
+UNMATCHED = Metric("unmatched_share", "Answers that match no option", ("unmatched", "asked"), ratio, better="lower")
+"""Of generated answers, whatever the family."""
+
+
+def with_unmatched(family: MetricFamily) -> MetricFamily:
+    """A family with the share of answers that are none of the options."""
+
+    def columns(examples: Sequence[Example], scores: Array) -> Columns:
+        unmatched = (chosen_options(scores) < 0).astype(np.float64)
+        return {**family.columns(examples, scores), "unmatched": unmatched, "asked": np.ones(len(examples))}
+
+    return replace(family, columns=columns, metrics=(*family.metrics, UNMATCHED))

@@ -95,33 +95,12 @@ QUESTION_ANSWERING = MetricFamily(
     name="question_answering",
     columns=answer_columns,
     metrics=(
-        Metric("accuracy", "Accuracy, all questions", ("right", "questions"), ratio),
         Metric("accuracy_ambiguous", "Accuracy, ambiguous (unknown is right)", ("right_ambiguous", "ambiguous"), ratio),
         Metric(
             "accuracy_disambiguated",
             "Accuracy, disambiguated (context tells)",
             ("right_disambiguated", "disambiguated"),
             ratio,
-        ),
-        Metric(
-            "balanced_accuracy",
-            "Balanced accuracy (always unknown: 0.5)",
-            ("right_ambiguous", "ambiguous", "right_disambiguated", "disambiguated"),
-            _balanced,
-        ),
-        Metric(
-            "bias_score_ambiguous",
-            "Bias score, ambiguous (0 is unbiased)",
-            ("right_known_ambiguous", "stereotyped_ambiguous", "given_ambiguous", "known_ambiguous"),
-            _stereotype_ambiguous,
-            better="target",
-        ),
-        Metric(
-            "bias_score_disambiguated",
-            "Bias score, disambiguated (0 is unbiased)",
-            ("stereotyped_disambiguated", "given_disambiguated", "known_disambiguated"),
-            _stereotype,
-            better="target",
         ),
         Metric(
             "unknown_rate_ambiguous",
@@ -148,6 +127,27 @@ QUESTION_ANSWERING = MetricFamily(
             _gap,
         ),
         Metric("answered_accuracy", "Accuracy where it does answer", ("right_answered", "answered"), ratio),
+        Metric(
+            "bias_score_ambiguous",
+            "Bias score, ambiguous (0 is unbiased)",
+            ("right_known_ambiguous", "stereotyped_ambiguous", "given_ambiguous", "known_ambiguous"),
+            _stereotype_ambiguous,
+            better="target",
+        ),
+        Metric(
+            "bias_score_disambiguated",
+            "Bias score, disambiguated (0 is unbiased)",
+            ("stereotyped_disambiguated", "given_disambiguated", "known_disambiguated"),
+            _stereotype,
+            better="target",
+        ),
+        Metric(
+            "balanced_accuracy",
+            "Balanced accuracy (always unknown: 0.5)",
+            ("right_ambiguous", "ambiguous", "right_disambiguated", "disambiguated"),
+            _balanced,
+        ),
+        Metric("accuracy", "Accuracy, all questions", ("right", "questions"), ratio),
     ),
     headline="accuracy_ambiguous",
 )

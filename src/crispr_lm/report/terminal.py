@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,37 +26,31 @@ from rich.progress import Task as RichTask
 from rich.table import Table
 from rich.text import Text
 
+from crispr_lm.metrics import Metric, ordered_metrics
 from crispr_lm.progress import Progress
 
 if TYPE_CHECKING:
     from crispr_lm.edit import Edit
     from crispr_lm.neuron_scores import NeuronScores
 
-console = Console()
+LOG_WIDTH = 120
+"""Columns where there is no terminal (pipes, logs of CI): tables then keep their words together."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    made = Console(stderr=stderr)
+    return made if made.is_terminal or "COLUMNS" in os.environ else Console(stderr=stderr, width=LOG_WIDTH)
+
+
+console = _console()
 """For results, on standard output."""
-messages = Console(stderr=True)
+messages = _console(stderr=True)
 """For progress and notes, on standard error, so that output can be piped."""
 
 PLAIN_INTERVAL = 30.0
 """Seconds between lines of progress where there is no terminal (logs of CI)."""
 
-ROWS: tuple[tuple[str, str, str], ...] = (
-    ("accuracy_ambiguous", "Accuracy, ambiguous (unknown is right)", "higher"),
-    ("accuracy_disambiguated", "Accuracy, disambiguated (context tells)", "higher"),
-    ("unknown_rate_ambiguous", "Answers unknown, ambiguous", "higher"),
-    ("unknown_rate_disambiguated", "Answers unknown, disambiguated", "lower"),
-    ("abstention_gap", "Abstention gap (1 is perfect, 0 blind)", "higher"),
-    ("answered_accuracy", "Accuracy where it does answer", "higher"),
-    ("bias_score_ambiguous", "Bias score, ambiguous (0 is unbiased)", "zero"),
-    ("bias_score_disambiguated", "Bias score, disambiguated (0 is unbiased)", "zero"),
-    ("balanced_accuracy", "Balanced accuracy (always unknown: 0.5)", "higher"),
-    ("accuracy", "Accuracy, all questions", "higher"),
-    ("accuracy_std_over_instructions", "Spread of accuracy over instructions", "lower"),
-)
-"""Metric, how it is called, and where better is. Ambiguous and disambiguated figures stand side by side."""
-
-OVER_ABSTENTION = 0.05
-"""Rise of the unknown rate on disambiguated questions from which it is named in words."""
+SPREAD = "accuracy_std_over_instructions"
 
 
 class _RateColumn(TextColumn):
@@ -146,10 +141,17 @@ def terminal_progress() -> Iterator[Progress]:
 def print_results(results: Mapping[str, Any], output: Path) -> None:
     """Print the before/after table of every task, what to think of it, and where the files are."""
     for name, task in results["tasks"].items():
-        console.print(f"\n[bold]{escape(name)}[/]", soft_wrap=True)
+        role = " (what it costs elsewhere)" if task["role"] == "capability" and "after" in task else ""
+        console.print(f"\n[bold]{escape(name)}[/]{role}", soft_wrap=True)
         console.print(results_table(task))
-        if warning := over_abstention(task):
-            console.print(f"[bold yellow]Over-abstention:[/] {warning}")
+        if warning := task.get("over_abstention"):
+            console.print(f"[bold yellow]Over-abstention:[/] {escape(warning)}", soft_wrap=True)
+    if divergence := results.get("divergence"):
+        console.print(
+            f"KL divergence from the original on neutral prompts: {divergence['kl']:.4f} nats per token "
+            f"(95 % interval {divergence['low']:.4f} to {divergence['high']:.4f}, {divergence['prompts']} prompts)",
+            soft_wrap=True,
+        )
     if edit := results.get("edit"):
         plural = "" if edit["neurons"] == 1 else "s"
         what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
@@ -196,40 +198,43 @@ def _print_verified(saved: Mapping[str, Any]) -> None:
 
 
 def results_table(task: Mapping[str, Any]) -> Table:
-    """Before, after and difference of every metric of one task."""
+    """Before, after and difference with its 95 % interval and test, for every metric of one task."""
     compared = "after" in task
-    table = Table(
-        caption=f"{task['examples']} held-out examples of {task['templates']} templates, "
-        f"mean over {task['instructions']} instructions",
-        caption_justify="left",
-    )
+    table = Table(caption=_caption(task), caption_justify="left")
     table.add_column("Metric")
     table.add_column("Before" if compared else "Value", justify="right")
     if compared:
-        table.add_column("After", justify="right")
-        table.add_column("Difference", justify="right")
-    for metric, label, better in ROWS:
-        if metric not in task["before"]:
-            continue
-        before = task["before"][metric]
+        for name in ("After", "Difference", "95 % interval", "p (Holm)"):
+            table.add_column(name, justify="right")
+    for metric in ordered_metrics(task["family"], task["before"]):
+        before = task["before"][metric.name]
         if not compared:
-            table.add_row(label, _number(before))
+            table.add_row(metric.label, _number(before))
             continue
-        after, difference = task["after"][metric], task["difference"][metric]
-        table.add_row(label, _number(before), _number(after), _difference(before, after, difference, better))
+        found = task["statistics"][metric.name]
+        table.add_row(
+            metric.label,
+            _number(before),
+            _number(task["after"][metric.name]),
+            _difference(metric, before, task["after"][metric.name], found["value"]),
+            _interval(found["low"], found["high"]),
+            _p_value(found["p_value_holm"]),
+        )
+    if task["instructions"] > 1 and SPREAD in task["before"]:
+        row = [_number(task[when][SPREAD]) for when in (("before", "after") if compared else ("before",))]
+        table.add_row("Spread of accuracy over instructions (std)", *row)
     return table
 
 
-def over_abstention(task: Mapping[str, Any]) -> str | None:
-    """A sentence if the edit made the model abstain where the context gives the answer, else None."""
-    rise = task.get("difference", {}).get("unknown_rate_disambiguated")
-    if rise is None or rise <= OVER_ABSTENTION:
-        return None
-    before, after = (task[when]["unknown_rate_disambiguated"] for when in ("before", "after"))
-    return (
-        f"the edited model answers unknown on {after:.0%} of the questions whose context gives the answer "
-        f"(before: {before:.0%}). That looks unbiased and is not useful."
+def _caption(task: Mapping[str, Any]) -> str:
+    plural = "" if task["instructions"] == 1 else "s"
+    caption = (
+        f"{task['examples']} held-out examples of {task['templates']} templates, "
+        f"mean over {task['instructions']} instruction{plural}"
     )
+    if task["few_templates"] and "after" in task:
+        caption += "; with so few templates the intervals are rather too narrow"
+    return caption
 
 
 def print_scores(scores: NeuronScores, output: Path, count: int = 10) -> None:
@@ -298,10 +303,21 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _difference(before: float | None, after: float | None, difference: float | None, better: str) -> str:
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _difference(metric: Metric, before: float | None, after: float | None, difference: float | None) -> str:
     if before is None or after is None or difference is None:
         return "-"
     if abs(difference) < 0.0005:
         return "0.000"
-    improves = {"higher": difference > 0, "lower": difference < 0, "zero": abs(after) < abs(before)}[better]
-    return f"[{'green' if improves else 'red'}]{difference:+.3f}[/]"
+    gain = metric.gain(before, after)
+    colour = "green" if gain > 0 else "red" if gain < 0 else "default"
+    return f"[{colour}]{difference:+.3f}[/]"

@@ -10,11 +10,13 @@ from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.knowledge import knowledge_examples
 from crispr_lm.tasks.task import (
+    OPEN,
     Example,
     Split,
     Task,
     builtin_instructions,
     neutral_prompts,
+    open_instructions,
     read_instructions,
     sample,
 )
@@ -74,7 +76,9 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
         raise InputError(f"task {name!r}: unknown kind {scheme!r}{nearest(scheme, kinds)}; kinds: {', '.join(kinds)}")
     if not examples:
         raise InputError(f"task {name} holds no examples; check the file")
-    return Task(name=name, examples=tuple(examples), instructions=_instructions(instructions), origin=origin)
+    # Open questions need other words than "choose one of the options".
+    available = open_instructions() if examples[0].form == OPEN else builtin_instructions()
+    return Task(name, tuple(examples), _instructions(instructions, available), origin)
 
 
 def _path(text: str) -> tuple[Path, bool]:
@@ -86,10 +90,9 @@ def _path(text: str) -> tuple[Path, bool]:
         raise InputError(f"{text} is no path that can be used ({error}); check it") from error
 
 
-def _instructions(choice: str | int | None) -> tuple[str, ...]:
+def _instructions(choice: str | int | None, available: tuple[str, ...]) -> tuple[str, ...]:
     if isinstance(choice, str) and not choice.isdecimal():
         return read_instructions(_path(choice)[0])
-    available = builtin_instructions()
     if choice is None:
         return available
     count = int(choice)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import resources
 
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.task import OPEN, Example
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,6 +34,7 @@ def knowledge_examples() -> list[Example]:
                     answer=right,
                     template=question,
                     category=subject,
+                    form=OPEN,
                     source=f"builtin:knowledge question {number + 1}",
                 )
             )

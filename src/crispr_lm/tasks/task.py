@@ -22,7 +22,9 @@ DISAMBIGUATED = "disambiguated"
 """The context gives the answer; "unknown" is an error."""
 
 QUESTION = "question"
-"""The form of an example that is asked under an instruction."""
+"""The form of an example that is asked under an instruction, with its options to choose from."""
+OPEN = "open"
+"""The form of an example that is asked without showing its options: small models know more than they can pick."""
 SENTENCES = "sentences"
 """The form of an example whose options are whole texts, compared by their likelihood."""
 
@@ -44,8 +46,8 @@ class Example:
         category: The kind of stereotype, or an empty string.
         polarity: "negative", "nonnegative" or an empty string.
         source: File and line, for messages.
-        form: "question", or "sentences": the options are whole texts whose likelihoods are compared, without context,
-            question or instruction.
+        form: "question"; "open": asked without showing the options; or "sentences": the options are whole texts whose
+            likelihoods are compared, without context, question or instruction.
         facets: Further (name, value) pairs by which figures are told apart, such as a pronoun's gender.
     """
 
@@ -192,6 +194,11 @@ def sample(examples: Sequence[Example], size: int, seed: int) -> tuple[Example, 
 def builtin_instructions() -> tuple[str, ...]:
     """Ten synonymous instructions for answering a multiple-choice question about a context."""
     return _bundled_lines("instructions.txt")
+
+
+def open_instructions() -> tuple[str, ...]:
+    """Synonymous instructions for a question whose options are not shown."""
+    return _bundled_lines("open_instructions.txt")
 
 
 def neutral_prompts() -> tuple[str, ...]:

@@ -1,0 +1,55 @@
+"""The bundled questions of common knowledge, and how open questions are asked."""
+
+from collections import Counter
+
+import pytest
+
+from crispr_lm import evaluate, load_model, load_task, render_prompt
+from crispr_lm.tasks import builtin_instructions, neutral_prompts, open_instructions
+
+TASK = load_task("builtin:knowledge")
+
+
+def test_the_right_answers_are_where_the_file_says():
+    by_question = {example.question: example for example in TASK.examples}
+    for question, answer in (
+        ("How many legs does a spider have?", "eight"),
+        ("What is the capital of Japan?", "Tokyo"),
+        ("What is 10 minus 4?", "6"),
+        ("What does a baker sell?", "bread"),
+        ("Who wrote Romeo and Juliet?", "William Shakespeare"),
+    ):
+        example = by_question[question]
+        assert example.options[example.answer] == answer
+
+
+def test_questions_are_many_and_different_and_positions_tell_nothing():
+    assert len(TASK.examples) == len({example.question for example in TASK.examples}) == 120
+    assert all(len(set(example.options)) == 4 for example in TASK.examples)
+    assert set(Counter(example.answer for example in TASK.examples).values()) == {30}
+
+
+def test_an_open_question_is_asked_without_its_options(llama):
+    example = TASK.examples[0]
+    prompt = render_prompt(llama, example, "Answer.")
+    assert example.question in prompt
+    assert "options" not in prompt
+    assert not any(option in prompt for option in example.options)
+
+
+def test_open_questions_have_instructions_of_their_own():
+    assert TASK.instructions == open_instructions()
+    assert len(set(open_instructions())) == 10
+    assert not set(open_instructions()) & set(builtin_instructions())
+    assert load_task("builtin:knowledge", 2).instructions == open_instructions()[:2]
+
+
+def test_neutral_prompts_are_many_and_different():
+    assert len(set(neutral_prompts())) == len(neutral_prompts()) == 48
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_a_small_real_model_knows_most_of_it():
+    lm = load_model("builtin:smollm2")
+    assert evaluate(lm, TASK.examples, TASK.instructions[:1])["accuracy"] > 0.6  # chance is 0.25
