@@ -20,6 +20,7 @@ from crispr_lm.settings import (
     ENVIRONMENT_PREFIX,
     OUTPUT_GROUP,
     ApplySettings,
+    CompareSettings,
     EvaluateSettings,
     RunSettings,
     ScoreSettings,
@@ -59,6 +60,22 @@ def run(model: ModelArgument, /, *, settings: RunSettings) -> None:
     with terminal_progress() as progress:
         results = main_job(model, settings, progress)
     print_results(results, settings.output)
+
+
+@app.command
+def compare(model: ModelArgument, /, *, settings: CompareSettings) -> None:
+    """Compare the edit with controls and with what else could be done, task by task; writes all figures.
+
+    Example: crispr-lm compare builtin:smollm2 --task bbq:Age.jsonl --task bbq:Religion.jsonl --output out
+    """
+    _quiet_libraries()
+    from crispr_lm.comparison import compare as comparison_job
+    from crispr_lm.report.comparison import print_comparison
+    from crispr_lm.report.terminal import terminal_progress
+
+    with terminal_progress() as progress:
+        told = comparison_job(model, settings, progress)
+    print_comparison(told, settings.output)
 
 
 @app.command

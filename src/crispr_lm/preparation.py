@@ -80,15 +80,21 @@ def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Examp
     Raises:
         InputError: there are fewer than asked for.
     """
-    fit = task.split(settings.seed).fit
-    if settings.fit_on != "both" and any(example.condition for example in fit):
-        fit = tuple(example for example in fit if example.condition == settings.fit_on)
+    fit = fit_candidates(task, settings)
     if len(fit) < settings.examples:
         raise InputError(
             f"{settings.examples} examples to attribute on were asked for, but the fit part of task {task.name} has "
             f"{len(fit)}; lower --examples or add examples"
         )
     return sample(fit, settings.examples, settings.seed)
+
+
+def fit_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
+    """All examples of the fit part that may be attributed on."""
+    fit = task.split(settings.seed).fit
+    if settings.fit_on != "both" and any(example.condition for example in fit):
+        return tuple(example for example in fit if example.condition == settings.fit_on)
+    return fit
 
 
 def report_sample(examples: Sequence[Example], settings: RunSettings | EvaluateSettings) -> tuple[Example, ...]:

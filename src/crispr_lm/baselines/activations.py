@@ -86,10 +86,10 @@ def token_rows(seen: Seen, packed: Packed) -> tuple[Tensor, Tensor]:
 
 
 def _counted(packed: Packed, answer_length: int, length: int, tokens: Tokens) -> Tensor:
-    """bool (length,): the tokens of a row of that length that the mean is over."""
+    """Which tokens of a row of that length the mean is over; bool (length,)."""
     if packed.prompt_of_row is not None and length == packed.streams[0].shape[1]:  # the encoder's, without padding
         return packed.streams[0].counted[0].cpu()
-    # The last token was put there only for the one before it to be read, and is no input: the row ends with the answer.
+    # An option's last token, which `pack_whole` has added, is never an input: the row ends with the answer.
     counted = torch.ones(length, dtype=torch.bool)
     if tokens == "answer":
         counted[: length - answer_length] = False

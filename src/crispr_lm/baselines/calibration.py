@@ -6,8 +6,8 @@ Input m is the same prompt with the same options, but with content-free words in
 
 - contextual calibration (Zhao et al., *Calibrate Before Use*, ICML 2021, arXiv 2102.09690): "N/A", "[MASK]" and the
   empty string;
-- domain-context calibration (Fei et al., *Mitigating Label Biases for In-context Learning*, ACL 2023, arXiv 2305.19148):
-  words drawn at random from the fit part's contexts and questions, as many as these have on average.
+- domain-context calibration (Fei et al., *Mitigating Label Biases for In-context Learning*, ACL 2023, arXiv
+  2305.19148): words drawn at random from the fit part's contexts and questions, as many as these have on average.
 
 Both divide by the content-free probability (the diagonal W of Zhao et al., b = 0). Where they have one fixed set of
 labels, options differ here from question to question, so the correction is taken for each question's own options.
@@ -74,8 +74,11 @@ def calibrated(
     """Corrected option scores s', float32 (examples, options); -inf stays where an example has no such option."""
     probabilities = torch.zeros_like(scores)
     for context, question in inputs:
-        # Options and their positions stay: what the model prefers among these is what shall be taken out.
-        asked = [replace(example, context=context, question=question) for example in examples]
+        # Options and their places stay: what the model prefers among these is what shall be taken out.
+        asked = [
+            replace(example, context=context if example.context.strip() else "", question=question)
+            for example in examples
+        ]
         probabilities += option_scores(lm, asked, instruction, batch_size, scoring=scoring).softmax(dim=1) / len(inputs)
     return scores - probabilities.clamp(min=torch.finfo(torch.float32).tiny).log().masked_fill(scores.isneginf(), 0)
 

@@ -1,4 +1,4 @@
-"""What methods are fitted on: one task's fit and choose parts, and CRISPR's edit as the measure of what controls remove.
+"""What methods are fitted on: a task's fit and choose parts, and CRISPR's edit, which controls remove as much as.
 
 Whatever several methods need (attribution scores, the search's choice) is computed once, when it is first asked for.
 """
@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from crispr_lm.attribution import biased_answers, score_neurons
 from crispr_lm.edit import Edit
-from crispr_lm.scoring import option_scores
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron, NeuronKind
@@ -23,7 +21,8 @@ from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.preparation import Parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import EncodedPrompt, encode
-from crispr_lm.search import Candidate, Choice, choose, choose_part, measure, sweep
+from crispr_lm.scoring import option_scores
+from crispr_lm.search import Candidate, Choice, choose, choose_part, counts_up_to, measure, sweep
 from crispr_lm.settings import CompareSettings
 
 
@@ -93,8 +92,10 @@ class Fit:
             chosen = Candidate(self.settings.removed, {})
             return Choice(chosen, f"{chosen.neurons} neurons: as asked for"), True
         on = [choose_part(self.lm, self.parts.task.name, self.parts.choose, self.instructions, self.settings.seed)]
-        with self.progress.step(f"Searching on {self.parts.task.name}") as _:
-            candidates = sweep(self.lm, ranking, on, self.settings.max_neurons, self.settings.batch_size)
+        most = min(self.settings.max_neurons, len(ranking))
+        total = len(counts_up_to(most)) * len(self.parts.choose)
+        with self.progress.step(f"Choosing how many on {self.parts.task.name}", total) as advance:
+            candidates = sweep(self.lm, ranking, on, most, self.settings.batch_size, progress=advance)
         choice = choose(candidates, self.settings.max_accuracy_loss)
         if choice.candidate.neurons:
             return choice, True
@@ -156,5 +157,3 @@ def balanced(metrics: Mapping[str, Metrics]) -> float:
     """Mean over tasks of the balanced accuracy (of the accuracy where there are no conditions)."""
     values = [of_task.get("balanced_accuracy") or of_task["accuracy"] or 0.0 for of_task in metrics.values()]
     return sum(values) / len(values)
-
-

@@ -12,7 +12,8 @@ where activation x gradient costs one; only some of the fit prompts are used (``
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NeuronKind, NeuronSite, find_sites
 from crispr_lm.packing import Packed
 from crispr_lm.prompts import EncodedPrompt
-from crispr_lm.scoring import pack, packed_scores
+from crispr_lm.scoring import ProgressCallback, pack, packed_scores
 
 TOKENS = 4096
 """Tokens in one pass at most: bounds memory."""
@@ -53,43 +54,52 @@ def integrated_influence(fit: Fit, kind: NeuronKind, pairs: Sequence[AnswerPair]
     sites = find_sites(fit.lm.model, kind)
     steps, skill_weight = fit.settings.integration_steps, fit.settings.skill_weight
     total = {site.name: torch.zeros(site.width) for site in sites}
-    with fit.progress.step("Integrated gradients", len(pairs) * len(sites)) as advance:
+    with fit.progress.step("Integrated gradients", 2 * len(pairs) * len(sites)) as advance:
         for pair in pairs:
             of_biased, of_golden = (
-                relevances(fit.lm, EncodedPrompt(pair.prompt.prompt_ids, [pair.prompt.option_ids[option]]), sites, steps)
+                relevances(fit.lm, pair.prompt.prompt_ids, pair.prompt.option_ids[option], sites, steps, advance)
                 for option in (pair.biased, pair.golden)
             )
-            for site, biased, golden in zip(sites, of_biased, of_golden, strict=True):
-                influence = biased - skill_weight * golden.clamp(min=0)
+            for site in sites:
+                influence = of_biased[site.name] - skill_weight * of_golden[site.name].clamp(min=0)
                 total[site.name] += pair.confusion * influence / len(pairs)
-                advance(1)
     return total
 
 
-def relevances(lm: LanguageModel, prompt: EncodedPrompt, sites: Sequence[NeuronSite], steps: int) -> Iterator[Tensor]:
-    """Max over tokens of IG for every neuron of each site in turn; float32 (neurons,) on the CPU, one by one.
+def relevances(
+    lm: LanguageModel,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    sites: Sequence[NeuronSite],
+    steps: int,
+    progress: ProgressCallback | None = None,
+) -> dict[str, Tensor]:
+    """Max over counted tokens of IG; module name to float32 (neurons,) on the CPU.
 
     Args:
         lm: The model.
-        prompt: A prompt with the answer a as its only option.
+        prompt: Its tokens.
+        answer: The tokens of the answer a.
         sites: Where.
         steps: Points of the Gauss-Legendre rule that the integral is taken by.
+        progress: Called with the number of modules just finished.
     """
     from captum.attr import IntegratedGradients
 
+    encoded = EncodedPrompt(list(prompt), [list(answer)])
+    found = {}
     with torch.inference_mode(False):
-        activations = _activations(lm, prompt, sites)
+        activations = _activations(lm, encoded, sites)
         for site in sites:
             activation, counted = activations[site.name]
-
-            def score(values: Tensor, site: NeuronSite = site) -> Tensor:
-                return _score_with(lm, prompt, site, values)
-
             rows = max(1, TOKENS // activation.shape[1])
-            found = IntegratedGradients(score).attribute(
+            attributed = IntegratedGradients(partial(_score_with, lm, encoded, site)).attribute(
                 activation, baselines=0.0, n_steps=steps, internal_batch_size=rows if rows < steps else None
             )
-            yield found[0].float()[counted].amax(dim=0).cpu()
+            found[site.name] = attributed[0].float()[counted].amax(dim=0).cpu()
+            if progress is not None:
+                progress(1)
+    return found
 
 
 def _activations(

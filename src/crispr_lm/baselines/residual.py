@@ -47,9 +47,10 @@ def blocks(lm: LanguageModel) -> list[nn.Module]:
     decoder = lm.model.get_decoder() if lm.is_encoder_decoder else lm.model.base_model
     # Some decoders are wrapped (OPT, multimodal models): the list is looked for from the outside in.
     for holder in decoder.modules():
-        lists = [child for child in holder.children() if isinstance(child, nn.ModuleList) and len(child) > 1]
-        if lists:
-            return list(max(lists, key=len))
+        lists = [list(child) for child in holder.children() if isinstance(child, nn.ModuleList)]
+        longest = max(lists, key=len, default=[])
+        if len(longest) > 1:
+            return longest
     raise NotRunError(f"{type(lm.model).__name__} has no list of blocks to steer between")
 
 
