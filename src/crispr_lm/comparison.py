@@ -83,9 +83,9 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
         for cell in read_lines(folder.cells):
             table.cells[CellKey.of_cell(cell)] = cell
     fits = {part.task.name: table.fit(part) for part in parts}
-    for number, fit in enumerate(fits.values(), start=1):
-        for method in methods:
-            progress.say(f"{method.label} on {fit.parts.task.name} (task {number} of {len(fits)})")
+    for number, method in enumerate(methods, start=1):
+        for fit in fits.values():
+            progress.say(f"{method.label} on {fit.parts.task.name} (method {number} of {len(methods)})")
             for draw in range(settings.draws if method.random else 1):
                 table.method(method, fit, draw)
     if settings.transfer:
