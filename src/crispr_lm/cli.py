@@ -22,6 +22,7 @@ from crispr_lm.settings import (
     ApplySettings,
     CompareSettings,
     EvaluateSettings,
+    LmEvalSettings,
     RunSettings,
     ScoreSettings,
 )
@@ -136,6 +137,22 @@ def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: 
     with terminal_progress() as progress:
         told = apply_job(model, edit, output, settings or ApplySettings(), progress)
     print_saved(told, output)
+
+
+@app.command
+def lm_eval_task(model: ModelArgument, /, *, output: OutputFile, settings: LmEvalSettings) -> None:
+    """Write tasks for EleutherAI's lm-eval: the prompts and options that crispr-lm scores with this model.
+
+    Parameters
+    ----------
+    output
+        Folder to write; must not exist, or be empty.
+    """
+    _quiet_libraries()
+    from crispr_lm.interop import lm_eval_tasks
+
+    for name in lm_eval_tasks(model, output, settings):
+        print(name)
 
 
 @app.command

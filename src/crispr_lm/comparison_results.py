@@ -146,7 +146,7 @@ class _Figures:
                 measured["differences"] = {metric: one.to_dict() for metric, one in differences.items()}
                 if name == task:
                     before = self._measured(CellKey("methods", "original", task), subjects[task]).metrics
-                    warning = over_abstention(before, measured["metrics"], differences)
+                    warning = over_abstention(before, measured["metrics"], differences, "the model")
                     rows[task]["over_abstention"] = warning
             for task, row in rows.items():
                 told[task]["rows"][method.name] = row

@@ -212,6 +212,19 @@ class ScoreSettings(ModelSettings, TaskSettings, AttributionSettings):
 
 
 @Parameter(name="*")
+class LmEvalSettings(TaskSettings):
+    """All options of ``crispr-lm lm-eval-task`` but its output folder."""
+
+    part: Annotated[Literal["report", "all"], Parameter(group=REPORT_GROUP)] = Field(
+        "report",
+        description="Export the report part (what no edit of the same seed was fitted or chosen on) or everything.",
+    )
+    trust_remote_code: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
+        False, description="Run Python code that comes with the model. Only for code you have read."
+    )
+
+
+@Parameter(name="*")
 class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
     """All options of ``crispr-lm evaluate`` but its edit and output file."""
 

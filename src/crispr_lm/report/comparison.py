@@ -179,7 +179,9 @@ def _notes(task: Mapping[str, Any], methods: Mapping[str, Any]) -> Iterator[str]
         if row["status"] != "done":
             yield f"{label}: not run: {row['reason']}"
         elif not row["recommended"]:
-            yield f"{label} {NOT_RECOMMENDED}: found nothing worth doing within the limits; shown is the least harmful."
+            yield f"{label} {NOT_RECOMMENDED}: found nothing worth doing within the limits; shown is the best it tried."
+        elif methods[method]["kind"] == "crispr":
+            yield f"{label}: {row['details'][0]['reason']}."
         if warning := row.get("over_abstention"):
             yield f"{label}: over-abstention: {warning}"
 
