@@ -82,7 +82,8 @@ def read(path):
 def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_path, architecture, kind):
     output = tmp_path / "out"
     results = run(str(saved_model(architecture)), settings_for(questions, output, neurons=kind))
-    names = {"run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json", "model"}
+    names = {"run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json"}
+    names |= {"report.html", "model"}
     assert {path.name for path in output.iterdir()} == names
     assert read(output / "results.json") == json.loads(json.dumps(results))
 

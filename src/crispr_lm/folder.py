@@ -8,6 +8,7 @@ search.jsonl         every candidate tried
 edit.json            the edit
 answers.jsonl        what was asked and answered, before and after
 results.json         metrics before and after
+report.html          all of it as one page
 model/               the edited model, plain Hugging Face format
 
 Of ``crispr-lm compare``:
@@ -122,7 +123,15 @@ class RunFolder(JobFolder):
     """Paths of a run's files."""
 
     RECORD = "run.json"
-    FILES = ("run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json")
+    FILES = (
+        "run.json",
+        "scores.safetensors",
+        "search.jsonl",
+        "edit.json",
+        "answers.jsonl",
+        "results.json",
+        "report.html",
+    )
     FOLDERS = ("model",)
 
     @property
@@ -149,6 +158,11 @@ class RunFolder(JobFolder):
     def results(self) -> Path:
         """Metrics; its presence marks the run as finished."""
         return self.path / "results.json"
+
+    @property
+    def report(self) -> Path:
+        """All of it as one page."""
+        return self.path / "report.html"
 
     @property
     def model(self) -> Path:

@@ -6,6 +6,7 @@ Everything that can be wrong with the input is checked before weights are read, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from crispr_lm.divergence import divergence
@@ -14,10 +15,12 @@ from crispr_lm.files import append_line, write_json, write_lines
 from crispr_lm.folder import RunFolder, read_lines
 from crispr_lm.measuring import Subject, further_subjects, measure_all, take_original
 from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.promoted import promoted_tokens
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.preparation import Parts, Timings, file_hash, load, load_tasks, take_parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import record_of
+from crispr_lm.report.page import write_report
 from crispr_lm.results import answer_rows, results_of
 from crispr_lm.search import Candidate, Choice, choose, choose_part, counts_up_to, sweep
 from crispr_lm.settings import RunSettings
@@ -85,6 +88,7 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
         told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
     results = {
         **told,
+        "neurons": _neurons(lm, scores, edit),
         "verdict": "recommended" if edit.neurons else "none",
         "reason": choice.reason,
         "search": [candidate.to_dict() for candidate in candidates],
@@ -93,7 +97,17 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     }
     write_lines(folder.answers, answer_rows(subjects, before, after))
     write_json(folder.results, results)
+    write_report(folder.path)
     return results
+
+
+def _neurons(lm: LanguageModel, scores: NeuronScores, edit: Edit) -> list[dict[str, Any]]:
+    """The edit's neurons with what is known of them."""
+    promoted = promoted_tokens(lm, edit.neurons)
+    return [
+        {**asdict(neuron), "score": scores.score_of(neuron), "promotes": tokens}
+        for neuron, tokens in zip(edit.neurons, promoted, strict=True)
+    ]
 
 
 def _scores(

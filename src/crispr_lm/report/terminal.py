@@ -160,6 +160,8 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         console.print(escape(reason[0].upper() + reason[1:]), soft_wrap=True)
     if saved := results.get("saved_model"):
         _print_verified(saved)
+    if (report := output / "report.html").is_file():
+        console.print(f"Report: {escape(str(report))}", soft_wrap=True)
     console.print(f"Files: {escape(str(output))}", soft_wrap=True)
 
 

@@ -1,0 +1,115 @@
+"use strict";
+// Tabs, figures and the list of changed answers. Text from data is only ever set as textContent.
+const byId = (name) => document.getElementById(name);
+const read = (name) => JSON.parse(byId(name).textContent);
+
+function ink() {
+  const style = getComputedStyle(document.documentElement);
+  return { font: style.getPropertyValue("--ink").trim(), soft: style.getPropertyValue("--soft").trim() };
+}
+
+function draw(element) {
+  if (element.dataset.drawn) { return; }
+  element.dataset.drawn = "yes";
+  const figure = read("data-" + element.id);
+  figure.layout.font.color = ink().font;
+  Plotly.newPlot(element, figure.data, figure.layout, { responsive: true, displaylogo: false });
+}
+
+function drawVisible() {
+  document.querySelectorAll("section:not([hidden]) .figure").forEach(draw);
+}
+
+function show(name) {
+  document.querySelectorAll("main > section").forEach((section) => { section.hidden = section.id !== name; });
+  document.querySelectorAll("nav button").forEach((button) => {
+    button.setAttribute("aria-selected", String(button.dataset.tab === name));
+  });
+  drawVisible();
+}
+
+function make(tag, parent, text, className) {
+  const element = document.createElement(tag);
+  if (text !== undefined) { element.textContent = text; }
+  if (className) { element.className = className; }
+  parent.appendChild(element);
+  return element;
+}
+
+function bar(parent, share) {
+  const outer = make("div", parent, undefined, "bar");
+  make("i", outer).style.width = (100 * share).toFixed(1) + "%";
+  make("span", outer, (100 * share).toFixed(1) + " %");
+}
+
+function optionLabel(example, index) {
+  const marks = [];
+  if (index === example.answer) { marks.push("right"); }
+  if (index === example.stereotyped) { marks.push("stereotype"); }
+  if (index === example.unknown) { marks.push("unknown"); }
+  return example.options[index] + (marks.length ? " (" + marks.join(", ") + ")" : "");
+}
+
+function exampleCard(example) {
+  const card = document.createElement("div");
+  card.className = "example " + example.change;
+  const tags = [example.change, example.condition, example.category, example.task].filter(Boolean);
+  make("p", card, tags.join(" · "), "tags");
+  if (example.context) { make("p", card, example.context); }
+  if (example.question) { make("p", card, example.question).style.fontWeight = "600"; }
+  const head = make("div", card, undefined, "option tags");
+  for (const title of ["", "before", "after"]) { make("div", head, title); }
+  example.options.forEach((_, index) => {
+    const row = make("div", card, undefined, "option");
+    make("div", row, optionLabel(example, index), index === example.answer ? "right" : "");
+    bar(row, example.before[index]);
+    bar(row, example.after[index]);
+  });
+  return card;
+}
+
+function choices(select, values) {
+  values.forEach((value) => { make("option", select, value).value = value; });
+}
+
+const PAGE = 40;
+let shown = PAGE;
+
+function listExamples(examples) {
+  const wanted = {};
+  for (const name of ["change", "condition", "category", "task"]) { wanted[name] = byId("filter-" + name).value; }
+  const text = byId("filter-text").value.toLowerCase();
+  const found = examples.filter((example) =>
+    Object.entries(wanted).every(([name, value]) => !value || example[name] === value) &&
+    (!text || [example.context, example.question, ...example.options].join(" ").toLowerCase().includes(text)));
+  byId("count").textContent = found.length + " of " + examples.length + " changed answers";
+  byId("examples").replaceChildren(...found.slice(0, shown).map(exampleCard));
+  byId("more").hidden = found.length <= shown;
+}
+
+function start() {
+  document.querySelectorAll("nav button").forEach((button) => {
+    button.addEventListener("click", () => show(button.dataset.tab));
+  });
+  const examples = read("data-examples");
+  for (const name of ["change", "condition", "category", "task"]) {
+    const select = byId("filter-" + name);
+    choices(select, [...new Set(examples.map((example) => example[name]))].filter(Boolean));
+    select.addEventListener("change", () => { shown = PAGE; listExamples(examples); });
+  }
+  byId("filter-text").addEventListener("input", () => { shown = PAGE; listExamples(examples); });
+  byId("more").addEventListener("click", () => { shown += PAGE; listExamples(examples); });
+  listExamples(examples);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    document.querySelectorAll(".figure[data-drawn]").forEach((element) => {
+      Plotly.relayout(element, { "font.color": ink().font });
+    });
+  });
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("main > section").forEach((section) => { section.hidden = false; });
+    drawVisible();
+  });
+  show("summary");
+}
+
+start();

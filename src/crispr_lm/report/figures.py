@@ -1,0 +1,226 @@
+"""Plotly figures from result dictionaries, as JSON that the page draws. Knows no model and no page layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+if TYPE_CHECKING:
+    from crispr_lm.neuron_scores import NeuronScores
+
+BEFORE, AFTER = "#8a94a6", "#2f7ed8"
+AMBIGUOUS, DISAMBIGUATED = "#2f7ed8", "#d9822b"
+CONDITIONS = (("accuracy_ambiguous", "ambiguous"), ("accuracy_disambiguated", "context tells"))
+ROW_HEIGHT = 34
+"""Pixels per row of a figure with names down its side."""
+
+
+def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | None:
+    """Accuracy before and after, a row per name and condition, with the 95 % interval of the difference.
+
+    Args:
+        rows: Name and figures (``before``, ``after``, ``statistics``) of tasks or categories.
+    """
+    names, old, new, low, high = [], [], [], [], []
+    for name, told in rows:
+        present = [pair for pair in CONDITIONS if told["before"].get(pair[0]) is not None]
+        for metric, condition in present or [("accuracy", "all questions")]:
+            before, after = told["before"].get(metric), told["after"].get(metric)
+            if before is None or after is None:
+                continue
+            found = told["statistics"][metric]
+            names.append(f"{short(name)}, {condition}")
+            old.append(before)
+            new.append(after)
+            high.append((found["high"] if found["high"] is not None else found["value"]) - found["value"])
+            low.append(found["value"] - (found["low"] if found["low"] is not None else found["value"]))
+    if not names:
+        return None
+    figure = go.Figure()
+    for name, before, after in zip(names, old, new, strict=True):
+        figure.add_trace(
+            go.Scatter(
+                x=[before, after], y=[name, name], mode="lines", line={"color": BEFORE, "width": 2}, showlegend=False,
+                hoverinfo="skip",
+            )
+        )  # fmt: skip
+    figure.add_trace(go.Scatter(x=old, y=names, mode="markers", name="before", marker={"color": BEFORE, "size": 11}))
+    figure.add_trace(
+        go.Scatter(
+            x=new,
+            y=names,
+            mode="markers",
+            name="after (bar: 95 % interval of the difference)",
+            marker={"color": AFTER, "size": 12},
+            error_x={"type": "data", "array": high, "arrayminus": low, "color": AFTER, "thickness": 1.5},
+        )
+    )
+    figure.update_layout(height=120 + ROW_HEIGHT * len(names))
+    figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%", title="accuracy")
+    figure.update_yaxes(autorange="reversed")
+    return _styled(figure)
+
+
+def front(candidates: Sequence[Mapping[str, Any]], chosen: int) -> go.Figure | None:
+    """Every candidate of the search: what it gains on ambiguous questions, and what it loses on the others."""
+    points = [(row["neurons"], *figures) for row in candidates if (figures := _mean_accuracies(row)) is not None]
+    original = next((point for point in points if point[0] == 0), None)
+    if original is None:
+        return None
+    lost = [original[2] - point[2] for point in points]
+    gained = [point[1] - original[1] for point in points]
+    labels = [_neurons(point[0]) for point in points]
+    best = [not any(_dominates(j, i, lost, gained) for j in range(len(points))) for i in range(len(points))]
+    figure = go.Figure()
+    for name, wanted, colour in (("on the Pareto front", True, AFTER), ("not on it", False, BEFORE)):
+        members = [i for i in range(len(points)) if best[i] == wanted]
+        figure.add_trace(
+            go.Scatter(
+                x=[lost[i] for i in members],
+                y=[gained[i] for i in members],
+                text=[labels[i] for i in members],
+                mode="markers",
+                name=name,
+                marker={"color": colour, "size": 10},
+                hovertemplate="%{text}<br>lost %{x:.3f}, gained %{y:.3f}<extra></extra>",
+            )
+        )
+    mine = next((i for i, point in enumerate(points) if point[0] == chosen), None)
+    if mine is not None:
+        figure.add_trace(
+            go.Scatter(
+                x=[lost[mine]],
+                y=[gained[mine]],
+                mode="markers",
+                name=f"chosen: {labels[mine]}",
+                marker={"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": "#c0392b", "width": 3}},
+                hoverinfo="skip",
+            )
+        )
+    figure.update_xaxes(title="disambiguated accuracy lost (choose part)", zeroline=True)
+    figure.update_yaxes(title="ambiguous accuracy gained", zeroline=True)
+    figure.update_layout(height=420)
+    return _styled(figure)
+
+
+def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
+    """Both accuracies over the number of neurons, where the search is a sweep over one ranking."""
+    points = sorted((row["neurons"], *figures) for row in candidates if (figures := _mean_accuracies(row)) is not None)
+    if len(points) < 2 or len({point[0] for point in points}) < len(points):
+        return None
+    counts = [_neurons(point[0]) for point in points]
+    figure = go.Figure()
+    for place, (name, colour) in enumerate((("ambiguous", AMBIGUOUS), ("context tells", DISAMBIGUATED)), start=1):
+        figure.add_trace(
+            go.Scatter(
+                x=[str(point[0]) for point in points],
+                y=[point[place] for point in points],
+                text=counts,
+                mode="lines+markers",
+                name=name,
+                line={"color": colour},
+                hovertemplate="%{text}: %{y:.3f}<extra>" + name + "</extra>",
+            )
+        )
+    figure.update_xaxes(title="neurons eliminated", type="category")
+    figure.update_yaxes(title="accuracy (choose part)", range=[-0.02, 1.02], tickformat=".0%")
+    figure.update_layout(height=380)
+    return _styled(figure)
+
+
+def neuron_map(scores: NeuronScores, edited: Sequence[Sequence[Any]], described: Mapping[str, str]) -> go.Figure:
+    """Highest score by layer and module, with the number of edited neurons in each.
+
+    Args:
+        scores: Of every neuron.
+        edited: The edit's neurons as [kind, module, index].
+        described: Module to what is said of its edited neurons.
+    """
+    layers = sorted({layer_of(module)[0] for module in scores.values})
+    kinds = list(dict.fromkeys(layer_of(module)[1] for module in scores.values))
+    counts: dict[str, int] = {}
+    for _, module, _ in edited:
+        counts[module] = counts.get(module, 0) + 1
+    heat = np.full((len(kinds), len(layers)), np.nan)
+    texts = [["" for _ in layers] for _ in kinds]
+    hovers = [["" for _ in layers] for _ in kinds]
+    for module, values in scores.values.items():
+        layer, kind = layer_of(module)
+        row, column = kinds.index(kind), layers.index(layer)
+        heat[row, column] = float(values.max())
+        texts[row][column] = str(counts[module]) if module in counts else ""
+        hovers[row][column] = f"{module}<br>highest score {float(values.max()):.3g}, unit {int(values.argmax())}"
+        if module in described:
+            hovers[row][column] += f"<br>{described[module]}"
+    figure = go.Figure(
+        go.Heatmap(
+            z=heat.tolist(),
+            x=[str(layer) if layer >= 0 else "outside" for layer in layers],
+            y=kinds,
+            text=texts,
+            texttemplate="%{text}",
+            customdata=hovers,
+            hovertemplate="%{customdata}<extra></extra>",
+            colorscale="Blues",
+            colorbar={"title": "highest<br>score", "thickness": 12},
+            xgap=1,
+            ygap=1,
+        )
+    )
+    figure.update_layout(height=170 + ROW_HEIGHT * len(kinds))
+    figure.update_xaxes(title="layer (number: edited neurons)", type="category")
+    figure.update_yaxes(autorange="reversed")
+    return _styled(figure)
+
+
+def layer_of(module: str) -> tuple[int, str]:
+    """The layer's number, -1 for a module outside of layers, and the module's name without it."""
+    found = re.search(r"(?:^|\.)(\d+)\.", module)
+    if found is None:
+        return -1, module
+    side = "encoder " if "encoder" in module.split(".") else "decoder " if "decoder" in module.split(".") else ""
+    return int(found[1]), side + module[found.end() :]
+
+
+def short(name: str) -> str:
+    """A task's name without its folders."""
+    scheme, separator, rest = name.partition(":")
+    return f"{scheme}:{rest.rsplit('/', 1)[-1]}" if separator else name
+
+
+def _mean_accuracies(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Ambiguous and disambiguated accuracy of a candidate, averaged over tasks; None where there are none."""
+    of_tasks = row.get("metrics", {}).values()
+    found = [[metrics.get(name) for metrics in of_tasks if metrics.get(name) is not None] for name, _ in CONDITIONS]
+    if not all(found):
+        return None
+    ambiguous, disambiguated = (float(np.mean(values)) for values in found)
+    return ambiguous, disambiguated
+
+
+def _dominates(one: int, other: int, lost: Sequence[float], gained: Sequence[float]) -> bool:
+    no_worse = lost[one] <= lost[other] and gained[one] >= gained[other]
+    return no_worse and (lost[one] < lost[other] or gained[one] > gained[other])
+
+
+def _neurons(count: int) -> str:
+    return "original" if count == 0 else "1 neuron" if count == 1 else f"{count} neurons"
+
+
+def _styled(figure: go.Figure) -> go.Figure:
+    """Transparent, so that the page's light or dark ground shows; text colours are set by the page."""
+    figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        margin={"l": 10, "r": 10, "t": 10, "b": 50},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    figure.update_xaxes(automargin=True, gridcolor="rgba(128,128,128,0.25)", zerolinecolor="rgba(128,128,128,0.6)")
+    figure.update_yaxes(automargin=True, gridcolor="rgba(128,128,128,0.25)", zerolinecolor="rgba(128,128,128,0.6)")
+    return figure

@@ -1,0 +1,205 @@
+"""``report.html``: a run's folder as one self-contained page. Reads result files only, never a model.
+
+Everything that comes from data or model is escaped: text by Jinja's autoescape, figures and examples as JSON in which
+no "<" is left, set by the script as text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from crispr_lm.errors import InputError
+from crispr_lm.files import write_bytes
+from crispr_lm.folder import RunFolder, read_lines
+from crispr_lm.metrics import ordered_metrics
+from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.report import figures, words
+
+MOST_EXAMPLES = 600
+"""Changed answers that the page carries; all are in answers.jsonl."""
+
+
+def write_report(path: Path) -> Path:
+    """Write ``report.html`` into a finished run's folder.
+
+    Raises:
+        InputError: the folder holds no finished run, or one of another version.
+    """
+    folder = RunFolder(path)
+    content = render_report(
+        run=_read(folder.run),
+        results=_read(folder.results),
+        edit=_read(folder.edit),
+        answers=read_lines(folder.answers),
+        scores=NeuronScores.load(folder.scores),
+    )
+    write_bytes(folder.report, content.encode("utf-8"))
+    return folder.report
+
+
+def render_report(
+    run: Mapping[str, Any],
+    results: Mapping[str, Any],
+    edit: Mapping[str, Any],
+    answers: Sequence[Mapping[str, Any]],
+    scores: NeuronScores,
+) -> str:
+    """The page as text."""
+    from plotly.offline import get_plotlyjs
+
+    described = _described(results.get("neurons", []))
+    drawn = {
+        "tasks": figures.before_after(list(results["tasks"].items())),
+        "categories": figures.before_after(_categories(results)),
+        "front": figures.front(results["search"], results["edit"]["neurons"]),
+        "curve": figures.curve(results["search"]),
+        "neurons": figures.neuron_map(scores, edit["neurons"], described),
+    }
+    environment = jinja2.Environment(
+        autoescape=True, loader=jinja2.FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "figure": lambda value: "-" if value is None else f"{value:.3f}",
+        "signed": lambda value: "-" if value is None else f"{value:+.3f}",
+        "percent": lambda value: "-" if value is None else f"{value:.1%}",
+        "short": figures.short,
+    }
+    return environment.get_template("report.html.j2").render(
+        style=Markup(_asset("report.css")),
+        script=Markup(_asset("report.js")),
+        plotly=Markup(get_plotlyjs()),
+        figures={name: _json(json.loads(figure.to_json())) for name, figure in drawn.items() if figure is not None},
+        examples=_json(changed_answers(answers)),
+        verdict=words.verdict(results),
+        results=results,
+        tables={name: _table(task) for name, task in results["tasks"].items()},
+        run=run,
+        edit=edit,
+        settings=sorted(run["identity"]["settings"].items()),
+    )
+
+
+def changed_answers(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The examples whose answer an edit has changed under some instruction, with probabilities before and after.
+
+    Probabilities are the options' own, averaged over instructions; an answer is the one of highest summed
+    log-probability. Better and worse are told by how many instructions give the right answer.
+    """
+    told = []
+    for row in answers:
+        before, after = ([_chosen(scores) for scores in row["scores"][when]] for when in ("before", "after"))
+        if before == after:
+            continue
+        right = [sum(choice == row["answer"] for choice in chosen) for chosen in (before, after)]
+        told.append(
+            {
+                "task": figures.short(row["task"]),
+                "category": row["category"] or "",
+                "condition": row["condition"] or "",
+                "context": row["context"],
+                "question": row["question"],
+                "options": row["options"],
+                "answer": row["answer"],
+                "unknown": row["unknown"],
+                "stereotyped": row["stereotyped"],
+                "before": _probabilities(row["scores"]["before"]),
+                "after": _probabilities(row["scores"]["after"]),
+                "change": "better" if right[1] > right[0] else "worse" if right[1] < right[0] else "other",
+            }
+        )
+    # Worse ones first: what an edit breaks must not hide behind what it mends.
+    told.sort(key=lambda example: {"worse": 0, "better": 1, "other": 2}[str(example["change"])])
+    return _spread(told, MOST_EXAMPLES)
+
+
+def _spread(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """At most so many rows, each kind of change keeping its share."""
+    if len(rows) <= most:
+        return rows
+    return [rows[index * len(rows) // most] for index in range(most)]
+
+
+def _chosen(scores: Sequence[float | None]) -> int:
+    known = [(score, -index) for index, score in enumerate(scores) if score is not None]
+    return -max(known)[1] if known else -1
+
+
+def _probabilities(tables: Sequence[Sequence[float | None]]) -> list[float]:
+    """Each option's probability, in shares of all options, mean over instructions."""
+    shares = []
+    for scores in tables:
+        values = np.array([-np.inf if score is None else score for score in scores])
+        if np.isneginf(values).all():
+            continue  # nothing was matched
+        weights = np.exp(values - values.max())
+        shares.append(weights / weights.sum())
+    mean = np.mean(shares, axis=0) if shares else np.zeros(len(tables[0]))
+    return [round(float(value), 4) for value in mean]
+
+
+def _categories(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [
+        (f"{figures.short(name)}: {value}" if len(results["tasks"]) > 2 else value, told)
+        for name, task in results["tasks"].items()
+        if task["role"] == "bias"
+        for facet in task.get("breakdown", {}).values()
+        for value, told in facet.items()
+    ]
+
+
+def _described(neurons: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Module to a line for each of its edited neurons: unit, score, and the tokens it promotes."""
+    lines: dict[str, list[str]] = {}
+    for neuron in neurons:
+        tokens = ", ".join(repr(token) for token in neuron["promotes"])
+        said = f"unit {neuron['index']}: score {neuron['score']:.3g}" + (f", promotes {tokens}" if tokens else "")
+        # Plotly reads a few tags in hover texts; what comes from a tokenizer must not be one.
+        lines.setdefault(neuron["module"], []).append(said.replace("&", "&amp;").replace("<", "&lt;"))
+    return {module: "<br>".join(said[:12]) for module, said in lines.items()}
+
+
+def _table(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for metric in ordered_metrics(task["family"], task["before"]):
+        found = task["statistics"][metric.name]
+        before, after = task["before"][metric.name], task["after"][metric.name]
+        gain = 0.0 if before is None or after is None else metric.gain(before, after)
+        rows.append(
+            {
+                "label": metric.label,
+                "before": before,
+                "after": after,
+                "class": "good" if gain > 5e-4 else "bad" if gain < -5e-4 else "",
+                "worst_before": task["spread"]["before"][metric.name]["worst"],
+                "worst_after": task["spread"]["after"][metric.name]["worst"],
+                **found,
+            }
+        )
+    return rows
+
+
+def _json(content: Any) -> Markup:
+    """JSON that can stand inside a script element: no "<" in it can end one."""
+    return Markup(json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
+
+
+def _asset(name: str) -> str:
+    return (resources.files("crispr_lm.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
+    return content

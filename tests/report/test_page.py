@@ -1,0 +1,259 @@
+"""The report: what it says, that nothing from data becomes markup, that every tab and filter works in a browser."""
+
+import importlib.util
+import json
+import re
+import shutil
+
+import pytest
+import torch
+
+from crispr_lm import InputError
+from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.report.figures import before_after, curve, front, layer_of
+from crispr_lm.report.page import changed_answers, render_report, write_report
+from crispr_lm.report.words import changes, verdict
+
+ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def difference(value, low=None, high=None, p_value=None):
+    return {"value": value, "low": low, "high": high, "p_value": p_value, "p_value_holm": p_value}
+
+
+def bias_task():
+    before = {"accuracy": 0.25, "accuracy_ambiguous": 0.0, "accuracy_disambiguated": 0.5}
+    after = {"accuracy": 0.45, "accuracy_ambiguous": 0.5, "accuracy_disambiguated": 0.4}
+    return {
+        "role": "bias",
+        "family": "question_answering",
+        "scoring": "sum",
+        "examples": 8,
+        "templates": 3,
+        "few_templates": True,
+        "instructions": 2,
+        "without_stereotyped_option": 1,
+        "before": before,
+        "after": after,
+        "difference": {name: after[name] - before[name] for name in before},
+        "statistics": {
+            "accuracy": difference(0.2, 0.1, 0.3, 0.25),
+            "accuracy_ambiguous": difference(0.5, 0.25, 0.75, 0.02),
+            "accuracy_disambiguated": difference(-0.1, -0.3, 0.1, 0.6),
+        },
+        "spread": {when: {name: {"std": 0.0, "worst": 0.0} for name in before} for when in ("before", "after")},
+        "over_abstention": f"it abstains {ATTACK}",
+        "breakdown": {
+            "category": {
+                name: {
+                    "examples": 4,
+                    "templates": 2,
+                    "before": before,
+                    "after": after,
+                    "statistics": {"accuracy_ambiguous": difference(0.5), "accuracy_disambiguated": difference(-0.1)},
+                }
+                for name in ("Age", ATTACK)
+            }
+        },
+    }
+
+
+def answer(answer, before, after, **further):
+    return {
+        "task": f"choices:{ATTACK}",
+        "category": "Age",
+        "condition": "ambiguous",
+        "context": f"Context {ATTACK}",
+        "question": "Who?",
+        "options": ["Ann", ATTACK, "unknown"],
+        "answer": answer,
+        "unknown": 2,
+        "stereotyped": 0,
+        "scores": {"before": before, "after": after},
+    } | further
+
+
+ANSWERS = [
+    answer(2, [[-1.0, -2.0, -3.0]] * 2, [[-2.0, -3.0, -1.0]] * 2),
+    answer(0, [[-1.0, -2.0, -3.0]] * 2, [[-2.0, -3.0, -1.0]] * 2, condition="disambiguated", category="Religion"),
+    answer(2, [[-1.0, -2.0, -3.0]] * 2, [[-1.0, -2.5, -3.0]] * 2, question="This one does not change."),
+]
+
+
+@pytest.fixture
+def page():
+    scores = NeuronScores({f"layers.{layer}.down_proj": torch.arange(4.0) - layer for layer in range(3)}, "ffn")
+    results = {
+        "model": f"model {ATTACK}",
+        "scoring": "sum",
+        "verdict": "recommended",
+        "reason": f"because {ATTACK}",
+        "tasks": {f"choices:{ATTACK}": bias_task()},
+        "divergence": {"kl": 0.01, "low": 0.005, "high": 0.02, "prompts": 3, "tokens": 24},
+        "edit": {"neurons": 2, "kind": "ffn", "scale": 0.0, "per_module": {"layers.1.down_proj": 2}},
+        "neurons": [
+            {"module": "layers.1.down_proj", "index": index, "kind": "ffn", "score": 0.5, "promotes": [ATTACK, " he"]}
+            for index in (2, 3)
+        ],
+        "search": [
+            {"neurons": n, "metrics": {"t": {"accuracy_ambiguous": a, "accuracy_disambiguated": d}}}
+            for n, a, d in ((0, 0.0, 0.5), (1, 0.2, 0.5), (2, 0.5, 0.4), (5, 0.4, 0.1))
+        ],
+        "saved_model": {"options_compared": 12, "largest_difference": 1e-6},
+        "timings": {"load": 1.5},
+    }
+    run = {
+        "identity": {
+            "crispr_lm": "0.1.0",
+            "model_fingerprint": "abc",
+            "data": {ATTACK: "sha256:1"},
+            "settings": {"task": [ATTACK], "seed": 0},
+        },
+        "revision": None,
+        "device": "cpu",
+        "versions": {"python": "3.11"},
+    }
+    edit = {"neurons": [["ffn", "layers.1.down_proj", i] for i in (2, 3)], "origin": {"scores": "sha256:2"}}
+    return render_report(run, results, edit, ANSWERS, scores)
+
+
+def test_nothing_from_data_or_model_becomes_markup(page):
+    without_library = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "window.hacked = 1</script>" not in page
+    assert "<img" not in without_library
+    assert without_library.count("<script") == 1 + len(re.findall(r'id="data-figure-', page))
+
+
+def test_the_page_needs_nothing_from_elsewhere(page):
+    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", outside)
+    assert "default-src 'none'" in page
+
+
+def test_the_page_says_both_halves_and_the_warning(page):
+    assert "0% to 50% right on ambiguous questions (+50 points, 95 % interval +25 to +75)" in page
+    assert "50% to 40% right where the context tells (-10 points, 95 % interval -30 to +10)" in page
+    assert "Over-abstention" in page
+    assert "intervals are rather too narrow" in page
+
+
+def test_only_changed_answers_are_told_the_worse_first():
+    told = changed_answers(ANSWERS)
+    assert [(example["change"], example["condition"]) for example in told] == [
+        ("worse", "disambiguated"),
+        ("better", "ambiguous"),
+    ]
+    # exp(-1), exp(-2), exp(-3) in shares of their sum.
+    assert told[0]["before"] == pytest.approx([0.6652, 0.2447, 0.0900], abs=1e-4)
+    assert told[0]["after"] == pytest.approx([0.2447, 0.0900, 0.6652], abs=1e-4)
+
+
+def test_answers_that_match_no_option_are_told_too():
+    nothing = answer(0, [[0.0, None, None]], [[None, None, None]])
+    (told,) = changed_answers([nothing])
+    assert (told["change"], told["before"], told["after"]) == ("worse", [1.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+
+
+def test_the_front_holds_what_nothing_else_beats_in_both():
+    rows = [
+        {"neurons": n, "metrics": {"t": {"accuracy_ambiguous": a, "accuracy_disambiguated": d}}}
+        for n, a, d in ((0, 0.0, 0.5), (1, 0.2, 0.5), (2, 0.5, 0.4), (5, 0.4, 0.1))
+    ]
+    on_it, off_it, chosen = front(rows, 2).data
+    assert list(on_it.text) == ["1 neuron", "2 neurons"]
+    assert list(off_it.text) == ["original", "5 neurons"]
+    assert (chosen.x[0], chosen.y[0]) == (pytest.approx(0.1), pytest.approx(0.5))
+    assert list(curve(rows).data[0].y) == [0.0, 0.2, 0.5, 0.4]
+
+
+def test_a_search_without_conditions_has_no_front():
+    rows = [{"neurons": 0, "metrics": {"t": {"accuracy": 0.5}}}]
+    assert front(rows, 0) is None
+    assert curve(rows) is None
+
+
+def test_intervals_are_drawn_around_the_after_value():
+    *_, before, after = before_after([("bbq:/a/b/Age.jsonl", bias_task())]).data
+    assert list(before.x) == [0.0, 0.5]
+    assert list(after.x) == [0.5, 0.4]
+    assert list(after.error_x.array) == pytest.approx([0.25, 0.2])
+    assert list(after.error_x.arrayminus) == pytest.approx([0.25, 0.2])
+    assert list(after.y) == ["bbq:Age.jsonl, ambiguous", "bbq:Age.jsonl, context tells"]
+
+
+@pytest.mark.parametrize(
+    ("module", "layer"),
+    [
+        ("model.layers.12.mlp.down_proj", (12, "mlp.down_proj")),
+        ("transformer.h.3.attn.c_attn", (3, "attn.c_attn")),
+        ("encoder.block.0.layer.1.DenseReluDense.wo", (0, "encoder layer.1.DenseReluDense.wo")),
+        ("decoder.block.2.layer.0.SelfAttention.q", (2, "decoder layer.0.SelfAttention.q")),
+        ("project_in", (-1, "project_in")),
+    ],
+)
+def test_layer_and_module_are_told_apart(module, layer):
+    assert layer_of(module) == layer
+
+
+def test_the_verdict_without_an_edit_gives_the_reason():
+    told = verdict({"verdict": "none", "reason": "no edit recommended: nothing helps"})
+    assert told == "No edit is recommended. No edit recommended: nothing helps."
+    plain = {"before": {"accuracy": 0.5}, "after": {"accuracy": 0.75}, "statistics": {"accuracy": difference(0.25)}}
+    assert changes(plain) == "50% to 75% right (+25 points)."
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"run\.json can't be read"):
+        write_report(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps([1]))
+    with pytest.raises(InputError, match="not what a run writes"):
+        write_report(tmp_path)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("playwright") is None, reason="needs Chromium and playwright"
+)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_tab_and_filter_works_in_a_browser(page, tmp_path, scheme):
+    from playwright.sync_api import sync_playwright
+
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        tab = browser.new_page(color_scheme=scheme)
+        problems = []
+        tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.on("request", lambda request: problems.append(request.url) if "://" in request.url[5:] else None)
+        tab.goto(file.as_uri())
+        for name in ("tables", "search", "map", "changed", "record", "summary"):
+            tab.click(f'nav button[data-tab="{name}"]')
+            assert tab.locator("main > section:visible").count() == 1
+            assert tab.locator(f"#{name}").is_visible()
+            figures = tab.locator(f"#{name} .figure")
+            for index in range(figures.count()):
+                figures.nth(index).locator(".main-svg").first.wait_for()
+        tab.click('nav button[data-tab="changed"]')
+        cards = tab.locator(".example")
+        assert cards.count() == 2
+        assert "script" in cards.first.inner_text()  # shown as text
+        tab.select_option("#filter-change", "better")
+        assert cards.count() == 1
+        tab.select_option("#filter-condition", "disambiguated")
+        assert cards.count() == 0
+        tab.select_option("#filter-change", "")
+        assert cards.count() == 1
+        tab.select_option("#filter-condition", "")
+        tab.select_option("#filter-category", "Age")
+        assert cards.count() == 1
+        tab.select_option("#filter-category", "")
+        tab.fill("#filter-text", "no such words")
+        assert cards.count() == 0
+        assert tab.inner_text("#count").startswith("0 of 2")
+        assert tab.evaluate("window.hacked") is None
+        assert problems == []
+        browser.close()
