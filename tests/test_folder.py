@@ -17,12 +17,12 @@ def test_a_new_folder_may_be_used_and_checking_does_not_make_it(tmp_path):
     folder.check(resume=False, overwrite=False)
     assert not (tmp_path / "a").exists()
     folder.start({"identity": IDENTITY}, resume=False)
-    assert json.loads(folder.record.read_text())["identity"] == IDENTITY
+    assert json.loads(folder.run.read_text())["identity"] == IDENTITY
 
 
 def test_a_folder_with_another_run_needs_resume_or_overwrite(tmp_path):
     folder = RunFolder(tmp_path)
-    write_json(folder.record, {"identity": IDENTITY})
+    write_json(folder.run, {"identity": IDENTITY})
     with pytest.raises(InputError, match="holds another run"):
         folder.check(resume=False, overwrite=False)
     folder.check(resume=True, overwrite=False)
@@ -38,7 +38,7 @@ def test_foreign_files_are_never_overwritten(tmp_path, overwrite):
 
 def test_overwriting_removes_the_runs_files_and_leaves_others(tmp_path):
     folder = RunFolder(tmp_path)
-    for path in (folder.record, folder.results, folder.edit, folder.search):
+    for path in (folder.run, folder.results, folder.edit, folder.search):
         path.write_text("{}")
     folder.model.mkdir()
     (tmp_path / "notes.txt").write_text("mine")

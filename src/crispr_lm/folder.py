@@ -37,7 +37,7 @@ class JobFolder:
     """The folder of a job that can be gone on with.
 
     Attributes:
-        RECORD: File whose presence marks the folder as this job's.
+        RECORD: File that settings, versions and hashes are written to.
         FILES: All files that the job writes.
         FOLDERS: All folders that it writes.
     """
@@ -49,8 +49,8 @@ class JobFolder:
     path: Path
 
     @property
-    def record(self) -> Path:
-        """Settings, versions and hashes."""
+    def run(self) -> Path:
+        """The record: settings, versions and hashes; its presence marks the folder as this job's."""
         return self.path / self.RECORD
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
@@ -66,7 +66,7 @@ class JobFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"output {self.path} is a file; give a folder")
-        if self.record.exists():
+        if self.run.exists():
             if not resume and not overwrite:
                 raise InputError(
                     f"output folder {self.path} holds another run; give --resume to go on with it, --overwrite to "
@@ -88,19 +88,19 @@ class JobFolder:
         Raises:
             InputError: the run to resume has other settings, model or data (the first difference is named).
         """
-        if resume and self.record.exists():
+        if resume and self.run.exists():
             self._check_same(record["identity"])
             return True
         self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.record, record)
+        write_json(self.run, record)
         return False
 
     def _check_same(self, identity: dict[str, Any]) -> None:
         try:
-            earlier = json.loads(self.record.read_text(encoding="utf-8"))["identity"]
+            earlier = json.loads(self.run.read_text(encoding="utf-8"))["identity"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.record} can't be read ({error}); give --overwrite to start anew") from error
+            raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
         now = json.loads(json.dumps(identity))
         for name in sorted({*now, *earlier}):
             if now.get(name) != earlier.get(name):
