@@ -30,7 +30,7 @@ from crispr_lm.scoring import BatchSize, Likelihood, option_scores
 from crispr_lm.tasks.task import Example
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
-"""The content-free inputs of Zhao et al. (their Table 3 and code use these three together)."""
+"""The content-free inputs of Zhao et al., whose probabilities they average."""
 
 Input = tuple[str, str]
 """What stands in place of (context, question)."""
