@@ -131,7 +131,7 @@ def test_draws_are_averaged_and_their_range_is_told(compared):
     for draw in draws:
         right = [
             row.index(max(row)) == answers[source]
-            for table in draw["scores"][name]
+            for table in draw["measured"][name]["scores"]
             for row, source in zip(table, sources, strict=True)
         ]
         means.append(sum(right) / len(right))

@@ -22,11 +22,11 @@ from crispr_lm.divergence import Original, divergence
 from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.files import append_line, write_bytes, write_json
 from crispr_lm.folder import ComparisonFolder, read_lines
-from crispr_lm.measuring import Subject, further_subjects, take_original
+from crispr_lm.measuring import Subject, TaskSubject, further_subjects, take_original
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron, find_sites
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts, Timings, fit_candidates, load, load_tasks, take_parts
+from crispr_lm.preparation import Parts, Timings, fit_candidates, fits, load, load_tasks, take_parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import record_of
 from crispr_lm.report.comparison import markdown
@@ -68,11 +68,11 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     folder = ComparisonFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
-    subjects = {part.task.name: Subject(part.task, part.report) for part in parts}
+    subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.report) for part in parts}
     further = further_subjects(settings)
-    used = [(part.task, part.fit + part.choose + part.report) for part in parts]
-    used += [(subject.task, subject.examples) for subject in further]
-    lm = load(model, settings, used, timings, progress)
+    checks = [fits(part.task, part.fit + part.choose) for part in parts]
+    checks += [subject.check for subject in (*subjects.values(), *further)]
+    lm = load(model, settings, checks, timings, progress)
     record = record_of(lm, settings, parts, [*subjects.values(), *further])
     for name in NOT_IDENTITY:
         del record["identity"]["settings"][name]
@@ -82,19 +82,19 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     if resumed:
         for cell in read_lines(folder.cells):
             table.cells[CellKey.of_cell(cell)] = cell
-    fits = {part.task.name: table.fit(part) for part in parts}
+    of_tasks = {part.task.name: table.fit(part) for part in parts}
     for number, method in enumerate(methods, start=1):
-        for fit in fits.values():
+        for fit in of_tasks.values():
             progress.say(f"{method.label} on {fit.parts.task.name} (method {number} of {len(methods)})")
             for draw in range(settings.draws if method.random else 1):
                 table.method(method, fit, draw)
     if settings.transfer:
-        for fit in fits.values():
-            for name in fits:
+        for fit in of_tasks.values():
+            for name in of_tasks:
                 if name != fit.parts.task.name:
                     table.transfer(fit, name)
     if settings.curves:
-        for fit in fits.values():
+        for fit in of_tasks.values():
             table.neuron_curve(fit)
             table.example_curve(fit)
 
@@ -154,7 +154,7 @@ class _Table:
     def transfer(self, fit: Fit, task: str) -> None:
         """The edit made for one task, measured on another."""
         key = CellKey("transfer", fit.parts.task.name, task)
-        self._fill(key, [self.subjects[task]], lambda: _elimination(fit, fit.removed_like), diverges=False)
+        self._fill(key, [self.subjects[task]], lambda: _elimination(fit, fit.neurons), diverges=False)
 
     def neuron_curve(self, fit: Fit) -> None:
         """Growing numbers of the highest-ranked neurons."""
@@ -175,7 +175,7 @@ class _Table:
         for count in (point for point in EXAMPLE_POINTS if point <= most):
 
             def highest(count: int = count) -> Treatment:
-                return _elimination(fit, growing.upto(count).top(len(fit.removed_like)))
+                return _elimination(fit, growing.upto(count).top(len(fit.neurons)))
 
             self._fill(CellKey("examples", "crispr", task, count), [self.subjects[task]], highest)
 
@@ -210,9 +210,9 @@ class _Table:
 
     def _measured(self, treatment: Treatment, subjects: Sequence[Subject], diverges: bool) -> dict[str, Any]:
         lm, settings = self.lm, self.settings
-        with self.progress.step("Measuring", sum(subject.prompts for subject in subjects)) as advance:
+        with self.progress.step("Measuring", sum(subject.steps for subject in subjects)) as advance:
             found = {
-                subject.task.name: measure(lm, treatment, subject, settings.scoring, settings.batch_size, advance)
+                subject.name: measure(lm, treatment, subject, settings.scoring, settings.batch_size, advance)
                 for subject in subjects
             }
         diverged = None

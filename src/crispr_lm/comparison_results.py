@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from crispr_lm.baselines.method import Method, Treatment
-from crispr_lm.divergence import DIVERGENCE
 from crispr_lm.edit import Edit
 from crispr_lm.edit_sets import overlap
 from crispr_lm.evaluation import Evaluation, evaluation_of
 from crispr_lm.measurement import Measurement
-from crispr_lm.measuring import Subject
+from crispr_lm.measuring import Subject, TaskSubject
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.metrics.family import with_unmatched
+from crispr_lm.metrics.language import DIVERGENCE
 from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, corrected_over_tasks
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.results import over_abstention
@@ -60,8 +60,8 @@ class CellKey:
         return CellKey(cell["part"], cell["what"], cell["task"], cell["number"])
 
 
-def stored(treatment: Treatment, found: Mapping[str, Evaluation], diverged: Measurement | None) -> Cell:
-    """A measured cell as JSON types: every option score, so that all figures can be computed from it."""
+def stored(treatment: Treatment, found: Mapping[str, Measurement], diverged: Measurement | None) -> Cell:
+    """A measured cell as JSON types, with what all figures can be computed from again."""
     edit = treatment.edit
     return {
         "status": "done",
@@ -70,10 +70,7 @@ def stored(treatment: Treatment, found: Mapping[str, Evaluation], diverged: Meas
         "scale": edit.scale if edit else None,
         "changes_model": treatment.changes_model,
         "details": dict(treatment.details),
-        "scores": {
-            name: [[_finite(row) for row in table.tolist()] for table in evaluation.option_scores]
-            for name, evaluation in found.items()
-        },
+        "measured": {name: _stored(measurement) for name, measurement in found.items()},
         "divergence": {name: values.tolist() for name, values in diverged.columns[0].items()} if diverged else None,
     }
 
@@ -128,7 +125,7 @@ class _Figures:
     ) -> dict[str, Any]:
         """Task name to what it is and a row per method."""
         told = {
-            task: _described(subject, self._measured(CellKey("methods", "original", task), subject))
+            task: _described(self._measured(CellKey("methods", "original", task), subject))
             for task, subject in subjects.items()
         }
         for method in methods:
@@ -182,7 +179,7 @@ class _Figures:
 
     def _row(self, method: Method, subject: Subject, further: Sequence[Subject]) -> dict[str, Any]:
         """A method on a task: its draws joined, each draw an instruction more to take the mean over."""
-        task = subject.task.name
+        task = subject.name
         keys = [CellKey("methods", method.name, task, draw) for draw in range(self.settings.draws)]
         cells = [self.cells[key] for key in keys if key in self.cells]
         failed = next((cell for cell in cells if cell["status"] != "done"), None)
@@ -191,10 +188,10 @@ class _Figures:
         measured = {}
         for part in (subject, *further):
             original = self._measured(CellKey("methods", "original", task), part)
-            draws = [evaluation_from(cell, part, self.settings) for cell in cells]
+            draws = [measurement_from(cell, part, self.settings) for cell in cells]
             joined = _joined_measurement(draws)
             before = _joined_measurement([original] * len(draws))
-            measured[part.task.name] = {
+            measured[part.name] = {
                 "metrics": joined.metrics,
                 "spread": joined.spread,
                 "per_instruction": [list(draw.per_instruction) for draw in draws],
@@ -212,14 +209,14 @@ class _Figures:
             "seconds": round(sum(cell["seconds"] for cell in cells), 1),
         }
 
-    def _measured(self, key: CellKey, subject: Subject) -> Evaluation:
-        return evaluation_from(self.cells[key], subject, self.settings)
+    def _measured(self, key: CellKey, subject: Subject) -> Measurement:
+        return measurement_from(self.cells[key], subject, self.settings)
 
     def _changed(self, key: CellKey, subject: Subject) -> dict[str, Any]:
         """Figures of one cell and their differences from the original."""
         cell = self.cells[key]
-        after = evaluation_from(cell, subject, self.settings)
-        before = self._measured(CellKey("methods", "original", subject.task.name), subject)
+        after = measurement_from(cell, subject, self.settings)
+        before = self._measured(CellKey("methods", "original", subject.name), subject)
         found = after.differences_from(before, self.settings.seed)
         told = {
             "metrics": after.metrics,
@@ -243,13 +240,24 @@ class _Figures:
         return {"kl": measured["kl"], "low": low, "high": high}
 
 
-def evaluation_from(cell: Cell, subject: Subject, settings: CompareSettings) -> Evaluation:
-    """The evaluation that a cell holds of a subject."""
+def _stored(measurement: Measurement) -> dict[str, Any]:
+    """Option scores of questions; of anything else the columns that its metrics are computed from."""
+    if isinstance(measurement, Evaluation):
+        return {"scores": [[_finite(row) for row in table.tolist()] for table in measurement.option_scores]}
+    columns = [{name: values.tolist() for name, values in one.items()} for one in measurement.columns]
+    return {"family": measurement.family.name, "columns": columns, "clusters": list(measurement.clusters)}
+
+
+def measurement_from(cell: Cell, subject: Subject, settings: CompareSettings) -> Measurement:
+    """The measurement that a cell holds of a subject."""
+    content = cell["measured"][subject.name]
+    if not isinstance(subject, TaskSubject):
+        columns = [{name: np.array(values) for name, values in one.items()} for one in content["columns"]]
+        return Measurement.of(FAMILIES[content["family"]], columns, content["clusters"])
     family = FAMILIES[subject.task.family]
     if subject.scoring(settings.scoring) == "generate":
         family = with_unmatched(family)
-    tables = [_table(rows) for rows in cell["scores"][subject.task.name]]
-    return evaluation_of(subject.examples, tables, family)
+    return evaluation_of(subject.examples, [_table(rows) for rows in content["scores"]], family)
 
 
 def _table(rows: Sequence[Sequence[float | None]]) -> Tensor:
@@ -286,13 +294,13 @@ def _overlap(first: Cell, second: Cell) -> dict[str, Any]:
     return {**asdict(total), "jaccard": total.jaccard}
 
 
-def _described(subject: Subject, original: Evaluation) -> dict[str, Any]:
+def _described(original: Measurement) -> dict[str, Any]:
     templates = len(set(original.clusters))
     return {
-        "family": subject.task.family,
-        "examples": len(subject.examples),
+        "family": original.family.name,
+        "examples": len(original.clusters),
         "templates": templates,
         "few_templates": templates < FEWEST_CLUSTERS,
-        "instructions": len(subject.task.instructions),
+        "instructions": len(original.columns),
         "rows": {},
     }

@@ -34,7 +34,7 @@ def record_of(
         "model": lm.name,
         "model_fingerprint": weights_fingerprint(lm.model),
         "settings": described,
-        "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.task.origin},
+        "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.origin},
         "instructions": [list(part.task.instructions) for part in parts],
         "crispr_lm": __version__,
     }

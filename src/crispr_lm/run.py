@@ -13,11 +13,11 @@ from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit
 from crispr_lm.files import append_line, write_json, write_lines
 from crispr_lm.folder import RunFolder, read_lines
-from crispr_lm.measuring import Subject, further_subjects, measure_all, take_original
+from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.promoted import promoted_tokens
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts, Timings, file_hash, load, load_tasks, take_parts
+from crispr_lm.preparation import Parts, Timings, file_hash, fits, load, load_tasks, take_parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import record_of
 from crispr_lm.report.page import write_report
@@ -48,10 +48,10 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     folder = RunFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
-    subjects = [Subject(part.task, part.report) for part in parts] + further_subjects(settings)
-    used = [(part.task, part.fit + part.choose) for part in parts]
-    used += [(subject.task, subject.examples) for subject in subjects]
-    lm = load(model, settings, used, timings, progress)
+    subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
+    subjects += further_subjects(settings)
+    checks = [fits(part.task, part.fit + part.choose) for part in parts] + [subject.check for subject in subjects]
+    lm = load(model, settings, checks, timings, progress)
     resumed = folder.start(record_of(lm, settings, parts, subjects), resume=settings.resume)
 
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)

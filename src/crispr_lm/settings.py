@@ -129,10 +129,11 @@ class ReportSettings(_Settings):
     )
     measure: Annotated[tuple[str, ...], Parameter(group=REPORT_GROUP, negative="")] = Field(
         ("builtin:knowledge",),
-        description="Further tasks to measure before and after, so that harm shows. May be given several times.",
+        description="Further tasks to measure before and after, so that harm shows; also wikitext:PATH or text:PATH for "
+        "the perplexity of a text. May be given several times.",
     )
     measure_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
-        120, description="Examples of each further task."
+        120, description="Examples of each further task (windows of 1,024 tokens of a text)."
     )
     neutral_prompts: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
         32, ge=1, le=48, description="Bundled neutral prompts that the KL divergence from the original is measured on."

@@ -22,6 +22,6 @@ def make_fit():
         given = {"task": ("waiting",), "output": Path("unused"), "neurons": "ffn", "removed": 5, "calibration_texts": 3}
         settings = CompareSettings(**(given | changes))
         parts = Parts(TASK, fit=TASK.examples[:4], choose=TASK.examples[4:8], report=TASK.examples[8:])
-        return Fit(build_model(architecture), parts, settings, removed=neurons)
+        return Fit(build_model(architecture), parts, settings, known=neurons)
 
     return make

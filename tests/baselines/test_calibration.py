@@ -15,12 +15,12 @@ from crispr_lm.baselines.calibration import (
     domain_context_calibration,
     random_inputs,
 )
-from crispr_lm.measuring import Subject
+from crispr_lm.measuring import TaskSubject
 
 from ..helpers import EXAMPLES
 from .questions import TASK
 
-SUBJECT = Subject(TASK, TASK.examples[8:11])
+SUBJECT = TaskSubject(TASK, TASK.examples[8:11])
 
 
 def by_hand(lm, inputs, scoring):
@@ -79,7 +79,7 @@ def test_an_option_that_an_example_does_not_have_stays_without_score(make_fit):
     lm = make_fit("llama").lm
     examples = EXAMPLES[:2]  # three options and two
     scores = option_scores(lm, examples, "Answer.")
-    found = calibrated(lm, [("N/A", "N/A")], "sum", "auto", examples, "Answer.", scores)
+    found = calibrated(lm, [("N/A", "N/A")], "auto", examples, "Answer.", "sum", scores)
     assert found[1, 2] == -torch.inf
     assert torch.isfinite(found[0]).all()
     assert torch.isfinite(found[1, :2]).all()
@@ -89,6 +89,6 @@ def test_what_the_model_prefers_without_content_is_taken_out_entirely(make_fit):
     lm = make_fit("llama").lm
     example = replace(TASK.examples[0], context="N/A", question="N/A")
     scores = option_scores(lm, [example], "Answer.")
-    found = calibrated(lm, [("N/A", "N/A")], "sum", "auto", [example], "Answer.", scores)
+    found = calibrated(lm, [("N/A", "N/A")], "auto", [example], "Answer.", "sum", scores)
     assert scores[0].max() - scores[0].min() > 0.01
     torch.testing.assert_close(found[0], found[0, :1].expand(3), rtol=0, atol=1e-4)

@@ -7,13 +7,13 @@ from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
 from crispr_lm.baselines.calibration import contextual_calibration
 from crispr_lm.baselines.instruction import FAIRNESS, fairness_instruction
 from crispr_lm.evaluation import evaluate
-from crispr_lm.measuring import Subject
+from crispr_lm.measuring import TaskSubject
 from crispr_lm.tasks.task import SENTENCES, Example, Task
 
 from ..helpers import assert_same_weights, hook_count, snapshot
 from .questions import TASK
 
-SUBJECT = Subject(TASK, TASK.examples[8:12])
+SUBJECT = TaskSubject(TASK, TASK.examples[8:12])
 
 
 @pytest.mark.parametrize("architecture", ["llama", "t5-gated"])
@@ -61,6 +61,6 @@ def test_texts_whose_likelihoods_are_compared_are_neither_rephrased_nor_correcte
     fit = make_fit("llama")
     texts = ("The nurse waited.", "The doctor waited.")
     example = Example(context="", question="", options=texts, answer=0, template="x", form=SENTENCES)
-    subject = Subject(Task("texts", (example,), ("",)), (example,))
+    subject = TaskSubject(Task("texts", (example,), ("",)), (example,))
     expected = measure(fit.lm, Treatment(), subject)
     assert torch.equal(measure(fit.lm, method(fit, 0), subject).option_scores[0], expected.option_scores[0])

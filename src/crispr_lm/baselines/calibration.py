@@ -65,10 +65,10 @@ def random_inputs(examples: Sequence[Example], count: int, seed: int) -> list[In
 def calibrated(
     lm: LanguageModel,
     inputs: Sequence[Input],
-    scoring: Likelihood,
     batch_size: BatchSize,
     examples: Sequence[Example],
     instruction: str,
+    scoring: Likelihood,
     scores: Tensor,
 ) -> Tensor:
     """Corrected option scores s', float32 (examples, options); -inf stays where an example has no such option."""
@@ -84,9 +84,7 @@ def calibrated(
 
 
 def _calibrated(fit: Fit, inputs: Sequence[Input]) -> Treatment:
-    settings = fit.settings
-    scoring: Likelihood = "mean" if settings.scoring == "mean" else "sum"
     return Treatment(
-        correct=partial(calibrated, fit.lm, inputs, scoring, settings.batch_size),
+        correct=partial(calibrated, fit.lm, inputs, fit.settings.batch_size),
         details={"inputs": [list(one) for one in inputs]},
     )

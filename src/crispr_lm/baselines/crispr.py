@@ -13,6 +13,6 @@ def original(_fit: Fit, _draw: int) -> Treatment:
 
 def crispr(fit: Fit, _draw: int) -> Treatment:
     """The neurons of highest bias influence B, as many as the search takes on the choose part."""
-    neurons = fit.removed_like
+    neurons = fit.neurons
     choice, recommended = fit.searched
     return Treatment(edit=fit.edit(neurons), details={"reason": choice.reason}, recommended=recommended)

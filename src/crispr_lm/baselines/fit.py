@@ -45,14 +45,14 @@ class Fit:
         parts: The task with its fit and choose parts; no method looks at the report part.
         settings: All options.
         progress: Shows how far it is.
-        removed: CRISPR's neurons where they are known from an earlier run; otherwise they are searched for when asked.
+        known: CRISPR's neurons where an earlier run has found them; otherwise they are searched for when asked for.
     """
 
     lm: LanguageModel
     parts: Parts
     settings: CompareSettings
     progress: Progress = field(default_factory=SilentProgress)
-    removed: Sequence[Neuron] | None = None
+    known: Sequence[Neuron] | None = None
 
     def __post_init__(self) -> None:
         self._scores: dict[tuple[NeuronKind, float], NeuronScores] = {}
@@ -103,11 +103,11 @@ class Fit:
         return Choice(best, f"{choice.reason}; {best.neurons} have the highest balanced accuracy there"), False
 
     @property
-    def removed_like(self) -> Sequence[Neuron]:
+    def neurons(self) -> Sequence[Neuron]:
         """CRISPR's neurons: controls remove as many of the same kinds."""
-        if self.removed is None:
-            self.removed = self.scores().top(self.searched[0].candidate.neurons)
-        return self.removed
+        if self.known is None:
+            self.known = self.scores().top(self.searched[0].candidate.neurons)
+        return self.known
 
     def highest(self, ranking: Callable[[NeuronKind], Mapping[str, Tensor]]) -> list[Neuron]:
         """The neurons that a ranking puts first: of each kind as many as CRISPR removes.
@@ -115,15 +115,15 @@ class Fit:
         Args:
             ranking: From a kind to module name to a score per neuron.
         """
-        neurons: list[Neuron] = []
+        chosen: list[Neuron] = []
         for kind, count in self.counts.items():
-            neurons += NeuronScores(values=dict(ranking(kind)), kind=kind).top(count)
-        return neurons
+            chosen += NeuronScores(values=dict(ranking(kind)), kind=kind).top(count)
+        return chosen
 
     @property
     def counts(self) -> dict[NeuronKind, int]:
         """How many neurons of which kind CRISPR removes."""
-        kinds: list[NeuronKind] = [neuron.kind for neuron in self.removed_like]
+        kinds: list[NeuronKind] = [neuron.kind for neuron in self.neurons]
         return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
 
     def edit(self, neurons: Sequence[Neuron]) -> Edit:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from crispr_lm.errors import CrisprError
-from crispr_lm.evaluation import Evaluation, ScoringMethod, evaluation_of
-from crispr_lm.measuring import Subject
-from crispr_lm.scoring import BatchSize, ProgressCallback
+from crispr_lm.evaluation import ScoringMethod, evaluation_of
+from crispr_lm.measurement import Measurement
+from crispr_lm.measuring import Subject, TaskSubject
+from crispr_lm.scoring import BatchSize, Likelihood, ProgressCallback
 from crispr_lm.tasks.task import SENTENCES, Example
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 MethodKind = Literal["original", "crispr", "control", "baseline"]
 """The model as it is, this library's method, a control that should do worse, or something else a user could do."""
 
-Correction = Callable[[Sequence[Example], str, Tensor], Tensor]
-"""(examples, instruction, option scores (examples, options)) to corrected option scores of the same shape."""
+Correction = Callable[[Sequence[Example], str, Likelihood, Tensor], Tensor]
+"""From examples, instruction, how options are compared, and their scores (examples, options), to corrected scores."""
 
 
 class NotRunError(CrisprError):
@@ -103,28 +104,29 @@ def measure(
     scoring: ScoringMethod = "sum",
     batch_size: BatchSize = "auto",
     progress: ProgressCallback | None = None,
-) -> Evaluation:
+) -> Measurement:
     """Measure the treated model on a subject: the same examples, instructions and metrics for every treatment.
 
-    Texts whose likelihoods are compared have neither instruction nor context: for these, rephrasing and correction do
-    nothing.
+    Texts have neither instruction nor options to choose from: for these, rephrasing and correction do nothing.
 
     Raises:
         NotRunError: option scores are to be corrected, but answers are generated and have none.
     """
-    asks = subject.examples[0].form != SENTENCES
-    if treatment.correct is not None and asks and subject.scoring(scoring) == "generate":
-        raise NotRunError("it corrects option scores, and generated answers have none")
-    asked = subject
-    if treatment.rephrase is not None and asks:
+    if not isinstance(subject, TaskSubject) or subject.examples[0].form == SENTENCES:
+        with treatment.applied(lm):
+            return subject.measure(lm, scoring, batch_size, progress)
+    asked, compared = subject, subject.scoring(scoring)
+    if treatment.rephrase is not None:
         instructions = tuple(map(treatment.rephrase, subject.task.instructions))
         asked = replace(subject, task=replace(subject.task, instructions=instructions))
     with treatment.applied(lm):
+        if treatment.correct is None:
+            return asked.measure(lm, scoring, batch_size, progress)
+        if compared == "generate":
+            raise NotRunError("it corrects option scores, and generated answers have none")
         found = asked.measure(lm, scoring, batch_size, progress)
-        if treatment.correct is None or not asks:
-            return found
         tables = [
-            treatment.correct(subject.examples, instruction, table)
+            treatment.correct(subject.examples, instruction, compared, table)
             for instruction, table in zip(asked.task.instructions, found.option_scores, strict=True)
         ]
     return evaluation_of(subject.examples, tables, found.family)
