@@ -219,7 +219,7 @@ def test_an_interrupted_comparison_is_gone_on_with_and_ends_as_if_it_had_not_bee
     measured = []
     monkeypatch.setattr(job, "append_line", lambda path, content: (measured.append(content), real(path, content)))
     resumed = compare(model, settings_for(questions, output, transfer=True, resume=True))
-    assert len(measured) + 4 == len(cells_of(tmp_path / "whole"))
+    assert len(measured) + 4 == len(cells_of(tmp_path / "whole")) == len(cells_of(output))
 
     def timeless(told):
         told = copy.deepcopy(told)
@@ -260,6 +260,20 @@ def test_a_method_that_can_not_be_run_is_told_with_its_reason(saved_model, quest
     assert "generated answers have none" in row["reason"]
     for text in (markdown(told), (print_comparison(told, tmp_path), capsys.readouterr().out)[1]):
         assert "Contextual calibration: not run: it corrects option scores" in " ".join(text.split())
+
+
+def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The old man and the young woman waited at the bus stop. " * 30)
+    settings = settings_for(
+        questions, tmp_path / "out", ("first",), methods=("instruction",), measure=(f"text:{text}",)
+    )
+    told = compare(str(saved_model("llama")), settings)
+    rows = {method: row["measured"][f"text:{text}"] for method, row in told["tasks"][settings.task[0]]["rows"].items()}
+    assert rows["original"]["metrics"]["perplexity"] > 1
+    assert rows["instruction"]["metrics"] == rows["original"]["metrics"]  # a text has no instruction
+    assert rows["crispr"]["metrics"] != rows["original"]["metrics"]
+    assert f"{rows['crispr']['metrics']['perplexity']:.3f}" in markdown(told)
 
 
 def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path):

@@ -20,7 +20,7 @@ from crispr_lm.baselines.fit import Fit
 from crispr_lm.comparison_results import CellKey, comparison_of, neurons_of, stored
 from crispr_lm.divergence import Original, divergence
 from crispr_lm.errors import CrisprError, InputError, nearest
-from crispr_lm.files import append_line, write_bytes, write_json
+from crispr_lm.files import append_line, write_bytes, write_json, write_lines
 from crispr_lm.folder import ComparisonFolder, read_lines
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, take_original
 from crispr_lm.model.load import LanguageModel
@@ -80,8 +80,9 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
 
     table = _Table(lm, settings, folder, progress, subjects, further)
     if resumed:
-        for cell in read_lines(folder.cells):
-            table.cells[CellKey.of_cell(cell)] = cell
+        table.cells = {CellKey.of_cell(cell): cell for cell in read_lines(folder.cells)}
+        # A killed comparison may have left a torn last line, which must not be appended to.
+        write_lines(folder.cells, table.cells.values())
     of_tasks = {part.task.name: table.fit(part) for part in parts}
     for number, method in enumerate(methods, start=1):
         for fit in of_tasks.values():

@@ -111,7 +111,7 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
         f"{task['examples']} held-out examples of {task['templates']} templates under {task['instructions']} "
         f"instruction{plural}: mean ± standard deviation over instructions (and draws), [worst]; of random controls "
         "the range of their draws' means in braces. KL: divergence from the original on neutral prompts, nats per "
-        f"token. {', '.join(further) or 'No further task'}: accuracy."
+        "token. Further tasks: accuracy, of texts perplexity."
     ]
     notes += _notes(task, methods)
     return TextTable(name, header, tuple(rows), tuple(notes))
