@@ -17,7 +17,7 @@ from torch import Tensor
 from crispr_lm.attribution import score_neurons
 from crispr_lm.baselines import METHODS, Method, Treatment, measure
 from crispr_lm.baselines.fit import Fit
-from crispr_lm.comparison_results import CellKey, comparison_of, neurons_of, stored
+from crispr_lm.comparison_results import CellKey, chosen_in, comparison_of, stored
 from crispr_lm.divergence import Original, divergence
 from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.files import append_line, write_bytes, write_json, write_lines
@@ -137,10 +137,9 @@ class _Table:
     wanted: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
 
     def fit(self, parts: Parts) -> Fit:
-        """What methods are fitted on; CRISPR's neurons are taken from its cell where it is known."""
+        """What methods are fitted on; CRISPR's edit is taken from its cell where it is known."""
         cell = self.cells.get(CellKey("methods", "crispr", parts.task.name))
-        removed = None if cell is None or cell["status"] != "done" else neurons_of(cell)
-        return Fit(self.lm, parts, self.settings, self.progress, removed)
+        return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell))
 
     def method(self, method: Method, fit: Fit, draw: int) -> None:
         """A method on a task, with what it costs elsewhere."""
@@ -155,7 +154,7 @@ class _Table:
     def transfer(self, fit: Fit, task: str) -> None:
         """The edit made for one task, measured on another."""
         key = CellKey("transfer", fit.parts.task.name, task)
-        self._fill(key, [self.subjects[task]], lambda: _elimination(fit, fit.neurons), diverges=False)
+        self._fill(key, [self.subjects[task]], lambda: _elimination(fit, fit.chosen.neurons), diverges=False)
 
     def neuron_curve(self, fit: Fit) -> None:
         """Growing numbers of the highest-ranked neurons."""
@@ -176,7 +175,7 @@ class _Table:
         for count in (point for point in EXAMPLE_POINTS if point <= most):
 
             def highest(count: int = count) -> Treatment:
-                return _elimination(fit, growing.upto(count).top(len(fit.neurons)))
+                return _elimination(fit, growing.upto(count).top(len(fit.chosen.neurons)))
 
             self._fill(CellKey("examples", "crispr", task, count), [self.subjects[task]], highest)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crispr_lm.baselines.fit import Chosen
 from crispr_lm.baselines.method import Method, Treatment
 from crispr_lm.edit import Edit
 from crispr_lm.edit_sets import overlap
@@ -78,6 +79,11 @@ def stored(treatment: Treatment, found: Mapping[str, Measurement], diverged: Mea
 def neurons_of(cell: Cell) -> list[Neuron]:
     """The neurons that a cell's treatment removes."""
     return [Neuron(module, index, kind) for kind, module, index in cell["neurons"]]
+
+
+def chosen_in(cell: Cell) -> Chosen:
+    """The edit that CRISPR's cell tells of."""
+    return Chosen(neurons_of(cell), cell["scale"], cell["details"]["reason"], cell["recommended"])
 
 
 def comparison_of(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crispr_lm.baselines.fit import Fit
+from crispr_lm.baselines.fit import Chosen, Fit
 from crispr_lm.preparation import Parts
 from crispr_lm.settings import CompareSettings
 
@@ -22,6 +22,7 @@ def make_fit():
         given = {"task": ("waiting",), "output": Path("unused"), "neurons": "ffn", "removed": 5, "calibration_texts": 3}
         settings = CompareSettings(**(given | changes))
         parts = Parts(TASK, fit=TASK.examples[:4], choose=TASK.examples[4:8], report=TASK.examples[8:])
-        return Fit(build_model(architecture), parts, settings, known=neurons)
+        known = None if neurons is None else Chosen(neurons, 0.0, "given", recommended=True)
+        return Fit(build_model(architecture), parts, settings, known=known)
 
     return make

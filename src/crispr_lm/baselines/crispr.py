@@ -13,6 +13,5 @@ def original(_fit: Fit, _draw: int) -> Treatment:
 
 def crispr(fit: Fit, _draw: int) -> Treatment:
     """The neurons of highest bias influence B, as many as the search takes on the choose part."""
-    neurons = fit.neurons
-    choice, recommended = fit.searched
-    return Treatment(edit=fit.edit(neurons), details={"reason": choice.reason}, recommended=recommended)
+    chosen = fit.chosen
+    return Treatment(edit=fit.edit(chosen.neurons), details={"reason": chosen.reason}, recommended=chosen.recommended)

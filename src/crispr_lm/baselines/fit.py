@@ -22,7 +22,7 @@ from crispr_lm.preparation import Parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import EncodedPrompt, encode
 from crispr_lm.scoring import option_scores
-from crispr_lm.search import Candidate, Choice, choose, choose_part, counts_up_to, measure, sweep
+from crispr_lm.search import choose, choose_part, counts_up_to, measure, sweep
 from crispr_lm.settings import CompareSettings
 
 
@@ -36,6 +36,23 @@ class AnswerPair:
     confusion: float
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """CRISPR's edit, which controls are made like.
+
+    Attributes:
+        neurons: In order of rank.
+        scale: What their activations are multiplied with; 0 eliminates.
+        reason: Why so many, in one sentence.
+        recommended: Whether the search recommends it, or it is only the best that was tried.
+    """
+
+    neurons: Sequence[Neuron]
+    scale: float
+    reason: str
+    recommended: bool
+
+
 @dataclass(eq=False)
 class Fit:
     """One task, as methods see it.
@@ -45,14 +62,14 @@ class Fit:
         parts: The task with its fit and choose parts; no method looks at the report part.
         settings: All options.
         progress: Shows how far it is.
-        known: CRISPR's neurons where an earlier run has found them; otherwise they are searched for when asked for.
+        known: CRISPR's edit where an earlier run has found it; otherwise it is searched for when it is asked for.
     """
 
     lm: LanguageModel
     parts: Parts
     settings: CompareSettings
     progress: Progress = field(default_factory=SilentProgress)
-    known: Sequence[Neuron] | None = None
+    known: Chosen | None = None
 
     def __post_init__(self) -> None:
         self._scores: dict[tuple[NeuronKind, float], NeuronScores] = {}
@@ -81,33 +98,29 @@ class Fit:
         return self._scores[kind, weight]
 
     @cached_property
-    def searched(self) -> tuple[Choice, bool]:
-        """How many neurons CRISPR's search takes on the choose part, and whether it recommends that.
+    def chosen(self) -> Chosen:
+        """CRISPR's edit: as many of the highest-ranked neurons as the search takes on the choose part.
 
         Where it recommends none, the number of highest balanced accuracy is taken, so that there is something to
         compare.
         """
+        if self.known is not None:
+            return self.known
         ranking = self.scores()
         if self.settings.removed != "auto":
-            chosen = Candidate(self.settings.removed, {})
-            return Choice(chosen, f"{chosen.neurons} neurons: as asked for"), True
+            count = self.settings.removed
+            return Chosen(ranking.top(count), 0.0, f"{count} neurons, as asked for", True)
         on = [choose_part(self.lm, self.parts.task.name, self.parts.choose, self.instructions, self.settings.seed)]
         most = min(self.settings.max_neurons, len(ranking))
         total = len(counts_up_to(most)) * len(self.parts.choose)
         with self.progress.step(f"Choosing how many on {self.parts.task.name}", total) as advance:
             candidates = sweep(self.lm, ranking, on, most, self.settings.batch_size, progress=advance)
         choice = choose(candidates, self.settings.max_accuracy_loss)
-        if choice.candidate.neurons:
-            return choice, True
-        best = max((one for one in candidates if one.neurons), key=lambda one: balanced(one.metrics))
-        return Choice(best, f"{choice.reason}; {best.neurons} have the highest balanced accuracy there"), False
-
-    @property
-    def neurons(self) -> Sequence[Neuron]:
-        """CRISPR's neurons: controls remove as many of the same kinds."""
-        if self.known is None:
-            self.known = self.scores().top(self.searched[0].candidate.neurons)
-        return self.known
+        if count := choice.candidate.neurons:
+            return Chosen(ranking.top(count), 0.0, choice.reason, True)
+        count = max((one for one in candidates if one.neurons), key=lambda one: balanced(one.metrics)).neurons
+        reason = f"{choice.reason}; {count} have the highest balanced accuracy there"
+        return Chosen(ranking.top(count), 0.0, reason, False)
 
     def highest(self, ranking: Callable[[NeuronKind], Mapping[str, Tensor]]) -> list[Neuron]:
         """The neurons that a ranking puts first: of each kind as many as CRISPR removes.
@@ -123,12 +136,12 @@ class Fit:
     @property
     def counts(self) -> dict[NeuronKind, int]:
         """How many neurons of which kind CRISPR removes."""
-        kinds: list[NeuronKind] = [neuron.kind for neuron in self.neurons]
+        kinds: list[NeuronKind] = [neuron.kind for neuron in self.chosen.neurons]
         return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
 
     def edit(self, neurons: Sequence[Neuron]) -> Edit:
-        """The elimination of these neurons."""
-        return Edit.from_neurons(self.lm, neurons, origin={"task": self.parts.task.name})
+        """An edit of these neurons, as strong as CRISPR's."""
+        return Edit.from_neurons(self.lm, neurons, self.chosen.scale, origin={"task": self.parts.task.name})
 
     @cached_property
     def pairs(self) -> list[AnswerPair]:

@@ -26,7 +26,7 @@ def random_in_same_layers(fit: Fit, draw: int) -> Treatment:
     generator = _generator(fit, draw)
     widths = {kind: _widths(fit, kind) for kind in fit.counts}
     neurons = []
-    for (kind, module), count in Counter((neuron.kind, neuron.module) for neuron in fit.neurons).items():
+    for (kind, module), count in Counter((neuron.kind, neuron.module) for neuron in fit.chosen.neurons).items():
         places = torch.randperm(widths[kind][module], generator=generator)[:count].tolist()
         neurons += [Neuron(module, place, kind) for place in places]
     return Treatment(edit=fit.edit(neurons))
