@@ -85,15 +85,21 @@ def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Examp
             f"task {task.name} can be measured, but no neurons can be attributed on it; "
             f"give it as --measure {task.name} beside a --task such as builtin:everyday"
         )
-    fit = task.split(settings.seed).fit
-    if settings.fit_on != "both" and any(example.condition for example in fit):
-        fit = tuple(example for example in fit if example.condition == settings.fit_on)
+    fit = fit_candidates(task, settings)
     if len(fit) < settings.examples:
         raise InputError(
             f"{settings.examples} examples to attribute on were asked for, but the fit part of task {task.name} has "
             f"{len(fit)}; lower --examples or add examples"
         )
     return sample(fit, settings.examples, settings.seed)
+
+
+def fit_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
+    """All examples of the fit part that may be attributed on."""
+    fit = task.split(settings.seed).fit
+    if settings.fit_on != "both" and any(example.condition for example in fit):
+        return tuple(example for example in fit if example.condition == settings.fit_on)
+    return fit
 
 
 def report_sample(

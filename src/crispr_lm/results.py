@@ -108,8 +108,10 @@ def answer_rows(
     return rows
 
 
-def over_abstention(before: Metrics, after: Metrics, found: Mapping[str, Difference]) -> str | None:
-    """A sentence where the edit made the model answer "unknown" instead of what the context tells, else None.
+def over_abstention(
+    before: Metrics, after: Metrics, found: Mapping[str, Difference], who: str = "the edited model"
+) -> str | None:
+    """A sentence where the model now answers "unknown" instead of what the context tells, else None.
 
     It did where the rate of "unknown" on disambiguated questions rises by more than other errors there fall: the rest
     of the rise were right answers.
@@ -125,7 +127,7 @@ def over_abstention(before: Metrics, after: Metrics, found: Mapping[str, Differe
     sure = interval.high is not None and interval.high < 0
     doubt = "" if sure else " The 95 % interval of that loss includes none."
     return (
-        f"the edited model answers unknown on {unknown_after:.1%} of the questions whose context gives the answer "
+        f"{who} answers unknown on {unknown_after:.1%} of the questions whose context gives the answer "
         f"(before: {unknown_before:.1%}), and {lost:.1%} fewer of them are answered right.{doubt}"
     )
 
