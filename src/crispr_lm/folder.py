@@ -2,6 +2,7 @@
 
 run.json             settings, versions, hashes of model and data, seeds
 scores.safetensors   B of every neuron
+effects/             first-order effects of every neuron, per example; gone when the search is done
 search.jsonl         every candidate tried
 edit.json            the edit
 answers.jsonl        what was asked and answered, before and after
@@ -45,6 +46,14 @@ class RunFolder:
     def search(self) -> Path:
         """Candidates, one per line."""
         return self.path / "search.jsonl"
+
+    def effects(self, task: int, kind: str) -> Path:
+        """First-order effects on the examples of one task."""
+        return self.path / "effects" / f"{task}-{kind}.safetensors"
+
+    def forget_effects(self) -> None:
+        """Remove the effects of all tasks: large, and of no use after the search."""
+        shutil.rmtree(self.path / "effects", ignore_errors=True)
 
     @property
     def edit(self) -> Path:
@@ -131,6 +140,7 @@ class RunFolder:
         """Remove an earlier run's files, and nothing else."""
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
+        self.forget_effects()
         if self.model.is_dir():
             shutil.rmtree(self.model)
 

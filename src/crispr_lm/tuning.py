@@ -107,7 +107,13 @@ class Tally:
 
 
 def tune(
-    bench: Bench, evidence: Evidence, space: Space, limits: Limits, budget: Budget, tally: Tally, seed: int
+    bench: Bench,
+    evidence: Callable[[], Evidence],
+    space: Space,
+    limits: Limits,
+    budget: Budget,
+    tally: Tally,
+    seed: int,
 ) -> None:
     """Try recipes until the budget is used up; the trials are in the tally.
 
@@ -115,7 +121,7 @@ def tune(
 
     Args:
         bench: Where edits are tried.
-        evidence: What rankings are computed from.
+        evidence: Gives what rankings are computed from; not called where every trial is known.
         space: What recipes are made of.
         limits: On the cost of an edit.
         budget: Of trials and time.
@@ -138,7 +144,7 @@ def tune(
         recipe, name = _recipe(asked, space)
 
         def propose(recipe: Recipe = recipe, name: str = name) -> Proposal:
-            chosen = tuple(ranked(name, evidence, recipe))
+            chosen = tuple(ranked(name, evidence(), recipe))
             return Proposal("search", {"ranking": name, **_told(recipe, name)}, chosen, recipe.scale)
 
         trial = tally.run(propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, race=True))
