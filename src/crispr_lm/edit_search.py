@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from crispr_lm.bench import Bench
 from crispr_lm.decision import Decision, decide
-from crispr_lm.divergence import Original
+from crispr_lm.divergence import Original, original_of
 from crispr_lm.edit import Edit
-from crispr_lm.effects import Effects, measure_effects
+from crispr_lm.effects import Effects, measure_effects, measure_importance
 from crispr_lm.errors import InputError
 from crispr_lm.files import append_line, write_lines
 from crispr_lm.folder import RunFolder, read_lines
@@ -26,15 +26,21 @@ from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, find_sites
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.preparation import Parts
 from crispr_lm.progress import Progress
-from crispr_lm.prompts import EncodedPrompt, encode
-from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
+from crispr_lm.prompts import encode
+from crispr_lm.rankings import RANKINGS, Array, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
+from crispr_lm.scoring import BatchSize, ProgressCallback
 from crispr_lm.search import Candidate, choose, choose_part, counts_up_to, golden_section, sweep
 from crispr_lm.settings import RunSettings
+from crispr_lm.tasks import neutral_prompts
+from crispr_lm.tasks.task import Example
 from crispr_lm.trials import Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, best_so_far, tune
 
 logger = logging.getLogger(__name__)
+
+FEWEST_NEUTRAL = 8
+"""With fewer neutral prompts left over, importance is measured on all of them."""
 
 
 @dataclass(frozen=True)
@@ -220,12 +226,15 @@ def _evidence(
         folder.effects(0, kinds[0]).parent.mkdir(exist_ok=True)
         with progress.step("Measuring effects", sum(len(part.effects) for part in parts)) as advance:
             for part, of_task in zip(parts, files, strict=True):
-                measured = _effects(lm, part, kinds, settings, advance)
+                measured = search_effects(
+                    lm, part.effects, part.task.instructions, kinds, settings.seed, settings.batch_size, advance
+                )
                 for kind, path in of_task.items():
                     measured[kind].save(path)
     of_tasks = [{kind: Effects.load(path) for kind, path in of_task.items()} for of_task in files]
     joined = {kind: Effects.joined([of_task[kind] for of_task in of_tasks]) for kind in kinds}
-    return Evidence(scores, joined, of_tasks if len(of_tasks) > 1 else ())
+    importance = search_importance(lm, settings.neutral_prompts, kinds, settings.batch_size)
+    return Evidence(scores, joined, importance, of_tasks if len(of_tasks) > 1 else ())
 
 
 def _second_pass(
@@ -240,32 +249,44 @@ def _second_pass(
     kinds = [neuron.kind for neuron in trial.neurons]
     kind = max(set(kinds), key=kinds.count)
     with Edit.from_neurons(lm, trial.neurons, trial.scale).applied(lm):
-        effects = Effects.joined([_effects(lm, part, (kind,), settings)[kind] for part in parts])
+        of_tasks = [
+            search_effects(lm, part.effects, part.task.instructions, (kind,), settings.seed, settings.batch_size)[kind]
+            for part in parts
+        ]
+        importance = search_importance(lm, settings.neutral_prompts, (kind,), settings.batch_size)
+    effects = Effects.joined(of_tasks)
     skill_weight = float(trial.recipe.get("skill_weight", 1.0))
-    recipe = Recipe(kind, count + len(trial.neurons), skill_weight, trial.scale)
-    order = ranked("pursuit", Evidence(scores, {kind: effects}), recipe)
+    protection = float(trial.recipe.get("protection", Recipe.protection))
+    recipe = Recipe(kind, count + len(trial.neurons), skill_weight, protection, trial.scale)
+    order = ranked("pursuit", Evidence(scores, {kind: effects}, importance), recipe)
     there = set(trial.neurons)
     return [neuron for neuron in order if neuron not in there][:count]
 
 
-def _effects(
+def search_importance(
+    lm: LanguageModel, measured: int, kinds: Sequence[NeuronKind], batch_size: BatchSize = "auto"
+) -> dict[NeuronKind, Array]:
+    """Importance on the bundled neutral prompts behind those that the divergence is measured on, if there are enough."""
+    texts = neutral_prompts()
+    aside = texts[measured:] if len(texts) - measured >= FEWEST_NEUTRAL else texts
+    return measure_importance(lm, original_of(lm, aside, batch_size=batch_size).prompts, kinds, batch_size)
+
+
+def search_effects(
     lm: LanguageModel,
-    part: Parts,
+    examples: Sequence[Example],
+    instructions: Sequence[str],
     kinds: Sequence[NeuronKind],
-    settings: RunSettings,
-    advance: Callable[[int], None] | None = None,
+    seed: int,
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
 ) -> dict[NeuronKind, Effects]:
-    prompts = _asked_in_turn(lm, part, settings.seed)
-    return measure_effects(lm, part.effects, prompts, kinds, settings.batch_size, advance)
-
-
-def _asked_in_turn(lm: LanguageModel, part: Parts, seed: int) -> list[EncodedPrompt]:
-    """Each example under one instruction, all instructions equally often."""
-    order = list(range(len(part.effects)))
+    """Effects on examples that are each asked under one instruction, all instructions equally often."""
+    order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
-    instructions = part.task.instructions
     instruction_of = {index: instructions[rank % len(instructions)] for rank, index in enumerate(order)}
-    return [encode(lm, example, instruction_of[index]) for index, example in enumerate(part.effects)]
+    prompts = [encode(lm, example, instruction_of[index]) for index, example in enumerate(examples)]
+    return measure_effects(lm, examples, prompts, kinds, batch_size, progress)
 
 
 def _one_line(trial: Trial) -> str:

@@ -16,7 +16,7 @@ Knows examples, their prompts and a model; knows no benchmark.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,34 +165,14 @@ def measure_effects(
     answers = [example.answer for example in examples]
     sites = {kind: find_sites(lm.model, kind) for kind in kinds}
     most = max(len(prompt.option_ids) for prompt in prompts) - 1
-    columns = {
-        site: slice(end - site.width, end)
-        for of_kind in sites.values()
-        for site, end in zip(of_kind, np.cumsum([site.width for site in of_kind]).tolist(), strict=True)
-    }
-    values = {
-        kind: np.zeros((len(prompts), most, sum(site.width for site in of_kind)), dtype=np.float32)
-        for kind, of_kind in sites.items()
-    }
+    weights = [
+        _contrast_weights(len(prompt.option_ids), answer, most) for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    scores, values = _measure(lm, prompts, weights, sites, batch_size, progress)
     contrasts = np.full((len(prompts), most), np.inf, dtype=np.float32)
-
-    def work(indices: list[int]) -> None:
-        batch, golden = [prompts[index] for index in indices], [answers[index] for index in indices]
-        scores, found = adapting(lm, lambda: _effects_of(lm, batch, golden, list(columns)))
-        for row, index in enumerate(indices):
-            option_scores, answer = scores[row], answers[index]
-            wrong = [option for option in range(len(option_scores)) if option != answer]
-            contrasts[index, : len(wrong)] = (option_scores[answer] - option_scores[wrong]).numpy()
-        for number, of_contrast in enumerate(found):
-            for site, sums in of_contrast.items():
-                values[site.kind][indices, number, columns[site]] = sums.numpy()
-
-    with frozen(lm.model):
-        for indices in batches(lm, prompts, batch_size, work):
-            if progress is not None:
-                progress(len(indices))
-    if not all(np.isfinite(of_kind).all() for of_kind in values.values()):
-        raise CrisprError(f"effects of the neurons of {lm.name} are not finite; load the model in float32")
+    for index, (of_prompt, of_scores) in enumerate(zip(weights, scores, strict=True)):
+        there = of_prompt.any(dim=1)
+        contrasts[index, there.numpy()] = (of_prompt[there] @ of_scores).numpy()
     return {
         kind: Effects(
             kind,
@@ -206,6 +186,102 @@ def measure_effects(
     }
 
 
+def measure_importance(
+    lm: LanguageModel,
+    prompts: Sequence[EncodedPrompt],
+    kinds: Sequence[NeuronKind],
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
+) -> dict[NeuronKind, NDArray[np.float64]]:
+    """Measure how much the model's ordinary answers hang on each neuron: about the KL divergence its removal causes.
+
+    To second order removing neuron i changes the model's distribution by a KL divergence of F_i / 2 nats per token with
+    the diagonal Fisher information
+
+        F_i = mean over prompts of (Σ over t of h_i,t · ∂ log P(continuation) / ∂h_i,t)² / tokens of the continuation.
+
+    The continuation is the model's own, greedy where the definition samples it, so F is rather too small.
+
+    Args:
+        lm: The model; its weights are not touched.
+        prompts: Neutral prompts with the model's continuation as their only option (`divergence.Original.prompts`).
+        kinds: Kinds of neurons.
+        batch_size: Prompts in one pass, or "auto".
+        progress: Called with the number of prompts just finished.
+
+    Returns:
+        Kind to float64 (neurons,), modules side by side as in `Effects.values`.
+
+    Raises:
+        InputError: no prompts, or a model without such neurons.
+        CrisprError: an effect is not finite.
+    """
+    if not prompts:
+        raise InputError("importance can't be measured without prompts; give at least one")
+    sites = {kind: find_sites(lm.model, kind) for kind in kinds}
+    _, values = _measure(lm, prompts, [torch.ones(1, 1)] * len(prompts), sites, batch_size, progress)
+    tokens = np.array([len(prompt.option_ids[0]) for prompt in prompts], dtype=np.float64)
+    return {kind: (of_kind[:, 0].astype(np.float64) ** 2 / tokens[:, None]).mean(0) for kind, of_kind in values.items()}
+
+
+def _measure(
+    lm: LanguageModel,
+    prompts: Sequence[EncodedPrompt],
+    weights: Sequence[Tensor],
+    sites: Mapping[NeuronKind, Sequence[NeuronSite]],
+    batch_size: BatchSize,
+    progress: ProgressCallback | None,
+) -> tuple[list[Tensor], dict[NeuronKind, NDArray[np.float32]]]:
+    """Option scores, and effects on weighted sums of them.
+
+    Args:
+        lm: The model.
+        prompts: What is asked.
+        weights: Per prompt float32 (sums, options); as many sums for every prompt.
+        sites: Where neurons are, by kind.
+        batch_size: Prompts in one pass.
+        progress: Called with the number of prompts just finished.
+
+    Returns:
+        Option scores per prompt, and by kind float32 (prompts, sums, neurons).
+    """
+    columns = {
+        site: slice(end - site.width, end)
+        for of_kind in sites.values()
+        for site, end in zip(of_kind, np.cumsum([site.width for site in of_kind]).tolist(), strict=True)
+    }
+    values = {
+        kind: np.zeros((len(prompts), len(weights[0]), sum(site.width for site in of_kind)), dtype=np.float32)
+        for kind, of_kind in sites.items()
+    }
+    scores = [torch.empty(0)] * len(prompts)
+
+    def work(indices: list[int]) -> None:
+        batch, of_batch = [prompts[index] for index in indices], [weights[index] for index in indices]
+        of_prompts, found = adapting(lm, lambda: _effects_of(lm, batch, of_batch, list(columns)))
+        for index, of_prompt in zip(indices, of_prompts, strict=True):
+            scores[index] = of_prompt
+        for number, of_sum in enumerate(found):
+            for site, sums in of_sum.items():
+                values[site.kind][indices, number, columns[site]] = sums.numpy()
+
+    with frozen(lm.model):
+        for indices in batches(lm, prompts, batch_size, work):
+            if progress is not None:
+                progress(len(indices))
+    if not all(np.isfinite(of_kind).all() for of_kind in values.values()):
+        raise CrisprError(f"effects of the neurons of {lm.name} are not finite; load the model in float32")
+    return scores, values
+
+
+def _contrast_weights(options: int, answer: int, most: int) -> Tensor:
+    """Weights (most, options) of s(y) − s(o) for every wrong option o; 0 where there are fewer."""
+    weights = torch.zeros(most, options)
+    for row, wrong in enumerate(option for option in range(options) if option != answer):
+        weights[row, answer], weights[row, wrong] = 1, -1
+    return weights
+
+
 def _abstaining(example: Example) -> int:
     """The number of the abstaining option among the wrong ones, -1 if it is none of them."""
     if example.unknown is None or example.unknown == example.answer:
@@ -214,67 +290,56 @@ def _abstaining(example: Example) -> int:
 
 
 _Found = tuple[list[Tensor], list[dict[NeuronSite, Tensor]]]
-"""Option scores per prompt, and per contrast the effects of every site's neurons, float32 (prompts, neurons)."""
+"""Option scores per prompt, and per weighted sum the effects of every site's neurons, float32 (prompts, neurons)."""
 
 
 def _effects_of(
-    lm: LanguageModel, prompts: Sequence[EncodedPrompt], answers: Sequence[int], sites: Sequence[NeuronSite]
+    lm: LanguageModel, prompts: Sequence[EncodedPrompt], weights: Sequence[Tensor], sites: Sequence[NeuronSite]
 ) -> _Found:
     examine(lm)
     if lm.tells_tokens:
-        return _effects_of_batch(lm, prompts, answers, sites)
-    alone = [_effects_alone(lm, prompt, answer, sites) for prompt, answer in zip(prompts, answers, strict=True)]
-    most = max(len(found) for _, found in alone)
-    joined: list[dict[NeuronSite, Tensor]] = []
-    for number in range(most):
-        joined.append({})
-        for site in sites:
-            rows = [found[number].get(site) if number < len(found) else None for _, found in alone]
-            joined[-1][site] = torch.cat([torch.zeros(1, site.width) if row is None else row for row in rows])
+        return _effects_of_batch(lm, prompts, weights, sites)
+    alone = [_effects_alone(lm, prompt, of, sites) for prompt, of in zip(prompts, weights, strict=True)]
+    joined = [
+        {site: torch.stack([found[site][number] for _, found in alone]) for site in sites}
+        for number in range(len(weights[0]))
+    ]
     return [scores for scores, _ in alone], joined
 
 
 def _effects_of_batch(
-    lm: LanguageModel, prompts: Sequence[EncodedPrompt], answers: Sequence[int], sites: Sequence[NeuronSite]
+    lm: LanguageModel, prompts: Sequence[EncodedPrompt], weights: Sequence[Tensor], sites: Sequence[NeuronSite]
 ) -> _Found:
     packed = pack(lm, prompts)
     sums = _Sums(_prompt_of_places(packed), len(prompts), copy=lm.changes_outputs)
     with watching(sites, sums.see):
         scores = packed_scores(lm, packed)
-        of_prompt = scores.split(packed.option_counts)
-        most = max(packed.option_counts) - 1
         found = []
-        for number in range(most):
+        for number in range(len(weights[0])):
             # Prompts do not see each other, so the gradient of the sum is each prompt's own gradient.
-            terms = [_contrast(of, answer, number) for of, answer in zip(of_prompt, answers, strict=True)]
-            found.append(sums.backward(torch.stack(terms).sum(), keep_graph=number < most - 1))
-    return [of.detach().float().cpu() for of in of_prompt], found
+            of_options = torch.cat([of_prompt[number] for of_prompt in weights]).to(scores.device)
+            found.append(sums.backward((scores * of_options).sum(), keep_graph=number < len(weights[0]) - 1))
+    return [of.detach().float().cpu() for of in scores.split(packed.option_counts)], found
 
 
 def _effects_alone(
-    lm: LanguageModel, prompt: EncodedPrompt, answer: int, sites: Sequence[NeuronSite]
-) -> tuple[Tensor, list[dict[NeuronSite, Tensor]]]:
-    """Every option in a pass of its own, unpadded; effects on a contrast are the difference of two options' effects."""
-    scores, of_option = [], []
+    lm: LanguageModel, prompt: EncodedPrompt, weights: Tensor, sites: Sequence[NeuronSite]
+) -> tuple[Tensor, dict[NeuronSite, Tensor]]:
+    """Every option in a pass of its own, unpadded; effects on a weighted sum are weighted sums of options' effects.
+
+    Returns:
+        Scores (options,), and per site float32 (sums, neurons).
+    """
+    scores = []
+    found = {site: torch.zeros(len(weights), site.width) for site in sites}
     for option in range(len(prompt.option_ids)):
         sums = _Sums(None, 1, copy=lm.changes_outputs)
         with watching(sites, sums.see):
             score = packed_scores(lm, pack_alone(lm, prompt, option))
-            of_option.append(sums.backward(score.sum(), keep_graph=False))
+            for site, of_option in sums.backward(score.sum(), keep_graph=False).items():
+                found[site] += weights[:, option : option + 1] * of_option
         scores.append(score.detach().float().cpu())
-    found = [
-        {site: of_option[answer].get(site, none) - of_option[wrong].get(site, none) for site in sites}
-        for wrong in range(len(of_option))
-        if wrong != answer
-        for none in [torch.zeros(())]
-    ]
-    return torch.cat(scores), [{site: sums for site, sums in of.items() if sums.dim() == 2} for of in found]
-
-
-def _contrast(scores: Tensor, answer: int, number: int) -> Tensor:
-    """s(y) − s(o) for the wrong option of this number; 0 where there are fewer."""
-    wrong = [option for option in range(len(scores)) if option != answer]
-    return scores[answer] - scores[wrong[number]] if number < len(wrong) else scores.sum() * 0
+    return torch.cat(scores), found
 
 
 def _prompt_of_places(packed: Packed) -> dict[tuple[int, int], Tensor]:
@@ -321,10 +386,10 @@ class _Sums:
         values.register_hook(arrived)
         return values.clone() if self.copy else values
 
-    def backward(self, contrast: Tensor, *, keep_graph: bool) -> dict[NeuronSite, Tensor]:
-        """Effects on this contrast; a neuron that runs for none of the tokens has no entry or 0."""
+    def backward(self, weighted: Tensor, *, keep_graph: bool) -> dict[NeuronSite, Tensor]:
+        """Effects on this sum of scores; a neuron that runs for none of the tokens has no entry or 0."""
         self.sums = {}
-        contrast.backward(retain_graph=keep_graph)
+        weighted.backward(retain_graph=keep_graph)
         return {site: sums.cpu() for site, sums in self.sums.items()}
 
     def _add(self, seen: Seen, sums: Tensor) -> None:

@@ -53,11 +53,13 @@ class Evidence:
     Attributes:
         scores: The published bias influence B.
         effects: First-order effects by kind of neuron, on the examples of all tasks together.
+        importance: F of every neuron by kind (`effects.measure_importance`), in the order of the effects' columns.
         of_tasks: The effects on each task's examples by themselves, where there are several tasks.
     """
 
     scores: NeuronScores
     effects: Mapping[NeuronKind, Effects]
+    importance: Mapping[NeuronKind, Array]
     of_tasks: Sequence[Mapping[NeuronKind, Effects]] = ()
 
 
@@ -69,6 +71,7 @@ class Recipe:
         kind: Kind of neurons (the published ranking has that of its scores).
         neurons: How many.
         skill_weight: λ, how much harm to disambiguated examples counts against a gain in ambiguous ones.
+        protection: ρ, how much harm to ordinary answers counts: nats of gain given up per nat of KL divergence.
         scale: What the neurons' activations will be multiplied with.
         layers: Name of a range of layers, a key of `LAYERS`.
         united: With several tasks: rank for each by itself and unite the rankings, instead of one ranking for all.
@@ -77,6 +80,7 @@ class Recipe:
     kind: NeuronKind
     neurons: int
     skill_weight: float = 1.0
+    protection: float = 5.0
     scale: float = 0.0
     layers: Layers = "all"
     united: bool = False
@@ -135,9 +139,10 @@ def published(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
 
 
 def contrast(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
-    """Gain in answers minus λ times harm to skill, every example alike.
+    """Gain in answers minus λ times harm to skill, every example alike, minus ρ times harm to ordinary answers.
 
     gain_i = (σ − 1) · [ mean over ambiguous of E_i(y, ŷ)  +  λ · mean over disambiguated of Σ over o of E_i(y, o) ]
+             − ρ · (1 − σ)² · F_i / 2
     """
     effects = evidence.effects[recipe.kind]
     ambiguous = effects.ambiguous
@@ -145,7 +150,7 @@ def contrast(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     nearest_wrong = effects.contrasts.argmin(axis=1)
     weights[ambiguous, nearest_wrong[ambiguous]] = 1 / max(1, ambiguous.sum())
     weights[~ambiguous] = recipe.skill_weight / max(1, (~ambiguous).sum())
-    gains = (recipe.scale - 1) * _weighted(effects.values, weights)
+    gains = (recipe.scale - 1) * _weighted(effects.values, weights) - _harm(evidence, recipe)
     return _highest(effects, gains, recipe)
 
 
@@ -157,7 +162,7 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     Σ E, say how much each example still matters: w = 1 / (1 + exp(±g / T)), near 0 for those that are right by far. The
     next neurons are those of the highest
 
-        mean over examples of z − c · standard error of z,      z = ±w · (σ − 1) · E_i(u, p),
+        mean over examples of z − c · standard error of z − ρ · (1 − σ)² · F_i / 2,      z = ±w · (σ − 1) · E_i(u, p),
 
     with + and weight 1 in ambiguous, − and weight λ in disambiguated examples. It is a logistic regression on
     first-order effects, grown a few neurons at a time (a matching pursuit); c is `CAUTION`, T is `TEMPERATURE`.
@@ -167,6 +172,7 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     changes *= recipe.scale - 1
     importance = np.where(direction > 0, 1.0, recipe.skill_weight)
     open_to = _in_layers(list(effects.widths.values()), recipe.layers)
+    harm = _harm(evidence, recipe)
     taken: list[int] = []
     while len(taken) < min(recipe.neurons, int(open_to.sum() + len(taken))):
         closeness = np.exp(-(margins - margins.min(axis=1, keepdims=True)) / TEMPERATURE)
@@ -174,7 +180,7 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
         urgency = importance * direction / (1 + np.exp(np.clip(direction * margins.min(axis=1) / TEMPERATURE, -50, 50)))
         gains = np.einsum("ep,epn->en", (closeness * urgency[:, None]).astype(np.float32), changes)
         error = gains.std(axis=0) / np.sqrt(len(gains))
-        worth = np.where(open_to, gains.mean(axis=0) - CAUTION * error, -np.inf)
+        worth = np.where(open_to, gains.mean(axis=0) - CAUTION * error - harm, -np.inf)
         for index in np.argsort(-worth, kind="stable")[: min(TAKEN_AT_ONCE, recipe.neurons - len(taken))].tolist():
             taken.append(index)
             open_to[index] = False
@@ -186,8 +192,8 @@ RANKINGS: dict[str, Ranking] = {
     ranking.name: ranking
     for ranking in (
         Ranking("published", published, frozenset()),
-        Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "united"})),
-        Ranking("pursuit", pursuit, frozenset({"kind", "skill_weight", "united"})),
+        Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united"})),
+        Ranking("pursuit", pursuit, frozenset({"kind", "skill_weight", "protection", "united"})),
     )
 }
 """All rankings by name."""
@@ -213,6 +219,11 @@ def _abstention(effects: Effects) -> tuple[Array, NDArray[np.float32], Array]:
             of_example[others] -= against_answer
             of_example[unknown] = -against_answer
     return margins, changes, direction
+
+
+def _harm(evidence: Evidence, recipe: Recipe) -> Array:
+    """ρ times the KL divergence that each neuron causes by itself, to second order."""
+    return recipe.protection * (1 - recipe.scale) ** 2 * evidence.importance[recipe.kind] / 2
 
 
 def _weighted(values: NDArray[np.float32], weights: Array) -> Array:

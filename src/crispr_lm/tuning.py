@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +19,22 @@ import optuna
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import NeuronKind
 from crispr_lm.rankings import LAYERS, Evidence, Recipe, ranked, ranking_named
-from crispr_lm.trials import TOLERANCE, Finished, Limits, Trial, best_within
+from crispr_lm.trials import TOLERANCE, Figures, Finished, Limits, Trial, best_within
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    pass
 
 logger = logging.getLogger(__name__)
 
-SKILL_WEIGHTS = (0.25, 2.0)
+SKILL_WEIGHTS = (0.5, 2.0)
+PROTECTIONS = (2.0, 20.0)
 SCALES = (0.0, 0.25, 0.5)
 
 STARTING_POINTS: tuple[dict[str, Any], ...] = (
-    {"ranking": "pursuit", "kind": "ffn", "share": 0.4, "skill_weight": 1.0},
-    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 1.25},
-    {"ranking": "contrast", "kind": "ffn", "share": 0.05, "skill_weight": 0.7},
-    {"ranking": "pursuit", "kind": "linear", "share": 0.4, "skill_weight": 1.0},
+    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 1.25, "protection": 5.0},
+    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 1.0, "protection": 5.0},
+    {"ranking": "pursuit", "kind": "ffn", "share": 0.5, "skill_weight": 0.85, "protection": 5.0},
+    {"ranking": "contrast", "kind": "ffn", "share": 0.1, "skill_weight": 0.7, "protection": 5.0},
     {"ranking": "published", "share": 0.1},
 )
 """Recipes to begin with: what has worked on other models (docs/results/search.md). `share` is of the most neurons."""
@@ -130,9 +131,7 @@ def tune(
     """
     tally.run(lambda: Proposal("search", {}, ()), lambda _number, _proposal: bench.try_original())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=max(5, budget.trials // 5), constraints_func=_excess_of(limits)
-    )
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(5, budget.trials // 5))
     study = optuna.create_study(directions=["maximize"] * 3, sampler=sampler)
     for point in starting_points(space):
         study.enqueue_trial(point)
@@ -148,7 +147,8 @@ def tune(
             return Proposal("search", {"ranking": name, **_told(recipe, name)}, chosen, recipe.scale)
 
         trial = tally.run(propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, race=True))
-        asked.set_user_attr("figures", asdict(trial.figures))
+        for limit, excess in _excess(trial.figures, limits).items():
+            asked.set_constraint(limit, excess)
         study.tell(asked, trial.figures.objectives())
 
 
@@ -175,6 +175,7 @@ def _recipe(asked: optuna.Trial, space: Space) -> tuple[Recipe, str]:
         layers=asked.suggest_categorical("layers", tuple(LAYERS)),  # type: ignore[arg-type]
         kind=asked.suggest_categorical("kind", space.kinds) if "kind" in tunes else space.kinds[0],  # type: ignore[arg-type]
         skill_weight=asked.suggest_float("skill_weight", *SKILL_WEIGHTS) if "skill_weight" in tunes else 1.0,
+        protection=asked.suggest_float("protection", *PROTECTIONS, log=True) if "protection" in tunes else 0.0,
         united=asked.suggest_categorical("united", (False, True)) if space.tasks > 1 and "united" in tunes else False,
     )
     return recipe, name
@@ -188,18 +189,13 @@ def _told(recipe: Recipe, name: str) -> dict[str, Any]:
     }
 
 
-def _excess_of(limits: Limits) -> Callable[[FrozenTrial], tuple[float, ...]]:
+def _excess(figures: Figures, limits: Limits) -> dict[str, float]:
     """By how much a trial exceeds each limit; positive where it does."""
-
-    def excess(trial: FrozenTrial) -> tuple[float, ...]:
-        figures: Mapping[str, float] = trial.user_attrs["figures"]
-        return (
-            figures["kl"] - limits.kl - TOLERANCE,
-            figures["loss"] - limits.accuracy_loss - TOLERANCE,
-            figures["overabstention"] - limits.overabstention - TOLERANCE,
-        )
-
-    return excess
+    return {
+        "kl": figures.kl - limits.kl - TOLERANCE,
+        "loss": figures.loss - limits.accuracy_loss - TOLERANCE,
+        "overabstention": figures.overabstention - limits.overabstention - TOLERANCE,
+    }
 
 
 def best_so_far(trials: Sequence[Trial], limits: Limits) -> str:
