@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from crispr_lm.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.model.hooks import watching
 from crispr_lm.model.neurons import NeuronKind, NeuronSite, find_sites
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.prompts import EncodedPrompt, encode_all
 from crispr_lm.relevance import ChangedInPlaceError, Relevance, UnknownTokensError
-from crispr_lm.scoring import BatchSize, ProgressCallback, batches, examine, pack, pack_alone, packed_scores, scores_of
+from crispr_lm.scoring import examine, pack, pack_alone, packed_scores, scores_of
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def score_neurons(
         _add(total, _adapting(lm, lambda: _influence_of(lm, batch, answers, sites, skill_weight)))
 
     with _frozen(lm.model):
-        for indices in batches(lm, prompts, batch_size, attribute):
+        for indices in batches(lm, prompts, batch_size, attribute, bytes_per_token=gradient_bytes_per_token(lm)):
             if progress is not None:
                 progress(len(indices))
     values = {name: (summed / len(prompts)).float() for name, summed in total.items()}

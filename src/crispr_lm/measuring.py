@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from crispr_lm.batching import BatchSize
 from crispr_lm.divergence import Original, original_of
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation import Evaluation, ScoringMethod, evaluate
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.progress import Progress
-from crispr_lm.scoring import BatchSize
 from crispr_lm.settings import EvaluateSettings, RunSettings
 from crispr_lm.tasks import Example, Task, load_task, neutral_prompts, sample
 from crispr_lm.tasks.task import SENTENCES
