@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prompt_scores(lm, prompts)
 
     budgets = BUDGETS.get(lm.device.type, BUDGETS["cpu"])
-    times = interleaved({str(budget): lambda b=budget: with_budget(b) for budget in budgets}, given.rounds, given.clock)
+    times = interleaved({str(budget): partial(with_budget, budget) for budget in budgets}, given.rounds, given.clock)
     best = min(times.median(str(budget)) for budget in budgets)
     print(f"{given.model}, {lm.dtype}, {lm.device}, {given.threads} threads, {len(prompts)} prompts of {given.task}")
     print("tokens in a batch   ms per prompt   of the best")

@@ -289,7 +289,7 @@ def _hashes(module: nn.Module) -> dict[str, str]:
 
 
 def _sums(parameter: Tensor) -> tuple[Any, ...]:
-    """Sums of a parameter's bits along two directions, with its shape and dtype: some hundred times quicker than a hash.
+    """Sums of a parameter's bits along two directions, with its shape and dtype: far quicker than a hash.
 
     Any single change shows, and so does an exchange of rows. A tensor's version counter would not do: it misses what is
     written through ``.data``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from crispr_lm.distributed import on_first
 from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit
 from crispr_lm.errors import InputError
@@ -33,7 +34,7 @@ def score(model: str, output: Path, settings: ScoreSettings, progress: Progress 
     fits = [(task, fit_sample(task, settings)) for task in load_tasks(settings)]
     lm = load(model, settings, fits, Timings(), progress)
     scores = score_tasks(lm, fits, settings, progress)
-    scores.save(output)
+    on_first(lambda: scores.save(output))
     return scores
 
 
@@ -64,7 +65,7 @@ def evaluate(
                 diverged = divergence(lm, original, settings.batch_size)
     told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
     results = {**told, "timings": timings.seconds}
-    write_json(output, results)
+    on_first(lambda: write_json(output, results))
     return results
 
 

@@ -1,6 +1,7 @@
 """The main job: the way of the data from model and task to a proven edit.
 
 Everything that can be wrong with the input is checked before weights are read, and nothing is written before that.
+Several processes may run it together (`crispr_lm.distributed`); the first alone writes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 
+from crispr_lm.distributed import is_first, on_first
 from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit, weights_fingerprint
 from crispr_lm.files import append_line, write_json, write_lines
@@ -48,22 +50,22 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     progress = progress or SilentProgress()
     timings = Timings()
     folder = RunFolder(settings.output)
-    folder.check(resume=settings.resume, overwrite=settings.overwrite)
+    on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects = [Subject(part.task, part.report) for part in parts] + further_subjects(settings)
     used = [(part.task, part.fit + part.choose) for part in parts]
     used += [(subject.task, subject.examples) for subject in subjects]
     lm = load(model, settings, used, timings, progress)
-    resumed = folder.start(_record(lm, settings, parts, subjects), resume=settings.resume)
+    resumed = on_first(lambda: folder.start(_record(lm, settings, parts, subjects), resume=settings.resume))
 
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
     choice, candidates = _search(lm, scores, parts, settings, folder, resumed, timings, progress)
     edit = Edit.from_neurons(
         lm,
         scores.top(choice.candidate.neurons),
-        origin={**scores.origin, "scores": file_hash(folder.scores), "reason": choice.reason},
+        origin={**scores.origin, "scores": on_first(lambda: file_hash(folder.scores)), "reason": choice.reason},
     )
-    edit.save(folder.edit)
+    on_first(lambda: edit.save(folder.edit))
 
     with timings.of("report_before"):
         original = take_original(lm, settings, progress)
@@ -74,14 +76,16 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
             after = measure_all(lm, subjects, settings, progress, "Measuring after")
             diverged = divergence(lm, original, settings.batch_size)
         with timings.of("save"), progress.step("Saving the edited model"):
-            lm.save(folder.model)
+            on_first(lambda: lm.save(folder.model))
         with timings.of("verify"), progress.step("Loading it again in a fresh process"):
-            verified = verify_saved(
-                lm,
-                folder.model,
-                parts[0].report[:VERIFIED_EXAMPLES],
-                parts[0].task.instructions[0],
-                trust_remote_code=settings.trust_remote_code,
+            verified = on_first(
+                lambda: verify_saved(
+                    lm,
+                    folder.model,
+                    parts[0].report[:VERIFIED_EXAMPLES],
+                    parts[0].task.instructions[0],
+                    trust_remote_code=settings.trust_remote_code,
+                )
             )
     finally:
         edit.undo(lm)
@@ -96,8 +100,8 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
         "saved_model": verified,
         "timings": timings.seconds,
     }
-    write_lines(folder.answers, answer_rows(subjects, before, after))
-    write_json(folder.results, results)
+    on_first(lambda: write_lines(folder.answers, answer_rows(subjects, before, after)))
+    on_first(lambda: write_json(folder.results, results))
     return results
 
 
@@ -110,12 +114,13 @@ def _scores(
     timings: Timings,
     progress: Progress,
 ) -> NeuronScores:
-    if resumed and folder.scores.exists():
+    known = on_first(lambda: NeuronScores.load(folder.scores) if resumed and folder.scores.exists() else None)
+    if known is not None:
         progress.say("Going on with the scores of the interrupted run")
-        return NeuronScores.load(folder.scores)
+        return known
     with timings.of("attribution"):
         scores = score_tasks(lm, [(part.task, part.fit) for part in parts], settings, progress)
-    scores.save(folder.scores)
+    on_first(lambda: scores.save(folder.scores))
     return scores
 
 
@@ -129,7 +134,7 @@ def _search(
     timings: Timings,
     progress: Progress,
 ) -> tuple[Choice, list[Candidate]]:
-    known = [Candidate.from_dict(row) for row in read_lines(folder.search)] if resumed else []
+    known = [Candidate.from_dict(row) for row in on_first(lambda: read_lines(folder.search) if resumed else [])]
     on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
     total = len(counts_up_to(min(settings.max_neurons, len(scores)))) * sum(len(part.examples) for part in on)
     with timings.of("search"), progress.step("Choosing how many", total) as advance:
@@ -140,7 +145,7 @@ def _search(
             settings.max_neurons,
             batch_size=settings.batch_size,
             known=known,
-            finished=lambda candidate: append_line(folder.search, candidate.to_dict()),
+            finished=lambda candidate: append_line(folder.search, candidate.to_dict()) if is_first() else None,
             progress=advance,
         )
     choice = choose(candidates, settings.max_accuracy_loss)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from crispr_lm import distributed
 from crispr_lm.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.caching import (
     Beginnings,
@@ -102,25 +103,28 @@ def prompt_scores(
     """Score encoded prompts; returns and raises as `option_scores`."""
     if not prompts:
         raise InputError("no examples to score; give at least one")
-    scores = torch.full((len(prompts), max(len(prompt.option_ids) for prompt in prompts)), -torch.inf)
-
     examine(lm)
+    own = distributed.share([packed_length(prompt) for prompt in prompts])
+    chosen = [prompts[index] for index in own]
+    # In float64 and filled up with 0, so that the sum over ranks is exact.
+    scores = torch.zeros((len(prompts), max(len(prompt.option_ids) for prompt in prompts)), dtype=torch.float64)
     beginnings = Beginnings(lm)
-    apart = sharing_groups(prompts) if lm.takes_branches and lm.takes_cache else None
+    apart = sharing_groups(chosen) if lm.takes_branches and lm.takes_cache else None
+    advance = distributed.scaled(progress, len(own), len(prompts))
 
     def score(indices: list[int]) -> None:
-        of_batch = scores_of(lm, [prompts[index] for index in indices], beginnings)
+        of_batch = scores_of(lm, [chosen[index] for index in indices], beginnings)
         for index, values in zip(indices, of_batch, strict=True):
-            scores[index, : len(values)] = values
+            scores[own[index], : len(values)] = values
 
-    for indices in batches(lm, prompts, batch_size, score, apart=apart):
-        if progress is not None:
-            progress(len(indices))
+    for indices in batches(lm, chosen, batch_size, score, apart=apart):
+        advance(len(indices))
+    scores = distributed.summed({"scores": scores})["scores"].float()
     given = torch.tensor([[column < len(prompt.option_ids) for column in range(scores.shape[1])] for prompt in prompts])
     if not torch.isfinite(scores[given]).all():
         cause = "its weights hold NaN or infinity" if lm.dtype == torch.float32 else "load it with dtype float32"
         raise CrisprError(f"model {lm.name} gives scores that are not finite; {cause}")
-    return scores
+    return scores.masked_fill(~given, -torch.inf)
 
 
 def scores_of(
