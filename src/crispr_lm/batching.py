@@ -78,6 +78,7 @@ def batches(
             size = most
             if tokens is not None:
                 size = min(most, max(1, tokens // packed_length(prompts[waiting[0]])))
+                size = -(-len(waiting) // -(-len(waiting) // size))  # as many batches, none much smaller than others
             batch = waiting[:size]
             try:
                 work(batch)

@@ -15,9 +15,10 @@ from pathlib import Path
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.folder import check_writable
 from crispr_lm.model.load import LanguageModel, ModelSource, check_device, check_quantize, open_model
+from crispr_lm.precision import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.progress import Progress
-from crispr_lm.prompts import check_prompts
-from crispr_lm.settings import EvaluateSettings, ModelSettings, RunSettings, ScoreSettings, TaskSettings
+from crispr_lm.prompts import check_prompts, encode_all
+from crispr_lm.settings import EvaluateSettings, ModelSettings, ReportSettings, RunSettings, ScoreSettings, TaskSettings
 from crispr_lm.tasks import Example, Task, load_task, sample
 
 
@@ -104,7 +105,10 @@ def load(
     timings: Timings,
     progress: Progress,
 ) -> LanguageModel:
-    """Open the model, check that every prompt that will be used fits, and only then read the weights."""
+    """Open the model, check that every prompt that will be used fits, and only then read the weights.
+
+    The first of what is used also decides on the number format that answers are measured in.
+    """
     check_device(settings.device)
     if isinstance(settings, ScoreSettings):
         check_quantize(settings.quantize)
@@ -113,7 +117,12 @@ def load(
         for task, examples in used:
             check_prompts(source, examples, task.instructions)
         quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"
-        return source.load(settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize)
+        lm = source.load(settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize)
+    if isinstance(settings, ReportSettings) and used:
+        task, examples = used[0]
+        prompts = encode_all(lm, sample(examples, PROBED_PROMPTS, settings.seed), task.instructions[0])
+        choose_evaluation_dtype(lm, settings.evaluation_dtype, prompts)
+    return lm
 
 
 def file_hash(path: Path) -> str:

@@ -27,6 +27,7 @@ from crispr_lm.caching import (
 )
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
+from crispr_lm.precision import evaluating, mask_dtype
 from crispr_lm.prompts import EncodedPrompt, encode_all
 from crispr_lm.tasks.task import Example
 
@@ -113,7 +114,8 @@ def prompt_scores(
     advance = distributed.scaled(progress, len(own), len(prompts))
 
     def score(indices: list[int]) -> None:
-        of_batch = scores_of(lm, [chosen[index] for index in indices], beginnings)
+        with evaluating(lm):
+            of_batch = scores_of(lm, [chosen[index] for index in indices], beginnings)
         for index, values in zip(indices, of_batch, strict=True):
             scores[own[index], : len(values)] = values
 
@@ -192,7 +194,7 @@ def _behind_beginning(
     lm: LanguageModel, prompts: Sequence[EncodedPrompt], shared: int, beginnings: Beginnings
 ) -> Tensor:
     """Options as branches of rows that go on from the `shared` tokens all begin with; returns as `packed_scores`."""
-    packed = pack_branches(prompts, _pad_id(lm), lm.dtype, lm.device, shared)
+    packed = pack_branches(prompts, _pad_id(lm), mask_dtype(lm), lm.device, shared)
     cache = beginnings.cache_of(prompts[0].prompt_ids[:shared], len(prompts))
     return packed_scores(lm, replace(packed, inputs={**packed.inputs, "past_key_values": cache}))
 
@@ -204,7 +206,7 @@ def pack(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
 
 
 def _branches(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
-    return pack_branches(prompts, _pad_id(lm), lm.dtype, lm.device)
+    return pack_branches(prompts, _pad_id(lm), mask_dtype(lm), lm.device)
 
 
 def _padded(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
