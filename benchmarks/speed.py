@@ -53,11 +53,12 @@ def page(lines: Sequence[Line], linear: str, given: argparse.Namespace, argument
         if given.clock == "wall"
         else ("\nTimes are processor seconds of this one process, not seconds on the wall: others used the machine.\n")
     )
+    slow = f" ({given.slow_rounds} for hooks, Captum and growth)" if given.slow_rounds else ""
     return f"""# Speed
 
 `{command}`
 
-{given.model} in {given.dtype}, {given.examples} questions of {given.task}, {given.rounds} rounds in turn, medians.
+{given.model} in {given.dtype}, {given.examples} questions of {given.task}, {given.rounds} rounds in turn{slow}, medians.
 {device}, {threads}, {psutil.virtual_memory().total / 2**30:.0f} GiB; Python {platform.python_version()}, {versions}.
 {clock}
 {table(lines)}
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--examples", type=int, default=16)
     parser.add_argument("--peer-examples", type=int, default=4, help="examples that slow peers are timed on")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slow-rounds", type=int, help="rounds where peers are slow; as many as --rounds if not given")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu where others use the machine (1 thread)")
     parser.add_argument("--only", nargs="+", choices=[*CASES, "growth"], help="time these and write no page")
@@ -121,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         examples=sample(task.examples, given.examples, 0),
         instruction=task.instructions[0],
         rounds=given.rounds,
+        slow_rounds=given.slow_rounds or given.rounds,
         clock=given.clock,
         peer_examples=min(given.peer_examples, given.examples),
     )

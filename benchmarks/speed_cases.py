@@ -39,6 +39,7 @@ class Setting:
         examples: Questions.
         instruction: How they are asked.
         rounds: How often everything is timed.
+        slow_rounds: How often where a contender is slow, or where there are many.
         clock: "wall" or "cpu".
         peer_examples: On how many of the examples slow peers are timed (scaled up to all).
     """
@@ -47,6 +48,7 @@ class Setting:
     examples: Sequence[Example]
     instruction: str
     rounds: int
+    slow_rounds: int
     clock: str
     peer_examples: int
 
@@ -55,9 +57,9 @@ class Setting:
         """The examples as tokens."""
         return encode_all(self.lm, self.examples, self.instruction)
 
-    def times(self, contenders: dict[str, Callable[[], object]]) -> Times:
+    def times(self, contenders: dict[str, Callable[[], object]], *, slow: bool = False) -> Times:
         """Time contenders in turn."""
-        return interleaved(contenders, self.rounds, self.clock)
+        return interleaved(contenders, self.slow_rounds if slow else self.rounds, self.clock)
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,9 @@ def attribution_against_hooked_autograd(setting: Setting) -> list[Line]:
             peers.hooked_autograd(lm, sites, prompt, answer, train_weights)
 
     total = len(setting.examples)
-    contenders = {"ours": partial(_attribute, setting, total)}
-    times = setting.times({**contenders, "trained": partial(hooked, True), "frozen": partial(hooked, False)})
+    contenders: dict[str, Callable[[], object]] = {"ours": partial(_attribute, setting, total)}
+    contenders |= {"trained": partial(hooked, True), "frozen": partial(hooked, False)}
+    times = setting.times(contenders, slow=True)
     scale = total / count
     scores = crispr_lm.score_neurons(lm, setting.examples[:1], [setting.instruction])
     expected = peers.hooked_autograd(lm, sites, prompts[0], golden[0], train_weights=False)
@@ -176,7 +179,8 @@ def attribution_against_captum(setting: Setting) -> list[Line]:
             "ours": partial(_attribute, setting, total),
             "gradient": partial(each_layer, peers.captum_gradient_times_activation, chosen),
             "integrated": partial(each_layer, peers.captum_integrated_gradients, chosen[:1]),
-        }
+        },
+        slow=True,
     )
     return [
         Line(
@@ -266,18 +270,18 @@ def growth(setting: Setting) -> dict[str, list[tuple[float, float]]]:
         return crispr_lm.attribution.influence_of(lm, prompts, [answer] * len(prompts), kept)
 
     works: dict[str, dict[float, Callable[[], object]]] = {"examples": {}, "tokens": {}, "layers": {}}
-    for count in (2, 4, 6, 8):
+    for count in (1, 2, 3, 4):
         works["examples"][count] = partial(attribute, [prompt] * count, sites)
     for times_longer in (1, 2, 3, 4):
         longer = EncodedPrompt(prompt.prompt_ids * times_longer, prompt.option_ids)
-        works["tokens"][len(longer.prompt_ids)] = partial(attribute, [longer] * 2, sites)
+        works["tokens"][len(longer.prompt_ids)] = partial(attribute, [longer], sites)
     layers: Any = lm.model.model.layers
     for share in (1, 2, 3, 4):
         kept = len(layers) * share // 4
-        works["layers"][kept] = partial(_with_layers, lm, layers, kept, partial(attribute, [prompt] * 4))
+        works["layers"][kept] = partial(_with_layers, lm, layers, kept, partial(attribute, [prompt] * 2))
     found = {}
     for name, of_amount in works.items():
-        timed = setting.times({str(amount): work for amount, work in of_amount.items()})
+        timed = setting.times({str(amount): work for amount, work in of_amount.items()}, slow=True)
         found[name] = [(amount, timed.median(str(amount))) for amount in of_amount]
     return found
 
