@@ -188,15 +188,16 @@ def _head(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "# What the search finds",
         "",
-        f"`{given['model']}` in {given['dtype']}, official BBQ, each category by itself: fitted on its fit part, chosen on "
-        "its choose part, told on its report part, whose templates neither has seen (about a third of the templates "
+        f"`{given['model']}` in {given['dtype']}, official BBQ, each category alone: fitted on its fit part, chosen "
+        "on its choose part, told on its report part, whose templates neither has seen (about a third of the templates "
         "each). Intervals are 95 %, paired, drawn again by template; there are few templates, so they are wide.",
         "",
         "```bash",
         "for category in " + " ".join(content["category"] for content in found) + "; do",
-        f"  python benchmarks/search.py run {given['model']} ../shared/data/bbq/$category.jsonl --dtype {given['dtype']} \\",
-        f"    --effects {given['effects']} --choose {given['choose']} --report {given['report']} --trials {given['trials']} "
-        f"--refinements {given['refinements']} \\",
+        f"  python benchmarks/search.py run {given['model']} ../shared/data/bbq/$category.jsonl "
+        f"--dtype {given['dtype']} \\",
+        f"    --effects {given['effects']} --choose {given['choose']} --report {given['report']} "
+        f"--trials {given['trials']} --refinements {given['refinements']} \\",
         f"    --published {given['published']} --instructions {given['instructions']} --neutral {given['neutral']} "
         f"--knowledge {given['knowledge']} --output out/$category.json",
         "done",
@@ -235,7 +236,8 @@ def _targets(found: Sequence[Mapping[str, Any]]) -> list[str]:
 def _category(content: Mapping[str, Any]) -> list[str]:
     lines = [f"## {content['category']}", ""]
     lines.append(
-        "| | neurons | ambiguous | disambiguated | abstention gap | answered accuracy | tells apart (AUC) | KL | knowledge |"
+        "| | neurons | ambiguous | disambiguated | abstention gap | answered accuracy | tells apart (AUC) | KL "
+        "| knowledge |"
     )
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, row in content["rows"].items():

@@ -41,7 +41,7 @@ def test_help_names_every_command_and_comes_fast():
     # Imports of PyTorch and transformers take seconds; help must not wait for them.
     command = [sys.executable, "-X", "importtime", "-m", "crispr_lm", "--help"]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    for name in ("run", "score", "evaluate", "apply", "inspect"):
+    for name in ("run", "compare", "score", "evaluate", "apply", "inspect"):
         assert name in finished.stdout
     imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines() if line.startswith("import time:")}
     assert not imported & {"torch", "transformers", "safetensors", "numpy"}
@@ -88,6 +88,11 @@ def test_version(capsys):
         (["run", "m", "--config", "nowhere.toml"], "nowhere.toml does not exist"),
         (["score", "m", "--task", "choices:{q}", "--output", "/nowhere/x.safetensors"], "/nowhere does not exist"),
         (["apply", "m", "nowhere.json", "--output", "{out}"], "nowhere.json can't be read"),
+        (
+            ["compare", "m", "--task", "choices:{q}", "--output", "{out}", "--methods", "weight"],
+            "did you mean 'weights'?",
+        ),
+        (["compare", "m", "--task", "choices:{q}", "--output", "{out}", "--draws", "0"], "--draws"),
         (["inspect", "{q}"], "is no model, scores file"),
     ],
 )

@@ -20,7 +20,9 @@ from crispr_lm.settings import (
     ENVIRONMENT_PREFIX,
     OUTPUT_GROUP,
     ApplySettings,
+    CompareSettings,
     EvaluateSettings,
+    LmEvalSettings,
     RunSettings,
     ScoreSettings,
 )
@@ -59,6 +61,22 @@ def run(model: ModelArgument, /, *, settings: RunSettings) -> None:
     with terminal_progress() as progress:
         results = main_job(model, settings, progress)
     print_results(results, settings.output)
+
+
+@app.command
+def compare(model: ModelArgument, /, *, settings: CompareSettings) -> None:
+    """Compare the edit with controls and with what else could be done, task by task; writes all figures.
+
+    Example: crispr-lm compare builtin:smollm2 --task bbq:Age.jsonl --task bbq:Religion.jsonl --output out
+    """
+    _quiet_libraries()
+    from crispr_lm.comparison import compare as comparison_job
+    from crispr_lm.report.comparison import print_comparison
+    from crispr_lm.report.terminal import terminal_progress
+
+    with terminal_progress() as progress:
+        told = comparison_job(model, settings, progress)
+    print_comparison(told, settings.output)
 
 
 @app.command
@@ -119,6 +137,22 @@ def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: 
     with terminal_progress() as progress:
         told = apply_job(model, edit, output, settings or ApplySettings(), progress)
     print_saved(told, output)
+
+
+@app.command
+def lm_eval_task(model: ModelArgument, /, *, output: OutputFile, settings: LmEvalSettings) -> None:
+    """Write tasks for EleutherAI's lm-eval: the prompts and options that crispr-lm scores with this model.
+
+    Parameters
+    ----------
+    output
+        Folder to write; must not exist, or be empty.
+    """
+    _quiet_libraries()
+    from crispr_lm.interop import lm_eval_tasks
+
+    for name in lm_eval_tasks(model, output, settings):
+        print(name)
 
 
 @app.command

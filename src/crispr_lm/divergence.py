@@ -19,7 +19,7 @@ from torch import Tensor
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.generation import continuations
 from crispr_lm.measurement import Measurement
-from crispr_lm.metrics.family import Metric, MetricFamily, ratio
+from crispr_lm.metrics.language import DIVERGENCE
 from crispr_lm.prompts import EncodedPrompt, encode_text
 from crispr_lm.scoring import BatchSize, ProgressCallback, batches, examine, pack, pack_alone, token_logits
 
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 
 TOKENS = 8
 """Tokens that each neutral prompt is continued by."""
-
-
-DIVERGENCE = MetricFamily(
-    name="divergence",
-    metrics=(
-        Metric("kl", "KL divergence from the original, nats per token", ("divergence", "tokens"), ratio, "lower"),
-    ),
-    headline="kl",
-)
 
 
 @dataclass(frozen=True, eq=False)

@@ -266,7 +266,7 @@ def _second_pass(
 def search_importance(
     lm: LanguageModel, measured: int, kinds: Sequence[NeuronKind], batch_size: BatchSize = "auto"
 ) -> dict[NeuronKind, Array]:
-    """Importance on the bundled neutral prompts behind those that the divergence is measured on, if there are enough."""
+    """Importance on the neutral prompts behind those that the divergence is measured on, if there are enough."""
     texts = neutral_prompts()
     aside = texts[measured:] if len(texts) - measured >= FEWEST_NEUTRAL else texts
     return measure_importance(lm, original_of(lm, aside, batch_size=batch_size).prompts, kinds, batch_size)

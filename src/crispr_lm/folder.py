@@ -1,4 +1,6 @@
-"""The folder a run leaves behind, and the rules for using one that is not empty. Knows file names, not their contents.
+"""The folder a job leaves behind, and the rules for using one that is not empty. Knows file names, not their contents.
+
+Of ``crispr-lm run``:
 
 run.json             settings, versions, hashes of model and data, seeds
 scores.safetensors   B of every neuron
@@ -9,6 +11,13 @@ answers.jsonl        what was asked and answered, before and after
 results.json         metrics before and after
 report.html          all of it as one page
 model/               the edited model, plain Hugging Face format
+
+Of ``crispr-lm compare``:
+
+comparison-run.json  settings, versions, hashes of model and data, seeds
+cells.jsonl          every measurement finished
+comparison.json      the tables
+comparison.md        the tables to read
 """
 
 from __future__ import annotations
@@ -18,24 +27,113 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_json
 
-FILES = ("run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json", "report.html")
-
 
 @dataclass(frozen=True)
-class RunFolder:
-    """Paths of a run's files."""
+class JobFolder:
+    """The folder of a job that can be gone on with.
+
+    Attributes:
+        RECORD: File that settings, versions and hashes are written to.
+        FILES: All files that the job writes.
+        FOLDERS: All folders that it writes.
+    """
+
+    RECORD: ClassVar[str]
+    FILES: ClassVar[tuple[str, ...]]
+    FOLDERS: ClassVar[tuple[str, ...]] = ()
 
     path: Path
 
     @property
     def run(self) -> Path:
-        """Settings, versions and hashes; its presence marks the folder as a run's."""
-        return self.path / "run.json"
+        """The record: settings, versions and hashes; its presence marks the folder as this job's."""
+        return self.path / self.RECORD
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Check that a run may write here. Changes nothing.
+
+        Raises:
+            InputError: the path is no folder, can't be written to, or holds another run or foreign files.
+        """
+        if resume and overwrite:
+            raise InputError("--resume and --overwrite exclude each other; give one of them")
+        check_writable(self.path)
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise InputError(f"output {self.path} is a file; give a folder")
+        if self.run.exists():
+            if not resume and not overwrite:
+                raise InputError(
+                    f"output folder {self.path} holds another run; give --resume to go on with it, --overwrite to "
+                    "replace it, or another folder"
+                )
+        elif any(self.path.iterdir()):
+            raise InputError(f"output folder {self.path} is not empty and holds no run; give another folder")
+
+    def start(self, record: dict[str, Any], *, resume: bool) -> bool:
+        """Make the folder ready and write the record.
+
+        Args:
+            record: What identifies the run; ``record["identity"]`` must be equal for a run to be resumed.
+            resume: Keep what an interrupted run of the same identity has left.
+
+        Returns:
+            Whether an earlier run is gone on with.
+
+        Raises:
+            InputError: the run to resume has other settings, model or data (the first difference is named).
+        """
+        if resume and self.run.exists():
+            self._check_same(record["identity"])
+            return True
+        self._clear()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.run, record)
+        return False
+
+    def _check_same(self, identity: dict[str, Any]) -> None:
+        try:
+            earlier = json.loads(self.run.read_text(encoding="utf-8"))["identity"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
+        now = json.loads(json.dumps(identity))
+        for name in sorted({*now, *earlier}):
+            if now.get(name) != earlier.get(name):
+                raise InputError(
+                    f"the run in {self.path} had {name} = {earlier.get(name)!r}, now it is {now.get(name)!r}; "
+                    "resume with the same settings, or give --overwrite"
+                )
+
+    def _clear(self) -> None:
+        """Remove an earlier run's files, and nothing else."""
+        for name in self.FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for name in self.FOLDERS:
+            if (self.path / name).is_dir():
+                shutil.rmtree(self.path / name)
+
+
+@dataclass(frozen=True)
+class RunFolder(JobFolder):
+    """Paths of a run's files."""
+
+    RECORD = "run.json"
+    FILES = (
+        "run.json",
+        "scores.safetensors",
+        "search.jsonl",
+        "edit.json",
+        "answers.jsonl",
+        "results.json",
+        "report.html",
+    )
+    FOLDERS = ("effects", "model")
 
     @property
     def scores(self) -> Path:
@@ -80,69 +178,28 @@ class RunFolder:
         """The edited model."""
         return self.path / "model"
 
-    def check(self, *, resume: bool, overwrite: bool) -> None:
-        """Check that a run may write here. Changes nothing.
 
-        Raises:
-            InputError: the path is no folder, can't be written to, or holds another run or foreign files.
-        """
-        if resume and overwrite:
-            raise InputError("--resume and --overwrite exclude each other; give one of them")
-        check_writable(self.path)
-        if not self.path.exists():
-            return
-        if not self.path.is_dir():
-            raise InputError(f"output {self.path} is a file; give a folder")
-        if self.run.exists():
-            if not resume and not overwrite:
-                raise InputError(
-                    f"output folder {self.path} holds another run; give --resume to go on with it, --overwrite to "
-                    "replace it, or another folder"
-                )
-        elif any(self.path.iterdir()):
-            raise InputError(f"output folder {self.path} is not empty and holds no run; give another folder")
+@dataclass(frozen=True)
+class ComparisonFolder(JobFolder):
+    """Paths of a comparison's files."""
 
-    def start(self, record: dict[str, Any], *, resume: bool) -> bool:
-        """Make the folder ready and write ``run.json``.
+    RECORD = "comparison-run.json"
+    FILES = ("comparison-run.json", "cells.jsonl", "comparison.json", "comparison.md")
 
-        Args:
-            record: What identifies the run; ``record["identity"]`` must be equal for a run to be resumed.
-            resume: Keep what an interrupted run of the same identity has left.
+    @property
+    def cells(self) -> Path:
+        """Measurements, one per line."""
+        return self.path / "cells.jsonl"
 
-        Returns:
-            Whether an earlier run is gone on with.
+    @property
+    def results(self) -> Path:
+        """All figures."""
+        return self.path / "comparison.json"
 
-        Raises:
-            InputError: the run to resume has other settings, model or data (the first difference is named).
-        """
-        if resume and self.run.exists():
-            self._check_same(record["identity"])
-            return True
-        self._clear()
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.run, record)
-        return False
-
-    def _check_same(self, identity: dict[str, Any]) -> None:
-        try:
-            earlier = json.loads(self.run.read_text(encoding="utf-8"))["identity"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
-        now = json.loads(json.dumps(identity))
-        for name in sorted({*now, *earlier}):
-            if now.get(name) != earlier.get(name):
-                raise InputError(
-                    f"the run in {self.path} had {name} = {earlier.get(name)!r}, now it is {now.get(name)!r}; "
-                    "resume with the same settings, or give --overwrite"
-                )
-
-    def _clear(self) -> None:
-        """Remove an earlier run's files, and nothing else."""
-        for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
-        self.forget_effects()
-        if self.model.is_dir():
-            shutil.rmtree(self.model)
+    @property
+    def tables(self) -> Path:
+        """All figures to read, Markdown."""
+        return self.path / "comparison.md"
 
 
 def check_writable(path: Path) -> None:

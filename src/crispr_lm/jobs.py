@@ -11,9 +11,9 @@ from crispr_lm.errors import InputError
 from crispr_lm.export import export_folder, export_lora, export_slim
 from crispr_lm.files import write_json
 from crispr_lm.folder import check_writable
-from crispr_lm.measuring import Subject, further_subjects, measure_all, take_original
+from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Timings, check_output_file, fit_sample, load, load_tasks, report_sample
+from crispr_lm.preparation import Timings, check_output_file, fit_sample, fits, load, load_tasks, report_sample
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.results import results_of
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
@@ -30,9 +30,9 @@ def score(model: str, output: Path, settings: ScoreSettings, progress: Progress 
     """
     progress = progress or SilentProgress()
     check_output_file(output)
-    fits = [(task, fit_sample(task, settings)) for task in load_tasks(settings)]
-    lm = load(model, settings, fits, Timings(), progress)
-    scores = score_tasks(lm, fits, settings, progress)
+    parts = [(task, fit_sample(task, settings)) for task in load_tasks(settings)]
+    lm = load(model, settings, [fits(task, examples) for task, examples in parts], Timings(), progress)
+    scores = score_tasks(lm, parts, settings, progress)
     scores.save(output)
     return scores
 
@@ -49,8 +49,9 @@ def evaluate(
     timings = Timings()
     check_output_file(output)
     edit = Edit.load(edit_file) if edit_file is not None else None
-    subjects = [Subject(task, _measured(task, settings)) for task in load_tasks(settings)] + further_subjects(settings)
-    lm = load(model, settings, [(subject.task, subject.examples) for subject in subjects], timings, progress)
+    subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in load_tasks(settings)]
+    subjects += further_subjects(settings)
+    lm = load(model, settings, [subject.check for subject in subjects], timings, progress)
     if edit is not None:
         edit.check(lm)
     after = diverged = None
@@ -112,4 +113,4 @@ def apply(
 def _measured(task: Task, settings: EvaluateSettings) -> tuple[Example, ...]:
     """The examples of a task that are measured: of the report part, or of all."""
     everything = settings.part == "all" or task.measured_only
-    return report_sample(task.examples if everything else task.split(settings.seed).report, settings)
+    return report_sample(task, task.examples if everything else task.split(settings.seed).report, settings)

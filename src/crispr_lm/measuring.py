@@ -1,35 +1,67 @@
-"""What a run measures before and after: bias tasks, capability tasks, and the divergence on neutral prompts.
+"""What a run measures before and after: bias tasks, capability tasks, texts, and the divergence on neutral prompts.
 
 Knows tasks, models and settings; knows no edit. What it returns is compared and told by `crispr_lm.results`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
 
 from crispr_lm.divergence import Original, original_of
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation import Evaluation, ScoringMethod, evaluate
+from crispr_lm.measurement import Measurement
 from crispr_lm.model.load import LanguageModel
+from crispr_lm.perplexity import WINDOW, perplexity, windows
 from crispr_lm.progress import Progress
+from crispr_lm.prompts import Reader, check_prompts
 from crispr_lm.scoring import BatchSize
 from crispr_lm.settings import EvaluateSettings, RunSettings
-from crispr_lm.tasks import Example, Task, load_task, neutral_prompts, sample
-from crispr_lm.tasks.task import SENTENCES
+from crispr_lm.tasks import Example, Task, draw, load_task, neutral_prompts
+from crispr_lm.tasks.files import text_of
+from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, SENTENCES
 
 Role = Literal["bias", "capability"]
 
+TEXTS = ("wikitext", "text")
+"""Kinds of further tasks that are running text, whose perplexity is measured."""
+
+
+class Subject(Protocol):
+    """Something to be measured; `role` is "bias", or "capability" for what an edit must not harm."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def role(self) -> Role: ...  # noqa: D102
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+    @property
+    def origin(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def check(self, reader: Reader) -> None:
+        """Check that it can be measured on a model, before its weights are read."""
+
+    def measure(
+        self, lm: LanguageModel, scoring: ScoringMethod, batch_size: BatchSize, advance: Callable[[int], None] | None
+    ) -> Measurement:
+        """Measure the model as it is now."""
+
+    def described(self, scoring: ScoringMethod) -> dict[str, object]:
+        """What results say of it, beside its figures."""
+
 
 @dataclass(frozen=True)
-class Subject:
-    """Something to be measured.
+class TaskSubject:
+    """A task to be measured.
 
     Attributes:
         task: The task, its instructions being those it is measured under.
         examples: Those of its examples that are measured.
-        role: "bias" for what the edit is made for, "capability" for what it must not harm.
+        role: What it is measured for.
     """
 
     task: Task
@@ -37,12 +69,28 @@ class Subject:
     role: Role = "bias"
 
     @property
-    def prompts(self) -> int:
+    def name(self) -> str:
+        """As the user wrote it."""
+        return self.task.name
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """The files it was read from."""
+        return self.task.origin
+
+    @property
+    def steps(self) -> int:
         """How many prompts are scored."""
         return len(self.examples) * len(self.task.instructions)
 
+    def check(self, reader: Reader) -> None:
+        """Check that every prompt fits."""
+        check_prompts(reader, self.examples, self.task.instructions)
+
     def scoring(self, chosen: ScoringMethod) -> ScoringMethod:
-        """How its options are compared: texts can't be generated, they are always compared by their likelihood."""
+        """How its options are compared: as its benchmark says, else as chosen; whole texts can't be generated."""
+        if self.task.scoring is not None:
+            return self.task.scoring
         return "sum" if chosen == "generate" and self.examples[0].form == SENTENCES else chosen
 
     def measure(
@@ -59,6 +107,49 @@ class Subject:
             scoring=self.scoring(scoring),
         )
 
+    def described(self, scoring: ScoringMethod) -> dict[str, object]:
+        """How it is measured, and on how many questions the stereotyped option is not known."""
+        told = [example for example in self.examples if example.condition in (AMBIGUOUS, DISAMBIGUATED)]
+        return {
+            "scoring": self.scoring(scoring),
+            "without_stereotyped_option": sum(example.stereotyped is None for example in told),
+        }
+
+
+@dataclass(frozen=True)
+class TextSubject:
+    """A running text whose perplexity is measured, in at most so many windows (None for all of it)."""
+
+    name: str
+    text: str
+    most_windows: int | None
+    origin: tuple[str, ...]
+    role: Role = "capability"
+
+    @property
+    def steps(self) -> int:
+        """How many windows there are at most; a token is hardly shorter than three letters."""
+        return min(self.most_windows or len(self.text), 1 + len(self.text) // (3 * WINDOW))
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How many tokens are measured at most."""
+        return None if self.most_windows is None else self.most_windows * (WINDOW - 1)
+
+    def check(self, reader: Reader) -> None:
+        """Check that the model can be measured this way."""
+        windows(reader, self.text[:1000])
+
+    def measure(
+        self, lm: LanguageModel, scoring: ScoringMethod, batch_size: BatchSize, advance: Callable[[int], None] | None
+    ) -> Measurement:
+        """Measure the model as it is now."""
+        return perplexity(lm, self.text, self.most_tokens, advance)
+
+    def described(self, scoring: ScoringMethod) -> dict[str, object]:
+        """Nothing to choose from."""
+        return {"scoring": "perplexity", "without_stereotyped_option": 0}
+
 
 def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
     """What is measured beside the tasks that the edit is made for, as ``--measure`` says.
@@ -69,14 +160,21 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
     Raises:
         InputError: as `load_task`, or a task is measured twice.
     """
-    subjects = []
+    subjects: list[Subject] = []
     for name in settings.measure:
         if name in settings.task or settings.measure.count(name) > 1:
             raise InputError(f"task {name} is to be measured twice; name it once")
+        scheme, _, rest = name.partition(":")
+        most = None if settings.measure_examples == "all" else settings.measure_examples
+        if scheme in TEXTS:
+            subjects.append(TextSubject(name, text_of(Path(rest).expanduser()), most, (rest,)))
+            continue
         task = load_task(name, None)
-        task = Task(**{**vars(task), "instructions": task.instructions[:1]})
-        size = len(task.examples) if settings.measure_examples == "all" else settings.measure_examples
-        subjects.append(Subject(task, sample(task.examples, size, settings.seed), "capability"))
+        task = replace(task, instructions=task.instructions[:1])
+        drawn = draw(task, task.examples, most or len(task.examples), settings.seed)
+        # WinoBias and the like tell of bias; what has one right answer and no stereotype tells of capability.
+        bias = any(example.stereotyped is not None for example in task.examples)
+        subjects.append(TaskSubject(task, drawn, "bias" if bias else "capability"))
     return subjects
 
 
@@ -86,12 +184,11 @@ def measure_all(
     settings: RunSettings | EvaluateSettings,
     progress: Progress,
     description: str,
-) -> dict[str, Evaluation]:
-    """Measure every subject on the model as it is now; task name to evaluation."""
-    with progress.step(description, sum(subject.prompts for subject in subjects)) as advance:
+) -> dict[str, Measurement]:
+    """Measure every subject on the model as it is now; name to measurement."""
+    with progress.step(description, sum(subject.steps for subject in subjects)) as advance:
         return {
-            subject.task.name: subject.measure(lm, settings.scoring, settings.batch_size, advance)
-            for subject in subjects
+            subject.name: subject.measure(lm, settings.scoring, settings.batch_size, advance) for subject in subjects
         }
 
 
@@ -100,3 +197,8 @@ def take_original(lm: LanguageModel, settings: RunSettings | EvaluateSettings, p
     texts = neutral_prompts()[: settings.neutral_prompts]
     with progress.step("Continuing neutral prompts", len(texts)) as advance:
         return original_of(lm, texts, batch_size=settings.batch_size, progress=advance)
+
+
+def evaluations(measurements: Mapping[str, Measurement]) -> dict[str, Evaluation]:
+    """Those of the measurements that are answers to questions."""
+    return {name: found for name, found in measurements.items() if isinstance(found, Evaluation)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.folder import check_writable
 from crispr_lm.model.load import LanguageModel, ModelSource, check_device, check_quantize, open_model
 from crispr_lm.progress import Progress
-from crispr_lm.prompts import check_prompts
+from crispr_lm.prompts import Reader, check_prompts
 from crispr_lm.settings import EvaluateSettings, ModelSettings, RunSettings, ScoreSettings, TaskSettings
-from crispr_lm.tasks import Example, Task, load_task, sample
+from crispr_lm.tasks import Example, Task, draw, load_task, sample
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
         task=task,
         fit=fit_sample(task, settings),
         choose=sample(split.choose, settings.choose_examples, settings.seed),
-        report=report_sample(split.report, settings),
+        report=report_sample(task, split.report, settings),
         effects=sample(split.fit, settings.effect_examples, settings.seed) if settings.search == "tuned" else (),
     )
 
@@ -82,9 +82,12 @@ def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Examp
     Raises:
         InputError: there are fewer than asked for.
     """
-    fit = task.split(settings.seed).fit
-    if settings.fit_on != "both" and any(example.condition for example in fit):
-        fit = tuple(example for example in fit if example.condition == settings.fit_on)
+    if task.measured_only:
+        raise InputError(
+            f"task {task.name} can be measured, but no neurons can be attributed on it; "
+            f"give it as --measure {task.name} beside a --task such as builtin:everyday"
+        )
+    fit = fit_candidates(task, settings)
     if len(fit) < settings.examples:
         raise InputError(
             f"{settings.examples} examples to attribute on were asked for, but the fit part of task {task.name} has "
@@ -93,27 +96,42 @@ def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Examp
     return sample(fit, settings.examples, settings.seed)
 
 
-def report_sample(examples: Sequence[Example], settings: RunSettings | EvaluateSettings) -> tuple[Example, ...]:
+def fit_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
+    """All examples of the fit part that may be attributed on."""
+    fit = task.split(settings.seed).fit
+    if settings.fit_on != "both" and any(example.condition for example in fit):
+        return tuple(example for example in fit if example.condition == settings.fit_on)
+    return fit
+
+
+def report_sample(
+    task: Task, examples: Sequence[Example], settings: RunSettings | EvaluateSettings
+) -> tuple[Example, ...]:
     """Draw the examples that results are told on."""
     size = len(examples) if settings.report_examples == "all" else settings.report_examples
-    return sample(examples, size, settings.seed)
+    return draw(task, examples, size, settings.seed)
+
+
+def fits(task: Task, examples: Sequence[Example]) -> Callable[[Reader], None]:
+    """The check that examples fit a model."""
+    return lambda reader: check_prompts(reader, examples, task.instructions)
 
 
 def load(
     model: str,
     settings: ModelSettings,
-    used: Sequence[tuple[Task, Sequence[Example]]],
+    checks: Iterable[Callable[[Reader], None]],
     timings: Timings,
     progress: Progress,
 ) -> LanguageModel:
-    """Open the model, check that every prompt that will be used fits, and only then read the weights."""
+    """Open the model, check that all it will be asked fits it, and only then read the weights."""
     check_device(settings.device)
     if isinstance(settings, ScoreSettings):
         check_quantize(settings.quantize)
     with timings.of("load"), progress.step(f"Loading {model}"):
         source: ModelSource = open_model(model, trust_remote_code=settings.trust_remote_code)
-        for task, examples in used:
-            check_prompts(source, examples, task.instructions)
+        for check in checks:
+            check(source)
         quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"
         return source.load(settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import jinja2
 
 from crispr_lm.errors import InputError
-from crispr_lm.tasks.task import OPEN, Example
+from crispr_lm.tasks.task import OPEN, SENTENCES, Example
 
 
 class Reader(Protocol):
@@ -50,7 +50,8 @@ def prompt_text(example: Example, instruction: str) -> str:
     lines = [instruction.strip()]
     if example.context.strip():
         lines.append(f"Context: {example.context.strip()}")
-    lines.append(f"Question: {example.question.strip()}")
+    if example.question.strip():
+        lines.append(f"Question: {example.question.strip()}")
     if example.form != OPEN:
         lines.append(f"Answer options: {', '.join(option.strip() for option in example.options)}")
     lines.append("Your answer:")
@@ -100,9 +101,14 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
     alone. Without a chat template a space parts "Your answer:" from the option. Encoder-decoder: the option is
     tokenized as a target, with the end token that the tokenizer appends.
 
+    The options of an example of sentences are texts by themselves: they follow the token that texts begin with, or in
+    an encoder-decoder model an empty input, without instruction and chat template.
+
     Raises:
         InputError: the longest of prompt and option does not fit the model's context, or an option has no tokens.
     """
+    if example.form == SENTENCES:
+        return _encode_sentences(lm, example)
     tokenizer = lm.tokenizer
     rendered = render_prompt(lm, example, instruction)
     templated = has_chat_template(lm)
@@ -124,6 +130,32 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
     for option, ids in zip(options, own_ids, strict=True):
         if not ids:
             raise InputError(f"{example.source or 'example'}: option {option!r} has no tokens in {lm.name}'s tokenizer")
+    _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
+    return EncodedPrompt(prompt_ids, option_ids)
+
+
+def beginning(lm: Reader) -> int:
+    """The token that a text begins with: the beginning-of-text token, or the end token that parts texts in training.
+
+    Raises:
+        InputError: the tokenizer has neither.
+    """
+    for token in (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id):
+        if isinstance(token, int):
+            return token
+    raise InputError(f"the tokenizer of {lm.name} has no token that texts begin or end with, so they can't be scored")
+
+
+def _encode_sentences(lm: Reader, example: Example) -> EncodedPrompt:
+    if lm.is_encoder_decoder:
+        prompt_ids = list(lm.tokenizer("").input_ids) or [beginning(lm)]
+        option_ids = [list(ids) for ids in lm.tokenizer(text_target=list(example.options)).input_ids]
+    else:
+        prompt_ids = [beginning(lm)]
+        option_ids = [list(ids) for ids in lm.tokenizer(list(example.options), add_special_tokens=False).input_ids]
+    for option, ids in zip(example.options, option_ids, strict=True):
+        if not ids:
+            raise InputError(f"{example.source or 'example'}: {option!r} has no tokens in {lm.name}'s tokenizer")
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
     return EncodedPrompt(prompt_ids, option_ids)
 

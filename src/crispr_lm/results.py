@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crispr_lm.edit import Edit
-from crispr_lm.evaluation import Evaluation, ScoringMethod
+from crispr_lm.evaluation import ScoringMethod
 from crispr_lm.measurement import Measurement
-from crispr_lm.measuring import Subject
+from crispr_lm.measuring import Subject, TaskSubject, evaluations
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.metrics.instructions import differences
 from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, Difference, corrected_over_tasks
-from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED
 
 RESULTS_FORMAT = "crispr-lm-results"
 RESULTS_VERSION = 2
@@ -25,8 +24,8 @@ def results_of(
     model: str,
     subjects: Sequence[Subject],
     scoring: ScoringMethod,
-    before: Mapping[str, Evaluation],
-    after: Mapping[str, Evaluation] | None = None,
+    before: Mapping[str, Measurement],
+    after: Mapping[str, Measurement] | None = None,
     divergence: Measurement | None = None,
     edit: Edit | None = None,
     seed: int = 0,
@@ -43,7 +42,7 @@ def results_of(
         edit: What was applied.
         seed: Of bootstrap and permutations.
     """
-    tasks = {subject.task.name: _described(subject, scoring, before[subject.task.name]) for subject in subjects}
+    tasks = {subject.name: _described(subject, scoring, before[subject.name]) for subject in subjects}
     if after is not None:
         compared = {name: after[name].differences_from(before[name], seed) for name in tasks}
         for name, found in corrected_over_tasks(compared).items():
@@ -52,8 +51,8 @@ def results_of(
             tasks[name]["per_instruction"]["after"] = list(after[name].per_instruction)
             tasks[name]["spread"]["after"] = after[name].spread
     for subject in subjects:
-        if breakdown := _breakdown(subject, before, after, seed):
-            tasks[subject.task.name]["breakdown"] = breakdown
+        if isinstance(subject, TaskSubject) and (breakdown := _breakdown(subject, before, after, seed)):
+            tasks[subject.name]["breakdown"] = breakdown
     content: dict[str, Any] = {
         "format": RESULTS_FORMAT,
         "version": RESULTS_VERSION,
@@ -76,12 +75,15 @@ def results_of(
 
 
 def answer_rows(
-    subjects: Sequence[Subject], before: Mapping[str, Evaluation], after: Mapping[str, Evaluation]
+    subjects: Sequence[Subject], before: Mapping[str, Measurement], after: Mapping[str, Measurement]
 ) -> list[dict[str, Any]]:
     """What was asked and answered, an object per example: option scores before and after under every instruction."""
     rows = []
+    asked = {"before": evaluations(before), "after": evaluations(after)}
     for subject in subjects:
-        name = subject.task.name
+        if not isinstance(subject, TaskSubject):
+            continue
+        name = subject.name
         for index, example in enumerate(subject.examples):
             counted = slice(len(example.options))
             rows.append(
@@ -98,16 +100,18 @@ def answer_rows(
                     "unknown": example.unknown,
                     "stereotyped": example.stereotyped,
                     "scores": {
-                        when: [_finite(table[index, counted].tolist()) for table in evaluations[name].option_scores]
-                        for when, evaluations in (("before", before), ("after", after))
+                        when: [_finite(table[index, counted].tolist()) for table in found[name].option_scores]
+                        for when, found in asked.items()
                     },
                 }
             )
     return rows
 
 
-def over_abstention(before: Metrics, after: Metrics, found: Mapping[str, Difference]) -> str | None:
-    """A sentence where the edit made the model answer "unknown" instead of what the context tells, else None.
+def over_abstention(
+    before: Metrics, after: Metrics, found: Mapping[str, Difference], who: str = "the edited model"
+) -> str | None:
+    """A sentence where the model now answers "unknown" instead of what the context tells, else None.
 
     It did where the rate of "unknown" on disambiguated questions rises by more than other errors there fall: the rest
     of the rise were right answers.
@@ -123,30 +127,28 @@ def over_abstention(before: Metrics, after: Metrics, found: Mapping[str, Differe
     sure = interval.high is not None and interval.high < 0
     doubt = "" if sure else " The 95 % interval of that loss includes none."
     return (
-        f"the edited model answers unknown on {unknown_after:.1%} of the questions whose context gives the answer "
+        f"{who} answers unknown on {unknown_after:.1%} of the questions whose context gives the answer "
         f"(before: {unknown_before:.1%}), and {lost:.1%} fewer of them are answered right.{doubt}"
     )
 
 
-def _described(subject: Subject, scoring: ScoringMethod, before: Evaluation) -> dict[str, Any]:
+def _described(subject: Subject, scoring: ScoringMethod, before: Measurement) -> dict[str, Any]:
     templates = len(set(before.clusters))
-    known = [example for example in subject.examples if example.condition in (AMBIGUOUS, DISAMBIGUATED)]
     return {
         "role": subject.role,
-        "family": subject.task.family,
-        "scoring": subject.scoring(scoring),
-        "examples": len(subject.examples),
+        "family": before.family.name,
+        **subject.described(scoring),
+        "examples": len(before.clusters),
         "templates": templates,
         "few_templates": templates < FEWEST_CLUSTERS,
-        "instructions": len(subject.task.instructions),
-        "without_stereotyped_option": sum(example.stereotyped is None for example in known),
+        "instructions": len(before.columns),
         "before": before.metrics,
         "per_instruction": {"before": list(before.per_instruction)},
         "spread": {"before": before.spread},
     }
 
 
-def _compared(before: Evaluation, after: Evaluation, found: Mapping[str, Difference]) -> dict[str, Any]:
+def _compared(before: Measurement, after: Measurement, found: Mapping[str, Difference]) -> dict[str, Any]:
     return {
         "after": after.metrics,
         "difference": differences(before.metrics, after.metrics),
@@ -155,10 +157,11 @@ def _compared(before: Evaluation, after: Evaluation, found: Mapping[str, Differe
 
 
 def _breakdown(
-    subject: Subject, before: Mapping[str, Evaluation], after: Mapping[str, Evaluation] | None, seed: int
+    subject: TaskSubject, before: Mapping[str, Measurement], after: Mapping[str, Measurement] | None, seed: int
 ) -> dict[str, Any]:
     """Figures apart for every value of the task's facets, where there is more than one; facet to value to figures."""
-    name = subject.task.name
+    all_before = evaluations(before)[subject.name]
+    all_after = None if after is None else evaluations(after)[subject.name]
     told: dict[str, Any] = {}
     for facet in subject.task.breakdowns:
         members: dict[str, list[int]] = {}
@@ -168,14 +171,14 @@ def _breakdown(
             continue
         told[facet] = {}
         for value, indices in sorted(members.items()):
-            old = before[name].part(indices)
+            old = all_before.part(indices)
             figures: dict[str, Any] = {
                 "examples": len(indices),
                 "templates": len(set(old.clusters)),
                 "before": old.metrics,
             }
-            if after is not None:
-                new = after[name].part(indices)
+            if all_after is not None:
+                new = all_after.part(indices)
                 figures |= _compared(old, new, new.differences_from(old, seed))
             told[facet][value or "(none)"] = figures
     return told

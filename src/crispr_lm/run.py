@@ -5,32 +5,27 @@ Everything that can be wrong with the input is checked before weights are read, 
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from crispr_lm.divergence import divergence
-from crispr_lm.edit import Edit, weights_fingerprint
+from crispr_lm.edit import Edit
 from crispr_lm.edit_search import search_edit
 from crispr_lm.files import write_json, write_lines
 from crispr_lm.folder import RunFolder
-from crispr_lm.measuring import Subject, further_subjects, measure_all, take_original
+from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.promoted import promoted_tokens
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts, Timings, file_hash, load, load_tasks, take_parts
+from crispr_lm.preparation import Parts, Timings, file_hash, fits, load, load_tasks, take_parts
 from crispr_lm.progress import Progress, SilentProgress
+from crispr_lm.record import record_of
 from crispr_lm.report.page import write_report
 from crispr_lm.results import answer_rows, results_of
 from crispr_lm.settings import RunSettings
 from crispr_lm.task_scores import score_tasks
 from crispr_lm.verification import VERIFIED_EXAMPLES, verify_saved
-from crispr_lm.version import __version__
 
 
 def run(model: str, settings: RunSettings, progress: Progress | None = None) -> dict[str, Any]:
@@ -53,11 +48,12 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     folder = RunFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
-    subjects = [Subject(part.task, part.report) for part in parts] + further_subjects(settings)
-    used = [(part.task, part.fit + part.effects + part.choose) for part in parts]
-    used += [(subject.task, subject.examples) for subject in subjects]
-    lm = load(model, settings, used, timings, progress)
-    resumed = folder.start(_record(lm, settings, parts, subjects), resume=settings.resume)
+    subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
+    subjects += further_subjects(settings)
+    checks = [fits(part.task, part.fit + part.effects + part.choose) for part in parts]
+    checks += [subject.check for subject in subjects]
+    lm = load(model, settings, checks, timings, progress)
+    resumed = folder.start(record_of(lm, settings, parts, subjects), resume=settings.resume)
 
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
     original = take_original(lm, settings, progress)
@@ -134,38 +130,3 @@ def _scores(
         scores = score_tasks(lm, [(part.task, part.fit) for part in parts], settings, progress)
     scores.save(folder.scores)
     return scores
-
-
-def _record(
-    lm: LanguageModel, settings: RunSettings, parts: Sequence[Parts], subjects: Sequence[Subject]
-) -> dict[str, Any]:
-    """What ``run.json`` holds; ``identity`` is all that results depend on."""
-    described = settings.model_dump(
-        mode="json", exclude={"output", "resume", "overwrite", "batch_size", "device", "pick"}
-    )
-    identity = {
-        "model": lm.name,
-        "model_fingerprint": weights_fingerprint(lm.model),
-        "settings": described,
-        "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.task.origin},
-        "instructions": [list(part.task.instructions) for part in parts],
-        "crispr_lm": __version__,
-    }
-    return {
-        "identity": identity,
-        "revision": lm.revision,
-        "device": str(lm.device),
-        "batch_size": settings.batch_size,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "platform": platform.platform(),
-        },
-        "parts": {
-            part.task.name: {
-                name: [example.source for example in getattr(part, name)] for name in ("fit", "choose", "report")
-            }
-            for part in parts
-        },
-    }

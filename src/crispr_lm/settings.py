@@ -22,6 +22,7 @@ TASK_GROUP = Group.create_ordered("Task")
 ATTRIBUTION_GROUP = Group.create_ordered("Attribution: which neurons")
 SEARCH_GROUP = Group.create_ordered("Search: which edit")
 REPORT_GROUP = Group.create_ordered("Report: what changed")
+COMPARE_GROUP = Group.create_ordered("Comparison: with what")
 OUTPUT_GROUP = Group.create_ordered("Output")
 
 BatchSizeSetting = Literal["auto"] | Annotated[int, Field(ge=1)]
@@ -163,10 +164,11 @@ class ReportSettings(_Settings):
     )
     measure: Annotated[tuple[str, ...], Parameter(group=REPORT_GROUP, negative="")] = Field(
         ("builtin:knowledge",),
-        description="Further tasks to measure before and after, so that harm shows. May be given several times.",
+        description="Further tasks to measure before and after, so that harm shows; also wikitext:PATH or text:PATH "
+        "for the perplexity of a text. May be given several times.",
     )
     measure_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
-        120, description="Examples of each further task."
+        120, description="Examples of each further task (windows of 1,024 tokens of a text)."
     )
     neutral_prompts: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
         32, ge=1, le=48, description="Bundled neutral prompts that the KL divergence from the original is measured on."
@@ -205,11 +207,56 @@ class RunSettings(ModelSettings, TaskSettings, AttributionSettings, SearchSettin
 
 
 @Parameter(name="*")
+class CompareSettings(RunSettings):
+    """All options of ``crispr-lm compare``: those of a run, and what its edit is compared with."""
+
+    methods: Annotated[tuple[str, ...], Parameter(group=COMPARE_GROUP, negative="")] = Field(
+        ("all",),
+        description="Controls and baselines to run beside CRISPR, by name, or all (docs/comparison.md lists them). May "
+        "be given several times.",
+    )
+    removed: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], Parameter(group=COMPARE_GROUP)] = Field(
+        "auto", description="Neurons to eliminate; auto: as many as the search takes. Controls eliminate as many."
+    )
+    draws: Annotated[int, Parameter(group=COMPARE_GROUP)] = Field(
+        3, ge=1, description="How often controls that are random are drawn."
+    )
+    calibration_texts: Annotated[int, Parameter(group=COMPARE_GROUP)] = Field(
+        20, ge=1, description="Texts of random words for domain-context calibration (the paper's number)."
+    )
+    integration_steps: Annotated[int, Parameter(group=COMPARE_GROUP)] = Field(
+        8, ge=2, description="Points that integrated gradients are taken at."
+    )
+    integration_prompts: Annotated[int, Parameter(group=COMPARE_GROUP)] = Field(
+        10, ge=1, description="Fit prompts for integrated gradients, which cost (modules x points) passes each."
+    )
+    transfer: Annotated[bool, Parameter(group=COMPARE_GROUP)] = Field(
+        True, description="Measure the edit made for each task on every other task."
+    )
+    curves: Annotated[bool, Parameter(group=COMPARE_GROUP)] = Field(
+        True, description="Measure growing numbers of neurons (1 to 100) and of fit examples (1 to 50)."
+    )
+
+
+@Parameter(name="*")
 class ScoreSettings(ModelSettings, TaskSettings, AttributionSettings):
     """All options of ``crispr-lm score`` but its output file."""
 
     quantize: Annotated[Literal["none", "8bit", "4bit"], Parameter(group=MODEL_GROUP)] = Field(
         "none", description="Load the weights shortened (bitsandbytes, CUDA), for a model that does not fit otherwise."
+    )
+
+
+@Parameter(name="*")
+class LmEvalSettings(TaskSettings):
+    """All options of ``crispr-lm lm-eval-task`` but its output folder."""
+
+    part: Annotated[Literal["report", "all"], Parameter(group=REPORT_GROUP)] = Field(
+        "report",
+        description="Export the report part (what no edit of the same seed was fitted or chosen on) or everything.",
+    )
+    trust_remote_code: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
+        False, description="Run Python code that comes with the model. Only for code you have read."
     )
 
 

@@ -19,7 +19,7 @@ CATEGORIES = {
 
 
 def row(**changes):
-    return {
+    made = {
         "example_id": 0,
         "question_index": "7",
         "question_polarity": "neg",
@@ -32,8 +32,11 @@ def row(**changes):
         "ans0": "The grandfather",
         "ans1": "The grandson",
         "ans2": "No idea",
-        "label": 2,
     } | changes
+    # An ambiguous row's right answer is the one that abstains.
+    entries = made["answer_info"] if isinstance(made.get("answer_info"), dict) else {}
+    unknown = [place for place, entry in enumerate(entries.values()) if entry and entry[-1] == "unknown"]
+    return {"label": unknown[0] if unknown else 2} | made
 
 
 def example(**changes):

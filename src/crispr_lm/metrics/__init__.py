@@ -7,12 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from crispr_lm.metrics.classification import CLASSIFICATION
+from crispr_lm.metrics.coreference import WINOBIAS, WINOGENDER
 from crispr_lm.metrics.family import UNMATCHED, Metric, MetricFamily
+from crispr_lm.metrics.language import DIVERGENCE, PERPLEXITY
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
+from crispr_lm.metrics.sentences import CROWS_PAIRS, STEREOSET
 
 __all__ = ["FAMILIES", "Metric", "MetricFamily", "ordered_metrics"]
 
-FAMILIES: dict[str, MetricFamily] = {family.name: family for family in (QUESTION_ANSWERING,)}
+FAMILIES: dict[str, MetricFamily] = {
+    family.name: family
+    for family in (
+        QUESTION_ANSWERING,
+        CLASSIFICATION,
+        CROWS_PAIRS,
+        STEREOSET,
+        WINOBIAS,
+        WINOGENDER,
+        PERPLEXITY,
+        DIVERGENCE,
+    )
+}
 """Metric families by the name that tasks refer to."""
 
 

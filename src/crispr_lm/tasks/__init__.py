@@ -1,16 +1,25 @@
-"""Tasks by name: ``builtin:NAME``, ``bbq:PATH``, ``choices:PATH``. A new benchmark is one file and one line here."""
+"""Tasks by name: ``builtin:NAME``, ``bbq:PATH``, ``choices:PATH`` and more. A new one is a file and a line here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
+from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
 from crispr_lm.tasks.choices import read_choices
+from crispr_lm.tasks.crows_pairs import read_crows_pairs
 from crispr_lm.tasks.knowledge import knowledge_examples
+from crispr_lm.tasks.stereoset import read_stereoset
 from crispr_lm.tasks.task import (
+    AMBIGUOUS,
+    DISAMBIGUATED,
     OPEN,
+    SENTENCES,
     Example,
     Split,
     Task,
@@ -19,18 +28,26 @@ from crispr_lm.tasks.task import (
     open_instructions,
     read_instructions,
     sample,
+    sample_templates,
 )
+from crispr_lm.tasks.winobias import read_winobias
+from crispr_lm.tasks.winogender import read_winogender
 
 __all__ = [
     "Example",
     "Split",
     "Task",
     "builtin_instructions",
+    "draw",
     "load_task",
     "neutral_prompts",
+    "open_instructions",
     "read_instructions",
     "sample",
 ]
+
+HUB = "hub"
+"""Where a path would stand: the benchmark is taken from the Hugging Face hub."""
 
 
 def _everyday() -> list[Example]:
@@ -39,18 +56,46 @@ def _everyday() -> list[Example]:
     return examples_from_rows((f"builtin:everyday row {number}", row) for number, row in enumerate(everyday_rows()))
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task: how its files are read, and the fields of `Task` that go with it."""
+
+    read: Callable[[Path], list[Example]]
+    family: str = "question_answering"
+    breakdowns: tuple[str, ...] = ("category",)
+    measured_only: bool = False
+    scoring: Literal["sum", "mean"] | None = None
+    whole_templates: bool = False
+
+
 BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday, "knowledge": knowledge_examples}
-READERS: dict[str, Callable[[Path], list[Example]]] = {"bbq": read_bbq, "choices": read_choices}
+KINDS: dict[str, Kind] = {
+    "bbq": Kind(read_bbq, breakdowns=("category", "persons")),
+    "choices": Kind(read_choices),
+    "crows_pairs": Kind(
+        read_crows_pairs,
+        family="crows_pairs",
+        breakdowns=("category", "direction"),
+        measured_only=True,
+        scoring="sum",
+    ),
+    # The paper compares likelihoods per token.
+    "stereoset": Kind(read_stereoset, family="stereoset", measured_only=True, scoring="mean", whole_templates=True),
+    "winobias": Kind(read_winobias, family="winobias", breakdowns=("type",), whole_templates=True),
+    "winogender": Kind(read_winogender, family="winogender", breakdowns=("gender",), whole_templates=True),
+    **{name: Kind(partial(read_benchmark, name)) for name in BENCHMARKS},
+}
 
 
 def load_task(name: str, instructions: str | int | None = None) -> Task:
     """Load a task.
 
     Args:
-        name: ``builtin:everyday`` (original questions that come with the library), ``bbq:PATH`` (an official BBQ JSONL
-            file or a folder of them) or ``choices:PATH`` (the general form, see `crispr_lm.tasks.choices`).
+        name: ``builtin:everyday`` or ``builtin:knowledge`` (original questions that come with the library),
+            ``bbq:PATH`` (an official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
+            `crispr_lm.tasks.choices`), or another benchmark of `KINDS`. Of `BENCHMARKS` also ``NAME:hub``.
         instructions: A text file with one instruction per line, or how many of the ten built-in ones to use (all by
-            default).
+            default). Tasks of whole texts have none.
 
     Raises:
         InputError: unknown name, missing or malformed file, no examples, or too many instructions asked for.
@@ -58,27 +103,53 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     scheme, separator, rest = name.partition(":")
     if not separator or not rest:
         raise InputError(f"task {name!r} is not understood; write builtin:NAME, bbq:PATH or choices:PATH")
+    kind = KINDS.get(scheme, Kind(read_choices))
+    origin: tuple[str, ...] = ()
     if scheme == "builtin":
         if rest not in BUILTIN:
             raise InputError(
                 f"no built-in task {rest!r}{nearest(rest, BUILTIN)}; there is: {', '.join(sorted(BUILTIN))}"
             )
         examples = BUILTIN[rest]()
-        origin: tuple[str, ...] = ()
-    elif scheme in READERS:
+    elif scheme in BENCHMARKS and rest == HUB:
+        examples = read_from_hub(scheme)
+    elif scheme in KINDS:
         path, exists = _path(rest)
         if not exists:
             raise InputError(f"task {name}: {path} does not exist; check the path")
-        examples = READERS[scheme](path)
-        origin = tuple(map(str, sorted(path.glob("*.jsonl")))) if path.is_dir() else (str(path),)
+        examples = kind.read(path)
+        origin = (
+            tuple(str(file) for file in sorted(path.iterdir()) if file.is_file()) if path.is_dir() else (str(path),)
+        )
     else:
-        kinds = ("builtin", *READERS)
+        kinds = ("builtin", *KINDS)
         raise InputError(f"task {name!r}: unknown kind {scheme!r}{nearest(scheme, kinds)}; kinds: {', '.join(kinds)}")
     if not examples:
         raise InputError(f"task {name} holds no examples; check the file")
-    # Open questions need other words than "choose one of the options".
-    available = open_instructions() if examples[0].form == OPEN else builtin_instructions()
-    return Task(name, tuple(examples), _instructions(instructions, available), origin)
+    return Task(
+        name=name,
+        examples=tuple(examples),
+        instructions=_instructions(instructions, examples[0].form),
+        origin=origin,
+        family=_family(kind, examples),
+        breakdowns=kind.breakdowns,
+        measured_only=kind.measured_only,
+        scoring=kind.scoring,
+        whole_templates=kind.whole_templates,
+    )
+
+
+def draw(task: Task, examples: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
+    """Draw some of a task's examples to measure on, whole templates where its metrics need them."""
+    return (sample_templates if task.whole_templates else sample)(examples, size, seed)
+
+
+def _family(kind: Kind, examples: Sequence[Example]) -> str:
+    """The kind's metrics; those of classification where every row of a general file has the same labels."""
+    from crispr_lm.metrics.classification import label_set
+
+    plain = all(example.unknown is None and example.condition not in (AMBIGUOUS, DISAMBIGUATED) for example in examples)
+    return "classification" if kind.read is read_choices and plain and label_set(examples) else kind.family
 
 
 def _path(text: str) -> tuple[Path, bool]:
@@ -90,9 +161,13 @@ def _path(text: str) -> tuple[Path, bool]:
         raise InputError(f"{text} is no path that can be used ({error}); check it") from error
 
 
-def _instructions(choice: str | int | None, available: tuple[str, ...]) -> tuple[str, ...]:
+def _instructions(choice: str | int | None, form: str) -> tuple[str, ...]:
+    if form == SENTENCES:
+        return ("",)
     if isinstance(choice, str) and not choice.isdecimal():
         return read_instructions(_path(choice)[0])
+    # Open questions need other words than "choose one of the options".
+    available = open_instructions() if form == OPEN else builtin_instructions()
     if choice is None:
         return available
     count = int(choice)

@@ -7,6 +7,7 @@ Reads the official JSONL rows. Which option is stereotyped is resolved through t
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
 
 CONDITIONS = {"ambig": AMBIGUOUS, "disambig": DISAMBIGUATED}
 POLARITIES = {"neg": "negative", "nonneg": "nonnegative"}
+
+NAME_LABEL = re.compile(r"^[MF]-(?=.)|^[MF]$")
+"""The labels of persons told by their proper names begin with, or are, a gender's letter."""
 
 # The official files write one group in several ways (answer_info "F" or "woman", stereotyped_groups "Women").
 # Keys and values are normalised names: lower case, letters and digits only.
@@ -68,11 +72,14 @@ def _example(row: dict[str, Any], where: str) -> Example:
             f"{where}: {len(abstaining) or 'no'} entries of 'answer_info' have the group 'unknown'; exactly one must"
         )
     (unknown,) = abstaining
+    answer = index_field(row, "label", len(options), where)
+    if condition == "ambig" and answer != unknown:
+        raise InputError(f"{where}: an ambiguous row's label must be its unknown option ({unknown}), not {answer}")
     return Example(
         context=text_field(row, "context", where),
         question=text_field(row, "question", where),
         options=options,
-        answer=index_field(row, "label", len(options), where),
+        answer=answer,
         template=f"{category}/{question_index}",
         condition=CONDITIONS[condition],
         unknown=unknown,
@@ -80,13 +87,25 @@ def _example(row: dict[str, Any], where: str) -> Example:
         category=category,
         polarity=POLARITIES[polarity],
         source=where,
+        facets=(("persons", "proper names" if _by_name(row) else "groups"),),
     )
+
+
+def _by_name(row: dict[str, Any]) -> bool:
+    """Whether persons are told by proper names that stand for their group ("DeShawn", labelled "M-Black")."""
+    labels = [label for entry in row["answer_info"].values() for label in entry]
+    return any(NAME_LABEL.match(label.strip()) for label in labels)
 
 
 def _normalise(name: str) -> str:
     """Lower case, letters and digits only, the gender prefix of name rows ("F-Black") taken off, synonyms joined."""
-    plain = re.sub(r"[\W_]", "", re.sub(r"^[MF]-", "", name.strip()).casefold())
+    plain = re.sub(r"[\W_]", "", _without_marks(re.sub(r"^[MF]-", "", name.strip()).casefold()))
     return SAME_GROUP.get(plain, plain)
+
+
+def _without_marks(text: str) -> str:
+    """One form for letters that can be written in several ways: compatibility forms joined, accents taken off."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
 
 
 def _group_names(row: dict[str, Any], where: str) -> list[set[str]]:

@@ -1,15 +1,23 @@
-"""The general form: any multiple-choice questions as JSON Lines.
+r"""The general form: any multiple-choice questions as JSON Lines.
 
 One object per line::
 
     {"context": "Ann and Bob waited.", "question": "Who was late?", "options": ["Ann", "Bob", "Unknown"], "answer": 2,
      "group": "waiting-1", "condition": "ambiguous", "unknown": 2, "stereotyped": 0}
 
-``context`` (may be empty), ``question``, ``options`` (two or more, their number may vary by row) and ``answer`` (an
-index) are needed. ``group`` names the template a row was made from: rows of one group are near-copies and never part
-in a split; without it, rows with the same context and question are taken as one group. ``condition`` is "ambiguous" or
-"disambiguated"; ``unknown`` and ``stereotyped`` are the indices of the abstaining option and of the one that agrees
-with the stereotype; ``category`` names the kind of bias. Metrics that need a field are reported where it is given.
+``context`` and ``question`` (one of them may be empty), ``options`` (two or more, their number may vary by row) and
+``answer`` (an index) are needed. ``group`` names the template a row was made from: rows of one group are near-copies
+and never part in a split; without it, rows with the same context and question are taken as one group. ``condition``
+is "ambiguous" or "disambiguated"; ``unknown`` and ``stereotyped`` are the indices of the abstaining option and of the
+one that agrees with the stereotype; ``category`` names the kind of bias. Metrics that need a field are reported where
+it is given.
+
+Classification is the same with labels as options, the same ones in every row; label bias is then reported too::
+
+    {"context": "A film without a single idea.", "question": "Is this review positive or negative?",
+     "options": ["positive", "negative"], "answer": 1}
+    {"context": "He left early.\nHe did not stay.", "question": "Do both sentences say the same?",
+     "options": ["yes", "no"], "answer": 0}
 """
 
 from __future__ import annotations
@@ -47,7 +55,7 @@ def _example(row: dict[str, Any], where: str) -> Example:
         if name not in FIELDS and (hint := nearest(name, FIELDS, cutoff=0.8)):
             raise InputError(f"{where}: unknown field {name!r}{hint}; rename it")
     context = text_field(row, "context", where, may_be_empty=True)
-    question = text_field(row, "question", where)
+    question = text_field(row, "question", where, may_be_empty=bool(context.strip()))
     if "options" not in row:
         raise InputError(f"{where}: field 'options' is missing; add it")
     options = row["options"]
@@ -57,6 +65,8 @@ def _example(row: dict[str, Any], where: str) -> Example:
     group = row.get("group")
     if group is not None and (not isinstance(group, (str, int)) or isinstance(group, bool)):
         raise InputError(f"{where}: field 'group' must be a string or an integer, not {group!r}")
+    if isinstance(group, str) and not group.strip():
+        raise InputError(f"{where}: field 'group' is empty; name the template, or leave the field out")
     condition = row.get("condition")
     if condition is not None and (not isinstance(condition, str) or condition not in CONDITIONS):
         raise InputError(f"{where}: condition is {condition!r}, must be 'ambiguous' or 'disambiguated' (or left out)")

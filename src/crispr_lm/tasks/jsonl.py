@@ -32,9 +32,19 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     raise InputError(f"{where}: a JSON {type(row).__name__}, but every line must be one JSON object")
                 yield where, row
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); save the file as UTF-8") from error
+        raise InputError(f"{path}:{_undecodable_line(path)}: not UTF-8 text; save the file as UTF-8") from error
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error}); check the path") from error
+
+
+def _undecodable_line(path: Path) -> int:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def text_field(row: dict[str, Any], name: str, where: str, *, may_be_empty: bool = False) -> str:

@@ -7,12 +7,12 @@ and the search read them.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from crispr_lm.errors import InputError
 
@@ -79,6 +79,10 @@ class Example:
             index = getattr(self, name)
             if index is not None and not 0 <= index < len(self.options):
                 raise InputError(f"{self.source or 'example'}: {name} is {index}, out of range for the options")
+        if self.unknown is not None and self.unknown == self.stereotyped:
+            raise InputError(
+                f"{self.source or 'example'}: one option can't be both the unknown and the stereotyped one"
+            )
 
     def facet(self, name: str) -> str:
         """The value of a facet, or an empty string."""
@@ -108,6 +112,8 @@ class Task:
         family: Name of the metrics that belong to it (`crispr_lm.metrics.FAMILIES`).
         breakdowns: Facets whose values are reported apart, beside the whole; "category" is one.
         measured_only: Whether it can be measured, but no neurons attributed and no edit chosen on it.
+        scoring: How its options are compared where the benchmark says so ("sum" or "mean"); None leaves it to the user.
+        whole_templates: Whether its metrics compare examples of one template, so that none may be left out.
     """
 
     name: str
@@ -117,6 +123,8 @@ class Task:
     family: str = "question_answering"
     breakdowns: tuple[str, ...] = ("category",)
     measured_only: bool = False
+    scoring: Literal["sum", "mean"] | None = None
+    whole_templates: bool = False
 
     def split(self, seed: int = 0) -> Split:
         """Split by template into fit, choose and report parts, about a third of the templates each.
@@ -160,9 +168,15 @@ class Task:
 def sample(examples: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
     """Draw `size` examples spread as evenly as can be over conditions, templates and polarities.
 
-    Near-copies add cost and no information, so the draw takes from every (condition, template, polarity) in turn
-    before it takes a second one from any. Returned in the order of `examples`; all of them if `size` is not smaller.
+    Near-copies add cost and no information, so the draw takes from every condition in turn, within it from every
+    template, within that from every polarity. Returned in the order of `examples`; all of them if `size` is not
+    smaller.
+
+    Raises:
+        InputError: a negative size.
     """
+    if size < 0:
+        raise InputError(f"{size} examples can't be drawn; give a number that is not negative")
     if size >= len(examples):
         return tuple(examples)
     generator = random.Random(seed)
@@ -189,6 +203,19 @@ def sample(examples: Sequence[Example], size: int, seed: int) -> tuple[Example, 
         lambda example: example.polarity,
     ]
     return tuple(examples[index] for index in sorted(draw(list(range(len(examples))), levels)[:size]))
+
+
+def sample_templates(examples: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
+    """Draw whole templates until there are at least `size` examples; in the order of `examples`."""
+    if size >= len(examples):
+        return tuple(examples)
+    counts = Counter(example.template for example in examples)
+    templates = sorted(counts)
+    random.Random(seed).shuffle(templates)
+    drawn: set[str] = set()
+    while templates and sum(counts[template] for template in drawn) < size:
+        drawn.add(templates.pop())
+    return tuple(example for example in examples if example.template in drawn)
 
 
 def builtin_instructions() -> tuple[str, ...]:
@@ -219,9 +246,11 @@ def read_instructions(path: Path) -> tuple[str, ...]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"instructions file {path} can't be read ({error}); give a UTF-8 text file") from error
     instructions = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     if not instructions:
         raise InputError(f"instructions file {path} holds no instruction; write one per line")
+    if twice := next((text for text, count in Counter(instructions).items() if count > 1), None):
+        raise InputError(f"instructions file {path} holds {twice!r} twice; figures are means over different ones")
     return instructions

@@ -1,0 +1,90 @@
+"""Baselines: option scores corrected by what the model prefers when the input says nothing.
+
+    s'(c) = s(c) − log mean over m of P_m(c),    P_m(c) = softmax over options of s(c | input m)
+
+Input m is the same prompt with the same options, but with content-free words in place of context and question:
+
+- contextual calibration (Zhao et al., *Calibrate Before Use*, ICML 2021, arXiv 2102.09690): "N/A", "[MASK]" and the
+  empty string;
+- domain-context calibration (Fei et al., *Mitigating Label Biases for In-context Learning*, ACL 2023, arXiv
+  2305.19148): words drawn at random from the fit part's contexts and questions, as many as these have on average.
+
+Both divide by the content-free probability (the diagonal W of Zhao et al., b = 0). Where they have one fixed set of
+labels, options differ here from question to question, so the correction is taken for each question's own options.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from crispr_lm.baselines.fit import Fit
+from crispr_lm.baselines.method import Treatment
+from crispr_lm.model.load import LanguageModel
+from crispr_lm.scoring import BatchSize, Likelihood, option_scores
+from crispr_lm.tasks.task import Example
+
+CONTENT_FREE = ("N/A", "[MASK]", "")
+"""The content-free inputs of Zhao et al., whose probabilities they average."""
+
+Input = tuple[str, str]
+"""What stands in place of (context, question)."""
+
+
+def contextual_calibration(fit: Fit, _draw: int) -> Treatment:
+    """Correct by content-free input."""
+    return _calibrated(fit, [(text, text) for text in CONTENT_FREE])
+
+
+def domain_context_calibration(fit: Fit, _draw: int) -> Treatment:
+    """Correct by random words of the domain."""
+    inputs = random_inputs(fit.parts.fit, fit.settings.calibration_texts, fit.settings.seed)
+    return _calibrated(fit, inputs)
+
+
+def random_inputs(examples: Sequence[Example], count: int, seed: int) -> list[Input]:
+    """Draw words from the examples' contexts and questions (with repetition), at these texts' mean lengths."""
+    generator = random.Random(seed)
+    drawn = []
+    texts = [[example.context.split() for example in examples], [example.question.split() for example in examples]]
+    for _ in range(count):
+        pieces = []
+        for of_field in texts:
+            words = [word for text in of_field for word in text]
+            length = round(len(words) / len(of_field))
+            pieces.append(" ".join(generator.choices(words, k=length)) if words else "")
+        drawn.append((pieces[0], pieces[1]))
+    return drawn
+
+
+def calibrated(
+    lm: LanguageModel,
+    inputs: Sequence[Input],
+    batch_size: BatchSize,
+    examples: Sequence[Example],
+    instruction: str,
+    scoring: Likelihood,
+    scores: Tensor,
+) -> Tensor:
+    """Corrected option scores s', float32 (examples, options); -inf stays where an example has no such option."""
+    probabilities = torch.zeros_like(scores)
+    for context, question in inputs:
+        # Options and their places stay: what the model prefers among these is what shall be taken out.
+        asked = [
+            replace(example, context=context if example.context.strip() else "", question=question)
+            for example in examples
+        ]
+        probabilities += option_scores(lm, asked, instruction, batch_size, scoring=scoring).softmax(dim=1) / len(inputs)
+    return scores - probabilities.clamp(min=torch.finfo(torch.float32).tiny).log().masked_fill(scores.isneginf(), 0)
+
+
+def _calibrated(fit: Fit, inputs: Sequence[Input]) -> Treatment:
+    return Treatment(
+        correct=partial(calibrated, fit.lm, inputs, fit.settings.batch_size),
+        details={"inputs": [list(one) for one in inputs]},
+    )

@@ -1,0 +1,172 @@
+"""What methods are fitted on: a task's fit and choose parts, and CRISPR's edit, which controls remove as much as.
+
+Whatever several methods need (attribution scores, the search's choice) is computed once, when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from crispr_lm.attribution import biased_answers, score_neurons
+from crispr_lm.edit import Edit
+from crispr_lm.metrics.family import Metrics
+from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.neurons import Neuron, NeuronKind
+from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.preparation import Parts
+from crispr_lm.progress import Progress, SilentProgress
+from crispr_lm.prompts import EncodedPrompt, encode
+from crispr_lm.scoring import option_scores
+from crispr_lm.search import choose, choose_part, counts_up_to, measure, sweep
+from crispr_lm.settings import CompareSettings
+
+
+@dataclass(frozen=True)
+class AnswerPair:
+    """A fit prompt with the tokens of its golden answer y and of its biased answer ŷ, and P(ŷ)."""
+
+    prompt: EncodedPrompt
+    golden: int
+    biased: int
+    confusion: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """CRISPR's edit, which controls are made like.
+
+    Attributes:
+        neurons: In order of rank.
+        scale: What their activations are multiplied with; 0 eliminates.
+        reason: Why so many, in one sentence.
+        recommended: Whether the search recommends it, or it is only the best that was tried.
+    """
+
+    neurons: Sequence[Neuron]
+    scale: float
+    reason: str
+    recommended: bool
+
+
+@dataclass(eq=False)
+class Fit:
+    """One task, as methods see it.
+
+    Attributes:
+        lm: The model, unedited.
+        parts: The task with its fit and choose parts; no method looks at the report part.
+        settings: All options.
+        progress: Shows how far it is.
+        known: CRISPR's edit where an earlier run has found it; otherwise it is searched for when it is asked for.
+    """
+
+    lm: LanguageModel
+    parts: Parts
+    settings: CompareSettings
+    progress: Progress = field(default_factory=SilentProgress)
+    known: Chosen | None = None
+
+    def __post_init__(self) -> None:
+        self._scores: dict[tuple[NeuronKind, float], NeuronScores] = {}
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """The task's instructions."""
+        return self.parts.task.instructions
+
+    def scores(self, kind: NeuronKind | None = None, skill_weight: float | None = None) -> NeuronScores:
+        """Bias influence on the fit part, by default for the kind of neuron and λ of the settings."""
+        kind = kind or self.settings.neurons
+        weight = self.settings.skill_weight if skill_weight is None else skill_weight
+        if (kind, weight) not in self._scores:
+            total = len(self.parts.fit) * len(self.instructions)
+            with self.progress.step(f"Attribution on {self.parts.task.name}, λ = {weight:g}", total) as advance:
+                self._scores[kind, weight] = score_neurons(
+                    self.lm,
+                    self.parts.fit,
+                    self.instructions,
+                    neurons=kind,
+                    skill_weight=weight,
+                    batch_size=self.settings.batch_size,
+                    progress=advance,
+                )
+        return self._scores[kind, weight]
+
+    @cached_property
+    def chosen(self) -> Chosen:
+        """CRISPR's edit: as many of the highest-ranked neurons as the search takes on the choose part.
+
+        Where it recommends none, the number of highest balanced accuracy is taken, so that there is something to
+        compare.
+        """
+        if self.known is not None:
+            return self.known
+        ranking = self.scores()
+        if self.settings.removed != "auto":
+            count = self.settings.removed
+            return Chosen(ranking.top(count), 0.0, f"{count} neurons, as asked for", True)
+        on = [choose_part(self.lm, self.parts.task.name, self.parts.choose, self.instructions, self.settings.seed)]
+        most = min(self.settings.max_neurons, len(ranking))
+        total = len(counts_up_to(most)) * len(self.parts.choose)
+        with self.progress.step(f"Choosing how many on {self.parts.task.name}", total) as advance:
+            candidates = sweep(self.lm, ranking, on, most, self.settings.batch_size, progress=advance)
+        choice = choose(candidates, self.settings.max_accuracy_loss)
+        if count := choice.candidate.neurons:
+            return Chosen(ranking.top(count), 0.0, choice.reason, True)
+        count = max((one for one in candidates if one.neurons), key=lambda one: balanced(one.metrics)).neurons
+        reason = f"{choice.reason}; {count} have the highest balanced accuracy there"
+        return Chosen(ranking.top(count), 0.0, reason, False)
+
+    def highest(self, ranking: Callable[[NeuronKind], Mapping[str, Tensor]]) -> list[Neuron]:
+        """The neurons that a ranking puts first: of each kind as many as CRISPR removes.
+
+        Args:
+            ranking: From a kind to module name to a score per neuron.
+        """
+        chosen: list[Neuron] = []
+        for kind, count in self.counts.items():
+            chosen += NeuronScores(values=dict(ranking(kind)), kind=kind).top(count)
+        return chosen
+
+    @property
+    def counts(self) -> dict[NeuronKind, int]:
+        """How many neurons of which kind CRISPR removes."""
+        kinds: list[NeuronKind] = [neuron.kind for neuron in self.chosen.neurons]
+        return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+
+    def edit(self, neurons: Sequence[Neuron]) -> Edit:
+        """An edit of these neurons, as strong as CRISPR's."""
+        return Edit.from_neurons(self.lm, neurons, self.chosen.scale, origin={"task": self.parts.task.name})
+
+    @cached_property
+    def pairs(self) -> list[AnswerPair]:
+        """Every fit example under every instruction, with golden and biased answer (equation 2)."""
+        pairs = []
+        examples = self.parts.fit
+        golden = torch.tensor([example.answer for example in examples])
+        for instruction in self.instructions:
+            table = option_scores(self.lm, examples, instruction, self.settings.batch_size)
+            biased = biased_answers(table, golden)
+            confusion = table.gather(1, biased[:, None])[:, 0].exp()
+            pairs += [
+                AnswerPair(encode(self.lm, example, instruction), example.answer, int(wrong), float(probability))
+                for example, wrong, probability in zip(examples, biased, confusion, strict=True)
+            ]
+        return pairs
+
+    def on_choose_part(self) -> Metrics:
+        """Metrics of the model as it is now on the choose part."""
+        parts = self.parts
+        on = choose_part(self.lm, parts.task.name, parts.choose, self.instructions, self.settings.seed)
+        return measure(self.lm, [on], self.settings.batch_size)[parts.task.name]
+
+
+def balanced(metrics: Mapping[str, Metrics]) -> float:
+    """Mean over tasks of the balanced accuracy (of the accuracy where there are no conditions)."""
+    values = [of_task.get("balanced_accuracy") or of_task["accuracy"] or 0.0 for of_task in metrics.values()]
+    return sum(values) / len(values)

@@ -1,0 +1,119 @@
+"""The table of methods, in the order they are told. A new method is one function and one entry here."""
+
+from __future__ import annotations
+
+from crispr_lm.baselines.calibration import contextual_calibration, domain_context_calibration
+from crispr_lm.baselines.crispr import crispr, original
+from crispr_lm.baselines.instruction import fairness_instruction
+from crispr_lm.baselines.integrated_gradients import integrated_gradients
+from crispr_lm.baselines.method import Method
+from crispr_lm.baselines.minimal_pairs import minimal_pairs
+from crispr_lm.baselines.random_neurons import random_in_same_layers, random_neurons
+from crispr_lm.baselines.rankings import biased_term, largest_activations, largest_weights, sign_flipped, skill_term
+from crispr_lm.baselines.steering import steering
+
+_TABLE = (
+    Method("original", "Original", "original", "The model as it is.", original),
+    Method(
+        "crispr",
+        "CRISPR",
+        "crispr",
+        "The neurons of highest bias influence are eliminated.",
+        crispr,
+        "Yang et al., ACL 2024, arXiv 2311.09627",
+    ),
+    Method(
+        "random",
+        "Random neurons",
+        "control",
+        "As many neurons, drawn from the whole model.",
+        random_neurons,
+        random=True,
+    ),
+    Method(
+        "random-layers",
+        "Random, same layers",
+        "control",
+        "As many neurons in each module that CRISPR touches.",
+        random_in_same_layers,
+        random=True,
+    ),
+    Method(
+        "weights",
+        "Largest weights",
+        "control",
+        "The neurons whose eliminated weights have the largest norm.",
+        largest_weights,
+    ),
+    Method(
+        "activations",
+        "Highest activation",
+        "control",
+        "The neurons of highest mean absolute activation on the fit prompts.",
+        largest_activations,
+    ),
+    Method("sign-flipped", "Lowest B", "control", "The neurons of lowest bias influence.", sign_flipped),
+    Method(
+        "biased-term",
+        "Biased term only (λ = 0)",
+        "control",
+        "The neurons of highest relevance for the biased answer.",
+        biased_term,
+    ),
+    Method(
+        "skill-term",
+        "Skill term only",
+        "control",
+        "The neurons of highest relevance for the right answer, which CRISPR spares.",
+        skill_term,
+    ),
+    Method(
+        "instruction",
+        "Fairness instruction",
+        "baseline",
+        "Every instruction begins with a request to be fair.",
+        fairness_instruction,
+    ),
+    Method(
+        "contextual-calibration",
+        "Contextual calibration",
+        "baseline",
+        "Option scores less what the model gives them on content-free input.",
+        contextual_calibration,
+        "Zhao et al., ICML 2021, arXiv 2102.09690",
+    ),
+    Method(
+        "domain-calibration",
+        "Domain-context calibration",
+        "baseline",
+        "Option scores less what the model gives them on random words of the task.",
+        domain_context_calibration,
+        "Fei et al., ACL 2023, arXiv 2305.19148",
+    ),
+    Method(
+        "minimal-pairs",
+        "Activation difference",
+        "baseline",
+        "The neurons more active on biased than on right answers are eliminated.",
+        minimal_pairs,
+    ),
+    Method(
+        "integrated-gradients",
+        "Integrated gradients",
+        "baseline",
+        "As CRISPR, with integrated gradients in place of activation x gradient.",
+        integrated_gradients,
+        "Sundararajan et al., ICML 2017, arXiv 1703.01365; Dai et al., ACL 2022, arXiv 2104.08696",
+    ),
+    Method(
+        "steering",
+        "Steering",
+        "baseline",
+        "A mean-difference direction is added to the residual stream.",
+        steering,
+        "Rimsky et al., ACL 2024, arXiv 2312.06681",
+    ),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
+"""Every method by name, in the order of tables."""

@@ -1,0 +1,257 @@
+"""The job of ``crispr-lm compare``: every method on every task, how edits transfer, and what their size matters.
+
+Each measurement is a cell, written to ``cells.jsonl`` as soon as it is finished; an interrupted comparison goes on with
+the first cell that is missing. What is made of the cells is said by `crispr_lm.comparison_results`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+from torch import Tensor
+
+from crispr_lm.attribution import score_neurons
+from crispr_lm.baselines import METHODS, Method, Treatment, measure
+from crispr_lm.baselines.fit import Fit
+from crispr_lm.comparison_results import CellKey, chosen_in, comparison_of, stored
+from crispr_lm.divergence import Original, divergence
+from crispr_lm.errors import CrisprError, InputError, nearest
+from crispr_lm.files import append_line, write_bytes, write_json, write_lines
+from crispr_lm.folder import ComparisonFolder, read_lines
+from crispr_lm.measuring import Subject, TaskSubject, further_subjects, take_original
+from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.neurons import Neuron, find_sites
+from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.preparation import Parts, Timings, fit_candidates, fits, load, load_tasks, take_parts
+from crispr_lm.progress import Progress, SilentProgress
+from crispr_lm.record import record_of
+from crispr_lm.report.comparison import markdown
+from crispr_lm.settings import CompareSettings
+from crispr_lm.tasks import sample
+
+NEURON_POINTS = (1, 3, 5, 10, 20, 50, 100)
+"""Numbers of neurons of the curve (the paper's figure)."""
+EXAMPLE_POINTS = (1, 2, 5, 10, 20, 50)
+"""Numbers of fit examples of the curve."""
+
+ALWAYS = ("original", "crispr")
+"""What everything else is compared with."""
+
+NOT_IDENTITY = ("methods", "draws", "transfer", "curves")
+"""Settings that say which cells are wanted, not what is in them: a comparison may be gone on with others."""
+
+
+def compare(model: str, settings: CompareSettings, progress: Progress | None = None) -> dict[str, Any]:
+    """Compare CRISPR with controls and with what else a user could do.
+
+    Every method is fitted on each task's fit and choose parts and measured on its report part, on the further tasks
+    and on the neutral prompts.
+
+    Args:
+        model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``.
+        settings: All options.
+        progress: Shows how far it is.
+
+    Returns:
+        What ``comparison.json`` holds.
+
+    Raises:
+        InputError: the input can't be used; nothing is written then.
+    """
+    progress = progress or SilentProgress()
+    timings = Timings()
+    methods = chosen_methods(settings.methods)
+    folder = ComparisonFolder(settings.output)
+    folder.check(resume=settings.resume, overwrite=settings.overwrite)
+    parts = [take_parts(task, settings) for task in load_tasks(settings)]
+    subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.report) for part in parts}
+    further = further_subjects(settings)
+    checks = [fits(part.task, part.fit + part.choose) for part in parts]
+    checks += [subject.check for subject in (*subjects.values(), *further)]
+    lm = load(model, settings, checks, timings, progress)
+    record = record_of(lm, settings, parts, [*subjects.values(), *further])
+    for name in NOT_IDENTITY:
+        del record["identity"]["settings"][name]
+    resumed = folder.start(record, resume=settings.resume)
+
+    table = _Table(lm, settings, folder, progress, subjects, further)
+    if resumed:
+        table.cells = {CellKey.of_cell(cell): cell for cell in read_lines(folder.cells)}
+        # A killed comparison may have left a torn last line, which must not be appended to.
+        write_lines(folder.cells, table.cells.values())
+    of_tasks = {part.task.name: table.fit(part) for part in parts}
+    for number, method in enumerate(methods, start=1):
+        for fit in of_tasks.values():
+            progress.say(f"{method.label} on {fit.parts.task.name} (method {number} of {len(methods)})")
+            for draw in range(settings.draws if method.random else 1):
+                table.method(method, fit, draw)
+    if settings.transfer:
+        for fit in of_tasks.values():
+            for name in of_tasks:
+                if name != fit.parts.task.name:
+                    table.transfer(fit, name)
+    if settings.curves:
+        for fit in of_tasks.values():
+            table.neuron_curve(fit)
+            table.example_curve(fit)
+
+    with progress.step("Drawing intervals"):
+        told = comparison_of(record, settings, methods, subjects, further, table.wanted)
+    write_json(folder.results, told)
+    write_bytes(folder.tables, markdown(told).encode("utf-8"))
+    return told
+
+
+def chosen_methods(names: Sequence[str]) -> list[Method]:
+    """Methods by name, in the order of tables; the original and CRISPR always, whatever is named.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    for name in names:
+        if name not in METHODS and name != "all":
+            raise InputError(f"no method {name!r}{nearest(name, METHODS)}; there are: all, {', '.join(METHODS)}")
+    return [method for name, method in METHODS.items() if "all" in names or name in names or name in ALWAYS]
+
+
+@dataclass(eq=False)
+class _Table:
+    """The cells, and what is needed to fill in one that is missing.
+
+    Attributes:
+        cells: All that are known, also from an earlier run of other methods.
+        wanted: Those that this comparison consists of.
+    """
+
+    lm: LanguageModel
+    settings: CompareSettings
+    folder: ComparisonFolder
+    progress: Progress
+    subjects: Mapping[str, Subject]
+    further: Sequence[Subject]
+    cells: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
+    wanted: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
+
+    def fit(self, parts: Parts) -> Fit:
+        """What methods are fitted on; CRISPR's edit is taken from its cell where it is known."""
+        cell = self.cells.get(CellKey("methods", "crispr", parts.task.name))
+        return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell))
+
+    def method(self, method: Method, fit: Fit, draw: int) -> None:
+        """A method on a task, with what it costs elsewhere."""
+        task = fit.parts.task.name
+        self._fill(
+            CellKey("methods", method.name, task, draw),
+            [self.subjects[task], *self.further],
+            partial(method.fit, fit, draw),
+            may_fail=method.name not in ALWAYS,
+        )
+
+    def transfer(self, fit: Fit, task: str) -> None:
+        """The edit made for one task, measured on another."""
+        key = CellKey("transfer", fit.parts.task.name, task)
+        self._fill(key, [self.subjects[task]], lambda: _elimination(fit, fit.chosen.neurons), diverges=False)
+
+    def neuron_curve(self, fit: Fit) -> None:
+        """Growing numbers of the highest-ranked neurons."""
+        task = fit.parts.task.name
+        most = sum(site.width for site in find_sites(self.lm.model, self.settings.neurons))
+        for count in (point for point in NEURON_POINTS if point <= most):
+
+            def highest(count: int = count) -> Treatment:
+                return _elimination(fit, fit.scores().top(count))
+
+            self._fill(CellKey("neurons", "crispr", task, count), [self.subjects[task]], highest)
+
+    def example_curve(self, fit: Fit) -> None:
+        """As many neurons as CRISPR removes, attributed on growing numbers of fit examples."""
+        task = fit.parts.task.name
+        most = len(fit_candidates(fit.parts.task, self.settings))
+        growing = _GrowingScores(fit)
+        for count in (point for point in EXAMPLE_POINTS if point <= most):
+
+            def highest(count: int = count) -> Treatment:
+                return _elimination(fit, growing.upto(count).top(len(fit.chosen.neurons)))
+
+            self._fill(CellKey("examples", "crispr", task, count), [self.subjects[task]], highest)
+
+    @cached_property
+    def _original(self) -> Original:
+        return take_original(self.lm, self.settings, self.progress)
+
+    def _fill(
+        self,
+        key: CellKey,
+        subjects: Sequence[Subject],
+        fit: Callable[[], Treatment],
+        *,
+        may_fail: bool = False,
+        diverges: bool = True,
+    ) -> None:
+        """Measure a cell unless it is known. A method that can't be run is a cell too: it says why."""
+        cell = self.cells.get(key)
+        if cell is None or cell["status"] != "done":
+            start = time.perf_counter()
+            try:
+                content = self._measured(fit(), subjects, diverges)
+            except CrisprError as error:
+                if not may_fail:
+                    raise
+                self.progress.say(f"Not run: {error}")
+                content = {"status": "not run", "reason": str(error)}
+            cell = {**key.to_dict(), **content, "seconds": round(time.perf_counter() - start, 1)}
+            append_line(self.folder.cells, cell)
+            self.cells[key] = cell
+        self.wanted[key] = cell
+
+    def _measured(self, treatment: Treatment, subjects: Sequence[Subject], diverges: bool) -> dict[str, Any]:
+        lm, settings = self.lm, self.settings
+        with self.progress.step("Measuring", sum(subject.steps for subject in subjects)) as advance:
+            found = {
+                subject.name: measure(lm, treatment, subject, settings.scoring, settings.batch_size, advance)
+                for subject in subjects
+            }
+        diverged = None
+        if diverges and treatment.changes_model:
+            original = self._original  # taken from the model as it is, before the treatment is applied
+            with treatment.applied(lm):
+                diverged = divergence(lm, original, settings.batch_size)
+        return stored(treatment, found, diverged)
+
+
+def _elimination(fit: Fit, neurons: Sequence[Neuron]) -> Treatment:
+    return Treatment(edit=fit.edit(neurons))
+
+
+class _GrowingScores:
+    """Attribution on more and more fit examples, each attributed once: the mean over all is a mean of means."""
+
+    def __init__(self, fit: Fit) -> None:
+        self.fit = fit
+        self.done: list[str] = []
+        self.values: dict[str, Tensor] = {}
+
+    def upto(self, count: int) -> NeuronScores:
+        """Scores on `count` examples; every larger number of examples holds the smaller ones."""
+        fit = self.fit
+        settings, candidates = fit.settings, fit_candidates(fit.parts.task, fit.settings)
+        new = [example for example in sample(candidates, count, settings.seed) if example.source not in self.done]
+        with fit.progress.step(f"Attribution on {count} examples", len(new) * len(fit.instructions)) as advance:
+            scores = score_neurons(
+                fit.lm,
+                new,
+                fit.instructions,
+                neurons=settings.neurons,
+                skill_weight=settings.skill_weight,
+                batch_size=settings.batch_size,
+                progress=advance,
+            )
+        share = len(new) / (len(new) + len(self.done))
+        for name, values in scores.values.items():
+            self.values[name] = share * values + (1 - share) * self.values[name] if self.done else values
+        self.done += [example.source for example in new]
+        return NeuronScores(values=dict(self.values), kind=scores.kind)

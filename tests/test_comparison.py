@@ -1,0 +1,317 @@
+"""The comparison job, end to end on tiny models: its figures from its files, its resumption, its tables."""
+
+import copy
+import json
+
+import pytest
+
+from crispr_lm import InputError, evaluate, load_model, load_task, score_neurons
+from crispr_lm import comparison as job
+from crispr_lm.comparison import chosen_methods, compare
+from crispr_lm.report.comparison import markdown, print_comparison
+from crispr_lm.settings import CompareSettings
+
+from .baselines.questions import PEOPLE, examples
+
+QUICK = ("random", "weights", "instruction", "contextual-calibration")
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    """Two files of nine templates each, and two instructions."""
+    folder = tmp_path_factory.mktemp("task")
+    for number, name in enumerate(("first", "second")):
+        rows = [
+            {
+                "context": example.context,
+                "question": ("Who was late?", "Who was slow?")[number],
+                "options": list(example.options),
+                "answer": example.answer,
+                "group": template,
+                "condition": example.condition,
+                "unknown": 2,
+                "stereotyped": 0,
+            }
+            for template in range(9)
+            for example in examples(template)
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (folder / "instructions.txt").write_text("Answer the question.\nChoose the right option:\n", encoding="utf-8")
+    assert len(PEOPLE) == 6
+    return folder
+
+
+def settings_for(questions, output, names=("first", "second"), **changes):
+    given = {
+        "task": tuple(f"choices:{questions / name}.jsonl" for name in names),
+        "instructions": str(questions / "instructions.txt"),
+        "output": output,
+        "examples": 2,
+        "neurons": "ffn",
+        "max_neurons": 3,
+        "max_accuracy_loss": 1.0,
+        "device": "cpu",
+        "measure_examples": 4,
+        "neutral_prompts": 2,
+        "draws": 2,
+        "methods": QUICK,
+        "curves": False,
+        "transfer": False,
+    }
+    return CompareSettings(**(given | changes))
+
+
+def cells_of(output):
+    return [json.loads(line) for line in (output / "cells.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def compared(saved_model, questions, tmp_path_factory):
+    """A whole comparison of two tasks, with transfer and curves; (result, settings)."""
+    settings = settings_for(questions, tmp_path_factory.mktemp("whole") / "out", transfer=True, curves=True)
+    return compare(str(saved_model("llama")), settings), settings
+
+
+def test_every_method_has_a_row_on_every_task(compared):
+    told, settings = compared
+    assert set(told["methods"]) == {"original", "crispr", *QUICK}
+    for name in settings.task:
+        rows = told["tasks"][name]["rows"]
+        assert list(rows) == list(told["methods"])
+        removed = rows["crispr"]["neurons"]
+        assert removed > 0
+        assert {method: row["neurons"] for method, row in rows.items()} == {
+            "original": 0,
+            "crispr": removed,
+            "random": removed,
+            "weights": removed,
+            "instruction": 0,
+            "contextual-calibration": 0,
+        }
+        assert rows["crispr"]["divergence"]["kl"] > 0
+        assert rows["instruction"]["divergence"]["kl"] == 0
+        assert set(rows["random"]["measured"]) == {name, "builtin:knowledge"}
+    assert json.loads((settings.output / "comparison.json").read_text(encoding="utf-8")) == json.loads(json.dumps(told))
+    assert {path.name for path in settings.output.iterdir()} == set(job.ComparisonFolder.FILES)
+
+
+def test_figures_are_those_of_the_edited_model(compared, saved_model):
+    told, settings = compared
+    lm = load_model(saved_model("llama"), device="cpu")
+    for name in settings.task:
+        (cell,) = (
+            x for x in cells_of(settings.output) if (x["part"], x["what"], x["task"]) == ("methods", "crispr", name)
+        )
+        sources = set(told["record"]["parts"][name]["report"])
+        task = load_task(name, settings.instructions)
+        report = [x for x in task.examples if x.source in sources]
+        before = evaluate(lm, report, task.instructions)
+        for _, module, index in cell["neurons"]:
+            lm.model.get_submodule(module).weight.data[:, index] = 0
+        after = evaluate(lm, report, task.instructions)
+        lm = load_model(saved_model("llama"), device="cpu")
+        measured = told["tasks"][name]["rows"]["crispr"]["measured"][name]
+        assert measured["metrics"] == pytest.approx(after.metrics)
+        for metric, found in after.differences_from(before, settings.seed).items():
+            mine = measured["differences"][metric]
+            assert (mine["value"], mine["low"], mine["high"], mine["p_value"]) == pytest.approx(
+                (found.value, found.low, found.high, found.p_value)
+            )
+
+
+def test_draws_are_averaged_and_their_range_is_told(compared):
+    told, settings = compared
+    name = settings.task[0]
+    draws = [x for x in cells_of(settings.output) if (x["what"], x["task"]) == ("random", name)]
+    assert [draw["number"] for draw in draws] == [0, 1]
+    assert draws[0]["neurons"] != draws[1]["neurons"]
+    sources = told["record"]["parts"][name]["report"]
+    answers = {x.source: x.answer for x in load_task(name).examples}
+    means = []
+    for draw in draws:
+        right = [
+            row.index(max(row)) == answers[source]
+            for table in draw["measured"][name]["scores"]
+            for row, source in zip(table, sources, strict=True)
+        ]
+        means.append(sum(right) / len(right))
+    measured = told["tasks"][name]["rows"]["random"]["measured"][name]
+    assert measured["metrics"]["accuracy"] == pytest.approx(sum(means) / 2)
+    assert measured["range"]["accuracy"] == pytest.approx([min(means), max(means)])
+
+
+def test_p_values_are_corrected_over_tasks_for_each_method(compared):
+    told, _ = compared
+    found = [
+        measured["differences"]["accuracy"]
+        for task in told["tasks"].values()
+        for measured in task["rows"]["weights"]["measured"].values()
+    ]
+    assert len(found) == 4  # two tasks, and the further task beside each
+    smallest = min(found, key=lambda one: one["p_value"])
+    assert smallest["p_value_holm"] == pytest.approx(min(1, 4 * smallest["p_value"]))
+
+
+def test_transfer_is_the_edit_of_one_task_measured_on_the_other(compared, saved_model):
+    told, settings = compared
+    first, second = settings.task
+    transfer = told["transfer"]
+    assert (
+        transfer["differences"][first][first]["metrics"]
+        == told["tasks"][first]["rows"]["crispr"]["measured"][first]["metrics"]
+    )
+    edits = {
+        x["task"]: {tuple(n) for n in x["neurons"]}
+        for x in cells_of(settings.output)
+        if x["what"] == "crispr" and x["part"] == "methods"
+    }
+    common = len(edits[first] & edits[second])
+    assert transfer["overlap"][first][second]["common"] == common
+    assert transfer["overlap"][first][second]["jaccard"] == pytest.approx(common / len(edits[first] | edits[second]))
+    lm = load_model(saved_model("llama"), device="cpu")
+    for _, module, index in edits[first]:
+        lm.model.get_submodule(module).weight.data[:, index] = 0
+    task = load_task(second, settings.instructions)
+    sources = set(told["record"]["parts"][second]["report"])
+    after = evaluate(lm, [x for x in task.examples if x.source in sources], task.instructions)
+    assert transfer["differences"][first][second]["metrics"] == pytest.approx(after.metrics)
+
+
+def test_curves_over_neurons_and_examples(compared, saved_model):
+    told, settings = compared
+    name = settings.task[0]
+    curves = told["curves"][name]
+    assert [(point["point"], point["neurons"]) for point in curves["neurons"]] == [
+        (n, n) for n in (1, 3, 5, 10, 20, 50)
+    ]
+    removed = told["tasks"][name]["rows"]["crispr"]["neurons"]
+    assert [(point["point"], point["neurons"]) for point in curves["examples"]] == [(1, removed), (2, removed)]
+    assert all(point["divergence"]["kl"] > 0 for point in curves["neurons"])
+    # The neurons of the last point are those attributed on all these examples at once.
+    (cell,) = (x for x in cells_of(settings.output) if (x["part"], x["task"], x["number"]) == ("examples", name, 2))
+    task = load_task(name, settings.instructions)
+    fit = [x for x in task.examples if x.source in told["record"]["parts"][name]["fit"]]
+    scores = score_neurons(load_model(saved_model("llama"), device="cpu"), fit, task.instructions, neurons="ffn")
+    assert [[n.kind, n.module, n.index] for n in scores.top(removed)] == cell["neurons"]
+
+
+def test_an_interrupted_comparison_is_gone_on_with_and_ends_as_if_it_had_not_been(
+    saved_model, questions, tmp_path, monkeypatch
+):
+    model = str(saved_model("llama"))
+    whole = compare(model, settings_for(questions, tmp_path / "whole", transfer=True))
+    real, count = job.append_line, 0
+
+    def killed(path, content):
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise KeyboardInterrupt
+        real(path, content)
+
+    output = tmp_path / "killed"
+    monkeypatch.setattr(job, "append_line", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compare(model, settings_for(questions, output, transfer=True))
+    assert len(cells_of(output)) == 4
+    with (output / "cells.jsonl").open("a") as file:
+        file.write('{"part": "meth')  # a line that was being written
+    measured = []
+    monkeypatch.setattr(job, "append_line", lambda path, content: (measured.append(content), real(path, content)))
+    resumed = compare(model, settings_for(questions, output, transfer=True, resume=True))
+    assert len(measured) + 4 == len(cells_of(tmp_path / "whole")) == len(cells_of(output))
+
+    def timeless(told):
+        told = copy.deepcopy(told)
+        for task in told["tasks"].values():
+            for row in task["rows"].values():
+                del row["seconds"]
+        return told
+
+    assert timeless(resumed) == timeless(whole)
+
+
+def test_a_finished_comparison_takes_further_methods(saved_model, questions, tmp_path, monkeypatch):
+    model, output = str(saved_model("llama")), tmp_path / "out"
+    compare(model, settings_for(questions, output, ("first",), methods=("weights",)))
+    before = cells_of(output)
+    told = compare(model, settings_for(questions, output, ("first",), methods=("instruction",), resume=True))
+    after = cells_of(output)
+    assert after[: len(before)] == before
+    assert [cell["what"] for cell in after[len(before) :]] == ["instruction"]
+    assert set(told["methods"]) == {"original", "crispr", "instruction"}
+
+
+def test_other_settings_are_not_gone_on_with(saved_model, questions, tmp_path):
+    model, output = str(saved_model("llama")), tmp_path / "out"
+    compare(model, settings_for(questions, output, ("first",), methods=("weights",)))
+    with pytest.raises(InputError, match="settings"):
+        compare(model, settings_for(questions, output, ("first",), methods=("weights",), seed=1, resume=True))
+
+
+def test_a_method_that_can_not_be_run_is_told_with_its_reason(saved_model, questions, tmp_path, capsys):
+    told = compare(
+        str(saved_model("llama")),
+        settings_for(questions, tmp_path / "out", ("first",), methods=("contextual-calibration",), scoring="generate"),
+    )
+    (task,) = told["tasks"].values()
+    row = task["rows"]["contextual-calibration"]
+    assert row["status"] == "not run"
+    assert "generated answers have none" in row["reason"]
+    for text in (markdown(told), (print_comparison(told, tmp_path), capsys.readouterr().out)[1]):
+        assert "Contextual calibration: not run: it corrects option scores" in " ".join(text.split())
+
+
+def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The old man and the young woman waited at the bus stop. " * 30)
+    settings = settings_for(
+        questions, tmp_path / "out", ("first",), methods=("instruction",), measure=(f"text:{text}",)
+    )
+    told = compare(str(saved_model("llama")), settings)
+    rows = {method: row["measured"][f"text:{text}"] for method, row in told["tasks"][settings.task[0]]["rows"].items()}
+    assert rows["original"]["metrics"]["perplexity"] > 1
+    assert rows["instruction"]["metrics"] == rows["original"]["metrics"]  # a text has no instruction
+    assert rows["crispr"]["metrics"] != rows["original"]["metrics"]
+    assert f"{rows['crispr']['metrics']['perplexity']:.3f}" in markdown(told)
+
+
+def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path):
+    with pytest.raises(InputError, match="did you mean 'weights'"):
+        compare("nowhere", settings_for(questions, tmp_path / "out", methods=("weight",)))
+    assert not (tmp_path / "out").exists()
+    assert [method.name for method in chosen_methods(("steering",))] == ["original", "crispr", "steering"]
+    assert len(chosen_methods(("all",))) == 15
+
+
+def test_markdown_shows_text_as_it_is(compared):
+    told = copy.deepcopy(compared[0])
+    told["record"]["identity"]["model"] = "a|b*c_d<e>"
+    text = markdown(told)
+    assert "# Comparison on a\\|b\\*c\\_d\\<e\\>" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    header = next(line for line in table if line.startswith("| Method | Kind"))
+    rows = table[table.index(header) + 1 : table.index(header) + 8]
+    assert [row.replace("\\|", "").count("|") for row in rows] == [header.count("|")] * 7
+    for label in ("Original", "CRISPR", "Random neurons", "Largest weights"):
+        assert any(row.startswith(f"| {label} ") for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["gpt2", "t5-gated"])
+def test_everything_runs_on_other_architectures(saved_model, questions, tmp_path, architecture):
+    pytest.importorskip("captum")
+    settings = settings_for(
+        questions,
+        tmp_path / "out",
+        neurons="linear",
+        methods=("all",),
+        transfer=True,
+        curves=True,
+        integration_prompts=1,
+        integration_steps=2,
+        calibration_texts=2,
+    )
+    told = compare(str(saved_model(architecture)), settings)
+    for task in told["tasks"].values():
+        assert all(row["status"] == "done" for row in task["rows"].values())
