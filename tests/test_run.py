@@ -63,6 +63,7 @@ def settings_for(questions, output, **changes):
         "instructions": str(questions / "instructions.txt"),
         "output": output,
         "examples": 6,
+        "search": "sweep",
         "max_neurons": 5,
         "max_accuracy_loss": 1.0,
         "device": "cpu",
@@ -207,14 +208,14 @@ def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("crispr_lm.run.append_line", interrupted)
+    monkeypatch.setattr("crispr_lm.edit_search.append_line", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(model, settings_for(questions, tmp_path / "broken"))
     assert not (tmp_path / "broken" / "results.json").exists()
 
     measured = []
     monkeypatch.setattr(
-        "crispr_lm.run.append_line", lambda path, content: (real(path, content), measured.append(content))
+        "crispr_lm.edit_search.append_line", lambda path, content: (real(path, content), measured.append(content))
     )
     monkeypatch.setattr(
         "crispr_lm.task_scores.score_neurons", None

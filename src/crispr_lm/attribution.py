@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 
 def score_neurons(
@@ -72,9 +74,9 @@ def score_neurons(
 
     def attribute(indices: list[int]) -> None:
         batch, answers = [prompts[index] for index in indices], [golden[index] for index in indices]
-        _add(total, _adapting(lm, lambda: _influence_of(lm, batch, answers, sites, skill_weight)))
+        _add(total, adapting(lm, lambda: _influence_of(lm, batch, answers, sites, skill_weight)))
 
-    with _frozen(lm.model):
+    with frozen(lm.model):
         for indices in batches(lm, prompts, batch_size, attribute):
             if progress is not None:
                 progress(len(indices))
@@ -106,7 +108,7 @@ def _add(total: dict[str, Tensor], influence: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Take gradients of activations only, also where the caller has parameters that require them or gradients off."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
@@ -119,7 +121,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _adapting(lm: LanguageModel, attribute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def adapting(lm: LanguageModel, attribute: Callable[[], Found]) -> Found:
     """Attribute in the way that suits the model; what does not is found out once and said in the log."""
     try:
         return attribute()
@@ -136,7 +138,7 @@ def _adapting(lm: LanguageModel, attribute: Callable[[], dict[str, Tensor]]) -> 
             raise
         logger.info("%s changes outputs of its layers in place; attribution works on copies", lm.name)
         lm.changes_outputs = True
-    return _adapting(lm, attribute)
+    return adapting(lm, attribute)
 
 
 def _influence_of(

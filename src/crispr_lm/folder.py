@@ -4,6 +4,7 @@ Of ``crispr-lm run``:
 
 run.json             settings, versions, hashes of model and data, seeds
 scores.safetensors   B of every neuron
+effects/             first-order effects of every neuron, per example; gone when the search is done
 search.jsonl         every candidate tried
 edit.json            the edit
 answers.jsonl        what was asked and answered, before and after
@@ -132,7 +133,7 @@ class RunFolder(JobFolder):
         "results.json",
         "report.html",
     )
-    FOLDERS = ("model",)
+    FOLDERS = ("effects", "model")
 
     @property
     def scores(self) -> Path:
@@ -143,6 +144,14 @@ class RunFolder(JobFolder):
     def search(self) -> Path:
         """Candidates, one per line."""
         return self.path / "search.jsonl"
+
+    def effects(self, task: int, kind: str) -> Path:
+        """First-order effects on the examples of one task."""
+        return self.path / "effects" / f"{task}-{kind}.safetensors"
+
+    def forget_effects(self) -> None:
+        """Remove the effects of all tasks: large, and of no use after the search."""
+        shutil.rmtree(self.path / "effects", ignore_errors=True)
 
     @property
     def edit(self) -> Path:

@@ -23,12 +23,13 @@ from crispr_lm.tasks import Example, Task, draw, load_task, sample
 
 @dataclass(frozen=True)
 class Parts:
-    """What of a task is used for what."""
+    """What of a task is used for what; `fit` and `effects` are drawn from the same part, the others are disjoint."""
 
     task: Task
     fit: tuple[Example, ...]
     choose: tuple[Example, ...]
     report: tuple[Example, ...]
+    effects: tuple[Example, ...] = ()
 
 
 class Timings:
@@ -71,6 +72,7 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
         fit=fit_sample(task, settings),
         choose=sample(split.choose, settings.choose_examples, settings.seed),
         report=report_sample(task, split.report, settings),
+        effects=sample(split.fit, settings.effect_examples, settings.seed) if settings.search == "tuned" else (),
     )
 
 

@@ -29,7 +29,9 @@ def record_of(
         parts: What of each task is used for what.
         subjects: What is measured.
     """
-    described = settings.model_dump(mode="json", exclude={"output", "resume", "overwrite", "batch_size", "device"})
+    described = settings.model_dump(
+        mode="json", exclude={"output", "resume", "overwrite", "batch_size", "device", "pick"}
+    )
     identity = {
         "model": lm.name,
         "model_fingerprint": weights_fingerprint(lm.model),

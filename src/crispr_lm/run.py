@@ -11,8 +11,9 @@ from typing import Any
 
 from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit
-from crispr_lm.files import append_line, write_json, write_lines
-from crispr_lm.folder import RunFolder, read_lines
+from crispr_lm.edit_search import search_edit
+from crispr_lm.files import write_json, write_lines
+from crispr_lm.folder import RunFolder
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.promoted import promoted_tokens
@@ -22,7 +23,6 @@ from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import record_of
 from crispr_lm.report.page import write_report
 from crispr_lm.results import answer_rows, results_of
-from crispr_lm.search import Candidate, Choice, choose, choose_part, counts_up_to, sweep
 from crispr_lm.settings import RunSettings
 from crispr_lm.task_scores import score_tasks
 from crispr_lm.verification import VERIFIED_EXAMPLES, verify_saved
@@ -50,21 +50,24 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
     subjects += further_subjects(settings)
-    checks = [fits(part.task, part.fit + part.choose) for part in parts] + [subject.check for subject in subjects]
+    checks = [fits(part.task, part.fit + part.effects + part.choose) for part in parts]
+    checks += [subject.check for subject in subjects]
     lm = load(model, settings, checks, timings, progress)
     resumed = folder.start(record_of(lm, settings, parts, subjects), resume=settings.resume)
 
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
-    choice, candidates = _search(lm, scores, parts, settings, folder, resumed, timings, progress)
+    original = take_original(lm, settings, progress)
+    with timings.of("search"):
+        found = search_edit(lm, scores, parts, original, settings, folder, resumed, progress)
     edit = Edit.from_neurons(
         lm,
-        scores.top(choice.candidate.neurons),
-        origin={**scores.origin, "scores": file_hash(folder.scores), "reason": choice.reason},
+        found.neurons,
+        found.scale,
+        origin={**scores.origin, "scores": file_hash(folder.scores), "reason": found.reason},
     )
     edit.save(folder.edit)
 
     with timings.of("report_before"):
-        original = take_original(lm, settings, progress)
         before = measure_all(lm, subjects, settings, progress, "Measuring before")
     edit.bake(lm)
     try:
@@ -89,9 +92,10 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     results = {
         **told,
         "neurons": _neurons(lm, scores, edit),
-        "verdict": "recommended" if edit.neurons else "none",
-        "reason": choice.reason,
-        "search": [candidate.to_dict() for candidate in candidates],
+        "verdict": found.verdict,
+        "reason": found.reason,
+        "search": found.rows,
+        **found.told,
         "saved_model": verified,
         "timings": timings.seconds,
     }
@@ -105,7 +109,7 @@ def _neurons(lm: LanguageModel, scores: NeuronScores, edit: Edit) -> list[dict[s
     """The edit's neurons with what is known of them."""
     promoted = promoted_tokens(lm, edit.neurons)
     return [
-        {**asdict(neuron), "score": scores.score_of(neuron), "promotes": tokens}
+        {**asdict(neuron), "score": scores.score_of(neuron) if neuron.kind == scores.kind else None, "promotes": tokens}
         for neuron, tokens in zip(edit.neurons, promoted, strict=True)
     ]
 
@@ -126,32 +130,3 @@ def _scores(
         scores = score_tasks(lm, [(part.task, part.fit) for part in parts], settings, progress)
     scores.save(folder.scores)
     return scores
-
-
-def _search(
-    lm: LanguageModel,
-    scores: NeuronScores,
-    parts: Sequence[Parts],
-    settings: RunSettings,
-    folder: RunFolder,
-    resumed: bool,
-    timings: Timings,
-    progress: Progress,
-) -> tuple[Choice, list[Candidate]]:
-    known = [Candidate.from_dict(row) for row in read_lines(folder.search)] if resumed else []
-    on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
-    total = len(counts_up_to(min(settings.max_neurons, len(scores)))) * sum(len(part.examples) for part in on)
-    with timings.of("search"), progress.step("Choosing how many", total) as advance:
-        candidates = sweep(
-            lm,
-            scores,
-            on,
-            settings.max_neurons,
-            batch_size=settings.batch_size,
-            known=known,
-            finished=lambda candidate: append_line(folder.search, candidate.to_dict()),
-            progress=advance,
-        )
-    choice = choose(candidates, settings.max_accuracy_loss)
-    progress.say(choice.reason[0].upper() + choice.reason[1:])
-    return choice, candidates

@@ -1,8 +1,9 @@
-"""Search: how many of the highest-ranked neurons to eliminate.
+"""Search over the number of neurons alone: a sweep over one ranking, or the authors' golden section.
 
-For now a sweep over one ranking. Chosen on the `choose` part; results are told on the `report` part by others. Always
-answering "unknown" has a balanced accuracy of 0.5, better than a model that always guesses a group, so no single mean
-is the criterion: the gain on ambiguous questions is bought within a limit on the loss on disambiguated ones.
+`crispr_lm.edit_search` has the search over everything. Chosen on the `choose` part; results are told on the `report`
+part by others. Always answering "unknown" has a balanced accuracy of 0.5, better than a model that always guesses a
+group, so no single mean is the criterion of the sweep: the gain on ambiguous questions is bought within a limit on the
+loss on disambiguated ones.
 """
 
 from __future__ import annotations
@@ -132,6 +133,53 @@ def sweep(
             progress(sum(len(part.prompts) for part in parts))
         candidates.append(candidate)
     return candidates
+
+
+def golden_section(
+    lm: LanguageModel,
+    scores: NeuronScores,
+    parts: Sequence[ChoosePart],
+    most: int,
+    batch_size: BatchSize = "auto",
+    known: Sequence[Candidate] = (),
+    finished: Callable[[Candidate], None] | None = None,
+    progress: ProgressCallback | None = None,
+) -> tuple[Choice, list[Candidate]]:
+    """Choose the number of neurons in [0, most] by golden-section search on plain accuracy, as the authors' code does.
+
+    The accuracy is no unimodal function of the number, so this finds a good number, not the best; and it looks at no
+    cost. Arguments as in `sweep`.
+    """
+    of_count = {candidate.neurons: candidate for candidate in known}
+
+    def accuracy(count: int) -> float:
+        if count not in of_count:
+            with Edit.from_neurons(lm, scores.top(count)).applied(lm):
+                of_count[count] = Candidate(count, measure(lm, parts, batch_size, progress))
+            if finished is not None:
+                finished(of_count[count])
+        return fmean(metrics["accuracy"] or 0.0 for metrics in of_count[count].metrics.values())
+
+    accuracy(0)
+    low, high = 0, most
+    ratio = (5**0.5 - 1) / 2
+    while high - low > 2:
+        lower, upper = high - round(ratio * (high - low)), low + round(ratio * (high - low))
+        if lower >= upper:
+            lower, upper = upper - 1, upper
+        if accuracy(lower) >= accuracy(upper):
+            high = upper
+        else:
+            low = lower
+    for count in range(low, high + 1):
+        accuracy(count)
+    candidates = sorted(of_count.values(), key=lambda candidate: candidate.neurons)
+    best = max(candidates, key=lambda candidate: (accuracy(candidate.neurons), -candidate.neurons))
+    reason = (
+        f"{best.neurons} neuron{'' if best.neurons == 1 else 's'}: highest accuracy on the choose part that a "
+        f"golden-section search in 0 to {most} has found ({accuracy(0):.2f} to {accuracy(best.neurons):.2f})"
+    )
+    return Choice(best, reason), candidates
 
 
 def choose(candidates: Sequence[Candidate], max_accuracy_loss: float) -> Choice:

@@ -20,7 +20,7 @@ ENVIRONMENT_PREFIX = "CRISPR_LM_"
 MODEL_GROUP = Group.create_ordered("Model")
 TASK_GROUP = Group.create_ordered("Task")
 ATTRIBUTION_GROUP = Group.create_ordered("Attribution: which neurons")
-SEARCH_GROUP = Group.create_ordered("Search: how many neurons")
+SEARCH_GROUP = Group.create_ordered("Search: which edit")
 REPORT_GROUP = Group.create_ordered("Report: what changed")
 COMPARE_GROUP = Group.create_ordered("Comparison: with what")
 OUTPUT_GROUP = Group.create_ordered("Output")
@@ -98,8 +98,43 @@ class AttributionSettings(_Settings):
 
 @Parameter(name="*")
 class SearchSettings(_Settings):
-    """How the number of neurons is chosen."""
+    """How the edit is found, and what it may cost."""
 
+    search: Annotated[Literal["tuned", "sweep", "golden-section"], Parameter(group=SEARCH_GROUP)] = Field(
+        "tuned",
+        description="tuned: rankings, numbers, kinds and strengths are tried within the limits, the best is refined; "
+        "sweep: growing numbers of neurons of the published ranking; golden-section: the authors' choice of the number "
+        "by plain accuracy, without limits.",
+    )
+    trials: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+        40, ge=1, description="Edits that a tuned search tries."
+    )
+    refinements: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+        12, ge=0, description="Further edits that it tries to improve the best one: neurons left out, neurons added."
+    )
+    time_budget: Annotated[float | None, Parameter(group=SEARCH_GROUP)] = Field(
+        None, gt=0, allow_inf_nan=False, description="Minutes after which it tries no further edit."
+    )
+    effect_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+        96,
+        ge=2,
+        description="Examples per task, from the fit part, to measure first-order effects on (fewer if it has fewer).",
+    )
+    pick: Annotated[int | None, Parameter(group=SEARCH_GROUP)] = Field(
+        None,
+        ge=0,
+        description="Take this trial of the Pareto front instead of the recommended one (with --resume: of "
+        "the search that was done).",
+    )
+    max_kl: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
+        0.1, ge=0, description="Largest KL divergence from the original on neutral prompts, nats per token."
+    )
+    max_overabstention: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description='Largest rise of the share of "unknown" on questions whose context gives the answer.',
+    )
     max_neurons: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         100, ge=1, description="Largest number of neurons to eliminate."
     )
@@ -129,8 +164,8 @@ class ReportSettings(_Settings):
     )
     measure: Annotated[tuple[str, ...], Parameter(group=REPORT_GROUP, negative="")] = Field(
         ("builtin:knowledge",),
-        description="Further tasks to measure before and after, so that harm shows; also wikitext:PATH or text:PATH for "
-        "the perplexity of a text. May be given several times.",
+        description="Further tasks to measure before and after, so that harm shows; also wikitext:PATH or text:PATH "
+        "for the perplexity of a text. May be given several times.",
     )
     measure_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
         120, description="Examples of each further task (windows of 1,024 tokens of a text)."

@@ -167,6 +167,20 @@ def test_the_front_holds_what_nothing_else_beats_in_both():
     assert list(curve(rows).data[0].y) == [0.0, 0.2, 0.5, 0.4]
 
 
+def test_the_front_of_a_tuned_search_is_the_one_that_it_found():
+    rows = [
+        {"trial": n, "neurons": count, "gain": gain, "loss": loss, "kl": 0.01 * n, "complete": n != 2, "recipe": {}}
+        for n, (count, gain, loss) in enumerate([(0, 0.0, 0.0), (4, 0.2, 0.01), (9, 0.9, 0.0), (9, 0.3, 0.1)])
+    ]
+    rows[3]["recipe"] = {"ranking": "contrast"}
+    on_it, off_it, chosen = front(rows, 9, {"trial": 3, "front": [3, 1]}).data
+    assert [text.split(",")[0] for text in on_it.text] == ["trial 1: 4 neurons", "trial 3: 9 neurons"]
+    assert list(off_it.text) == ["trial 0: original, KL 0.000"]
+    assert on_it.text[1] == "trial 3: 9 neurons, KL 0.030, contrast"
+    assert (chosen.x[0], chosen.y[0]) == (0.1, 0.3)
+    assert curve(rows) is None
+
+
 def test_a_search_without_conditions_has_no_front():
     rows = [{"neurons": 0, "metrics": {"t": {"accuracy": 0.5}}}]
     assert front(rows, 0) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,38 +66,46 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
     return _styled(figure)
 
 
-def front(candidates: Sequence[Mapping[str, Any]], chosen: int) -> go.Figure | None:
-    """Every candidate of the search: what it gains on ambiguous questions, and what it loses on the others."""
-    points = [(row["neurons"], *figures) for row in candidates if (figures := _mean_accuracies(row)) is not None]
-    original = next((point for point in points if point[0] == 0), None)
-    if original is None:
+def front(
+    candidates: Sequence[Mapping[str, Any]], chosen: int, choice: Mapping[str, Any] | None = None
+) -> go.Figure | None:
+    """Every candidate of the search: what it gains on ambiguous questions, and what it loses on the others.
+
+    Args:
+        candidates: What was tried.
+        chosen: Number of neurons of the edit.
+        choice: Of a tuned search, the numbers of the trials taken and on the front.
+    """
+    points = _costs(candidates)
+    if points is None:
         return None
-    lost = [original[2] - point[2] for point in points]
-    gained = [point[1] - original[1] for point in points]
-    labels = [_neurons(point[0]) for point in points]
-    best = [not any(_dominates(j, i, lost, gained) for j in range(len(points))) for i in range(len(points))]
+    if choice is None:
+        best = [not any(_dominates(other, point) for other in points) for point in points]
+        mine = next((point for point in points if point.neurons == chosen), None)
+    else:
+        best = [point.trial in choice["front"] for point in points]
+        mine = next((point for point in points if point.trial == choice["trial"]), None)
     figure = go.Figure()
     for name, wanted, colour in (("on the Pareto front", True, AFTER), ("not on it", False, BEFORE)):
-        members = [i for i in range(len(points)) if best[i] == wanted]
+        members = [point for point, on_front in zip(points, best, strict=True) if on_front == wanted]
         figure.add_trace(
             go.Scatter(
-                x=[lost[i] for i in members],
-                y=[gained[i] for i in members],
-                text=[labels[i] for i in members],
+                x=[point.lost for point in members],
+                y=[point.gained for point in members],
+                text=[point.label for point in members],
                 mode="markers",
                 name=name,
                 marker={"color": colour, "size": 10},
                 hovertemplate="%{text}<br>lost %{x:.3f}, gained %{y:.3f}<extra></extra>",
             )
         )
-    mine = next((i for i, point in enumerate(points) if point[0] == chosen), None)
     if mine is not None:
         figure.add_trace(
             go.Scatter(
-                x=[lost[mine]],
-                y=[gained[mine]],
+                x=[mine.lost],
+                y=[mine.gained],
                 mode="markers",
-                name=f"chosen: {labels[mine]}",
+                name=f"chosen: {_neurons(mine.neurons)}",
                 marker={"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": "#c0392b", "width": 3}},
                 hoverinfo="skip",
             )
@@ -109,6 +118,8 @@ def front(candidates: Sequence[Mapping[str, Any]], chosen: int) -> go.Figure | N
 
 def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
     """Both accuracies over the number of neurons, where the search is a sweep over one ranking."""
+    if any("gain" in row for row in candidates):
+        return None
     points = sorted((row["neurons"], *figures) for row in candidates if (figures := _mean_accuracies(row)) is not None)
     if len(points) < 2 or len({point[0] for point in points}) < len(points):
         return None
@@ -202,9 +213,38 @@ def _mean_accuracies(row: Mapping[str, Any]) -> tuple[float, float] | None:
     return ambiguous, disambiguated
 
 
-def _dominates(one: int, other: int, lost: Sequence[float], gained: Sequence[float]) -> bool:
-    no_worse = lost[one] <= lost[other] and gained[one] >= gained[other]
-    return no_worse and (lost[one] < lost[other] or gained[one] > gained[other])
+@dataclass(frozen=True)
+class _Point:
+    """A candidate in the figure of the front."""
+
+    lost: float
+    gained: float
+    neurons: int
+    label: str
+    trial: int | None = None
+
+
+def _costs(candidates: Sequence[Mapping[str, Any]]) -> list[_Point] | None:
+    """What each candidate loses and gains; None where the original was not measured in both halves."""
+    if candidates and "gain" in candidates[0]:
+        return [_tried(row) for row in candidates if row["complete"]]
+    points = [(row["neurons"], *found) for row in candidates if (found := _mean_accuracies(row)) is not None]
+    original = next((point for point in points if point[0] == 0), None)
+    if original is None:
+        return None
+    return [_Point(original[2] - kept, right - original[1], count, _neurons(count)) for count, right, kept in points]
+
+
+def _tried(row: Mapping[str, Any]) -> _Point:
+    recipe = row["recipe"]
+    told = [f"trial {row['trial']}: {_neurons(row['neurons'])}", f"KL {row['kl']:.3f}"]
+    told += [str(recipe[name]) for name in ("ranking", "change") if name in recipe]
+    return _Point(row["loss"], row["gain"], row["neurons"], ", ".join(told), row["trial"])
+
+
+def _dominates(one: _Point, other: _Point) -> bool:
+    no_worse = one.lost <= other.lost and one.gained >= other.gained
+    return no_worse and (one.lost < other.lost or one.gained > other.gained)
 
 
 def _neurons(count: int) -> str:

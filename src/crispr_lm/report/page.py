@@ -59,7 +59,7 @@ def render_report(
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
         "categories": figures.before_after(_categories(results)),
-        "front": figures.front(results["search"], results["edit"]["neurons"]),
+        "front": figures.front(results["search"], results["edit"]["neurons"], results.get("choice")),
         "curve": figures.curve(results["search"]),
         "neurons": figures.neuron_map(scores, edit["neurons"], described),
     }
@@ -160,7 +160,8 @@ def _described(neurons: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     lines: dict[str, list[str]] = {}
     for neuron in neurons:
         tokens = ", ".join(repr(token) for token in neuron["promotes"])
-        said = f"unit {neuron['index']}: score {neuron['score']:.3g}" + (f", promotes {tokens}" if tokens else "")
+        score = "" if neuron["score"] is None else f": score {neuron['score']:.3g}"
+        said = f"unit {neuron['index']}{score}" + (f", promotes {tokens}" if tokens else "")
         # Plotly reads a few tags in hover texts; what comes from a tokenizer must not be one.
         lines.setdefault(neuron["module"], []).append(said.replace("&", "&amp;").replace("<", "&lt;"))
     return {module: "<br>".join(said[:12]) for module, said in lines.items()}

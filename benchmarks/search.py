@@ -1,0 +1,301 @@
+"""What the search finds on a real model, category by category, beside the authors' choice and random neurons.
+
+    python benchmarks/search.py run builtin:smollm2 ../shared/data/bbq/Age.jsonl --output out/Age.json
+    python benchmarks/search.py table out/*.json --output docs/results/search.md
+
+`run` fits on one category's fit part, chooses on its choose part, and tells results on its report part: three sets of
+templates of which none is in two. One search, limited at the larger loss, serves both limits. `table` writes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from crispr_lm import Edit, load_model, load_task, score_neurons
+from crispr_lm.bench import Bench
+from crispr_lm.decision import decide
+from crispr_lm.divergence import divergence, original_of
+from crispr_lm.edit_search import search_effects, search_importance
+from crispr_lm.evaluation import Evaluation, evaluate, evaluation_of
+from crispr_lm.files import write_bytes, write_json
+from crispr_lm.metrics import FAMILIES
+from crispr_lm.model.neurons import Neuron
+from crispr_lm.rankings import RANKINGS, Evidence
+from crispr_lm.refinement import refine
+from crispr_lm.scoring import prompt_scores
+from crispr_lm.search import ChoosePart, choose_part, golden_section
+from crispr_lm.tasks import neutral_prompts, sample
+from crispr_lm.trials import Limits, Trial, best_within
+from crispr_lm.tuning import Budget, Space, Tally, tune
+
+LOSSES = (0.05, 0.15)
+TARGETS = {0.05: 0.25, 0.15: 0.50}
+AUTHORS_EXAMPLES = 20
+"""Development examples that the authors choose the number of neurons on."""
+
+FIGURES = ("accuracy_ambiguous", "accuracy_disambiguated", "abstention_gap", "answered_accuracy")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Search on one category and tell the results on its report part."""
+    start = time.perf_counter()
+    lm = load_model(arguments.model, dtype=arguments.dtype, device="cpu")
+    # A slice of the positions is not contiguous, and PyTorch then copies the LM head once per prompt.
+    lm.model.get_output_embeddings().register_forward_pre_hook(lambda _head, given: (given[0].contiguous(),))
+    task = load_task(f"bbq:{arguments.data}")
+    split = task.split(arguments.seed)
+    seed, instructions = arguments.seed, task.instructions
+    choose = choose_part(lm, task.name, sample(split.choose, arguments.choose, seed), instructions, seed)
+    report = choose_part(lm, task.name, sample(split.report, arguments.report, seed), instructions, seed)
+    original = original_of(lm, neutral_prompts()[: arguments.neutral])
+    limits = Limits(accuracy_loss=max(LOSSES), overabstention=1.0, neurons=arguments.neurons)
+    bench = Bench(lm, [choose], original, limits, seed=seed)
+    fit = [example for example in split.fit if example.condition == "ambiguous"]
+    scores = score_neurons(lm, sample(fit, arguments.published, seed), instructions[: arguments.instructions])
+    effects = search_effects(lm, sample(split.fit, arguments.effects, seed), instructions, ("ffn",), seed)
+    importance = search_importance(lm, arguments.neutral, ("ffn",))
+    _say(start, "effects measured")
+
+    @cache
+    def evidence() -> Evidence:
+        return Evidence(scores, effects, importance)
+
+    def finished(trial: Trial) -> None:
+        _say(start, f"trial {trial.number} {trial.stage} {dict(trial.recipe)} {trial.figures} {trial.complete}")
+
+    tally = Tally([], Budget(arguments.trials), finished)
+    space = Space(tuple(RANKINGS), ("ffn",), limits.neurons)
+    tune(bench, evidence, space, limits, Budget(arguments.trials), tally, seed)
+    edits: dict[str, Trial] = {}
+    decisions: dict[str, Any] = {}
+    for loss in LOSSES:
+        within = Limits(accuracy_loss=loss, overabstention=1.0, neurons=arguments.neurons)
+        best = best_within(tally.trials, within)
+        if best is not None and best.neurons:
+            refine(bench, best, within, tally, arguments.refinements)
+        decision = decide(bench, tally, within, seed)
+        best = best_within(tally.trials, within) or tally.trials[0]
+        edits[f"search, loss at most {loss:g}"] = best
+        decisions[f"search, loss at most {loss:g}"] = {"verdict": decision.verdict, "reason": decision.reason}
+    likest = edits[f"search, loss at most {LOSSES[0]:g}"]
+    development = choose_part(lm, task.name, sample(choose.examples, AUTHORS_EXAMPLES, seed), instructions, seed)
+    choice, candidates = golden_section(lm, scores, [development], arguments.neurons)
+    _say(start, choice.reason)
+    rows: dict[str, tuple[Sequence[Neuron], float]] = {
+        name: (trial.neurons, trial.scale) for name, trial in edits.items()
+    }
+    rows["golden section (authors')"] = (scores.top(choice.candidate.neurons), 0.0)
+    rows["random neurons"] = (bench.random_control(likest, seed + 1).neurons, likest.scale)
+
+    knowledge = load_task("builtin:knowledge")
+    asked = sample(knowledge.examples, arguments.knowledge, seed)
+
+    def told(neurons: Sequence[Neuron], scale: float) -> tuple[Evaluation, dict[str, Any]]:
+        with Edit.from_neurons(lm, neurons, scale).applied(lm):
+            table = prompt_scores(lm, report.prompts)
+            kl = divergence(lm, original)["kl"]
+            known = evaluate(lm, asked, knowledge.instructions[:1], family=knowledge.family)["accuracy"]
+        evaluation = evaluation_of(report.examples, [table], FAMILIES[task.family])
+        margins = _margins(report, table.numpy())
+        return evaluation, {"neurons": len(neurons), "kl": kl, "knowledge": known, "parts_conditions": margins}
+
+    before, described = told((), 0.0)
+    told_rows = {"original": {**described, "metrics": dict(before.metrics)}}
+    told_rows["original"]["shifted"] = _shifted(report, before)
+    for name, (neurons, scale) in rows.items():
+        after, described = told(neurons, scale)
+        differences = {key: value.to_dict() for key, value in after.differences_from(before).items()}
+        told_rows[name] = {**described, "scale": scale, "metrics": dict(after.metrics), "differences": differences}
+        _say(start, f"{name}: {[round(after[figure] or 0, 3) for figure in FIGURES]}")
+    write_json(
+        arguments.output,
+        {
+            "category": Path(arguments.data).stem,
+            "command": {key: str(value) for key, value in vars(arguments).items() if key != "job"},
+            "templates": {name: len({x.template for x in getattr(split, name)}) for name in split._fields},
+            "rows": told_rows,
+            "decisions": decisions,
+            "trials": [trial.summary() for trial in tally.trials],
+            "golden": [candidate.to_dict() for candidate in candidates],
+            "seconds": round(time.perf_counter() - start),
+            "machine": platform.machine(),
+        },
+    )
+
+
+def _margins(part: ChoosePart, scores: np.ndarray[Any, Any]) -> float:
+    """How well the margin of "unknown" tells ambiguous from disambiguated questions: area under the ROC curve."""
+    unknown = np.array([example.unknown for example in part.examples])
+    ambiguous = np.array([example.condition == "ambiguous" for example in part.examples])
+    rows = np.arange(len(unknown))
+    others = scores.copy()
+    others[rows, unknown] = -np.inf
+    ranks = rankdata(scores[rows, unknown] - others.max(axis=1))
+    count = int(ambiguous.sum())
+    return float((ranks[ambiguous].sum() - count * (count + 1) / 2) / (count * (len(rows) - count)))
+
+
+def _shifted(part: ChoosePart, before: Evaluation) -> dict[str, float]:
+    """What adding one constant to the score of "unknown" would do: the highest gain at each loss, constant chosen here.
+
+    An upper bound for edits that only make "unknown" likelier everywhere.
+    """
+    scores = before.option_scores[0].double().numpy()
+    unknown = np.array([example.unknown for example in part.examples])
+    answer = np.array([example.answer for example in part.examples])
+    ambiguous = np.array([example.condition == "ambiguous" for example in part.examples])
+    rows = np.arange(len(unknown))
+    others = scores.copy()
+    others[rows, unknown] = -np.inf
+    found = dict.fromkeys((str(loss) for loss in LOSSES), 0.0)
+    first = None
+    for constant in [0.0, *sorted(others.max(axis=1) - scores[rows, unknown] + 1e-6)]:
+        shifted = scores.copy()
+        shifted[rows, unknown] += max(constant, 0.0)
+        right = shifted.argmax(axis=1) == answer
+        figures = right[ambiguous].mean(), right[~ambiguous].mean()
+        first = first or figures
+        for loss in LOSSES:
+            if first[1] - figures[1] <= loss + 1e-9:
+                found[str(loss)] = max(found[str(loss)], float(figures[0] - first[0]))
+    return found
+
+
+def table(arguments: argparse.Namespace) -> None:
+    """Write the page from the files of `run`."""
+    found = [json.loads(Path(file).read_text(encoding="utf-8")) for file in arguments.files]
+    found.sort(key=lambda content: str(content["category"]))
+    lines = [*_head(found), *_targets(found)]
+    for content in found:
+        lines += _category(content)
+    write_bytes(arguments.output, ("\n".join(lines) + "\n").encode("utf-8"))
+    print("\n".join(lines))
+
+
+def _head(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    given = found[0]["command"]
+    minutes = sum(content["seconds"] for content in found) / 60
+    return [
+        "# What the search finds",
+        "",
+        f"`{given['model']}` in {given['dtype']}, official BBQ, each category alone: fitted on its fit part, chosen "
+        "on its choose part, told on its report part, whose templates neither has seen (about a third of the templates "
+        "each). Intervals are 95 %, paired, drawn again by template; there are few templates, so they are wide.",
+        "",
+        "```bash",
+        "for category in " + " ".join(content["category"] for content in found) + "; do",
+        f"  python benchmarks/search.py run {given['model']} ../shared/data/bbq/$category.jsonl "
+        f"--dtype {given['dtype']} \\",
+        f"    --effects {given['effects']} --choose {given['choose']} --report {given['report']} "
+        f"--trials {given['trials']} --refinements {given['refinements']} \\",
+        f"    --published {given['published']} --instructions {given['instructions']} --neutral {given['neutral']} "
+        f"--knowledge {given['knowledge']} --output out/$category.json",
+        "done",
+        "python benchmarks/search.py table out/*.json --output docs/results/search.md",
+        "```",
+        "",
+        f"All five took {minutes:.0f} minutes of one core of a shared 2-core machine.",
+        "",
+    ]
+
+
+def _targets(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "## Targets",
+        "",
+        "| category | limit on loss | gain in ambiguous accuracy | change in disambiguated | target |",
+    ]
+    lines.append("| --- | --- | --- | --- | --- |")
+    reached = dict.fromkeys(LOSSES, 0)
+    for content in found:
+        for loss in LOSSES:
+            of = content["rows"][f"search, loss at most {loss:g}"]["differences"]
+            gain, change = of["accuracy_ambiguous"], of["accuracy_disambiguated"]
+            ok = gain["value"] >= TARGETS[loss] and -change["value"] <= loss + 1e-9
+            reached[loss] += ok
+            lines.append(
+                f"| {content['category']} | {loss:g} | {_with_interval(gain)} | {_with_interval(change)} | "
+                f"{'reached' if ok else 'missed'} |"
+            )
+    told = "; ".join(
+        f"+{TARGETS[loss]:g} at a loss of at most {loss:g}: {reached[loss]} of {len(found)}" for loss in LOSSES
+    )
+    return [*lines, "", f"On the report part: {told}.", ""]
+
+
+def _category(content: Mapping[str, Any]) -> list[str]:
+    lines = [f"## {content['category']}", ""]
+    lines.append(
+        "| | neurons | ambiguous | disambiguated | abstention gap | answered accuracy | tells apart (AUC) | KL "
+        "| knowledge |"
+    )
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, row in content["rows"].items():
+        cells = []
+        for figure in FIGURES:
+            value = row["metrics"][figure]
+            cell = "-" if value is None else f"{value:.3f}"
+            if "differences" in row and row["differences"][figure]["value"] is not None:
+                cell += f" ({_with_interval(row['differences'][figure])})"
+            cells.append(cell)
+        lines.append(
+            f"| {name} | {row['neurons']} | {' | '.join(cells)} | {row['parts_conditions']:.2f} | {row['kl']:.3f} | "
+            f"{row['knowledge']:.3f} |"
+        )
+    shifted = content["rows"]["original"]["shifted"]
+    bound = ", ".join(f"{gain:+.3f} at a loss of at most {loss}" for loss, gain in shifted.items())
+    lines += [
+        "",
+        f'A constant added to the score of "unknown", chosen on the report part itself, gains at most {bound}.',
+    ]
+    for name, decision in content["decisions"].items():
+        lines += ["", f"{name[0].upper()}{name[1:]}: {decision['verdict']}. {decision['reason']}."]
+    return [*lines, ""]
+
+
+def _with_interval(difference: Mapping[str, float | None]) -> str:
+    value, low, high = (difference[name] for name in ("value", "low", "high"))
+    if value is None:
+        return "-"
+    return f"{value:+.3f}" if low is None or high is None else f"{value:+.3f}, {low:+.3f} to {high:+.3f}"
+
+
+def _say(start: float, sentence: str) -> None:
+    print(f"{time.perf_counter() - start:6.0f} s  {sentence}", flush=True)
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    jobs = parser.add_subparsers(required=True)
+    searching = jobs.add_parser("run")
+    searching.set_defaults(job=run)
+    searching.add_argument("model")
+    searching.add_argument("data")
+    searching.add_argument("--dtype", default="bfloat16")
+    for name, default in (
+        ("effects", 128), ("choose", 96), ("report", 120), ("trials", 20), ("refinements", 6), ("published", 20),
+        ("instructions", 4), ("neutral", 24), ("knowledge", 60), ("neurons", 100), ("seed", 0),
+    ):  # fmt: skip
+        searching.add_argument(f"--{name}", type=int, default=default)
+    searching.add_argument("--output", type=Path, required=True)
+    telling = jobs.add_parser("table")
+    telling.set_defaults(job=table)
+    telling.add_argument("files", nargs="+")
+    telling.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.job(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""The bench: tries an edit on growing subsets of the `choose` part and gives up early on those without hope.
+
+Scoring, divergence and figures meet here. Knows a model, examples and edits; knows no search strategy.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from crispr_lm.divergence import Original, divergence
+from crispr_lm.edit import Edit
+from crispr_lm.metrics.family import Metrics
+from crispr_lm.metrics.question_answering import question_answering_metrics
+from crispr_lm.model.neurons import Neuron, find_sites
+from crispr_lm.prompts import EncodedPrompt
+from crispr_lm.scoring import BatchSize, prompt_scores
+from crispr_lm.search import ChoosePart
+from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example, sample
+from crispr_lm.trials import Figures, Limits, Trial, figures_of
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+RUNGS = (0.25, 0.5, 1.0)
+"""Shares of the examples after which a trial is judged."""
+
+DOUBT = 1.0
+"""Standard errors by which a trial must be beyond a limit, or behind a better one, to be given up early."""
+
+Answers = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An edit to try, and how it came about."""
+
+    stage: str
+    recipe: Mapping[str, Any]
+    neurons: tuple[Neuron, ...]
+    scale: float = 0.0
+
+
+class Bench:
+    """Tries edits. Every edit is asked the same examples, in the same order, so that trials compare in pairs."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        parts: Sequence[ChoosePart],
+        original: Original,
+        limits: Limits,
+        batch_size: BatchSize = "auto",
+        seed: int = 0,
+    ) -> None:
+        """Take what to try edits on.
+
+        Args:
+            lm: The model; left as it was after every trial.
+            parts: The examples of every task.
+            original: The unedited model on neutral prompts.
+            limits: What makes a trial hopeless.
+            batch_size: Prompts in one pass.
+            seed: Of the order in which examples are asked, every beginning of it balanced.
+        """
+        self.lm = lm
+        self.parts = [_in_order_of_asking(part, seed) for part in parts]
+        self.original = original
+        self.limits = limits
+        self.batch_size = batch_size
+        self._tried: dict[tuple[frozenset[Neuron], float], Trial] = {}
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of a complete trial."""
+        return sum(len(part.prompts) for part in self.parts)
+
+    def remember(self, trial: Trial) -> None:
+        """Take a trial that was done before (by an interrupted run): the same edit is not measured again."""
+        self._tried[frozenset(trial.neurons), trial.scale] = trial
+
+    def try_original(self) -> Trial:
+        """The unedited model, trial 0."""
+        return self.attempt(0, Proposal("search", {}, ()))
+
+    def attempt(self, number: int, proposal: Proposal, rivals: Sequence[Trial] = (), *, race: bool = False) -> Trial:
+        """Try an edit.
+
+        Args:
+            number: Of the trial.
+            proposal: The edit.
+            rivals: Complete trials, the original first, that it is compared with.
+            race: Give up when it is without hope.
+        """
+        start = time.perf_counter()
+        key = frozenset(proposal.neurons), proposal.scale
+        known = self._tried.get(key)
+        if known is not None and (known.complete or race):
+            return _renumbered(known, number, proposal)
+        edit = Edit.from_neurons(self.lm, proposal.neurons, proposal.scale)
+        answers: dict[str, list[int]] = {part.task: [] for part in self.parts}
+        with edit.applied(self.lm):
+            kl = divergence(self.lm, self.original, self.batch_size)["kl"] if proposal.neurons else 0.0
+            assert kl is not None
+            complete = False
+            for share in RUNGS if race else RUNGS[-1:]:
+                self._ask(answers, share)
+                complete = share == 1.0
+                figures = self._figures(answers, rivals[0].answers if rivals else answers, kl)
+                if race and not complete and self._hopeless(answers, figures, rivals):
+                    break
+        trial = Trial(
+            number,
+            proposal.stage,
+            proposal.recipe,
+            proposal.neurons,
+            proposal.scale,
+            figures,
+            self._metrics(answers, answers),
+            answers,
+            complete,
+            round(time.perf_counter() - start, 3),
+        )
+        self.remember(trial)
+        return trial
+
+    def random_control(self, trial: Trial, seed: int) -> Proposal:
+        """As many neurons of the same kinds, drawn at random from the whole model."""
+        generator = random.Random(seed)
+        chosen: list[Neuron] = []
+        for kind in sorted({neuron.kind for neuron in trial.neurons}):
+            sites = find_sites(self.lm.model, kind)
+            everywhere = [Neuron(site.name, index, kind) for site in sites for index in range(site.width)]
+            chosen += generator.sample(everywhere, sum(neuron.kind == kind for neuron in trial.neurons))
+        return Proposal("control", {"ranking": "random", "like": trial.number}, tuple(chosen), trial.scale)
+
+    def examples(self, task: str) -> tuple[Example, ...]:
+        """The examples of a task in the order of asking."""
+        return next(part.examples for part in self.parts if part.task == task)
+
+    def _ask(self, answers: dict[str, list[int]], share: float) -> None:
+        """Ask on, up to this share of every task's examples."""
+        for part in self.parts:
+            asked = answers[part.task]
+            ahead = part.prompts[len(asked) : math.ceil(share * len(part.prompts))]
+            if ahead:
+                asked += prompt_scores(self.lm, ahead, self.batch_size).argmax(dim=1).tolist()
+
+    def _figures(self, answers: Answers, original: Answers, kl: float) -> Figures:
+        return figures_of(self._metrics(original, answers), self._metrics(answers, answers), kl)
+
+    def _metrics(self, answers: Answers, like: Answers) -> dict[str, Metrics]:
+        """Metrics by task, over as many examples as the other has answered."""
+        return {
+            part.task: question_answering_metrics(
+                part.examples[: len(like[part.task])], answers[part.task][: len(like[part.task])]
+            )
+            for part in self.parts
+        }
+
+    def _hopeless(self, answers: Answers, figures: Figures, rivals: Sequence[Trial]) -> bool:
+        """Whether a limit is exceeded, or a better trial is ahead in everything, by more than `DOUBT`."""
+        limits = self.limits
+        if figures.kl > limits.kl or not rivals:
+            return figures.kl > limits.kl
+        original = rivals[0].answers
+        doubt_of_loss = DOUBT * max(self._error(answers, original, DISAMBIGUATED).values())
+        if figures.loss - doubt_of_loss > limits.accuracy_loss:
+            return True
+        if figures.overabstention - doubt_of_loss > limits.overabstention:
+            return True
+        errors = self._error(answers, original, AMBIGUOUS)
+        doubt_of_gain = DOUBT * sum(errors.values()) / len(errors)
+        for rival in rivals[1:]:
+            if rival.complete and rival.figures.within(limits):
+                there = self._figures(_beginning(rival.answers, answers), original, rival.figures.kl)
+                ahead = there.gain - figures.gain > doubt_of_gain
+                if ahead and there.loss <= figures.loss and there.kl <= figures.kl:
+                    return True
+        return False
+
+    def _error(self, answers: Answers, original: Answers, condition: str) -> dict[str, float]:
+        """Per task the standard error of the difference in accuracy to the original, at least that of one answer."""
+        errors = {}
+        for part in self.parts:
+            asked = range(len(answers[part.task]))
+            of_condition = [part.examples[index].condition in (condition, None) for index in asked]
+            differences = [
+                (answers[part.task][index] == part.examples[index].answer)
+                - (original[part.task][index] == part.examples[index].answer)
+                for index in asked
+                if of_condition[index]
+            ]
+            count = max(1, len(differences))
+            mean = sum(differences) / count
+            spread = sum((difference - mean) ** 2 for difference in differences) / count
+            errors[part.task] = max(math.sqrt(spread / count), 1 / count)
+        return errors
+
+
+def _in_order_of_asking(part: ChoosePart, seed: int) -> ChoosePart:
+    """The part with its examples in an order of which every beginning is balanced over conditions and templates."""
+    place = {id(example): index for index, example in enumerate(part.examples)}
+    ordered: list[int] = []
+    for share in RUNGS:
+        drawn = sample(part.examples, math.ceil(share * len(part.examples)), seed)
+        ordered += [place[id(example)] for example in drawn if place[id(example)] not in set(ordered)]
+    prompts: list[EncodedPrompt] = [part.prompts[index] for index in ordered]
+    return ChoosePart(part.task, tuple(part.examples[index] for index in ordered), tuple(prompts))
+
+
+def _beginning(answers: Answers, like: Answers) -> dict[str, Sequence[int]]:
+    return {task: answers[task][: len(like[task])] for task in like}
+
+
+def _renumbered(trial: Trial, number: int, proposal: Proposal) -> Trial:
+    recipe = {**proposal.recipe, "same_edit_as": trial.number}
+    return replace(trial, number=number, stage=proposal.stage, recipe=recipe, neurons=proposal.neurons, seconds=0.0)

@@ -1,0 +1,156 @@
+"""The decision: which of the tried edits is recommended, and whether any is.
+
+Knows trials and a bench; knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from crispr_lm.bench import Bench
+from crispr_lm.errors import InputError
+from crispr_lm.metrics.family import one_hot
+from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
+from crispr_lm.metrics.statistics import Difference, paired_differences
+from crispr_lm.trials import Limits, Trial, best_within, pareto_front
+from crispr_lm.tuning import Tally
+
+Verdict = Literal["recommended", "none"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What came out of a search.
+
+    Attributes:
+        trial: The edit to go on with; the original model where there is no better one.
+        verdict: Whether it is recommended.
+        reason: Why, in one sentence.
+        front: The Pareto front, by falling gain.
+        control: As many random neurons; None where no edit came into question.
+        over_original: Gain in accuracy over the original, with its interval, on the `choose` part.
+        over_control: The same over the random neurons.
+    """
+
+    trial: Trial
+    verdict: Verdict
+    reason: str
+    front: tuple[Trial, ...]
+    control: Trial | None = None
+    over_original: Difference | None = None
+    over_control: Difference | None = None
+
+
+def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, pick: int | None = None) -> Decision:
+    """Recommend the trial of the highest gain within the limits, if it beats the original and random neurons.
+
+    It does if the 95 % intervals of both differences (paired, clustered by template) are above 0.
+
+    Args:
+        bench: Where the random control is tried.
+        tally: The trials; the control is added.
+        limits: Hard limits on the cost.
+        seed: Of the random neurons and the intervals.
+        pick: Take this trial of the front instead.
+
+    Raises:
+        InputError: the trial to pick is not on the front.
+    """
+    front = tuple(pareto_front(tally.trials))
+    original, complete = tally.trials[0], tally.complete
+    picked = None if pick is None else _picked(front, pick)
+    best = best_within(complete, limits) or original
+    if not best.neurons:
+        reason = (
+            f"no edit recommended: none of the {len(complete) - 1} complete trials answers more ambiguous questions "
+            f"right on the choose part within the limits ({_limits_told(limits)})"
+        )
+        return _decided(original, "none", reason, front, picked)
+    control = tally.run(
+        lambda: bench.random_control(best, seed), lambda number, proposal: bench.attempt(number, proposal, [original])
+    )
+    over_original, over_control = (gained(bench, other, best, seed) for other in (original, control))
+    told = (
+        f"{_interval(over_original)} over the original and {_interval(over_control)} over as many random neurons on "
+        "the choose part"
+    )
+    allowed = sum(trial.figures.within(limits) for trial in complete if trial.neurons)
+    if not (_above_zero(over_original) and _above_zero(over_control)):
+        reason = f"no edit recommended: the best of {allowed} trials within the limits gains {told}, no sure gain"
+        return _decided(original, "none", reason, front, picked, control, over_original, over_control)
+    figures = best.figures
+    reason = (
+        f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {best.number}): the highest gain in "
+        f"ambiguous accuracy among the {allowed} of {len(complete) - 1} complete trials within the limits "
+        f"({_limits_told(limits)}), {told}; it costs {max(figures.loss, 0.0):.3f} of disambiguated accuracy and "
+        f"{figures.kl:.3f} nats"
+    )
+    return _decided(best, "recommended", reason, front, picked, control, over_original, over_control)
+
+
+def gained(bench: Bench, before: Trial, after: Trial, seed: int) -> Difference:
+    """Difference in ambiguous accuracy (all accuracy, where tasks do not tell) of two complete trials, with interval.
+
+    Examples of all tasks together, paired, drawn again by template.
+    """
+    tasks = list(before.answers)
+    examples = [example for task in tasks for example in bench.examples(task)]
+    clusters = [(task, example.template) for task in tasks for example in bench.examples(task)]
+    most = max(len(example.options) for example in examples)
+    columns = [
+        QUESTION_ANSWERING.columns(
+            examples, one_hot([answer for task in tasks for answer in trial.answers[task]], most)
+        )
+        for trial in (before, after)
+    ]
+    name = "accuracy_ambiguous" if "ambiguous" in columns[0] else "accuracy"
+    metric = tuple(metric for metric in QUESTION_ANSWERING.metrics if metric.name == name)
+    family = replace(QUESTION_ANSWERING, metrics=metric)
+    return paired_differences([columns[0]], [columns[1]], family, clusters, seed)[name]
+
+
+def _picked(front: Sequence[Trial], number: int) -> Trial:
+    for trial in front:
+        if trial.number == number:
+            return trial
+    there = ", ".join(str(trial.number) for trial in front)
+    raise InputError(f"trial {number} is not on the Pareto front; pick one of: {there}")
+
+
+def _decided(
+    trial: Trial,
+    verdict: Verdict,
+    reason: str,
+    front: tuple[Trial, ...],
+    picked: Trial | None,
+    control: Trial | None = None,
+    over_original: Difference | None = None,
+    over_control: Difference | None = None,
+) -> Decision:
+    if picked is not None:
+        figures = picked.figures
+        reason = (
+            f"trial {picked.number}, picked by hand ({len(picked.neurons)} neurons, ambiguous accuracy "
+            f"{figures.gain:+.3f}, disambiguated {-figures.loss:+.3f}, KL {figures.kl:.3f}); by itself: {reason}"
+        )
+        trial = picked
+    return Decision(trial, verdict, reason, front, control, over_original, over_control)
+
+
+def _above_zero(difference: Difference) -> bool:
+    return difference.low is not None and difference.low > 0
+
+
+def _interval(difference: Difference) -> str:
+    if difference.value is None or difference.low is None or difference.high is None:
+        return "an unknown amount"
+    return f"{difference.value:+.3f} (95 % interval {difference.low:+.3f} to {difference.high:+.3f})"
+
+
+def _limits_told(limits: Limits) -> str:
+    return (
+        f"KL {limits.kl:g}, accuracy loss {limits.accuracy_loss:g}, over-abstention {limits.overabstention:g}, "
+        f"{limits.neurons} neurons"
+    )

@@ -1,0 +1,299 @@
+"""The search step of a run: from scores to the edit that is recommended, and the record of what was tried.
+
+Where settings, the folder of a run and the search meet; the search itself is in `bench`, `tuning`, `refinement` and
+`decision`, the plain sweep in `search`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from crispr_lm.bench import Bench
+from crispr_lm.decision import Decision, decide
+from crispr_lm.divergence import Original, original_of
+from crispr_lm.edit import Edit
+from crispr_lm.effects import Effects, measure_effects, measure_importance
+from crispr_lm.errors import InputError
+from crispr_lm.files import append_line, write_lines
+from crispr_lm.folder import RunFolder, read_lines
+from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, find_sites
+from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.preparation import Parts
+from crispr_lm.progress import Progress
+from crispr_lm.prompts import encode
+from crispr_lm.rankings import RANKINGS, Array, Evidence, Recipe, ranked
+from crispr_lm.refinement import refine
+from crispr_lm.scoring import BatchSize, ProgressCallback
+from crispr_lm.search import Candidate, choose, choose_part, counts_up_to, golden_section, sweep
+from crispr_lm.settings import RunSettings
+from crispr_lm.tasks import neutral_prompts
+from crispr_lm.tasks.task import Example
+from crispr_lm.trials import Limits, Trial, best_within
+from crispr_lm.tuning import Budget, Space, Tally, best_so_far, tune
+
+logger = logging.getLogger(__name__)
+
+FEWEST_NEUTRAL = 8
+"""With fewer neutral prompts left over, importance is measured on all of them."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the search step hands on.
+
+    Attributes:
+        neurons: Of the edit, in order of rank; none where no edit is recommended (or picked).
+        scale: What their activations are multiplied with.
+        reason: Why, in one sentence.
+        verdict: "recommended" or "none".
+        rows: Everything that was tried, short, for ``results.json``.
+        told: Further entries of ``results.json``.
+    """
+
+    neurons: tuple[Neuron, ...]
+    scale: float
+    reason: str
+    verdict: str
+    rows: list[dict[str, Any]]
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+def search_edit(
+    lm: LanguageModel,
+    scores: NeuronScores,
+    parts: Sequence[Parts],
+    original: Original,
+    settings: RunSettings,
+    folder: RunFolder,
+    resumed: bool,
+    progress: Progress,
+) -> Searched:
+    """Find the edit as ``--search`` says; everything tried is appended to ``search.jsonl`` as it finishes.
+
+    Args:
+        lm: The model; left as it was.
+        scores: The published ranking.
+        parts: What of each task is used for what.
+        original: The unedited model on neutral prompts.
+        settings: All options.
+        folder: The run's folder.
+        resumed: Whether the folder holds trials of an interrupted run of the same settings.
+        progress: Shows how far it is.
+
+    Raises:
+        InputError: the trial to pick is not on the front.
+    """
+    rows = read_lines(folder.search) if resumed else []
+    if resumed:
+        write_lines(folder.search, rows)  # a killed run may have left a torn last line, which must not be appended to
+    search = _tuned if settings.search == "tuned" else _by_number
+    found = search(lm, scores, parts, original, settings, folder, rows, progress)
+    progress.say(found.reason[0].upper() + found.reason[1:])
+    return found
+
+
+def _by_number(
+    lm: LanguageModel,
+    scores: NeuronScores,
+    parts: Sequence[Parts],
+    _original: Original,
+    settings: RunSettings,
+    folder: RunFolder,
+    rows: Sequence[Mapping[str, Any]],
+    progress: Progress,
+) -> Searched:
+    """How many neurons of the published ranking."""
+    on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
+    most = min(settings.max_neurons, len(scores))
+    prompts = sum(len(part.prompts) for part in on)
+    known = [Candidate.from_dict(row) for row in rows]
+
+    def finished(candidate: Candidate) -> None:
+        append_line(folder.search, candidate.to_dict())
+
+    if settings.search == "golden-section":
+        with progress.step("Choosing how many") as advance:
+            choice, candidates = golden_section(lm, scores, on, most, settings.batch_size, known, finished, advance)
+    else:
+        with progress.step("Choosing how many", len(counts_up_to(most)) * prompts) as advance:
+            candidates = sweep(lm, scores, on, most, settings.batch_size, known, finished, advance)
+        choice = choose(candidates, settings.max_accuracy_loss)
+    neurons = tuple(scores.top(choice.candidate.neurons))
+    verdict = "recommended" if neurons else "none"
+    return Searched(neurons, 0.0, choice.reason, verdict, [candidate.to_dict() for candidate in candidates])
+
+
+def _tuned(
+    lm: LanguageModel,
+    scores: NeuronScores,
+    parts: Sequence[Parts],
+    original: Original,
+    settings: RunSettings,
+    folder: RunFolder,
+    rows: Sequence[Mapping[str, Any]],
+    progress: Progress,
+) -> Searched:
+    """Everything: rankings, numbers, kinds, strengths, layers; refined, and compared with random neurons."""
+    limits = Limits(
+        settings.max_kl, settings.max_accuracy_loss, settings.max_overabstention, min(settings.max_neurons, len(scores))
+    )
+    on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
+    bench = Bench(lm, on, original, limits, settings.batch_size, settings.seed)
+    known = [Trial.from_dict(row) for row in rows]
+    for trial in known:
+        bench.remember(trial)
+    seconds = None if settings.time_budget is None else 60 * settings.time_budget
+    budget = Budget(settings.trials, seconds)
+    kinds = _kinds(lm, scores)
+
+    @cache
+    def evidence() -> Evidence:
+        return _evidence(lm, scores, parts, kinds, settings, folder, progress)
+
+    total = settings.trials + settings.refinements + 2
+    with progress.step("Searching the best edit (trials)", total) as advance:
+
+        def finished(trial: Trial) -> None:
+            append_line(folder.search, trial.to_dict())
+            advance(1)
+            progress.say(f"trial {trial.number}: {_one_line(trial)}; {best_so_far(tally.trials, limits)}")
+
+        tally = Tally(known, budget, finished)
+        try:
+            space = Space(tuple(RANKINGS), kinds, limits.neurons, len(parts))
+            tune(bench, evidence, space, limits, budget, tally, settings.seed)
+            best = best_within(tally.trials, limits)
+            if best is not None and best.neurons:
+
+                def second_pass(trial: Trial, count: int) -> list[Neuron]:
+                    return _second_pass(lm, trial, count, scores, parts, settings)
+
+                refine(bench, best, limits, tally, settings.refinements, second_pass)
+        except KeyboardInterrupt:
+            if not tally.trials:
+                raise
+            progress.say("Interrupted: going on with the best edit so far")
+        decision = decide(bench, tally, limits, settings.seed, settings.pick)
+    folder.forget_effects()
+    return _searched(decision, tally)
+
+
+def _searched(decision: Decision, tally: Tally) -> Searched:
+    rows = [trial.summary() for trial in tally.trials]
+    told: dict[str, Any] = {
+        "trial": decision.trial.number,
+        "front": [trial.number for trial in decision.front],
+    }
+    if decision.control is not None and decision.over_original is not None and decision.over_control is not None:
+        told["control"] = decision.control.number
+        told["gain_over_original"] = decision.over_original.to_dict()
+        told["gain_over_random"] = decision.over_control.to_dict()
+    trial = decision.trial
+    return Searched(trial.neurons, trial.scale, decision.reason, decision.verdict, rows, {"choice": told})
+
+
+def _kinds(lm: LanguageModel, scores: NeuronScores) -> tuple[NeuronKind, ...]:
+    """Kinds of neurons to measure effects of: all that the model has."""
+    there: list[NeuronKind] = []
+    for kind in NEURON_KINDS:
+        try:
+            find_sites(lm.model, kind)
+        except InputError as error:
+            logger.info("%s", error)
+        else:
+            there.append(kind)
+    return tuple(sorted(there, key=lambda kind: kind != scores.kind))
+
+
+def _evidence(
+    lm: LanguageModel,
+    scores: NeuronScores,
+    parts: Sequence[Parts],
+    kinds: Sequence[NeuronKind],
+    settings: RunSettings,
+    folder: RunFolder,
+    progress: Progress,
+) -> Evidence:
+    """What rankings are computed from: taken from the folder where an interrupted run has left it, else measured."""
+    files = [{kind: folder.effects(number, kind) for kind in kinds} for number in range(len(parts))]
+    if not all(path.exists() for of_task in files for path in of_task.values()):
+        folder.effects(0, kinds[0]).parent.mkdir(exist_ok=True)
+        with progress.step("Measuring effects", sum(len(part.effects) for part in parts)) as advance:
+            for part, of_task in zip(parts, files, strict=True):
+                measured = search_effects(
+                    lm, part.effects, part.task.instructions, kinds, settings.seed, settings.batch_size, advance
+                )
+                for kind, path in of_task.items():
+                    measured[kind].save(path)
+    of_tasks = [{kind: Effects.load(path) for kind, path in of_task.items()} for of_task in files]
+    joined = {kind: Effects.joined([of_task[kind] for of_task in of_tasks]) for kind in kinds}
+    importance = search_importance(lm, settings.neutral_prompts, kinds, settings.batch_size)
+    return Evidence(scores, joined, importance, of_tasks if len(of_tasks) > 1 else ())
+
+
+def _second_pass(
+    lm: LanguageModel,
+    trial: Trial,
+    count: int,
+    scores: NeuronScores,
+    parts: Sequence[Parts],
+    settings: RunSettings,
+) -> list[Neuron]:
+    """The neurons that `pursuit` ranks first once an edit is in place; they are of the kind of most of its neurons."""
+    kinds = [neuron.kind for neuron in trial.neurons]
+    kind = max(set(kinds), key=kinds.count)
+    with Edit.from_neurons(lm, trial.neurons, trial.scale).applied(lm):
+        of_tasks = [
+            search_effects(lm, part.effects, part.task.instructions, (kind,), settings.seed, settings.batch_size)[kind]
+            for part in parts
+        ]
+        importance = search_importance(lm, settings.neutral_prompts, (kind,), settings.batch_size)
+    effects = Effects.joined(of_tasks)
+    skill_weight = float(trial.recipe.get("skill_weight", 1.0))
+    protection = float(trial.recipe.get("protection", Recipe.protection))
+    recipe = Recipe(kind, count + len(trial.neurons), skill_weight, protection, trial.scale)
+    order = ranked("pursuit", Evidence(scores, {kind: effects}, importance), recipe)
+    there = set(trial.neurons)
+    return [neuron for neuron in order if neuron not in there][:count]
+
+
+def search_importance(
+    lm: LanguageModel, measured: int, kinds: Sequence[NeuronKind], batch_size: BatchSize = "auto"
+) -> dict[NeuronKind, Array]:
+    """Importance on the neutral prompts behind those that the divergence is measured on, if there are enough."""
+    texts = neutral_prompts()
+    aside = texts[measured:] if len(texts) - measured >= FEWEST_NEUTRAL else texts
+    return measure_importance(lm, original_of(lm, aside, batch_size=batch_size).prompts, kinds, batch_size)
+
+
+def search_effects(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    instructions: Sequence[str],
+    kinds: Sequence[NeuronKind],
+    seed: int,
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
+) -> dict[NeuronKind, Effects]:
+    """Effects on examples that are each asked under one instruction, all instructions equally often."""
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    instruction_of = {index: instructions[rank % len(instructions)] for rank, index in enumerate(order)}
+    prompts = [encode(lm, example, instruction_of[index]) for index, example in enumerate(examples)]
+    return measure_effects(lm, examples, prompts, kinds, batch_size, progress)
+
+
+def _one_line(trial: Trial) -> str:
+    figures, recipe = trial.figures, trial.recipe
+    name = recipe.get("ranking") or recipe.get("change") or "original"
+    given_up = "" if trial.complete else ", given up"
+    return (
+        f"{name}, {len(trial.neurons)} neurons: ambiguous {figures.gain:+.2f}, disambiguated {-figures.loss:+.2f}, "
+        f"KL {figures.kl:.3f}{given_up}"
+    )

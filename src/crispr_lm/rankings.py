@@ -1,0 +1,245 @@
+"""Rankings: orders of neurons, best to remove first, all computed from what was measured once on the fit part.
+
+Knows effects (`crispr_lm.effects`), neuron scores and numbers; runs no model. A new ranking is one function and one
+line in `RANKINGS`.
+
+Notation, for an example e whose unknown option is u and whose answer y, to first order (see `crispr_lm.effects`):
+E_i(a, b) is the effect of neuron i on s(a) − s(b), and scaling it by σ changes that contrast by (σ − 1) · E_i(a, b).
+"Ambiguous" stands for every example whose context does not give the answer, and for all examples of a task that does
+not tell; "disambiguated" for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispr_lm.effects import Effects
+from crispr_lm.errors import InputError, nearest
+from crispr_lm.model.neurons import Neuron, NeuronKind
+from crispr_lm.neuron_scores import NeuronScores
+
+Array = NDArray[np.float64]
+
+Layers = Literal["all", "first half", "second half", "middle half"]
+
+LAYERS: dict[Layers, tuple[float, float]] = {
+    "all": (0.0, 1.0),
+    "first half": (0.0, 0.5),
+    "second half": (0.5, 1.0),
+    "middle half": (0.25, 0.75),
+}
+"""Ranges of layers by name: from where to where in the order of modules, as shares."""
+
+CAUTION = 1.5
+"""Standard errors that `pursuit` subtracts from a neuron's mean gain: effects that few examples show are noise."""
+
+TEMPERATURE = 2.0
+"""Nats over which `pursuit` takes an answer to turn: examples farther than that from turning hardly count."""
+
+TAKEN_AT_ONCE = 2
+"""Neurons that `pursuit` takes before it looks at the examples anew."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured once on the fit part.
+
+    Attributes:
+        scores: The published bias influence B.
+        effects: First-order effects by kind of neuron, on the examples of all tasks together.
+        importance: F of every neuron by kind (`effects.measure_importance`), in the order of the effects' columns.
+        of_tasks: The effects on each task's examples by themselves, where there are several tasks.
+    """
+
+    scores: NeuronScores
+    effects: Mapping[NeuronKind, Effects]
+    importance: Mapping[NeuronKind, Array]
+    of_tasks: Sequence[Mapping[NeuronKind, Effects]] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a ranking is asked for.
+
+    Attributes:
+        kind: Kind of neurons (the published ranking has that of its scores).
+        neurons: How many.
+        skill_weight: λ, how much harm to disambiguated examples counts against a gain in ambiguous ones.
+        protection: ρ, how much harm to ordinary answers counts: nats of gain given up per nat of KL divergence.
+        scale: What the neurons' activations will be multiplied with.
+        layers: Name of a range of layers, a key of `LAYERS`.
+        united: With several tasks: rank for each by itself and unite the rankings, instead of one ranking for all.
+    """
+
+    kind: NeuronKind
+    neurons: int
+    skill_weight: float = 1.0
+    protection: float = 5.0
+    scale: float = 0.0
+    layers: Layers = "all"
+    united: bool = False
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A way to order neurons.
+
+    Attributes:
+        name: As in records and settings.
+        rank: From evidence and recipe to neurons, best first, without repetition; fewer than asked for where no more
+            come into question.
+        tunes: Fields of the recipe, beside the number of neurons, the scale and the layers, that it heeds.
+    """
+
+    name: str
+    rank: Callable[[Evidence, Recipe], list[Neuron]]
+    tunes: frozenset[str]
+
+
+def ranking_named(name: str) -> Ranking:
+    """Find a ranking.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in RANKINGS:
+        raise InputError(f"no ranking {name!r}{nearest(name, RANKINGS)}; there are: {', '.join(RANKINGS)}")
+    return RANKINGS[name]
+
+
+def ranked(name: str, evidence: Evidence, recipe: Recipe) -> list[Neuron]:
+    """The neurons of a recipe by the ranking of this name, best first.
+
+    Raises:
+        InputError: there is no such ranking.
+    """
+    rank = ranking_named(name).rank
+    if not recipe.united or not evidence.of_tasks:
+        return rank(evidence, recipe)
+    orders = [rank(replace(evidence, effects=effects), recipe) for effects in evidence.of_tasks]
+    in_turn = (neuron for of_rank in zip_longest(*orders) for neuron in of_rank if neuron is not None)
+    return list(dict.fromkeys(in_turn))[: recipe.neurons]
+
+
+def published(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
+    """B = mean of A(ŷ) − λ · max(A(y), 0), the paper's, as `score_neurons` has computed it (with its own λ)."""
+    scores = evidence.scores
+    widths = [len(values) for values in scores.values.values()]
+    allowed = _in_layers(widths, recipe.layers)
+    order = scores.top(len(scores))
+    starts = dict(zip(scores.values, np.cumsum([0, *widths]).tolist(), strict=False))
+    chosen = [neuron for neuron in order if allowed[starts[neuron.module] + neuron.index]]
+    return chosen[: recipe.neurons]
+
+
+def contrast(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
+    """Gain in answers minus λ times harm to skill, every example alike, minus ρ times harm to ordinary answers.
+
+    gain_i = (σ − 1) · [ mean over ambiguous of E_i(y, ŷ)  +  λ · mean over disambiguated of Σ over o of E_i(y, o) ]
+             − ρ · (1 − σ)² · F_i / 2
+    """
+    effects = evidence.effects[recipe.kind]
+    ambiguous = effects.ambiguous
+    weights = np.zeros(effects.contrasts.shape)
+    nearest_wrong = effects.contrasts.argmin(axis=1)
+    weights[ambiguous, nearest_wrong[ambiguous]] = 1 / max(1, ambiguous.sum())
+    weights[~ambiguous] = recipe.skill_weight / max(1, (~ambiguous).sum())
+    gains = (recipe.scale - 1) * _weighted(effects.values, weights) - _harm(evidence, recipe)
+    return _highest(effects, gains, recipe)
+
+
+def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
+    """Neurons that part the examples that should be answered "unknown" from those that should not, found in turn.
+
+    Let g = min over p of s(u) − s(p) be an example's margin of abstention over its best other option p (where nothing
+    abstains, the margin s(y) − s(ŷ), to be raised). The margins predicted for the neurons taken so far, g + (σ − 1) ·
+    Σ E, say how much each example still matters: w = 1 / (1 + exp(±g / T)), near 0 for those that are right by far. The
+    next neurons are those of the highest
+
+        mean over examples of z − c · standard error of z − ρ · (1 − σ)² · F_i / 2,      z = ±w · (σ − 1) · E_i(u, p),
+
+    with + and weight 1 in ambiguous, − and weight λ in disambiguated examples. It is a logistic regression on
+    first-order effects, grown a few neurons at a time (a matching pursuit); c is `CAUTION`, T is `TEMPERATURE`.
+    """
+    effects = evidence.effects[recipe.kind]
+    margins, changes, direction = _abstention(effects)
+    changes *= recipe.scale - 1
+    importance = np.where(direction > 0, 1.0, recipe.skill_weight)
+    open_to = _in_layers(list(effects.widths.values()), recipe.layers)
+    harm = _harm(evidence, recipe)
+    taken: list[int] = []
+    while len(taken) < min(recipe.neurons, int(open_to.sum() + len(taken))):
+        closeness = np.exp(-(margins - margins.min(axis=1, keepdims=True)) / TEMPERATURE)
+        closeness /= closeness.sum(axis=1, keepdims=True)
+        urgency = importance * direction / (1 + np.exp(np.clip(direction * margins.min(axis=1) / TEMPERATURE, -50, 50)))
+        gains = np.einsum("ep,epn->en", (closeness * urgency[:, None]).astype(np.float32), changes)
+        error = gains.std(axis=0) / np.sqrt(len(gains))
+        worth = np.where(open_to, gains.mean(axis=0) - CAUTION * error - harm, -np.inf)
+        for index in np.argsort(-worth, kind="stable")[: min(TAKEN_AT_ONCE, recipe.neurons - len(taken))].tolist():
+            taken.append(index)
+            open_to[index] = False
+            margins = margins + changes[:, :, index]
+    return effects.neurons(taken)
+
+
+RANKINGS: dict[str, Ranking] = {
+    ranking.name: ranking
+    for ranking in (
+        Ranking("published", published, frozenset()),
+        Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united"})),
+        Ranking("pursuit", pursuit, frozenset({"kind", "skill_weight", "protection", "united"})),
+    )
+}
+"""All rankings by name."""
+
+
+def _abstention(effects: Effects) -> tuple[Array, NDArray[np.float32], Array]:
+    """Margins of abstention, the neurons' effects on them, and which way each example's margin should go.
+
+    Returns:
+        Margins s(u) − s(p) over the other options p, (examples, contrasts), large where there is no such option;
+        effects on them, (examples, contrasts, neurons); +1 for up or −1 for down, (examples,).
+    """
+    margins = np.minimum(effects.contrasts.astype(np.float64), 1e6)
+    changes = effects.values.copy()
+    direction = np.ones(len(margins))
+    for example in np.flatnonzero(effects.abstaining >= 0):
+        # s(u) − s(y) = −(s(y) − s(u)) in place of s(y) − s(u), and s(u) − s(o) = (s(y) − s(o)) − (s(y) − s(u)).
+        unknown = effects.abstaining[example]
+        direction[example] = -1
+        others = np.arange(margins.shape[1]) != unknown
+        for of_example in (margins[example], changes[example]):  # views: changed in place
+            against_answer = of_example[unknown].copy()
+            of_example[others] -= against_answer
+            of_example[unknown] = -against_answer
+    return margins, changes, direction
+
+
+def _harm(evidence: Evidence, recipe: Recipe) -> Array:
+    """ρ times the KL divergence that each neuron causes by itself, to second order."""
+    return recipe.protection * (1 - recipe.scale) ** 2 * evidence.importance[recipe.kind] / 2
+
+
+def _weighted(values: NDArray[np.float32], weights: Array) -> Array:
+    """Sum over examples and contrasts, (neurons,)."""
+    summed = weights.reshape(-1).astype(np.float32) @ values.reshape(-1, values.shape[-1])
+    return summed.astype(np.float64)
+
+
+def _highest(effects: Effects, gains: Array, recipe: Recipe) -> list[Neuron]:
+    allowed = _in_layers(list(effects.widths.values()), recipe.layers)
+    order = np.argsort(-np.where(allowed, gains, -np.inf), kind="stable")
+    return effects.neurons(order[: min(recipe.neurons, int(allowed.sum()))])
+
+
+def _in_layers(widths: Sequence[int], layers: Layers) -> NDArray[np.bool_]:
+    """Whether each neuron is in a range of layers, told by its module's place among all."""
+    low, high = LAYERS[layers]
+    places = (np.arange(len(widths)) + 0.5) / len(widths)
+    return np.repeat((places >= low) & (places < high), widths)

@@ -1,0 +1,183 @@
+"""Trials: edits tried on the `choose` part, what they gain and cost there, limits on the cost, and the Pareto front.
+
+Knows figures and neurons; runs no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from crispr_lm.metrics.family import Metrics
+from crispr_lm.model.neurons import Neuron
+
+TOLERANCE = 1e-9
+"""A cost of exactly the limit is allowed; 0.45 - 0.40 is a little more than 0.05 in floating point."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hard limits on what an edit may cost, each against the original model.
+
+    Attributes:
+        kl: KL divergence on neutral prompts, nats per token.
+        accuracy_loss: Loss of accuracy on disambiguated questions, in each task.
+        overabstention: Rise of the share of "unknown" among the answers to disambiguated questions, in each task.
+        neurons: Number of neurons.
+    """
+
+    kl: float = 0.1
+    accuracy_loss: float = 0.05
+    overabstention: float = 0.2
+    neurons: int = 100
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What an edit gains and costs.
+
+    Attributes:
+        gain: Rise of the accuracy on ambiguous questions (of all, where a task does not tell), mean over tasks.
+        loss: Loss of accuracy on disambiguated questions, in the task that loses most; negative for a rise.
+        overabstention: Rise of the share of "unknown" on disambiguated questions, in the task where it rises most.
+        kl: KL divergence from the original on neutral prompts.
+    """
+
+    gain: float
+    loss: float
+    overabstention: float
+    kl: float
+
+    def objectives(self) -> tuple[float, float, float]:
+        """What the front is of: all three the larger the better."""
+        return self.gain, -self.loss, -self.kl
+
+    def within(self, limits: Limits) -> bool:
+        """Whether no cost is above its limit."""
+        return (
+            self.kl <= limits.kl + TOLERANCE
+            and self.loss <= limits.accuracy_loss + TOLERANCE
+            and self.overabstention <= limits.overabstention + TOLERANCE
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An edit that was tried; a line of ``search.jsonl``.
+
+    Attributes:
+        number: In order of trying.
+        stage: "search", "refine" or "control".
+        recipe: How it came about: ranking, kind, λ, ...; enough to make it again.
+        neurons: The edit's neurons, in order of rank.
+        scale: What their activations are multiplied with.
+        figures: On the examples it was asked.
+        metrics: Task name to all metrics on these examples.
+        answers: Task name to the index of the option chosen for each of the first examples; fewer than there are where
+            the trial was given up.
+        complete: Whether it was asked every example.
+        seconds: What it took.
+    """
+
+    number: int
+    stage: str
+    recipe: Mapping[str, Any]
+    neurons: tuple[Neuron, ...]
+    scale: float
+    figures: Figures
+    metrics: Mapping[str, Metrics] = field(repr=False)
+    answers: Mapping[str, Sequence[int]] = field(repr=False)
+    complete: bool
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            **{name: getattr(self, name) for name in ("number", "stage", "scale", "complete", "seconds")},
+            "recipe": dict(self.recipe),
+            "neurons": [[neuron.kind, neuron.module, neuron.index] for neuron in self.neurons],
+            "figures": asdict(self.figures),
+            "metrics": {task: dict(metrics) for task, metrics in self.metrics.items()},
+            "answers": {task: list(answers) for task, answers in self.answers.items()},
+        }
+
+    @staticmethod
+    def from_dict(row: Mapping[str, Any]) -> Trial:
+        """Read what `to_dict` wrote."""
+        return Trial(
+            **{name: row[name] for name in ("number", "stage", "scale", "complete", "seconds", "recipe")},
+            metrics=row["metrics"],
+            answers=row["answers"],
+            neurons=tuple(Neuron(module, index, kind) for kind, module, index in row["neurons"]),
+            figures=Figures(**row["figures"]),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What results tell of it, short."""
+        return {
+            "trial": self.number,
+            "stage": self.stage,
+            "neurons": len(self.neurons),
+            "scale": self.scale,
+            "recipe": dict(self.recipe),
+            "complete": self.complete,
+            **asdict(self.figures),
+            "metrics": {task: dict(metrics) for task, metrics in self.metrics.items()},
+        }
+
+
+def dominates(one: Trial, other: Trial) -> bool:
+    """Whether one trial is at least as good in every objective, and better in one."""
+    pairs = list(zip(one.figures.objectives(), other.figures.objectives(), strict=True))
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
+    """Complete trials that no other dominates, by falling gain; of trials with equal figures the smallest edit."""
+    complete = [trial for trial in trials if trial.complete and trial.stage != "control"]
+    front = [trial for trial in complete if not any(dominates(other, trial) for other in complete)]
+    smallest: dict[tuple[float, ...], Trial] = {}
+    for trial in front:
+        kept = smallest.setdefault(trial.figures.objectives(), trial)
+        if len(trial.neurons) < len(kept.neurons):
+            smallest[trial.figures.objectives()] = trial
+    return sorted(smallest.values(), key=merit, reverse=True)
+
+
+def merit(trial: Trial) -> tuple[float, float, float, int]:
+    """Which of two trials within the limits is the better: more gain, then less loss, less KL, fewer neurons."""
+    return (*trial.figures.objectives(), -len(trial.neurons))
+
+
+def best_within(trials: Sequence[Trial], limits: Limits) -> Trial | None:
+    """The complete trial of highest merit within the limits, None if there is none (not even the original)."""
+    allowed = [trial for trial in pareto_front(trials) if trial.figures.within(limits)]
+    return max(allowed, key=merit, default=None)
+
+
+def figures_of(original: Mapping[str, Metrics], edited: Mapping[str, Metrics], kl: float) -> Figures:
+    """Gain and cost from metrics by task, before and after, of the same examples."""
+    gains = []
+    losses = (
+        [0.0] if not any(metrics.get("accuracy_disambiguated") is not None for metrics in original.values()) else []
+    )
+    rises = list(losses)
+    for task, before in original.items():
+        after = edited[task]
+        name = "accuracy_ambiguous" if before.get("accuracy_ambiguous") is not None else "accuracy"
+        gains.append(_difference(before, after, name) or 0.0)
+        fall = _difference(after, before, "accuracy_disambiguated")
+        rise = _difference(before, after, "unknown_rate_disambiguated")
+        losses += [] if fall is None else [fall]
+        rises += [] if rise is None else [rise]
+    return Figures(sum(gains) / len(gains), max(losses), max(rises, default=0.0), kl)
+
+
+def _difference(before: Metrics, after: Metrics, name: str) -> float | None:
+    old, new = before.get(name), after.get(name)
+    return None if old is None or new is None else new - old
+
+
+Finished = Callable[[Trial], None]
+"""Called with every trial as it finishes."""

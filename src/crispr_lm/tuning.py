@@ -1,0 +1,210 @@
+"""Tuning: which edits to try, one after the other, until the trials or the time are used up.
+
+Optuna's multi-objective TPE proposes recipes (ranking, number of neurons, λ, ...), a bench tries them. The study lives
+in memory only: what is kept of it are the finished trials, one line each. To go on after an interruption the study is
+played again with the same seed; trials that are known are told, not tried. So a run that was killed and one that was
+not propose the same. Knows recipes, trials and a bench; knows no model.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from crispr_lm.bench import Bench, Proposal
+from crispr_lm.model.neurons import NeuronKind
+from crispr_lm.rankings import LAYERS, Evidence, Recipe, ranked, ranking_named
+from crispr_lm.trials import TOLERANCE, Figures, Finished, Limits, Trial, best_within
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger(__name__)
+
+SKILL_WEIGHTS = (0.5, 2.0)
+PROTECTIONS = (2.0, 20.0)
+SCALES = (0.0, 0.25, 0.5)
+
+STARTING_POINTS: tuple[dict[str, Any], ...] = (
+    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 1.25, "protection": 5.0},
+    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 1.0, "protection": 5.0},
+    {"ranking": "pursuit", "kind": "ffn", "share": 0.5, "skill_weight": 0.85, "protection": 5.0},
+    {"ranking": "contrast", "kind": "ffn", "share": 0.1, "skill_weight": 0.7, "protection": 5.0},
+    {"ranking": "published", "share": 0.1},
+)
+"""Recipes to begin with: what has worked on other models (docs/results/search.md). `share` is of the most neurons."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What recipes are made of.
+
+    Attributes:
+        rankings: Names.
+        kinds: Kinds of neurons whose effects were measured.
+        most: Largest number of neurons.
+        tasks: Number of tasks; with several, one ranking for all or rankings united is another choice.
+    """
+
+    rankings: tuple[str, ...]
+    kinds: tuple[NeuronKind, ...]
+    most: int
+    tasks: int = 1
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop.
+
+    Attributes:
+        trials: Number of trials.
+        seconds: Time for trials, those of an interrupted run included; None for any.
+    """
+
+    trials: int
+    seconds: float | None = None
+
+
+class Tally:
+    """The trials so far, those of an interrupted run among them, and what is left of the budget."""
+
+    def __init__(self, known: Sequence[Trial], budget: Budget, finished: Finished) -> None:
+        self.trials: list[Trial] = []
+        self._known = {trial.number: trial for trial in known}
+        self._budget = budget
+        self._finished = finished
+        self._start = time.monotonic()
+        self._before = sum(trial.seconds for trial in known)
+
+    @property
+    def complete(self) -> list[Trial]:
+        """Trials that were asked every example, the original first."""
+        return [trial for trial in self.trials if trial.complete]
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time is used up."""
+        limit = self._budget.seconds
+        return limit is not None and self._before + time.monotonic() - self._start >= limit
+
+    def run(self, propose: Callable[[], Proposal], attempt: Callable[[int, Proposal], Trial]) -> Trial:
+        """Take the next trial from the interrupted run, or else propose and try it."""
+        number = len(self.trials)
+        trial = self._known.get(number)
+        if trial is None:
+            trial = attempt(number, propose())
+            self._finished(trial)
+        self.trials.append(trial)
+        return trial
+
+    def has(self, number: int) -> bool:
+        """Whether the trial of this number was done by an interrupted run."""
+        return number in self._known
+
+
+def tune(
+    bench: Bench,
+    evidence: Callable[[], Evidence],
+    space: Space,
+    limits: Limits,
+    budget: Budget,
+    tally: Tally,
+    seed: int,
+) -> None:
+    """Try recipes until the budget is used up; the trials are in the tally.
+
+    The original model is trial 0. What costs more than a limit is known to the sampler as infeasible.
+
+    Args:
+        bench: Where edits are tried.
+        evidence: Gives what rankings are computed from; not called where every trial is known.
+        space: What recipes are made of.
+        limits: On the cost of an edit.
+        budget: Of trials and time.
+        tally: Where trials go; holds those of an interrupted run.
+        seed: The same seed proposes the same trials.
+    """
+    tally.run(lambda: Proposal("search", {}, ()), lambda _number, _proposal: bench.try_original())
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(5, budget.trials // 5))
+    study = optuna.create_study(directions=["maximize"] * 3, sampler=sampler)
+    for point in starting_points(space):
+        study.enqueue_trial(point)
+    for _ in range(budget.trials):
+        if tally.out_of_time and not tally.has(len(tally.trials)):
+            logger.info("the time for trials is used up after %d trials", len(tally.trials) - 1)
+            break
+        asked = study.ask()
+        recipe, name = _recipe(asked, space)
+
+        def propose(recipe: Recipe = recipe, name: str = name) -> Proposal:
+            chosen = tuple(ranked(name, evidence(), recipe))
+            return Proposal("search", {"ranking": name, **_told(recipe, name)}, chosen, recipe.scale)
+
+        trial = tally.run(propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, race=True))
+        for limit, excess in _excess(trial.figures, limits).items():
+            asked.set_constraint(limit, excess)
+        study.tell(asked, trial.figures.objectives())
+
+
+def starting_points(space: Space) -> Iterator[dict[str, Any]]:
+    """The recipes to begin with that the space allows, as Optuna's parameters."""
+    for point in STARTING_POINTS:
+        if point["ranking"] in space.rankings and point.get("kind", space.kinds[0]) in space.kinds:
+            parameters = {name: value for name, value in point.items() if name != "share"}
+            yield {
+                **parameters,
+                "neurons": max(1, round(point["share"] * space.most)),
+                "scale": 0.0,
+                "layers": "all",
+            }
+
+
+def _recipe(asked: optuna.Trial, space: Space) -> tuple[Recipe, str]:
+    """Have the sampler fill in a recipe; parameters that the ranking does not heed are not asked for."""
+    name = asked.suggest_categorical("ranking", space.rankings)
+    tunes = ranking_named(name).tunes
+    recipe = Recipe(
+        neurons=asked.suggest_int("neurons", 1, space.most, log=True),
+        scale=asked.suggest_categorical("scale", SCALES),
+        layers=asked.suggest_categorical("layers", tuple(LAYERS)),  # type: ignore[arg-type]
+        kind=asked.suggest_categorical("kind", space.kinds) if "kind" in tunes else space.kinds[0],  # type: ignore[arg-type]
+        skill_weight=asked.suggest_float("skill_weight", *SKILL_WEIGHTS) if "skill_weight" in tunes else 1.0,
+        protection=asked.suggest_float("protection", *PROTECTIONS, log=True) if "protection" in tunes else 0.0,
+        united=asked.suggest_categorical("united", (False, True)) if space.tasks > 1 and "united" in tunes else False,
+    )
+    return recipe, name
+
+
+def _told(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The recipe without what the ranking does not heed."""
+    tunes = ranking_named(name).tunes
+    return {
+        key: value for key, value in asdict(recipe).items() if key in ("neurons", "scale", "layers") or key in tunes
+    }
+
+
+def _excess(figures: Figures, limits: Limits) -> dict[str, float]:
+    """By how much a trial exceeds each limit; positive where it does."""
+    return {
+        "kl": figures.kl - limits.kl - TOLERANCE,
+        "loss": figures.loss - limits.accuracy_loss - TOLERANCE,
+        "overabstention": figures.overabstention - limits.overabstention - TOLERANCE,
+    }
+
+
+def best_so_far(trials: Sequence[Trial], limits: Limits) -> str:
+    """One line for people: the best complete trial within the limits."""
+    best = best_within(trials, limits)
+    if best is None or not best.neurons:
+        return "none within the limits yet"
+    figures = best.figures
+    return (
+        f"best: {len(best.neurons)} neurons, ambiguous {figures.gain:+.2f}, disambiguated {-figures.loss:+.2f}, "
+        f"KL {figures.kl:.3f}"
+    )

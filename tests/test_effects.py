@@ -1,0 +1,141 @@
+"""First-order effects, checked by really scaling neurons a little and scoring again."""
+
+import numpy as np
+import pytest
+import torch
+
+from crispr_lm import InputError
+from crispr_lm.divergence import original_of
+from crispr_lm.edit import Edit
+from crispr_lm.effects import Effects, measure_effects, measure_importance
+from crispr_lm.prompts import encode
+from crispr_lm.scoring import prompt_scores
+from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
+
+from .helpers import EXAMPLES, build_model
+
+STEP = 0.02
+
+
+def prompts_of(lm, examples=EXAMPLES):
+    return [encode(lm, example, "Answer the question.") for example in examples]
+
+
+def scores_with(lm, prompts, neuron, scale):
+    with Edit.from_neurons(lm, [neuron], scale).applied(lm):
+        return prompt_scores(lm, prompts).double()
+
+
+@pytest.mark.parametrize("kind", ["ffn", "linear"])
+def test_an_effect_is_the_slope_of_the_contrast_when_the_neuron_is_scaled(lm, kind):
+    prompts = prompts_of(lm)
+    effects = measure_effects(lm, EXAMPLES, prompts, (kind,))[kind]
+    strongest = np.argsort(-np.abs(effects.values).max(axis=(0, 1)))[:: max(1, effects.count // 6)][:6]
+    for neuron, index in zip(effects.neurons(strongest), strongest, strict=True):
+        up, down = (scores_with(lm, prompts, neuron, 1 + step) for step in (STEP, -STEP))
+        slopes = (up - down) / (2 * STEP)
+        for row, example in enumerate(EXAMPLES):
+            wrong = [option for option in range(len(example.options)) if option != example.answer]
+            expected = [float(slopes[row, example.answer] - slopes[row, option]) for option in wrong]
+            assert effects.values[row, : len(wrong), index] == pytest.approx(expected, rel=0.03, abs=3e-3)
+            assert not effects.values[row, len(wrong) :, index].any()
+
+
+def test_contrasts_are_differences_of_option_scores_and_missing_ones_are_infinite(llama):
+    prompts = prompts_of(llama)
+    effects = measure_effects(llama, EXAMPLES, prompts, ("ffn",))["ffn"]
+    scores = prompt_scores(llama, prompts)
+    for row, example in enumerate(EXAMPLES):
+        wrong = [option for option in range(len(example.options)) if option != example.answer]
+        expected = [float(scores[row, example.answer] - scores[row, option]) for option in wrong]
+        assert effects.contrasts[row, : len(wrong)] == pytest.approx(expected, abs=1e-4)
+        assert np.isposinf(effects.contrasts[row, len(wrong) :]).all()
+
+
+def test_effects_do_not_depend_on_the_batch_nor_on_the_way_they_are_measured(lm):
+    prompts = prompts_of(lm)
+    together = measure_effects(lm, EXAMPLES, prompts, ("ffn", "linear"))
+    one_by_one = measure_effects(lm, EXAMPLES, prompts, ("ffn", "linear"), batch_size=1)
+    tells_tokens = lm.tells_tokens
+    lm.tells_tokens = False
+    try:
+        alone = measure_effects(lm, EXAMPLES, prompts, ("ffn", "linear"))
+    finally:
+        lm.tells_tokens = tells_tokens
+    for kind, effects in together.items():
+        for other in (one_by_one[kind], alone[kind]):
+            assert effects.values == pytest.approx(other.values, abs=2e-5)
+            assert effects.contrasts == pytest.approx(other.contrasts, abs=1e-4)
+
+
+def test_neurons_and_columns_are_the_same_both_ways(llama):
+    effects = measure_effects(llama, EXAMPLES[:1], prompts_of(llama, EXAMPLES[:1]), ("ffn",))["ffn"]
+    last = effects.count - 1
+    assert effects.indices(effects.neurons([0, 17, last])) == [0, 17, last]
+    assert {neuron.module for neuron in effects.neurons(range(effects.count))} == set(effects.widths)
+
+
+def test_with_an_edit_in_place_the_neurons_left_are_measured(llama):
+    prompts = prompts_of(llama)
+    effects = measure_effects(llama, EXAMPLES, prompts, ("ffn",))["ffn"]
+    removed = effects.neurons([3])
+    with Edit.from_neurons(llama, removed).applied(llama):
+        then = measure_effects(llama, EXAMPLES, prompts, ("ffn",))["ffn"]
+        edited = prompt_scores(llama, prompts)
+    assert not then.values[:, :, 3].any()
+    first = float(edited[0, EXAMPLES[0].answer] - edited[0, 0])
+    assert then.contrasts[0, 0] == pytest.approx(first, abs=1e-4)
+
+
+def test_importance_is_the_squared_slope_of_the_model_s_own_continuation(llama):
+    original = original_of(llama, ["Tell me of the sea.", "What is bread?"], tokens=3)
+    importance = measure_importance(llama, original.prompts, ("ffn",))["ffn"]
+    index = int(np.argmax(importance))
+    effects = measure_effects(llama, EXAMPLES[:1], prompts_of(llama, EXAMPLES[:1]), ("ffn",))["ffn"]
+    (neuron,) = effects.neurons([index])
+    up, down = (scores_with(llama, original.prompts, neuron, 1 + step)[:, 0] for step in (STEP, -STEP))
+    tokens = torch.tensor([len(prompt.option_ids[0]) for prompt in original.prompts])
+    expected = float((((up - down) / (2 * STEP)) ** 2 / tokens).mean())
+    assert importance[index] == pytest.approx(expected, rel=0.05)
+
+
+def test_conditions_and_the_abstaining_contrast_are_told():
+    def example(condition, answer):
+        return Example("c", "q", ("a", "b", "unknown"), answer, "t", condition=condition, unknown=2)
+
+    def effects_of(examples, lm):
+        return measure_effects(lm, examples, prompts_of(lm, examples), ("ffn",))["ffn"]
+
+    examples = [example(AMBIGUOUS, 2), example(DISAMBIGUATED, 0), example(DISAMBIGUATED, 1)]
+    effects = effects_of(examples, build_model("llama"))
+    assert effects.ambiguous.tolist() == [True, False, False]
+    assert effects.abstaining.tolist() == [-1, 1, 1]  # among (b, unknown) and (a, unknown)
+
+
+def test_effects_survive_being_written_and_read(llama, tmp_path):
+    effects = measure_effects(llama, EXAMPLES, prompts_of(llama), ("ffn",))["ffn"]
+    effects.save(tmp_path / "effects.safetensors")
+    read = Effects.load(tmp_path / "effects.safetensors")
+    assert (read.kind, read.widths) == (effects.kind, effects.widths)
+    for name in ("values", "contrasts", "ambiguous", "abstaining"):
+        assert np.array_equal(getattr(read, name), getattr(effects, name))
+    (tmp_path / "broken").write_bytes(b"no effects")
+    with pytest.raises(InputError, match="effects"):
+        Effects.load(tmp_path / "broken")
+
+
+def test_joined_effects_hold_the_examples_of_both(llama):
+    prompts = prompts_of(llama)
+    first = measure_effects(llama, EXAMPLES[1:2], prompts[1:2], ("ffn",))["ffn"]  # two options
+    second = measure_effects(llama, EXAMPLES[2:], prompts[2:], ("ffn",))["ffn"]  # up to four
+    both = measure_effects(llama, EXAMPLES[1:], prompts[1:], ("ffn",))["ffn"]
+    joined = Effects.joined([first, second])
+    assert joined.values == pytest.approx(both.values, abs=2e-5)
+    assert joined.contrasts == pytest.approx(both.contrasts, abs=1e-4)
+
+
+def test_nothing_to_measure_is_an_input_error(llama):
+    with pytest.raises(InputError, match="at least one"):
+        measure_effects(llama, [], [], ("ffn",))
+    with pytest.raises(InputError, match="at least one"):
+        measure_importance(llama, [], ("ffn",))

@@ -1,0 +1,153 @@
+"""Rankings on small made-up effects, where it can be said by hand which neuron is the right one."""
+
+import numpy as np
+import pytest
+import torch
+
+from crispr_lm import InputError
+from crispr_lm.effects import Effects
+from crispr_lm.model.neurons import Neuron
+from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
+
+WIDTHS = {"first": 4, "second": 4}
+NEURONS = 8
+NOISE = 0.05
+
+
+def effects_of(values, contrasts, ambiguous, abstaining):
+    return Effects(
+        "ffn",
+        WIDTHS,
+        np.asarray(values, dtype=np.float32),
+        np.asarray(contrasts, dtype=np.float32),
+        np.asarray(ambiguous),
+        np.asarray(abstaining),
+    )
+
+
+def evidence_of(effects, importance=None, of_tasks=()):
+    scores = NeuronScores({module: torch.arange(float(width)) for module, width in WIDTHS.items()}, "ffn")
+    harm = np.zeros(NEURONS) if importance is None else np.asarray(importance, dtype=np.float64)
+    return Evidence(scores, {"ffn": effects}, {"ffn": harm}, [{"ffn": of} for of in of_tasks])
+
+
+def planted(seed=0, examples=40, margin=-2.0):
+    """Half ambiguous, half disambiguated; neuron 1 suppresses "unknown" in ambiguous ones only, 2 everywhere."""
+    generator = np.random.default_rng(seed)
+    ambiguous = np.arange(examples) % 2 == 0
+    values = generator.normal(0, NOISE, (examples, 2, NEURONS))
+    contrasts = np.empty((examples, 2))
+    # Ambiguous: y is unknown, contrasts s(u) - s(person). Disambiguated: s(y) - s(u), s(y) - s(other).
+    contrasts[ambiguous] = margin
+    contrasts[~ambiguous] = [-margin, 0.0]
+    values[ambiguous, :, 1] -= 1.0
+    values[ambiguous, :, 2] -= 1.2
+    values[~ambiguous, 0, 2] += 1.2
+    return effects_of(values, contrasts, ambiguous, np.where(ambiguous, -1, 0))
+
+
+def columns(effects, neurons):
+    return effects.indices(neurons)
+
+
+def test_contrast_is_the_formula_written_out():
+    generator = np.random.default_rng(3)
+    examples = 6
+    values = generator.normal(size=(examples, 2, NEURONS)).astype(np.float32)
+    contrasts = generator.normal(size=(examples, 2)).astype(np.float32)
+    ambiguous = np.array([True, True, False, False, False, True])
+    importance = generator.random(NEURONS)
+    effects = effects_of(values, contrasts, ambiguous, np.where(ambiguous, -1, 0))
+    recipe = Recipe("ffn", NEURONS, skill_weight=0.7, protection=2.0, scale=0.25)
+    gains = []
+    for neuron in range(NEURONS):
+        bias = np.mean([values[e, contrasts[e].argmin(), neuron] for e in np.flatnonzero(ambiguous)])
+        skill = np.mean([values[e, :, neuron].sum() for e in np.flatnonzero(~ambiguous)])
+        gains.append((0.25 - 1) * (bias + 0.7 * skill) - 2.0 * 0.75**2 * importance[neuron] / 2)
+    order = columns(effects, ranked("contrast", evidence_of(effects, importance), recipe))
+    assert order == np.argsort(-np.array(gains)).tolist()
+
+
+@pytest.mark.parametrize("name", ["contrast", "pursuit"])
+def test_the_neuron_that_suppresses_unknown_only_where_it_is_right_comes_first(name):
+    effects = planted()
+    assert columns(effects, ranked(name, evidence_of(effects), Recipe("ffn", 1, skill_weight=1.0))) == [1]
+
+
+@pytest.mark.parametrize("name", ["contrast", "pursuit"])
+def test_without_skill_weight_the_neuron_that_suppresses_it_everywhere_comes_first(name):
+    effects = planted()
+    assert columns(effects, ranked(name, evidence_of(effects), Recipe("ffn", 1, skill_weight=0.0))) == [2]
+
+
+@pytest.mark.parametrize("name", ["contrast", "pursuit"])
+def test_a_neuron_that_ordinary_answers_hang_on_is_spared(name):
+    effects = planted()
+    importance = np.zeros(NEURONS)
+    importance[1] = 10.0
+    evidence = evidence_of(effects, importance)
+    assert 1 not in columns(effects, ranked(name, evidence, Recipe("ffn", 4, protection=5.0)))
+    assert columns(effects, ranked(name, evidence, Recipe("ffn", 1, protection=0.0))) == [1]
+
+
+def test_pursuit_distrusts_an_effect_that_a_single_example_shows():
+    effects = planted()
+    values = effects.values.copy()
+    values[0, :, 5] -= 60.0  # a mean larger than that of neuron 1
+    loud = effects_of(values, effects.contrasts, effects.ambiguous, effects.abstaining)
+    assert columns(loud, ranked("pursuit", evidence_of(loud), Recipe("ffn", 1))) == [1]
+    assert columns(loud, ranked("contrast", evidence_of(loud), Recipe("ffn", 1))) == [5]
+
+
+def test_pursuit_turns_to_what_the_first_neurons_have_left_undone():
+    """Neurons 0 and 1 (twins) help half of the ambiguous examples, neuron 6 a little less the other half."""
+    examples = 40
+    ambiguous = np.arange(examples) % 2 == 0
+    one_half, other_half = ambiguous & (np.arange(examples) % 4 == 0), ambiguous & (np.arange(examples) % 4 == 2)
+    values = np.zeros((examples, 2, NEURONS))
+    values[one_half, :, 0:4] = -10.0
+    values[other_half, :, 6] = -8.0
+    contrasts = np.where(ambiguous[:, None], -4.0, 4.0).repeat(2, axis=1)
+    effects = effects_of(values, contrasts, ambiguous, np.where(ambiguous, -1, 0))
+    assert set(columns(effects, ranked("pursuit", evidence_of(effects), Recipe("ffn", 4)))) >= {6}
+    assert 6 not in columns(effects, ranked("contrast", evidence_of(effects), Recipe("ffn", 4)))
+
+
+def test_a_task_without_abstention_is_led_to_its_right_answers():
+    generator = np.random.default_rng(1)
+    values = generator.normal(0, NOISE, (20, 1, NEURONS))
+    values[:, 0, 3] -= 1.0
+    effects = effects_of(values, np.full((20, 1), -1.0), np.full(20, True), np.full(20, -1))
+    assert columns(effects, ranked("pursuit", evidence_of(effects), Recipe("ffn", 1))) == [3]
+
+
+def test_published_is_the_order_of_the_scores():
+    effects = planted()
+    evidence = evidence_of(effects)
+    assert ranked("published", evidence, Recipe("ffn", 5)) == evidence.scores.top(5)
+
+
+@pytest.mark.parametrize("name", list(RANKINGS))
+def test_a_range_of_layers_and_a_number_are_kept(name):
+    effects = planted()
+    for count in (0, 1, 3, 20):
+        neurons = ranked(name, evidence_of(effects), Recipe("ffn", count, layers="second half"))
+        assert {neuron.module for neuron in neurons} <= {"second"}
+        assert len(neurons) == len(set(neurons)) == min(count, 4)
+    assert len(ranked(name, evidence_of(effects), Recipe("ffn", 20))) == NEURONS
+
+
+def test_united_rankings_take_turns():
+    first, second = planted(), planted()
+    values = second.values.copy()
+    values[:, :, [1, 6]] = values[:, :, [6, 1]]  # in the second task neuron 6 is the one
+    second = effects_of(values, second.contrasts, second.ambiguous, second.abstaining)
+    evidence = evidence_of(Effects.joined([first, second]), of_tasks=[first, second])
+    assert columns(first, ranked("pursuit", evidence, Recipe("ffn", 2, united=True))) == [1, 6]
+
+
+def test_an_unknown_ranking_is_an_input_error_with_a_hint():
+    with pytest.raises(InputError, match="pursuit"):
+        ranked("persuit", evidence_of(planted()), Recipe("ffn", 1))
+    assert Neuron("first", 1, "ffn") in planted().neurons([1])
