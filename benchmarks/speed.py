@@ -58,7 +58,8 @@ def page(lines: Sequence[Line], linear: str, given: argparse.Namespace, argument
 
 `{command}`
 
-{given.model} in {given.dtype}, {given.examples} questions of {given.task}, {given.rounds} rounds in turn{slow}, medians.
+{given.model} in {given.dtype}, {given.examples} questions of {given.task}.
+Medians of {given.rounds} rounds in turn{slow}.
 {device}, {threads}, {psutil.virtual_memory().total / 2**30:.0f} GiB; Python {platform.python_version()}, {versions}.
 {clock}
 {table(lines)}

@@ -1,6 +1,6 @@
 """Batching: prompts of like length in batches that fit the memory there is.
 
-Knows lengths of prompts, devices and their memory; knows no layout and no score.
+Knows lengths of prompts, devices and their memory; knows no layout of a batch and no score.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.model.neurons import find_sites
 from crispr_lm.packing import packed_length
 from crispr_lm.prompts import EncodedPrompt
 
@@ -101,10 +102,8 @@ def batches(
 
 
 def gradient_bytes_per_token(lm: LanguageModel) -> float:
-    """Rough number of bytes that a forward pass with gradients keeps per token."""
-    outputs = sum(weight.shape[0] for weight in lm.model.parameters() if weight.dim() == 2)
-    embeddings = lm.model.get_input_embeddings().weight.shape[0]  # their rows are words, no outputs
-    return float(ACTIVATIONS_PER_NEURON * max(outputs - embeddings, 0) * lm.dtype.itemsize)
+    """Rough number of bytes that a forward pass with gradients keeps per token; too large for a mixture of experts."""
+    return ACTIVATIONS_PER_NEURON * sum(site.width for site in find_sites(lm.model, "linear")) * lm.dtype.itemsize
 
 
 def _tokens_that_fit(lm: LanguageModel, bytes_per_token: float) -> int:

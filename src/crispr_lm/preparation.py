@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from crispr_lm.distributed import ranks
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.folder import check_writable
-from crispr_lm.model.load import LanguageModel, ModelSource, check_device, check_quantize, open_model
+from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
 from crispr_lm.precision import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts, encode_all
@@ -137,6 +138,11 @@ def load(
         probe: A task and examples that decide on the number format that answers are measured in.
     """
     check_device(settings.device)
+    if settings.device in SPREAD and ranks() > 1:
+        raise InputError(
+            f"device {settings.device} spreads one model over all accelerators, so one process uses them all; start it "
+            "without torchrun, or give each process an accelerator with --device cuda"
+        )
     if isinstance(settings, ScoreSettings):
         check_quantize(settings.quantize)
     with timings.of("load"), progress.step(f"Loading {model}"):
