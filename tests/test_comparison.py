@@ -290,6 +290,7 @@ def test_markdown_shows_text_as_it_is(compared):
     text = markdown(told)
     assert "# Comparison on a\\|b\\*c\\_d\\<e\\>" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
+    assert table[0].startswith("| Method | Neurons | choices:")  # all tasks at a glance
     header = next(line for line in table if line.startswith("| Method | Kind"))
     rows = table[table.index(header) + 1 : table.index(header) + 8]
     assert [row.replace("\\|", "").count("|") for row in rows] == [header.count("|")] * 7

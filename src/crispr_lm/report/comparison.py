@@ -73,7 +73,9 @@ def print_comparison(told: Mapping[str, Any], output: Path) -> None:
 
 
 def tables(told: Mapping[str, Any]) -> Iterator[TextTable]:
-    """Every table: figures and differences per task, then transfer and curves."""
+    """Every table: all tasks at a glance, figures and differences per task, then transfer and curves."""
+    if len(told["tasks"]) > 1:
+        yield _summary(told)
     for name, task in told["tasks"].items():
         yield _figures(name, task, told["methods"])
         yield _differences(name, task, told["methods"])
@@ -84,6 +86,29 @@ def tables(told: Mapping[str, Any]) -> Iterator[TextTable]:
         columns = _columns(told["tasks"][name])
         yield _curve(f"{name}: number of neurons", "Neurons", curves["neurons"], columns)
         yield _curve(f"{name}: number of fit examples", "Fit examples", curves["examples"], columns)
+
+
+def _summary(told: Mapping[str, Any]) -> TextTable:
+    rows = []
+    for method, about in told["methods"].items():
+        cells = []
+        for name, task in told["tasks"].items():
+            row = task["rows"][method]
+            if row["status"] != "done":
+                cells += [DASH, "not run"]
+                continue
+            own = row["measured"][name]
+            shown = " / ".join(_mean_and_deviation(own, metric) for metric in _main(task))
+            cells += [str(row["neurons"]), shown]
+        rows.append((about["label"], *cells))
+    header = ["Method"]
+    for name in told["tasks"]:
+        header += ["Neurons", name]
+    note = (
+        "Accuracy on ambiguous / disambiguated questions (the headline figure, where a task has no conditions): mean ± "
+        "standard deviation over instructions (and draws); neurons removed."
+    )
+    return TextTable("All tasks", tuple(header), tuple(rows), (note,))
 
 
 def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> TextTable:
@@ -139,12 +164,12 @@ def _transfer(told: Mapping[str, Any]) -> TextTable:
     for fitted, measured in told["transfer"]["differences"].items():
         cells = []
         for name in names:
-            shown = [_change(measured[name], metric) for metric, _ in _columns(told["tasks"][name])[:2]]
+            shown = (_change(measured[name], metric) for metric in _main(told["tasks"][name]))
             cells.append(" / ".join(shown))
         rows.append((fitted, *cells))
     note = (
         "Rows: the task that neurons were found on; columns: the task measured. Difference from the original in "
-        "ambiguous / disambiguated accuracy (the first metrics, where a task has no conditions)."
+        "ambiguous / disambiguated accuracy (in the headline figure, where a task has no conditions)."
     )
     return TextTable("Transfer", ("Found on", *names), tuple(rows), (note,))
 
@@ -197,6 +222,11 @@ def _columns(task: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(metric.name, metric.label) for metric in family.metrics if metric.name == family.headline]
 
 
+def _main(task: Mapping[str, Any]) -> list[str]:
+    """The metrics that stand for a task: ambiguous and disambiguated accuracy, or its headline."""
+    return [metric for metric, _ in _columns(task)][:2]
+
+
 def _further(name: str, task: Mapping[str, Any]) -> list[str]:
     return [other for other in task["rows"]["original"]["measured"] if other != name]
 
@@ -211,9 +241,13 @@ def _spread(measured: Mapping[str, Any], metric: str) -> str:
     if value is None:
         return DASH
     worst = "" if spread["worst"] is None else f" [{_number(spread['worst'])}]"
-    shown = f"{_number(value)} ± {_number(spread['std'])}{worst}"
+    shown = f"{_mean_and_deviation(measured, metric)}{worst}"
     ends = (measured["range"] or {}).get(metric)
     return shown if ends is None else f"{shown} {{{_number(ends[0])} to {_number(ends[1])}}}"
+
+
+def _mean_and_deviation(measured: Mapping[str, Any], metric: str) -> str:
+    return f"{_number(measured['metrics'][metric])} ± {_number(measured['spread'][metric]['std'])}"
 
 
 def _tested(measured: Mapping[str, Any], metric: str) -> str:
