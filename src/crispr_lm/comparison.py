@@ -95,9 +95,10 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
                 if name != fit.parts.task.name:
                     table.transfer(fit, name)
     if settings.curves:
-        for fit in of_tasks.values():
-            table.neuron_curve(fit)
-            table.example_curve(fit)
+        for curve in (table.neuron_curve, table.example_curve):
+            for fit in of_tasks.values():
+                progress.say(f"Curves of {fit.parts.task.name}")
+                curve(fit)
 
     with progress.step("Drawing intervals"):
         told = comparison_of(record, settings, methods, subjects, further, table.wanted)
