@@ -141,7 +141,9 @@ def _tokens_that_fit(lm: LanguageModel, bytes_per_token: float) -> int:
     busy = _of_device(AUTO_TOKENS, lm.device)
     if not bytes_per_token:
         return busy
-    fitting = int(MEMORY_SHARE * free_memory(lm.device) / bytes_per_token)
+    # A model spread over devices keeps on each of them what its part of the layers puts out.
+    devices = {parameter.device for parameter in lm.model.parameters()}
+    fitting = int(MEMORY_SHARE * len(devices) * min(map(free_memory, devices)) / bytes_per_token)
     if fitting < busy:
         logger.info("%d tokens in a batch: what half of the free memory holds", max(fitting, 1))
     return max(1, min(busy, fitting))
