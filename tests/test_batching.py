@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import psutil
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from crispr_lm import EncodedPrompt, LanguageModel, batching, score_neurons
-from crispr_lm.batching import batches, free_memory, gradient_bytes_per_token
+from crispr_lm.batching import batch_sizes, batches, free_memory, gradient_bytes_per_token
 
 from .helpers import EXAMPLES, INSTRUCTIONS, assert_values_close
 
@@ -24,18 +25,44 @@ def sizes_of(lm: LanguageModel, prompts: Sequence[EncodedPrompt], bytes_per_toke
     return [len(batch) for batch in batches(lm, prompts, "auto", lambda _: None, bytes_per_token=bytes_per_token)]
 
 
-def test_batches_of_one_run_are_of_like_size(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("overhead", [0, 7, 30, 1000])
+def test_batches_are_the_cheapest_of_all_ways_to_cut(overhead: int) -> None:
+    lengths = [40, 21, 20, 12, 11, 11, 10, 3]
+    ways = []
+    for cuts in itertools.product([False, True], repeat=len(lengths) - 1):
+        batches_of_way = [[lengths[0]]]
+        for cut, length in zip(cuts, lengths[1:], strict=True):
+            if cut:
+                batches_of_way.append([])
+            batches_of_way[-1].append(length)
+        if all(len(batch) <= 3 and len(batch) * batch[0] <= 50 for batch in batches_of_way):
+            ways.append(sum(len(batch) * batch[0] + overhead for batch in batches_of_way))
+    sizes = batch_sizes(lengths, tokens=50, most=3, overhead=overhead)
+    assert sum(sizes) == len(lengths)
+    cost, start = 0, 0
+    for size in sizes:
+        assert size <= 3
+        assert size * lengths[start] <= 50
+        cost += size * lengths[start] + overhead
+        start += size
+    assert cost == min(ways)
+
+
+def test_a_prompt_longer_than_the_budget_is_a_batch_of_its_own(
+    llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(batching.AUTO_TOKENS, "cpu", 100)
-    assert sizes_of(llama, prompts_of([10] * 12)) == [6, 6]
-    assert sizes_of(llama, prompts_of([10] * 21)) == [7, 7, 7]
-    assert sizes_of(llama, prompts_of([200, 100, 50, 50])) == [1, 1, 2]
+    monkeypatch.setitem(batching.OVERHEAD_TOKENS, "cpu", 1000)
+    assert sizes_of(llama, prompts_of([50, 200, 100, 50])) == [1, 1, 2]
 
 
 def test_a_batch_takes_no_more_than_half_of_the_free_memory(
     llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "free_memory", lambda _device: 8000)
-    assert sizes_of(llama, prompts_of([10] * 9), bytes_per_token=100) == [3, 3, 3]  # 40 tokens: at most 4 prompts
+    sizes = sizes_of(llama, prompts_of([10] * 9), bytes_per_token=100)  # 40 tokens
+    assert sum(sizes) == 9
+    assert max(sizes) == 4
     assert sizes_of(llama, prompts_of([10] * 3), bytes_per_token=1e9) == [1, 1, 1]
     assert sizes_of(llama, prompts_of([10] * 9)) == [9]
 

@@ -6,7 +6,7 @@ Knows lengths of prompts, devices and their memory; knows no layout of a batch a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,10 @@ ProgressCallback = Callable[[int], None]
 AUTO_TOKENS = {"cpu": 2048, "cuda": 32768}
 """Tokens in a batch for "auto", by device type, where memory allows: enough to keep it busy (measured on a CPU by
 benchmarks/batch_size.py; the figure for CUDA is a guess until it is measured)."""
+
+OVERHEAD_TOKENS = {"cpu": 64, "cuda": 2048}
+"""What a batch costs beside its tokens, in tokens: batches of 256 take 1.2 times as long per prompt as those of 2,048
+on a CPU (benchmarks/batch_size.py; the figure for CUDA is a guess). More batches have less padding."""
 
 MEMORY_SHARE = 0.5
 """Share of the free memory that a batch is given: the estimate is rough, and others use the machine too."""
@@ -75,12 +79,12 @@ def batches(
     most = len(prompts) if batch_size == "auto" else int(batch_size)
     tokens = _tokens_that_fit(lm, bytes_per_token) if batch_size == "auto" else None
     for waiting in groups.values():
+        planned: list[int] = []
         while waiting:
-            size = most
-            if tokens is not None:
-                size = min(most, max(1, tokens // packed_length(prompts[waiting[0]])))
-                size = -(-len(waiting) // -(-len(waiting) // size))  # as many batches, none much smaller than others
-            batch = waiting[:size]
+            if tokens is not None and not planned:
+                lengths = [packed_length(prompts[index]) for index in waiting]
+                planned = batch_sizes(lengths, tokens, most, _of_device(OVERHEAD_TOKENS, lm.device))
+            batch = waiting[: planned.pop(0) if planned else most]
             try:
                 work(batch)
             except (RuntimeError, MemoryError) as error:
@@ -90,15 +94,41 @@ def batches(
                     raise CrisprError(
                         "memory runs out on a single prompt; use shorter prompts, a shorter dtype or a smaller model"
                     ) from error
-                most = len(batch) // 2
+                most, planned = len(batch) // 2, []
             else:
-                waiting = waiting[size:]
+                waiting = waiting[len(batch) :]
                 yield batch
                 continue
             # Here, where the error and with it the failed pass's tensors are gone.
             logger.warning("out of memory with %d prompts in a batch, going on with %d", len(batch), most)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def batch_sizes(lengths: Sequence[int], tokens: int, most: int, overhead: int) -> list[int]:
+    """How to cut prompts, longest first, into batches so that the whole costs least.
+
+    A batch of n prompts, the longest of l tokens, costs n · l + `overhead`: all are padded to the longest.
+
+    Args:
+        lengths: Of the prompts, in descending order.
+        tokens: Largest n · l of a batch (but for a single prompt that is longer).
+        most: Largest n.
+        overhead: Cost of a batch beside its tokens.
+    """
+    cheapest = [0.0] + [float("inf")] * len(lengths)  # of the first so many prompts
+    size_of = [0] * (len(lengths) + 1)  # of the last batch of these
+    for start, longest in enumerate(lengths):
+        for size in range(1, min(most, max(1, tokens // longest), len(lengths) - start) + 1):
+            cost = cheapest[start] + size * longest + overhead
+            if cost < cheapest[start + size]:
+                cheapest[start + size], size_of[start + size] = cost, size
+    sizes = []
+    end = len(lengths)
+    while end:
+        sizes.append(size_of[end])
+        end -= size_of[end]
+    return sizes[::-1]
 
 
 def gradient_bytes_per_token(lm: LanguageModel) -> float:
@@ -108,13 +138,19 @@ def gradient_bytes_per_token(lm: LanguageModel) -> float:
 
 def _tokens_that_fit(lm: LanguageModel, bytes_per_token: float) -> int:
     """Tokens in a batch: what keeps the device busy, or fewer where its free memory does not hold them."""
-    busy = AUTO_TOKENS.get(lm.device.type, AUTO_TOKENS["cpu"])
+    busy = _of_device(AUTO_TOKENS, lm.device)
     if not bytes_per_token:
         return busy
-    fitting = int(MEMORY_SHARE * free_memory(lm.device) / bytes_per_token)
+    # A model spread over devices keeps on each of them what its part of the layers puts out.
+    devices = {parameter.device for parameter in lm.model.parameters()}
+    fitting = int(MEMORY_SHARE * len(devices) * min(map(free_memory, devices)) / bytes_per_token)
     if fitting < busy:
         logger.info("%d tokens in a batch: what half of the free memory holds", max(fitting, 1))
     return max(1, min(busy, fitting))
+
+
+def _of_device(table: Mapping[str, int], device: torch.device) -> int:
+    return table.get(device.type, table["cpu"])
 
 
 def free_memory(device: torch.device) -> int:
