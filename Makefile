@@ -23,6 +23,9 @@ lint: $(VENV)/.installed-lint ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/.installed-benchmark ## speed against lm-eval, Captum and the arithmetic; writes docs/results/speed.md, half an hour
+	$(BIN)/python benchmarks/speed.py
+
 clean: ## remove the virtual environment and what the demo wrote
 	rm -rf $(VENV) demo-output
 
@@ -36,6 +39,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) install --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-benchmark: $(VENV)/.installed
+	$(PIP) install --editable ".[benchmark]"
 	@touch $@
 
 $(VENV)/.installed-lint: $(VENV)/.installed

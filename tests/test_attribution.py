@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from crispr_lm import (
     CrisprError,
@@ -587,3 +590,29 @@ def test_a_linear_unit_made_to_push_the_stereotype_comes_first_and_can_be_taken_
         return lm
 
     _assert_found_and_cured(build(4), build(0), Neuron(module, unit, "linear"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tells_tokens", [True, False])
+def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind: Any, tells_tokens: bool) -> None:
+    """By reference counts alone: the garbage collector does not see cycles that go through a graph."""
+    lm.tells_tokens = tells_tokens
+    seen: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def look(_module: Any, _arguments: Any, output: Tensor) -> None:
+        seen.append(weakref.ref(output))
+
+    layers = [module for module in lm.model.modules() if isinstance(module, nn.Linear | Conv1D)]
+    handles = [layer.register_forward_hook(look) for layer in layers]
+    gc.disable()
+    try:
+        for _ in range(2):
+            score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], kind)
+            alive.append(sum(reference() is not None for reference in seen))
+    finally:
+        gc.enable()
+        for handle in handles:
+            handle.remove()
+    assert seen
+    assert alive == [0, 0]

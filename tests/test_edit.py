@@ -331,6 +331,52 @@ def test_an_edit_for_other_weights_is_refused_and_the_module_named(
     edit.check(build_model("llama"))
 
 
+def _one_weight(weight: Tensor) -> None:
+    weight[5, 5] += 1e-3
+
+
+def _two_rows(weight: Tensor) -> None:
+    weight[[2, 9]] = weight[[9, 2]]
+
+
+def _two_columns(weight: Tensor) -> None:
+    weight[:, [0, 4]] = weight[:, [4, 0]]
+
+
+@pytest.mark.parametrize("change", [_one_weight, _two_rows, _two_columns])
+@pytest.mark.parametrize("way", ["in place", "through data", "new data", "new parameter"])
+def test_weights_that_change_after_a_check_are_noticed(
+    llama: LanguageModel, change: Callable[[Tensor], None], way: str
+) -> None:
+    edit = Edit.from_neurons(llama, neurons_of("llama", "linear"))
+    for _ in range(2):
+        edit.check(llama)
+    module = llama.model.get_submodule("model.layers.1.mlp.gate_proj")
+    original = module.weight.detach().clone()
+    changed = original.clone()
+    change(changed)
+    if way == "in place":
+        module.weight.copy_(changed)
+    elif way == "through data":
+        module.weight.data[:] = changed  # leaves the parameter's version counter as it is
+    elif way == "new data":
+        module.weight.data = changed
+    else:
+        module.weight = torch.nn.Parameter(changed, requires_grad=False)
+    with pytest.raises(EditMismatchError, match=r"model\.layers\.1\.mlp\.gate_proj"):
+        edit.check(llama)
+    with torch.no_grad():
+        module.weight.copy_(original)
+    edit.check(llama)
+
+
+def test_a_bias_that_changes_after_a_check_is_noticed(gpt2: LanguageModel) -> None:
+    edit = Edit.from_neurons(gpt2, neurons_of("gpt2", "linear"))
+    gpt2.model.get_submodule("transformer.h.0.mlp.c_fc").bias.data[1] += 1e-3
+    with pytest.raises(EditMismatchError, match=r"transformer\.h\.0\.mlp\.c_fc"):
+        edit.check(gpt2)
+
+
 @pytest.mark.parametrize("other", ["gpt2", "t5-gated"])
 def test_an_edit_for_another_architecture_is_refused_and_a_module_named(llama: LanguageModel, other: str) -> None:
     edit = Edit.from_neurons(llama, neurons_of("llama", "ffn"))

@@ -32,7 +32,8 @@ def command(*arguments):
 def test_a_whole_job_on_the_bundled_questions(tmp_path):
     output = tmp_path / "out"
     small = ["--examples", 4, "--instructions", 1, "--choose-examples", 16, "--report-examples", 16]
-    small += ["--max-neurons", 3, "--neurons", "ffn"]
+    small += ["--max-neurons", 3, "--neurons", "ffn", "--measure-examples", 8, "--neutral-prompts", 4]
+    small += ["--effect-examples", 8, "--trials", 4, "--refinements", 1]
     printed = command("run", "builtin:smollm2", "--task", "builtin:everyday", "--output", output, *small)
     assert "Accuracy, ambiguous" in printed
     assert "option scores agree" in printed
@@ -40,7 +41,9 @@ def test_a_whole_job_on_the_bundled_questions(tmp_path):
     assert results["edit"]["neurons"] == len(Edit.load(output / "edit.json").neurons)
     # The saved folder is a plain model: it loads without the built-in GGUF file and scores as told.
     command("evaluate", output / "model", "--task", "builtin:everyday", "--instructions", 1, "--report-examples", 16,
-            "--output", tmp_path / "again.json")  # fmt: skip
+            "--measure-examples", 8, "--output", tmp_path / "again.json")  # fmt: skip
+    assert results["tasks"]["builtin:everyday"]["statistics"]["accuracy_ambiguous"]["low"] is not None
+    assert (output / "report.html").stat().st_size > 1_000_000  # with its plotting library
     again = json.loads((tmp_path / "again.json").read_text())
     assert again["tasks"]["builtin:everyday"]["before"] == pytest.approx(results["tasks"]["builtin:everyday"]["after"])
 
@@ -48,6 +51,7 @@ def test_a_whole_job_on_the_bundled_questions(tmp_path):
 @pytest.mark.skipif(not AGE.exists(), reason="the official BBQ files are not here")
 def test_the_papers_effect_and_its_price_stand_side_by_side(tmp_path):
     small = ["--examples", 8, "--instructions", 1, "--choose-examples", 24, "--report-examples", 24, "--max-neurons", 3]
+    small += ["--search", "sweep", "--measure-examples", 8, "--neutral-prompts", 4]
     task = f"bbq:{AGE}"
     for limit in (1, 0.05):
         output = tmp_path / str(limit)

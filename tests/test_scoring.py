@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from crispr_lm import CrisprError, EncodedPrompt, InputError, LanguageModel, load_model, option_scores, scoring
+from crispr_lm import (
+    CrisprError,
+    EncodedPrompt,
+    InputError,
+    LanguageModel,
+    batching,
+    load_model,
+    option_scores,
+    scoring,
+)
 from crispr_lm.scoring import prompt_scores
 
 from .helpers import (
@@ -250,12 +259,18 @@ def test_batches_shrink_where_memory_runs_out(
     sizes: list[int],
     error: BaseException,
 ) -> None:
+    monkeypatch.setitem(batching.OVERHEAD_TOKENS, "cpu", 10**6)  # as few batches as possible
     examples = (*EXAMPLES, LONG_EXAMPLE)
     expected = option_scores(llama, examples, INSTRUCTIONS[0], batch_size)
     tried = let_memory_run_out(monkeypatch, most, error)
     scores = option_scores(llama, examples, INSTRUCTIONS[0], batch_size)
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=0)
-    assert tried == sizes
+    if batch_size == "auto":  # batches are cut anew, so that least is padded
+        assert tried[0] == 5
+        assert sum(size for size in tried if size <= most) == 5
+        assert len(tried) == len(sizes)
+    else:
+        assert tried == sizes
 
 
 def test_memory_that_does_not_suffice_for_one_prompt_is_an_error_with_a_message(
@@ -273,7 +288,7 @@ def test_an_error_that_is_not_about_memory_passes_through(
     llama.takes_branches = True
     tried = let_memory_run_out(monkeypatch, 0, RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        option_scores(llama, EXAMPLES, INSTRUCTIONS[0])
+        option_scores(llama, EXAMPLES, INSTRUCTIONS[0], batch_size=4)
     assert tried == [4]
 
 

@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
+from crispr_lm import distributed
+from crispr_lm.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.model.hooks import watching
 from crispr_lm.model.neurons import NeuronKind, NeuronSite, find_sites
 from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.packing import packed_length
 from crispr_lm.prompts import EncodedPrompt, encode_all
 from crispr_lm.relevance import ChangedInPlaceError, Relevance, UnknownTokensError
-from crispr_lm.scoring import BatchSize, ProgressCallback, batches, examine, pack, pack_alone, packed_scores, scores_of
+from crispr_lm.scoring import examine, pack, pack_alone, packed_scores, scores_of
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -69,18 +72,20 @@ def score_neurons(
     sites = find_sites(lm.model, neurons)
     prompts = [prompt for instruction in instructions for prompt in encode_all(lm, examples, instruction)]
     golden = [example.answer for _ in instructions for example in examples]
+    own = distributed.share([packed_length(prompt) for prompt in prompts])
+    chosen = [prompts[index] for index in own]
+    advance = distributed.scaled(progress, len(own), len(prompts))
     # Summed in float64 on the CPU, so that the order of batches does not show.
     total = {site.name: torch.zeros(site.width, dtype=torch.float64) for site in sites}
 
     def attribute(indices: list[int]) -> None:
-        batch, answers = [prompts[index] for index in indices], [golden[index] for index in indices]
-        _add(total, adapting(lm, lambda: _influence_of(lm, batch, answers, sites, skill_weight)))
+        batch, answers = [chosen[index] for index in indices], [golden[own[index]] for index in indices]
+        _add(total, adapting(lm, lambda: influence_of(lm, batch, answers, sites, skill_weight)))
 
     with frozen(lm.model):
-        for indices in batches(lm, prompts, batch_size, attribute):
-            if progress is not None:
-                progress(len(indices))
-    values = {name: (summed / len(prompts)).float() for name, summed in total.items()}
+        for indices in batches(lm, chosen, batch_size, attribute, bytes_per_token=gradient_bytes_per_token(lm)):
+            advance(len(indices))
+    values = {name: (summed / len(prompts)).float() for name, summed in distributed.summed(total).items()}
     for name, of_module in values.items():
         if not torch.isfinite(of_module).all():
             cause = "the weights hold NaN or infinity" if lm.dtype == torch.float32 else "load the model in float32"
@@ -141,14 +146,14 @@ def adapting(lm: LanguageModel, attribute: Callable[[], Found]) -> Found:
     return adapting(lm, attribute)
 
 
-def _influence_of(
+def influence_of(
     lm: LanguageModel,
     prompts: Sequence[EncodedPrompt],
     golden: Sequence[int],
     sites: Sequence[NeuronSite],
-    skill_weight: float,
+    skill_weight: float = 1.0,
 ) -> dict[str, Tensor]:
-    """B of every neuron summed over prompts; module name to float64 (neurons,) on the CPU."""
+    """B of every neuron summed over one batch of prompts; module name to float64 (neurons,) on the CPU."""
     examine(lm)
     if lm.tells_tokens:
         return _influence_of_batch(lm, prompts, golden, sites, skill_weight)
@@ -166,7 +171,7 @@ def _influence_of_batch(
     sites: Sequence[NeuronSite],
     skill_weight: float,
 ) -> dict[str, Tensor]:
-    """As `_influence_of`, all prompts in one batch."""
+    """As `influence_of`, all prompts in one batch."""
     packed = pack(lm, prompts)
     relevance = Relevance(packed.streams, copy=lm.changes_outputs)
     with watching(sites, relevance.see):

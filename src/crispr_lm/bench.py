@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from crispr_lm.batching import BatchSize
+from crispr_lm.distributed import on_first
 from crispr_lm.divergence import Original, divergence
 from crispr_lm.edit import Edit
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.model.neurons import Neuron, find_sites
 from crispr_lm.prompts import EncodedPrompt
-from crispr_lm.scoring import BatchSize, prompt_scores
+from crispr_lm.scoring import prompt_scores
 from crispr_lm.search import ChoosePart
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example, sample
 from crispr_lm.trials import Figures, Limits, Trial, figures_of
@@ -83,6 +85,12 @@ class Bench:
         """Take a trial that was done before (by an interrupted run): the same edit is not measured again."""
         self._tried[frozenset(trial.neurons), trial.scale] = trial
 
+    def _divergence(self) -> float:
+        """Of the model as it is now; one process tells all, so that they decide the same."""
+        kl = on_first(lambda: divergence(self.lm, self.original, self.batch_size)["kl"])
+        assert kl is not None
+        return kl
+
     def try_original(self) -> Trial:
         """The unedited model, trial 0."""
         return self.attempt(0, Proposal("search", {}, ()))
@@ -104,8 +112,7 @@ class Bench:
         edit = Edit.from_neurons(self.lm, proposal.neurons, proposal.scale)
         answers: dict[str, list[int]] = {part.task: [] for part in self.parts}
         with edit.applied(self.lm):
-            kl = divergence(self.lm, self.original, self.batch_size)["kl"] if proposal.neurons else 0.0
-            assert kl is not None
+            kl = self._divergence() if proposal.neurons else 0.0
             complete = False
             for share in RUNGS if race else RUNGS[-1:]:
                 self._ask(answers, share)

@@ -55,12 +55,15 @@ def run(model: ModelArgument, /, *, settings: RunSettings) -> None:
     Example: crispr-lm run builtin:smollm2 --task builtin:everyday --output out
     """
     _quiet_libraries()
+    from crispr_lm.distributed import is_first, joined
     from crispr_lm.report.terminal import print_results, terminal_progress
     from crispr_lm.run import run as main_job
 
-    with terminal_progress() as progress:
-        results = main_job(model, settings, progress)
-    print_results(results, settings.output)
+    with joined():
+        with terminal_progress(silent=not is_first()) as progress:
+            results = main_job(model, settings, progress)
+        if is_first():
+            print_results(results, settings.output)
 
 
 @app.command
@@ -89,12 +92,15 @@ def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSetting
         File to write, for example scores.safetensors.
     """
     _quiet_libraries()
+    from crispr_lm.distributed import is_first, joined
     from crispr_lm.jobs import score as score_job
     from crispr_lm.report.terminal import print_scores, terminal_progress
 
-    with terminal_progress() as progress:
-        scores = score_job(model, output, settings, progress)
-    print_scores(scores, output)
+    with joined():
+        with terminal_progress(silent=not is_first()) as progress:
+            scores = score_job(model, output, settings, progress)
+        if is_first():
+            print_scores(scores, output)
 
 
 @app.command
@@ -111,12 +117,15 @@ def evaluate(
         An edit.json; measured beside the unedited model.
     """
     _quiet_libraries()
+    from crispr_lm.distributed import is_first, joined
     from crispr_lm.jobs import evaluate as evaluate_job
     from crispr_lm.report.terminal import print_results, terminal_progress
 
-    with terminal_progress() as progress:
-        results = evaluate_job(model, output, edit, settings, progress)
-    print_results(results, output)
+    with joined():
+        with terminal_progress(silent=not is_first()) as progress:
+            results = evaluate_job(model, output, edit, settings, progress)
+        if is_first():
+            print_results(results, output)
 
 
 @app.command

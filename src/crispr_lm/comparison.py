@@ -72,7 +72,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     further = further_subjects(settings)
     checks = [fits(part.task, part.fit + part.choose) for part in parts]
     checks += [subject.check for subject in (*subjects.values(), *further)]
-    lm = load(model, settings, checks, timings, progress)
+    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))
     record = record_of(lm, settings, parts, [*subjects.values(), *further])
     for name in NOT_IDENTITY:
         del record["identity"]["settings"][name]

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crispr_lm.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.generation import continuations
 from crispr_lm.measurement import Measurement
 from crispr_lm.metrics.language import DIVERGENCE
 from crispr_lm.prompts import EncodedPrompt, encode_text
-from crispr_lm.scoring import BatchSize, ProgressCallback, batches, examine, pack, pack_alone, token_logits
+from crispr_lm.scoring import examine, pack, pack_alone, token_logits
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel

@@ -32,6 +32,12 @@ EDIT_VERSION = 1
 
 FINGERPRINT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+SUMMED_BYTES = 8192
+"""Bytes in each of the pieces that `_sums` cuts a parameter into."""
+
+# Per module the sums of its weights' bits and the hashes that were taken of them.
+_known_hashes: weakref.WeakKeyDictionary[nn.Module, tuple[Any, dict[str, str]]] = weakref.WeakKeyDictionary()
+
 # Models whose weights carry a baked edit, with what `undo` puts back: (weights, indices, original values).
 _Saved = list[tuple[NeuronWeights, Tensor, Tensor]]
 _baked: weakref.WeakKeyDictionary[nn.Module, tuple[Edit, _Saved]] = weakref.WeakKeyDictionary()
@@ -84,7 +90,7 @@ class Edit:
             raise InputError(f"the scale of an edit must be a finite number, not {scale}")
         if len(set(neurons)) != len(neurons):
             raise InputError("a neuron is named twice in one edit; name it once")
-        sites = _sites(lm.model, neurons)
+        sites = neurons_by_site(lm.model, neurons)
         return Edit(
             neurons=tuple(neurons),
             scale=float(scale),
@@ -93,7 +99,7 @@ class Edit:
                 "revision": lm.revision,
                 "architecture": type(lm.model).__name__,
             },
-            fingerprint={site.name: _hashes(site) for site in sites},
+            fingerprint={site.name: _hashes(site.module) for site in sites},
             made_in=_dtype_name(lm),
             origin=dict(origin or {}),
         )
@@ -104,20 +110,25 @@ class Edit:
         Raises:
             EditMismatchError: it was not; the first module that differs is named.
         """
+        self._checked_sites(lm)
+
+    def _checked_sites(self, lm: LanguageModel) -> dict[NeuronSite, list[int]]:
+        """The edit's neurons by site, after the check."""
         try:
-            sites = _sites(lm.model, self.neurons)
+            sites = neurons_by_site(lm.model, self.neurons)
         except InputError as error:
             raise EditMismatchError(f"the edit was made for another model than {lm.name}: {error}") from error
         here = _dtype_name(lm)
         # The narrower of the two formats is what both can be cast to with the same result.
         dtype = self.made_in if here == "float32" else here
         for site in sites:
-            if _hashes(site)[dtype] != self.fingerprint.get(site.name, {}).get(dtype):
+            if _hashes(site.module)[dtype] != self.fingerprint.get(site.name, {}).get(dtype):
                 advice = "" if here in ("float32", self.made_in) else f" (in {self.made_in} or float32)"
                 raise EditMismatchError(
                     f"the edit was made for {self.base_model.get('name')} in {self.made_in}; the weights of module "
                     f"{site.name} differ in {lm.name} in {here}; load the model it was made for{advice}"
                 )
+        return sites
 
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[None]:
@@ -127,8 +138,7 @@ class Edit:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
         """
         self._refuse_baked(lm)
-        self.check(lm)
-        with scaling(neurons_by_site(lm.model, self.neurons), self.scale):
+        with scaling(self._checked_sites(lm), self.scale):
             yield
 
     def bake(self, lm: LanguageModel) -> None:
@@ -138,9 +148,8 @@ class Edit:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
         """
         self._refuse_baked(lm)
-        self.check(lm)
         saved: _Saved = []
-        for site, indices in neurons_by_site(lm.model, self.neurons).items():
+        for site, indices in self._checked_sites(lm).items():
             chosen = torch.tensor(indices)
             for weights in site.weights:
                 original = weights.read(chosen)
@@ -231,10 +240,6 @@ def _from_dict(content: dict[str, Any]) -> Edit:
     )
 
 
-def _sites(model: nn.Module, neurons: Sequence[Neuron]) -> list[NeuronSite]:
-    return list(neurons_by_site(model, neurons))
-
-
 def neurons_by_site(model: nn.Module, neurons: Sequence[Neuron]) -> dict[NeuronSite, list[int]]:
     """Group neurons by the module that holds them.
 
@@ -262,17 +267,38 @@ def _dtype_name(lm: LanguageModel) -> str:
     return name if name in FINGERPRINT_DTYPES else "float32"
 
 
-def _hashes(site: NeuronSite) -> dict[str, str]:
-    """Hash a module's own weights in every dtype a model may be loaded in (64 bits each: a mix-up guard, no seal)."""
+def _hashes(module: nn.Module) -> dict[str, str]:
+    """Hash a module's own weights in every dtype a model may be loaded in (64 bits each: a mix-up guard, no seal).
+
+    Remembered until the weights change: a search applies hundreds of edits to the same weights.
+    """
+    sums = tuple(_sums(parameter) for _, parameter in sorted(module.named_parameters(recurse=False)))
+    remembered = _known_hashes.get(module)
+    if remembered is not None and remembered[0] == sums:
+        return remembered[1]
     hashes = {}
     for name, dtype in FINGERPRINT_DTYPES.items():
         digest = hashlib.blake2b(digest_size=8)
-        for key, parameter in sorted(site.module.named_parameters(recurse=False)):
+        for key, parameter in sorted(module.named_parameters(recurse=False)):
             values = parameter.detach().to("cpu", dtype).contiguous()
             digest.update(f"{key}{tuple(values.shape)}".encode())
             digest.update(values.view(torch.uint8).numpy().tobytes())
         hashes[name] = digest.hexdigest()
+    _known_hashes[module] = (sums, hashes)
     return hashes
+
+
+def _sums(parameter: Tensor) -> tuple[Any, ...]:
+    """Sums of a parameter's bits along two directions, with its shape and dtype: far quicker than a hash.
+
+    Any single change shows, and so does an exchange of rows. A tensor's version counter would not do: it misses what is
+    written through ``.data``.
+    """
+    content = parameter.detach().contiguous().reshape(-1).view(torch.uint8)
+    content = nn.functional.pad(content, (0, -content.numel() % SUMMED_BYTES))
+    words = content.view(torch.int64).view(-1, SUMMED_BYTES // 8)
+    sums = torch.cat([words.sum(dim=0), words.sum(dim=1)])  # whole numbers that overflow without harm
+    return tuple(parameter.shape), parameter.dtype, sums.cpu().numpy().tobytes()
 
 
 def weights_fingerprint(model: nn.Module) -> str:

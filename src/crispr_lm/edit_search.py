@@ -11,10 +11,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from crispr_lm.batching import BatchSize, ProgressCallback
 from crispr_lm.bench import Bench
 from crispr_lm.decision import Decision, decide
+from crispr_lm.distributed import is_first, on_first
 from crispr_lm.divergence import Original, original_of
 from crispr_lm.edit import Edit
 from crispr_lm.effects import Effects, measure_effects, measure_importance
@@ -29,7 +32,6 @@ from crispr_lm.progress import Progress
 from crispr_lm.prompts import encode
 from crispr_lm.rankings import RANKINGS, Array, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
-from crispr_lm.scoring import BatchSize, ProgressCallback
 from crispr_lm.search import Candidate, choose, choose_part, counts_up_to, golden_section, sweep
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks import neutral_prompts
@@ -89,9 +91,10 @@ def search_edit(
     Raises:
         InputError: the trial to pick is not on the front.
     """
-    rows = read_lines(folder.search) if resumed else []
+    rows = on_first(lambda: read_lines(folder.search) if resumed else [])
     if resumed:
-        write_lines(folder.search, rows)  # a killed run may have left a torn last line, which must not be appended to
+        # A killed run may have left a torn last line, which must not be appended to.
+        on_first(lambda: write_lines(folder.search, rows))
     search = _tuned if settings.search == "tuned" else _by_number
     found = search(lm, scores, parts, original, settings, folder, rows, progress)
     progress.say(found.reason[0].upper() + found.reason[1:])
@@ -115,7 +118,8 @@ def _by_number(
     known = [Candidate.from_dict(row) for row in rows]
 
     def finished(candidate: Candidate) -> None:
-        append_line(folder.search, candidate.to_dict())
+        if is_first():
+            append_line(folder.search, candidate.to_dict())
 
     if settings.search == "golden-section":
         with progress.step("Choosing how many") as advance:
@@ -160,7 +164,8 @@ def _tuned(
     with progress.step("Searching the best edit (trials)", total) as advance:
 
         def finished(trial: Trial) -> None:
-            append_line(folder.search, trial.to_dict())
+            if is_first():
+                append_line(folder.search, trial.to_dict())
             advance(1)
             progress.say(f"trial {trial.number}: {_one_line(trial)}; {best_so_far(tally.trials, limits)}")
 
@@ -172,7 +177,7 @@ def _tuned(
             if best is not None and best.neurons:
 
                 def second_pass(trial: Trial, count: int) -> list[Neuron]:
-                    return _second_pass(lm, trial, count, scores, parts, settings)
+                    return on_first(lambda: _second_pass(lm, trial, count, scores, parts, settings))
 
                 refine(bench, best, limits, tally, settings.refinements, second_pass)
         except KeyboardInterrupt:
@@ -180,7 +185,7 @@ def _tuned(
                 raise
             progress.say("Interrupted: going on with the best edit so far")
         decision = decide(bench, tally, limits, settings.seed, settings.pick)
-    folder.forget_effects()
+    on_first(folder.forget_effects)
     return _searched(decision, tally)
 
 
@@ -222,19 +227,31 @@ def _evidence(
 ) -> Evidence:
     """What rankings are computed from: taken from the folder where an interrupted run has left it, else measured."""
     files = [{kind: folder.effects(number, kind) for kind in kinds} for number in range(len(parts))]
-    if not all(path.exists() for of_task in files for path in of_task.values()):
-        folder.effects(0, kinds[0]).parent.mkdir(exist_ok=True)
-        with progress.step("Measuring effects", sum(len(part.effects) for part in parts)) as advance:
-            for part, of_task in zip(parts, files, strict=True):
-                measured = search_effects(
-                    lm, part.effects, part.task.instructions, kinds, settings.seed, settings.batch_size, advance
-                )
-                for kind, path in of_task.items():
-                    measured[kind].save(path)
+    on_first(lambda: _save_effects(lm, parts, files, settings, progress))
     of_tasks = [{kind: Effects.load(path) for kind, path in of_task.items()} for of_task in files]
     joined = {kind: Effects.joined([of_task[kind] for of_task in of_tasks]) for kind in kinds}
-    importance = search_importance(lm, settings.neutral_prompts, kinds, settings.batch_size)
+    importance = on_first(lambda: search_importance(lm, settings.neutral_prompts, kinds, settings.batch_size))
     return Evidence(scores, joined, importance, of_tasks if len(of_tasks) > 1 else ())
+
+
+def _save_effects(
+    lm: LanguageModel,
+    parts: Sequence[Parts],
+    files: Sequence[Mapping[NeuronKind, Path]],
+    settings: RunSettings,
+    progress: Progress,
+) -> None:
+    """Measure effects on every task and keep them, unless an interrupted run has."""
+    if all(path.exists() for of_task in files for path in of_task.values()):
+        return
+    with progress.step("Measuring effects", sum(len(part.effects) for part in parts)) as advance:
+        for part, of_task in zip(parts, files, strict=True):
+            measured = search_effects(
+                lm, part.effects, part.task.instructions, tuple(of_task), settings.seed, settings.batch_size, advance
+            )
+            for kind, path in of_task.items():
+                path.parent.mkdir(exist_ok=True)
+                measured[kind].save(path)
 
 
 def _second_pass(

@@ -29,6 +29,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from crispr_lm.attribution import adapting, frozen
+from crispr_lm.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.files import write_bytes
 from crispr_lm.model.hooks import Seen, watching
@@ -36,7 +37,7 @@ from crispr_lm.model.neurons import Neuron, NeuronKind, NeuronSite, find_sites
 from crispr_lm.packing import Packed
 from crispr_lm.prompts import EncodedPrompt
 from crispr_lm.relevance import ChangedInPlaceError, UnknownTokensError
-from crispr_lm.scoring import BatchSize, ProgressCallback, batches, examine, pack, pack_alone, packed_scores
+from crispr_lm.scoring import examine, pack, pack_alone, packed_scores
 from crispr_lm.tasks.task import DISAMBIGUATED, Example
 
 if TYPE_CHECKING:

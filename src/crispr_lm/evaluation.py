@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
+from crispr_lm.batching import BatchSize, ProgressCallback
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.generation import generated_scores
 from crispr_lm.measurement import Measurement
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.metrics.family import MetricFamily, with_unmatched
 from crispr_lm.metrics.instructions import over_instructions
-from crispr_lm.scoring import BatchSize, ProgressCallback, option_scores
+from crispr_lm.scoring import option_scores
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:

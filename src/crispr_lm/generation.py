@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from crispr_lm.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.prompts import EncodedPrompt, encode_all
-from crispr_lm.scoring import BatchSize, ProgressCallback, batches
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from crispr_lm.distributed import on_first
 from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit
 from crispr_lm.errors import InputError
@@ -33,7 +34,7 @@ def score(model: str, output: Path, settings: ScoreSettings, progress: Progress 
     parts = [(task, fit_sample(task, settings)) for task in load_tasks(settings)]
     lm = load(model, settings, [fits(task, examples) for task, examples in parts], Timings(), progress)
     scores = score_tasks(lm, parts, settings, progress)
-    scores.save(output)
+    on_first(lambda: scores.save(output))
     return scores
 
 
@@ -51,7 +52,8 @@ def evaluate(
     edit = Edit.load(edit_file) if edit_file is not None else None
     subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in load_tasks(settings)]
     subjects += further_subjects(settings)
-    lm = load(model, settings, [subject.check for subject in subjects], timings, progress)
+    probe = (subjects[0].task, subjects[0].examples) if isinstance(subjects[0], TaskSubject) else None
+    lm = load(model, settings, [subject.check for subject in subjects], timings, progress, probe)
     if edit is not None:
         edit.check(lm)
     after = diverged = None
@@ -65,7 +67,7 @@ def evaluate(
                 diverged = divergence(lm, original, settings.batch_size)
     told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
     results = {**told, "timings": timings.seconds}
-    write_json(output, results)
+    on_first(lambda: write_json(output, results))
     return results
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from crispr_lm.batching import BatchSize
 from crispr_lm.divergence import Original, original_of
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation import Evaluation, ScoringMethod, evaluate
@@ -18,7 +19,6 @@ from crispr_lm.model.load import LanguageModel
 from crispr_lm.perplexity import WINDOW, perplexity, windows
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts
-from crispr_lm.scoring import BatchSize
 from crispr_lm.settings import EvaluateSettings, RunSettings
 from crispr_lm.tasks import Example, Task, draw, load_task, neutral_prompts
 from crispr_lm.tasks.files import text_of

@@ -61,7 +61,7 @@ class Packed:
         streams: What activations inside the model look like.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     encoder_inputs: dict[str, Tensor]
     prompt_of_row: Tensor | None
     kept: int
@@ -78,13 +78,23 @@ def packed_length(prompt: EncodedPrompt) -> int:
     return len(prompt.prompt_ids) + sum(len(ids) - 1 for ids in prompt.option_ids)
 
 
-def pack_branches(prompts: Sequence[EncodedPrompt], pad: int, dtype: torch.dtype, device: torch.device) -> Packed:
+def pack_branches(
+    prompts: Sequence[EncodedPrompt], pad: int, dtype: torch.dtype, device: torch.device, shared: int = 0
+) -> Packed:
     """Pack each prompt with all its options into one row.
 
     Rows are aligned at the border between prompt and options (prompts are padded on the left, options on the right), so
     that the logits needed are the last positions of every row. An option's last token is never an input.
+
+    Args:
+        prompts: A row each.
+        pad: Any token to fill up with.
+        dtype: Number format of the mask.
+        device: Where the model's inputs go.
+        shared: The first so many tokens of every prompt are left out of the rows: they are in the model's cache. Less
+            than the shortest prompt has.
     """
-    longest = max(len(prompt.prompt_ids) for prompt in prompts)
+    longest = max(len(prompt.prompt_ids) for prompt in prompts) - shared
     tail = max(sum(len(ids) - 1 for ids in prompt.option_ids) for prompt in prompts)
     shape = (len(prompts), longest + tail)
     input_ids = torch.full(shape, pad)
@@ -95,9 +105,9 @@ def pack_branches(prompts: Sequence[EncodedPrompt], pad: int, dtype: torch.dtype
     option = 0
     for row, prompt in enumerate(prompts):
         length = len(prompt.prompt_ids)
-        start = longest - length
-        input_ids[row, start:longest] = torch.tensor(prompt.prompt_ids)
-        position_ids[row, start:longest] = torch.arange(length)
+        start = longest - (length - shared)
+        input_ids[row, start:longest] = torch.tensor(prompt.prompt_ids[shared:])
+        position_ids[row, start:longest] = torch.arange(shared, length)
         branch[row, start:longest] = 0
         column = longest
         for number, ids in enumerate(prompt.option_ids):
@@ -115,6 +125,7 @@ def pack_branches(prompts: Sequence[EncodedPrompt], pad: int, dtype: torch.dtype
     causal = column_index[None, :, None] >= column_index[None, None, :]
     query, key = branch[:, :, None], branch[:, None, :]
     visible = causal & (((key == 0) & (query >= 0)) | (query == key))  # padding sees itself: no row without a key
+    visible = torch.cat([torch.ones(*visible.shape[:2], shared, dtype=torch.bool), visible], dim=2)
     mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)[:, None]
     row_of_option = torch.tensor(rows)
     number_of_option = torch.cat([torch.arange(len(prompt.option_ids)) for prompt in prompts])

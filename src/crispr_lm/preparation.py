@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from crispr_lm.distributed import ranks
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.folder import check_writable
-from crispr_lm.model.load import LanguageModel, ModelSource, check_device, check_quantize, open_model
+from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
+from crispr_lm.precision import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.progress import Progress
-from crispr_lm.prompts import Reader, check_prompts
-from crispr_lm.settings import EvaluateSettings, ModelSettings, RunSettings, ScoreSettings, TaskSettings
+from crispr_lm.prompts import Reader, check_prompts, encode_all
+from crispr_lm.settings import EvaluateSettings, ModelSettings, ReportSettings, RunSettings, ScoreSettings, TaskSettings
 from crispr_lm.tasks import Example, Task, draw, load_task, sample
 
 
@@ -123,9 +125,24 @@ def load(
     checks: Iterable[Callable[[Reader], None]],
     timings: Timings,
     progress: Progress,
+    probe: tuple[Task, Sequence[Example]] | None = None,
 ) -> LanguageModel:
-    """Open the model, check that all it will be asked fits it, and only then read the weights."""
+    """Open the model, check that all it will be asked fits it, and only then read the weights.
+
+    Args:
+        model: As the user named it.
+        settings: How it is loaded.
+        checks: What it will be asked, as checks that it fits.
+        timings: Seconds are added to "load".
+        progress: Shows that it loads.
+        probe: A task and examples that decide on the number format that answers are measured in.
+    """
     check_device(settings.device)
+    if settings.device in SPREAD and ranks() > 1:
+        raise InputError(
+            f"device {settings.device} spreads one model over all accelerators, so one process uses them all; start it "
+            "without torchrun, or give each process an accelerator with --device cuda"
+        )
     if isinstance(settings, ScoreSettings):
         check_quantize(settings.quantize)
     with timings.of("load"), progress.step(f"Loading {model}"):
@@ -133,7 +150,12 @@ def load(
         for check in checks:
             check(source)
         quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"
-        return source.load(settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize)
+        lm = source.load(settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize)
+    if isinstance(settings, ReportSettings) and probe is not None:
+        task, examples = probe
+        prompts = encode_all(lm, sample(examples, PROBED_PROMPTS, settings.seed), task.instructions[0])
+        choose_evaluation_dtype(lm, settings.evaluation_dtype, prompts)
+    return lm
 
 
 def file_hash(path: Path) -> str:

@@ -36,6 +36,7 @@ def record_of(
         "model": lm.name,
         "model_fingerprint": weights_fingerprint(lm.model),
         "settings": described,
+        "evaluated_in": str(lm.evaluation_dtype or lm.dtype).removeprefix("torch."),
         "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.origin},
         "instructions": [list(part.task.instructions) for part in parts],
         "crispr_lm": __version__,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from crispr_lm.errors import CrisprError
 from crispr_lm.model.hooks import Seen
+from crispr_lm.model.neurons import NeuronSite
 from crispr_lm.packing import Stream
 
 
@@ -50,14 +51,17 @@ class Relevance:
         if not values.requires_grad:
             # Parameters are frozen, so the graph starts here: at the first neurons of the model.
             values = values.detach().requires_grad_(True)
-        activation = values.detach()  # shares memory, but holds no graph: no reference cycle
+        # What the hook holds has no graph: the graph holds the hook, and the two would never be freed.
+        activation = values.detach()  # shares memory
         version = activation._version
+        site, first = seen.site, seen.first
         reduce = self._reduction(seen, activation)
+        del seen
 
         def arrived(gradient: Tensor) -> None:
             if activation._version != version:
-                raise ChangedInPlaceError(f"module {seen.site.name}: its output is changed in place")
-            self._join(seen, reduce(gradient))
+                raise ChangedInPlaceError(f"module {site.name}: its output is changed in place")
+            self._join(site, first, reduce(gradient))
 
         values.register_hook(arrived)
         return values.clone() if self.copy else values
@@ -79,10 +83,12 @@ class Relevance:
 
     def _reduction(self, seen: Seen, activation: Tensor) -> Callable[[Tensor], Tensor]:
         """How to get from an activation's gradient to the maximum over counted tokens, (prompts, units)."""
+        tokens = seen.tokens
         if self.alone:
-            return lambda gradient: self._largest_alone(seen, activation, gradient)
-        if seen.tokens is not None:
-            stream, tokens = self._stream_of_count(seen, seen.token_count), seen.tokens
+            whole = tokens is None
+            return lambda gradient: self._largest_alone(activation, gradient, whole=whole)
+        if tokens is not None:
+            stream = self._stream_of_count(seen, seen.token_count)
             return lambda gradient: self._largest_routed(stream, tokens, activation, gradient)
         stream, arrange = self._stream_of(seen)
         return lambda gradient: self._largest(stream, arrange(activation), arrange(gradient))
@@ -101,10 +107,13 @@ class Relevance:
         counted = counted.reshape(*counted.shape, *[1] * (product.dim() - 2))
         return product.masked_fill(~counted, -torch.inf).flatten(1, -2).amax(dim=1)
 
-    def _largest_alone(self, seen: Seen, activation: Tensor, gradient: Tensor) -> Tensor:
-        """Maximum over all tokens, (1, units), but for those that the model itself has appended as padding."""
+    def _largest_alone(self, activation: Tensor, gradient: Tensor, *, whole: bool) -> Tensor:
+        """Maximum over all tokens, (1, units), but for those that the model itself has appended as padding.
+
+        `whole` says that all tokens are there, not those alone that an expert was given.
+        """
         product = _product(activation, gradient)
-        if seen.tokens is None and product.dim() == 3 and 1 in product.shape[:2]:
+        if whole and product.dim() == 3 and 1 in product.shape[:2]:
             product = product.flatten(0, 1)[: max(tokens for _, tokens in self.streams)]
         return product.flatten(0, -2).amax(dim=0)[None]
 
@@ -119,12 +128,11 @@ class Relevance:
         largest = torch.full((len(options), product.shape[-1]), -torch.inf, device=product.device)
         return largest.scatter_reduce(0, prompt[counted][:, None].expand_as(product), product, "amax")
 
-    def _join(self, seen: Seen, largest: Tensor) -> None:
+    def _join(self, site: NeuronSite, first: int, largest: Tensor) -> None:
         """Take the maximum with what was seen before: a module may run several times, an expert is part of a site."""
-        site = seen.site
         if site.name not in self.maxima:
             self.maxima[site.name] = largest.new_full((len(largest), site.width), -torch.inf)
-        part = self.maxima[site.name][:, seen.first : seen.first + largest.shape[-1]]
+        part = self.maxima[site.name][:, first : first + largest.shape[-1]]
         torch.maximum(part, largest.to(part.device), out=part)
 
     def _stream_of(self, seen: Seen) -> tuple[Stream, Callable[[Tensor], Tensor]]:

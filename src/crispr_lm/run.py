@@ -1,6 +1,7 @@
 """The main job: the way of the data from model and task to a proven edit.
 
 Everything that can be wrong with the input is checked before weights are read, and nothing is written before that.
+Several processes may run it together (`crispr_lm.distributed`); the first alone writes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from crispr_lm.distributed import on_first
 from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit
 from crispr_lm.edit_search import search_edit
@@ -46,14 +48,14 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     progress = progress or SilentProgress()
     timings = Timings()
     folder = RunFolder(settings.output)
-    folder.check(resume=settings.resume, overwrite=settings.overwrite)
+    on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
     subjects += further_subjects(settings)
     checks = [fits(part.task, part.fit + part.effects + part.choose) for part in parts]
     checks += [subject.check for subject in subjects]
-    lm = load(model, settings, checks, timings, progress)
-    resumed = folder.start(record_of(lm, settings, parts, subjects), resume=settings.resume)
+    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))
+    resumed = on_first(lambda: folder.start(record_of(lm, settings, parts, subjects), resume=settings.resume))
 
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
     original = take_original(lm, settings, progress)
@@ -63,9 +65,9 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
         lm,
         found.neurons,
         found.scale,
-        origin={**scores.origin, "scores": file_hash(folder.scores), "reason": found.reason},
+        origin={**scores.origin, "scores": on_first(lambda: file_hash(folder.scores)), "reason": found.reason},
     )
-    edit.save(folder.edit)
+    on_first(lambda: edit.save(folder.edit))
 
     with timings.of("report_before"):
         before = measure_all(lm, subjects, settings, progress, "Measuring before")
@@ -75,14 +77,16 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
             after = measure_all(lm, subjects, settings, progress, "Measuring after")
             diverged = divergence(lm, original, settings.batch_size)
         with timings.of("save"), progress.step("Saving the edited model"):
-            lm.save(folder.model)
+            on_first(lambda: lm.save(folder.model))
         with timings.of("verify"), progress.step("Loading it again in a fresh process"):
-            verified = verify_saved(
-                lm,
-                folder.model,
-                parts[0].report[:VERIFIED_EXAMPLES],
-                parts[0].task.instructions[0],
-                trust_remote_code=settings.trust_remote_code,
+            verified = on_first(
+                lambda: verify_saved(
+                    lm,
+                    folder.model,
+                    parts[0].report[:VERIFIED_EXAMPLES],
+                    parts[0].task.instructions[0],
+                    trust_remote_code=settings.trust_remote_code,
+                )
             )
     finally:
         edit.undo(lm)
@@ -99,9 +103,9 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
         "saved_model": verified,
         "timings": timings.seconds,
     }
-    write_lines(folder.answers, answer_rows(subjects, before, after))
-    write_json(folder.results, results)
-    write_report(folder.path)
+    on_first(lambda: write_lines(folder.answers, answer_rows(subjects, before, after)))
+    on_first(lambda: write_json(folder.results, results))
+    on_first(lambda: write_report(folder.path))
     return results
 
 
@@ -123,10 +127,11 @@ def _scores(
     timings: Timings,
     progress: Progress,
 ) -> NeuronScores:
-    if resumed and folder.scores.exists():
+    known = on_first(lambda: NeuronScores.load(folder.scores) if resumed and folder.scores.exists() else None)
+    if known is not None:
         progress.say("Going on with the scores of the interrupted run")
-        return NeuronScores.load(folder.scores)
+        return known
     with timings.of("attribution"):
         scores = score_tasks(lm, [(part.task, part.fit) for part in parts], settings, progress)
-    scores.save(folder.scores)
+    on_first(lambda: scores.save(folder.scores))
     return scores

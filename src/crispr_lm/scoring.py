@@ -6,17 +6,28 @@ s(c) = Σ_k log P(c_k | prompt, c_<k).
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from crispr_lm import distributed
+from crispr_lm.batching import BatchSize, ProgressCallback, batches
+from crispr_lm.caching import (
+    Beginnings,
+    continued_scores,
+    keeps_logits,
+    paying_beginning,
+    shared_beginning,
+    sharing_groups,
+)
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
+from crispr_lm.precision import evaluating, mask_dtype
 from crispr_lm.prompts import EncodedPrompt, encode_all
 from crispr_lm.tasks.task import Example
 
@@ -25,17 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BatchSize = int | str
-"""Prompts in one forward pass, or "auto"."""
-
 Likelihood = Literal["sum", "mean"]
 """How options are compared: by their summed log-probability, or by its mean over the option's tokens."""
-
-ProgressCallback = Callable[[int], None]
-"""Called with the number of prompts just finished."""
-
-AUTO_TOKENS = {"cpu": 2048, "cuda": 32768}
-"""Tokens in a batch for "auto", by device type: enough to keep it busy (benchmarks/batch_size.py), small in memory."""
 
 BRANCH_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest relative difference between branch and plain scores that is rounding."""
@@ -43,9 +45,17 @@ BRANCH_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e
 
 PROBES = (
     EncodedPrompt([11, 18, 25, 32, 39, 46, 53, 60, 67, 74, 81, 88, 95], [[3, 10, 17, 24], [50], [29, 36, 43]]),
+    EncodedPrompt([11, 18, 25, 32, 39, 46, 91, 84, 77, 70, 63, 56, 49], [[44], [37, 30]]),
     EncodedPrompt([5, 12, 19, 26, 33, 40, 47, 54], [[17, 24], [90, 97, 4, 11, 18]]),
 )
-"""Arbitrary tokens, prompts and options of different lengths, to find out with how a model can be scored."""
+"""Arbitrary tokens, prompts and options of different lengths, two of the prompts alike in length and beginning, to find
+out with how a model can be scored."""
+
+PROBES_ALIKE = 2
+"""How many of the probes begin alike."""
+
+LENGTH_DEPENDENT_ROTATIONS = ("dynamic", "longrope")
+"""Rotary embeddings whose frequencies change once a sequence is longer than a configured length."""
 
 
 def option_scores(
@@ -94,30 +104,56 @@ def prompt_scores(
     """Score encoded prompts; returns and raises as `option_scores`."""
     if not prompts:
         raise InputError("no examples to score; give at least one")
-    scores = torch.full((len(prompts), max(len(prompt.option_ids) for prompt in prompts)), -torch.inf)
+    examine(lm)
+    own = distributed.share([packed_length(prompt) for prompt in prompts])
+    chosen = [prompts[index] for index in own]
+    # In float64 and filled up with 0, so that the sum over ranks is exact.
+    scores = torch.zeros((len(prompts), max(len(prompt.option_ids) for prompt in prompts)), dtype=torch.float64)
+    beginnings = Beginnings(lm)
+    apart = sharing_groups(chosen) if lm.takes_branches and lm.takes_cache else None
+    advance = distributed.scaled(progress, len(own), len(prompts))
 
     def score(indices: list[int]) -> None:
-        for index, values in zip(indices, scores_of(lm, [prompts[index] for index in indices]), strict=True):
-            scores[index, : len(values)] = values
+        with evaluating(lm):
+            of_batch = scores_of(lm, [chosen[index] for index in indices], beginnings)
+        for index, values in zip(indices, of_batch, strict=True):
+            scores[own[index], : len(values)] = values
 
-    for indices in batches(lm, prompts, batch_size, score):
-        if progress is not None:
-            progress(len(indices))
+    for indices in batches(lm, chosen, batch_size, score, apart=apart):
+        advance(len(indices))
+    scores = distributed.summed({"scores": scores})["scores"].float()
     given = torch.tensor([[column < len(prompt.option_ids) for column in range(scores.shape[1])] for prompt in prompts])
     if not torch.isfinite(scores[given]).all():
         cause = "its weights hold NaN or infinity" if lm.dtype == torch.float32 else "load it with dtype float32"
         raise CrisprError(f"model {lm.name} gives scores that are not finite; {cause}")
-    return scores
+    return scores.masked_fill(~given, -torch.inf)
 
 
-def scores_of(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> list[Tensor]:
-    """Score the options of a few prompts, in the way that suits the model: one float32 tensor (options,) per prompt."""
+def scores_of(
+    lm: LanguageModel, prompts: Sequence[EncodedPrompt], beginnings: Beginnings | None = None
+) -> list[Tensor]:
+    """Score the options of a few prompts, in the way that suits the model: one float32 tensor (options,) per prompt.
+
+    Args:
+        lm: The model.
+        prompts: One batch.
+        beginnings: Remembers what an earlier batch began with, as long as the model stays as it is.
+    """
     examine(lm)
     counts = [len(prompt.option_ids) for prompt in prompts]
-    if lm.takes_padding:
-        return list(packed_scores(lm, pack(lm, prompts)).cpu().split(counts))
-    alone = [packed_scores(lm, pack_alone(lm, prompt, n)) for prompt in prompts for n in range(len(prompt.option_ids))]
-    return list(torch.cat(alone).cpu().split(counts))
+    cached = lm.takes_cache and _within_window(lm, prompts)
+    shared = paying_beginning(prompts) if cached and lm.takes_branches else 0
+    if shared:
+        scores = _behind_beginning(lm, prompts, shared, beginnings or Beginnings(lm))
+    elif cached and not lm.takes_branches:
+        scores = continued_scores(lm, prompts)
+    elif lm.takes_padding:
+        scores = packed_scores(lm, pack(lm, prompts))
+    else:
+        scores = torch.cat(
+            [packed_scores(lm, pack_alone(lm, prompt, n)) for prompt in prompts for n in range(len(prompt.option_ids))]
+        )
+    return list(scores.cpu().split(counts))
 
 
 def examine(lm: LanguageModel) -> None:
@@ -132,25 +168,45 @@ def examine(lm: LanguageModel) -> None:
         if not lm.is_encoder_decoder:
             _check_causal(lm)
         plain = torch.cat([packed_scores(lm, pack_alone(lm, p, n)) for p in PROBES for n in range(len(p.option_ids))])
-        lm.takes_branches = not lm.is_encoder_decoder and _agrees(lm, "branches", plain, _branches)
-        lm.takes_padding = lm.takes_branches or _agrees(lm, "a padded batch", plain, _padded)
+        lm.takes_branches = not lm.is_encoder_decoder and _agrees(
+            lm, "as branches", plain, lambda: packed_scores(lm, _branches(lm, PROBES))
+        )
+        lm.takes_padding = lm.takes_branches or _agrees(
+            lm, "in a padded batch", plain, lambda: packed_scores(lm, _padded(lm, PROBES))
+        )
+        if lm.takes_branches:
+            lm.takes_cache = _agrees(lm, "behind a beginning read once", plain, lambda: _probes_behind_beginning(lm))
+        elif not lm.is_encoder_decoder:
+            lm.takes_cache = _agrees(lm, "from their prompt's cache", plain, lambda: continued_scores(lm, PROBES))
+            if lm.takes_cache:
+                logger.info("options of %s are scored from their prompt's cache", lm.name)
     if not lm.takes_padding:
         lm.tells_tokens = False
 
 
+def _probes_behind_beginning(lm: LanguageModel) -> Tensor:
+    alike, others = PROBES[:PROBES_ALIKE], PROBES[PROBES_ALIKE:]
+    shared = shared_beginning(alike)
+    return torch.cat([_behind_beginning(lm, alike, shared, Beginnings(lm)), packed_scores(lm, _branches(lm, others))])
+
+
+def _behind_beginning(
+    lm: LanguageModel, prompts: Sequence[EncodedPrompt], shared: int, beginnings: Beginnings
+) -> Tensor:
+    """Options as branches of rows that go on from the `shared` tokens all begin with; returns as `packed_scores`."""
+    packed = pack_branches(prompts, _pad_id(lm), mask_dtype(lm), lm.device, shared)
+    cache = beginnings.cache_of(prompts[0].prompt_ids[:shared], len(prompts))
+    return packed_scores(lm, replace(packed, inputs={**packed.inputs, "past_key_values": cache}))
+
+
 def pack(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
-    """Pack prompts in the layout that suits the model."""
+    """Pack prompts in the layout that suits the model, every token of them (for what needs gradients)."""
     examine(lm)
-    if lm.is_encoder_decoder:
-        return _padded(lm, prompts)
-    window = _attention_window(lm)
-    if lm.takes_branches and (window is None or max(map(packed_length, prompts)) <= window):
-        return _branches(lm, prompts)
-    return _padded(lm, prompts)
+    return _branches(lm, prompts) if lm.takes_branches and _within_window(lm, prompts) else _padded(lm, prompts)
 
 
 def _branches(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
-    return pack_branches(prompts, _pad_id(lm), lm.dtype, lm.device)
+    return pack_branches(prompts, _pad_id(lm), mask_dtype(lm), lm.device)
 
 
 def _padded(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
@@ -189,79 +245,27 @@ def token_logits(lm: LanguageModel, packed: Packed) -> Tensor:
         encoded = lm.model.get_encoder()(**packed.encoder_inputs, return_dict=True)
         encoded.last_hidden_state = encoded.last_hidden_state[packed.prompt_of_row]
         inputs["encoder_outputs"] = encoded
-    elif _keeps_logits(lm):
+    elif keeps_logits(lm):
         inputs["logits_to_keep"] = packed.kept
-    logits = lm.model(**inputs, use_cache=False, return_dict=True).logits
+    logits = lm.model(**inputs, use_cache="past_key_values" in inputs, return_dict=True).logits
     # Columns count from the end, so they are right whether or not the model left the first positions out.
     rows, columns = packed.token_rows.to(logits.device), packed.token_columns.to(logits.device)
     of_position: Tensor = logits[rows, columns].float()
     return of_position
 
 
-def batches(
-    lm: LanguageModel, prompts: Sequence[EncodedPrompt], batch_size: BatchSize, work: Callable[[list[int]], None]
-) -> Iterator[list[int]]:
-    """Do `work` on indices of prompts of like length, a batch at a time, and yield each batch when it is done.
-
-    Where memory runs out the batch is halved and tried again, down to a single prompt.
-
-    Raises:
-        InputError: batch size is neither "auto" nor a positive number.
-        CrisprError: memory runs out on a single prompt.
-    """
-    if batch_size != "auto" and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
-        raise InputError(f"batch size must be 'auto' or a positive number, not {batch_size!r}")
-    # Longest first: if memory does not suffice that shows at once.
-    waiting = sorted(range(len(prompts)), key=lambda index: -packed_length(prompts[index]))
-    most = len(prompts) if batch_size == "auto" else int(batch_size)
-    tokens = AUTO_TOKENS.get(lm.device.type, AUTO_TOKENS["cpu"])
-    while waiting:
-        size = most
-        if batch_size == "auto":
-            size = min(most, max(1, tokens // packed_length(prompts[waiting[0]])))
-        batch = waiting[:size]
-        try:
-            work(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            if len(batch) == 1:
-                raise CrisprError(
-                    "memory runs out on a single prompt; use shorter prompts, a shorter dtype or a smaller model"
-                ) from error
-            most = len(batch) // 2
-            logger.warning("out of memory with %d prompts in a batch, going on with %d", len(batch), most)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            continue
-        waiting = waiting[size:]
-        yield batch
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    # The CPU allocator raises a plain RuntimeError.
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
-
-
-def _agrees(
-    lm: LanguageModel,
-    layout: str,
-    plain: Tensor,
-    pack_probes: Callable[[LanguageModel, Sequence[EncodedPrompt]], Packed],
-) -> bool:
+def _agrees(lm: LanguageModel, layout: str, plain: Tensor, score: Callable[[], Tensor]) -> bool:
     """Whether a layout gives the probes the scores of single unpadded sequences; says so in the log if not."""
     try:
-        scores = packed_scores(lm, pack_probes(lm, PROBES))
+        scores = score()
     except Exception as error:  # a model that can't take a block mask may fail in any way
-        logger.info("options of %s are not scored as %s: %s", lm.name, layout, str(error).split("\n")[0])
+        logger.info("options of %s are not scored %s: %s", lm.name, layout, str(error).split("\n")[0])
         return False
     if not bool(torch.isfinite(plain).all()):
         return True  # nothing to compare; that the model gives no numbers is told with the scores
     difference = float(((scores - plain).abs() / plain.abs().clamp(min=1e-3)).max())
     if not difference <= BRANCH_TOLERANCE.get(lm.dtype, BRANCH_TOLERANCE[torch.bfloat16]):  # also where it is NaN
-        logger.info("options of %s are not scored as %s: scores would differ by %.1e", lm.name, layout, difference)
+        logger.info("options of %s are not scored %s: scores would differ by %.1e", lm.name, layout, difference)
         return False
     return True
 
@@ -272,7 +276,7 @@ def _check_causal(lm: LanguageModel) -> None:
     Raises:
         InputError: it does.
     """
-    beginning, end, other_end = PROBES[0].prompt_ids, PROBES[1].option_ids[0], PROBES[1].option_ids[1][:2]
+    beginning, end, other_end = PROBES[0].prompt_ids, PROBES[-1].option_ids[0], PROBES[-1].option_ids[1][:2]
     sequences = torch.tensor([beginning + end, beginning + other_end], device=lm.device)
     given = {"input_ids": sequences, "attention_mask": torch.ones_like(sequences)}
     logits = lm.model(**given, use_cache=False, return_dict=True).logits
@@ -287,15 +291,22 @@ def _check_causal(lm: LanguageModel) -> None:
         )
 
 
-def _attention_window(lm: LanguageModel) -> int | None:
-    """Tokens that a sliding-window layer can look back over; a block mask would hide that limit from the model."""
+def _within_window(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> bool:
+    """Whether prompts are as short as those the layouts were checked with, as far as the model's attention goes.
+
+    A block mask would hide a sliding window from the model; frequencies that change with a sequence's length do not
+    agree with a beginning read by itself.
+    """
     config = lm.model.config.get_text_config()
-    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    return min((window for window in windows if isinstance(window, int)), default=None)
-
-
-def _keeps_logits(lm: LanguageModel) -> bool:
-    return "logits_to_keep" in inspect.signature(lm.model.forward).parameters
+    limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    rotation = getattr(config, "rope_parameters", None) or {}
+    limits += [
+        parameters.get("original_max_position_embeddings") or config.max_position_embeddings
+        for parameters in (rotation, *rotation.values())  # one for all layers, or one per type of layer
+        if isinstance(parameters, dict) and parameters.get("rope_type") in LENGTH_DEPENDENT_ROTATIONS
+    ]
+    longest = max(map(packed_length, prompts))
+    return all(longest <= limit for limit in limits if isinstance(limit, int))
 
 
 def _pad_id(lm: LanguageModel) -> int:

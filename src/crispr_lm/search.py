@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from crispr_lm.batching import BatchSize, ProgressCallback
 from crispr_lm.edit import Edit
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.prompts import EncodedPrompt, encode
-from crispr_lm.scoring import BatchSize, ProgressCallback, prompt_scores
+from crispr_lm.scoring import prompt_scores
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:

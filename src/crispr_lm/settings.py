@@ -154,6 +154,12 @@ class SearchSettings(_Settings):
 class ReportSettings(_Settings):
     """What is measured before and after."""
 
+    evaluation_dtype: Annotated[Literal["weights", "auto", "bfloat16"], Parameter(group=REPORT_GROUP)] = Field(
+        "weights",
+        description="Number format that answers are computed in, in search and report: the weights' own, bfloat16, or "
+        "auto (bfloat16 where the hardware has it and a check gives the same answers). Attribution is not touched.",
+    )
+
     report_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
         120, description="Examples per task to tell results on, from the report part (fewer if it has fewer)."
     )

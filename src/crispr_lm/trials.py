@@ -152,8 +152,9 @@ def merit(trial: Trial) -> tuple[float, float, float, int]:
 
 def best_within(trials: Sequence[Trial], limits: Limits) -> Trial | None:
     """The complete trial of highest merit within the limits, None if there is none (not even the original)."""
-    allowed = [trial for trial in pareto_front(trials) if trial.figures.within(limits)]
-    return max(allowed, key=merit, default=None)
+    tried = [trial for trial in trials if trial.complete and trial.stage != "control"]
+    # Not from the front alone: what dominates a trial may exceed the limit on over-abstention, which is no objective.
+    return max((trial for trial in tried if trial.figures.within(limits)), key=merit, default=None)
 
 
 def figures_of(original: Mapping[str, Metrics], edited: Mapping[str, Metrics], kl: float) -> Figures:

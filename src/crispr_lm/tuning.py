@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from crispr_lm.bench import Bench, Proposal
+from crispr_lm.distributed import on_first
 from crispr_lm.model.neurons import NeuronKind
 from crispr_lm.rankings import LAYERS, Evidence, Recipe, ranked, ranking_named
 from crispr_lm.trials import TOLERANCE, Figures, Finished, Limits, Trial, best_within
@@ -90,7 +91,10 @@ class Tally:
     def out_of_time(self) -> bool:
         """Whether the time is used up."""
         limit = self._budget.seconds
-        return limit is not None and self._before + time.monotonic() - self._start >= limit
+        if limit is None:
+            return False
+        # Clocks differ between processes, which must all stop at the same trial.
+        return on_first(lambda: self._before + time.monotonic() - self._start >= limit)
 
     def run(self, propose: Callable[[], Proposal], attempt: Callable[[int, Proposal], Trial]) -> Trial:
         """Take the next trial from the interrupted run, or else propose and try it."""

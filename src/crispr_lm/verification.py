@@ -13,6 +13,7 @@ import torch
 
 from crispr_lm.errors import VerificationError
 from crispr_lm.model import reload
+from crispr_lm.precision import exact
 from crispr_lm.prompts import encode, render_prompt
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.tasks.task import Example
@@ -78,7 +79,8 @@ def verify_saved(
         raise VerificationError(
             f"the tokenizer saved in {folder} splits a prompt in another way than the one in memory"
         )
-    here = prompt_scores(lm, prompts)
+    with exact(lm):
+        here = prompt_scores(lm, prompts)
     differences = [
         abs(float(here[row, column]) - score)
         for row, scores in enumerate(answer["scores"])

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
+from crispr_lm.batching import BatchSize
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.scoring import BatchSize, Likelihood, option_scores
+from crispr_lm.scoring import Likelihood, option_scores
 from crispr_lm.tasks.task import Example
 
 CONTENT_FREE = ("N/A", "[MASK]", "")

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from crispr_lm.baselines.fit import AnswerPair, Fit
 from crispr_lm.baselines.method import NotRunError, Treatment
+from crispr_lm.batching import ProgressCallback
 from crispr_lm.model.hooks import Seen, watching
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NeuronKind, NeuronSite, find_sites
 from crispr_lm.packing import Packed
 from crispr_lm.prompts import EncodedPrompt
-from crispr_lm.scoring import ProgressCallback, pack, packed_scores
+from crispr_lm.scoring import pack, packed_scores
 
 TOKENS = 4096
 """Tokens in one pass at most: bounds memory."""

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from crispr_lm.batching import BatchSize, ProgressCallback
 from crispr_lm.errors import CrisprError
 from crispr_lm.evaluation import ScoringMethod, evaluation_of
 from crispr_lm.measurement import Measurement
 from crispr_lm.measuring import Subject, TaskSubject
-from crispr_lm.scoring import BatchSize, Likelihood, ProgressCallback
+from crispr_lm.scoring import Likelihood
 from crispr_lm.tasks.task import SENTENCES, Example
 
 if TYPE_CHECKING:

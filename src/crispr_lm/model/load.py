@@ -58,6 +58,8 @@ class LanguageModel:
         context_length: Largest number of tokens of a sequence, None if there is no limit.
         takes_branches: Whether a prompt's options can share one sequence; None until `scoring.examine` has checked.
         takes_padding: Whether padding leaves scores alone; checked along with it.
+        takes_cache: Whether scores stay the same where sequences go on from the model's cache; checked along with it.
+        evaluation_dtype: Number format that answers are measured in (`precision`); None for the weights' own.
         tells_tokens: Whether activations can be told apart by token in a batch; False once `attribution` has met one
             that can't.
         changes_outputs: Whether the model writes into its layers' outputs; True once `attribution` has met that.
@@ -74,6 +76,8 @@ class LanguageModel:
     context_length: int | None = None
     takes_branches: bool | None = field(default=None, repr=False)
     takes_padding: bool = field(default=True, repr=False)
+    takes_cache: bool = field(default=False, repr=False)
+    evaluation_dtype: torch.dtype | None = field(default=None, repr=False)
     tells_tokens: bool = field(default=True, repr=False)
     changes_outputs: bool = field(default=False, repr=False)
 

@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crispr_lm.metrics import Metric, ordered_metrics
-from crispr_lm.progress import Progress
+from crispr_lm.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from crispr_lm.edit import Edit
@@ -112,8 +112,15 @@ class _PlainProgress:
 
 
 @contextmanager
-def terminal_progress() -> Iterator[Progress]:
-    """Show steps with rate and time left: bars in a terminal, lines elsewhere. The library's log goes along."""
+def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
+    """Show steps with rate and time left: bars in a terminal, lines elsewhere. The library's log goes along.
+
+    Args:
+        silent: Show nothing, because another process of the same run does.
+    """
+    if silent:
+        yield SilentProgress()
+        return
     logger = logging.getLogger("crispr_lm")
     handler = RichHandler(console=messages, show_time=False, show_path=False, show_level=False)
     logger.addHandler(handler)

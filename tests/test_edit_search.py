@@ -1,0 +1,165 @@
+"""The search step of a run, end to end on a tiny model: killed, gone on with, interrupted, picked from."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import crispr_lm
+from crispr_lm import InputError, files
+from crispr_lm.run import run
+
+from .test_run import questions, read, settings_for
+
+__all__ = ["questions"]
+
+TUNED = {
+    "search": "tuned",
+    "trials": 8,
+    "refinements": 3,
+    "effect_examples": 8,
+    "max_kl": 9.0,
+    "max_overabstention": 1.0,
+}
+
+KILLED = """
+import json, sys
+from crispr_lm.run import run
+from crispr_lm.settings import RunSettings
+run(sys.argv[1], RunSettings(**json.loads(sys.argv[2])))
+"""
+
+
+def rows_of(output):
+    rows = [json.loads(line) for line in (output / "search.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(saved_model, questions, tmp_path_factory):
+    """A run that nothing has interrupted."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    results = run(str(saved_model("llama")), settings_for(questions, output, **TUNED))
+    return output, results
+
+
+def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
+    output, results = whole
+    rows = rows_of(output)
+    assert [row["number"] for row in rows] == list(range(len(rows)))
+    assert (rows[0]["neurons"], rows[0]["figures"]["gain"]) == ([], 0.0)
+    assert {row["stage"] for row in rows} <= {"search", "refine", "control"}
+    assert sum(row["stage"] == "search" for row in rows) == 9
+    assert all(len(row["neurons"]) <= 5 for row in rows)
+    assert [row["trial"] for row in results["search"]] == [row["number"] for row in rows]
+    assert set(results["choice"]["front"]) <= {row["number"] for row in rows if row["complete"]}
+    assert results["verdict"] in ("recommended", "none")
+    edit = crispr_lm.Edit.load(output / "edit.json")
+    chosen = rows[results["choice"]["trial"]]
+    assert [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons] == chosen["neurons"]
+    assert bool(edit.neurons) == (results["verdict"] == "recommended")
+    assert not (output / "effects").exists()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on_without_repeating_a_trial(
+    whole, saved_model, questions, tmp_path, monkeypatch
+):
+    output = tmp_path / "killed"
+    settings = settings_for(questions, output, **TUNED)
+    given = settings.model_dump(mode="json")
+    model = str(saved_model("llama"))
+    environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, model, json.dumps(given)], env=environment)
+    try:
+        deadline = time.monotonic() + 300
+        record = output / "search.jsonl"
+        while not (record.exists() and record.read_text().count("\n") >= 3):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = record.read_text().count("\n")
+    with record.open("a", encoding="utf-8") as file:
+        file.write('{"number": 99, "stage": "sea')  # what a kill in the middle of a write leaves
+
+    measured = []
+    real = files.append_line
+    monkeypatch.setattr(
+        "crispr_lm.edit_search.append_line", lambda path, row: (real(path, row), measured.append(row["number"]))
+    )
+    results = run(model, settings.model_copy(update={"resume": True}))
+    assert measured == list(range(done, len(rows_of(whole[0]))))
+    assert rows_of(output) == rows_of(whole[0])
+    assert read(output / "edit.json")["neurons"] == read(whole[0] / "edit.json")["neurons"]
+    assert results["tasks"] == whole[1]["tasks"]
+
+
+def test_an_interruption_ends_with_the_best_so_far(saved_model, questions, tmp_path, monkeypatch):
+    real = files.append_line
+
+    def interrupted(path, row):
+        real(path, row)
+        if row["number"] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("crispr_lm.edit_search.append_line", interrupted)
+    output = tmp_path / "out"
+    results = run(str(saved_model("llama")), settings_for(questions, output, **TUNED))
+    assert results["verdict"] in ("recommended", "none")
+    assert sum(row["stage"] == "search" for row in rows_of(output)) == 4
+    assert (output / "results.json").exists()
+
+
+def test_another_point_of_the_front_is_taken_without_trying_anything_again(
+    whole, saved_model, questions, tmp_path, monkeypatch
+):
+    import shutil
+
+    output = tmp_path / "out"
+    shutil.copytree(whole[0], output)
+    model = str(saved_model("llama"))
+    monkeypatch.setattr("crispr_lm.edit_search.measure_effects", None)  # must not be needed again
+    front = whole[1]["choice"]["front"]
+    with pytest.raises(InputError, match="pick one of"):
+        run(model, settings_for(questions, output, resume=True, pick=98, **TUNED))
+    results = run(model, settings_for(questions, output, resume=True, pick=front[0], **TUNED))
+    assert results["choice"]["trial"] == front[0]
+    assert results["reason"].startswith(f"trial {front[0]}, picked by hand")
+    chosen = rows_of(output)[front[0]]
+    assert read(output / "edit.json")["neurons"] == chosen["neurons"]
+    assert rows_of(output) == rows_of(whole[0])
+
+
+def test_the_limit_on_the_divergence_holds(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    results = run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "max_kl": 0.0, "trials": 3}))
+    assert results["verdict"] == "none"
+    assert results["edit"]["neurons"] == 0
+    assert results["divergence"]["kl"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_golden_section_takes_the_count_of_highest_accuracy_it_has_seen(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    results = run(str(saved_model("llama")), settings_for(questions, output, search="golden-section", max_neurons=20))
+    (task,) = (name for name in results["search"][0]["metrics"])
+    accuracy = {row["neurons"]: row["metrics"][task]["accuracy"] for row in results["search"]}
+    assert accuracy[results["edit"]["neurons"]] == max(accuracy.values())
+    assert 0 in accuracy
+    assert len(accuracy) < 21
+
+
+def test_several_tasks_are_searched_together(saved_model, questions, tmp_path):
+    second = tmp_path / "second.jsonl"
+    second.write_text((questions / "questions.jsonl").read_text(encoding="utf-8").replace("late", "early"))
+    tasks = (f"choices:{questions / 'questions.jsonl'}", f"choices:{second}")
+    output = tmp_path / "out"
+    run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "task": tasks, "trials": 4}))
+    assert all(set(row["answers"]) == set(tasks) for row in rows_of(output))

@@ -1,0 +1,98 @@
+"""Figures, limits and the Pareto front, by brute force."""
+
+import random
+
+import pytest
+
+from crispr_lm.model.neurons import Neuron
+from crispr_lm.trials import Figures, Limits, Trial, best_within, figures_of, pareto_front
+
+
+def trial(number, gain, loss, kl, neurons=1, complete=True, stage="search", overabstention=0.0):
+    there = tuple(Neuron("m", index, "ffn") for index in range(neurons))
+    figures = Figures(gain, loss, overabstention, kl)
+    return Trial(
+        number, stage, {"ranking": "pursuit"}, there, 0.25, figures, {"t": {"accuracy": 0.5}}, {"t": [0]}, complete
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_front_is_what_brute_force_says(seed):
+    generator = random.Random(seed)
+    values = [0.0, 0.1, 0.2, 0.3]
+    trials = [
+        trial(n, *(generator.choice(values) for _ in range(3)), neurons=generator.randint(1, 9)) for n in range(40)
+    ]
+    front = pareto_front(trials)
+
+    def better_or_equal(one, other):
+        return one.gain >= other.gain and one.loss <= other.loss and one.kl <= other.kl
+
+    expected = {
+        this.figures
+        for this in trials
+        if not any(better_or_equal(other.figures, this.figures) and other.figures != this.figures for other in trials)
+    }
+    assert {member.figures for member in front} == expected
+    assert len(front) == len(expected)
+    for member in front:
+        equals = [other for other in trials if other.figures == member.figures]
+        assert len(member.neurons) == min(len(other.neurons) for other in equals)
+    gains = [member.figures.gain for member in front]
+    assert gains == sorted(gains, reverse=True)
+
+
+def test_trials_given_up_and_controls_are_not_on_the_front():
+    trials = [
+        trial(0, 0.0, 0.0, 0.0),
+        trial(1, 0.9, 0.0, 0.0, complete=False),
+        trial(2, 0.8, 0.0, 0.0, stage="control"),
+    ]
+    assert [member.number for member in pareto_front(trials)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("costly", "limits"),
+    [
+        (trial(2, 0.9, 0.051, 0.0), Limits(accuracy_loss=0.05)),
+        (trial(2, 0.9, 0.0, 0.11), Limits(kl=0.1)),
+        (trial(2, 0.9, 0.0, 0.0, overabstention=0.3), Limits(overabstention=0.2)),
+    ],
+)
+def test_what_exceeds_a_limit_is_never_the_best(costly, limits):
+    trials = [trial(0, 0.0, 0.0, 0.0, neurons=0), trial(1, 0.2, 0.04, 0.09), costly]
+    assert best_within(trials, limits).number == 1
+
+
+def test_a_cost_of_exactly_the_limit_is_allowed():
+    assert Figures(0.5, 0.45 - 0.40, 0.0, 0.0).within(Limits(accuracy_loss=0.05))
+
+
+def test_figures_are_the_mean_gain_and_the_worst_cost_over_tasks():
+    def metrics(ambiguous, disambiguated, unknown):
+        return {
+            "accuracy": 0.0,
+            "accuracy_ambiguous": ambiguous,
+            "accuracy_disambiguated": disambiguated,
+            "unknown_rate_disambiguated": unknown,
+        }
+
+    before = {"a": metrics(0.1, 0.5, 0.0), "b": metrics(0.2, 0.6, 0.1)}
+    after = {"a": metrics(0.5, 0.6, 0.3), "b": metrics(0.2, 0.4, 0.1)}
+    figures = figures_of(before, after, 0.07)
+    assert figures.gain == pytest.approx(0.2)
+    assert figures.loss == pytest.approx(0.2)
+    assert figures.overabstention == pytest.approx(0.3)
+    assert figures.kl == 0.07
+    # Nothing but a rise in accuracy is a negative loss.
+    assert figures_of({"a": before["a"]}, {"a": after["a"]}, 0.0).loss == pytest.approx(-0.1)
+
+
+def test_a_task_without_conditions_gains_by_its_accuracy_and_loses_nothing():
+    figures = figures_of({"t": {"accuracy": 0.4}}, {"t": {"accuracy": 0.7}}, 0.0)
+    assert (figures.gain, figures.loss, figures.overabstention) == (pytest.approx(0.3), 0.0, 0.0)
+
+
+def test_a_trial_survives_being_written_and_read():
+    original = trial(3, 0.1, -0.2, 0.05, neurons=3)
+    assert Trial.from_dict(original.to_dict()) == original

@@ -1,0 +1,207 @@
+"""The search strategy on a bench that is made up: what is proposed, kept, refined and recommended."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from crispr_lm import InputError
+from crispr_lm.bench import Proposal
+from crispr_lm.decision import decide
+from crispr_lm.model.neurons import Neuron
+from crispr_lm.rankings import Evidence
+from crispr_lm.refinement import refine
+from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
+from crispr_lm.trials import Figures, Limits, Trial, best_within
+from crispr_lm.tuning import Budget, Space, Tally, tune
+
+from .test_rankings import evidence_of, planted
+
+SPACE = Space(("published", "contrast", "pursuit"), ("ffn",), 8)
+LIMITS = Limits(neurons=8)
+
+
+class MadeUpBench:
+    """Neurons 0 to 3 of the first module each turn two of 16 ambiguous answers; every neuron costs a little KL.
+
+    Those of the second module do nothing.
+    """
+
+    def __init__(self, useful=4, cost=0.01):
+        self.useful = useful
+        self.cost = cost
+        self.tried = []
+
+    def try_original(self):
+        return self.attempt(0, Proposal("search", {}, ()))
+
+    def attempt(self, number, proposal, rivals=(), *, race=False):
+        self.tried.append(number)
+        turned = 2 * sum(n.module == "first" and n.index < self.useful for n in proposal.neurons)
+        answers = {"t": [2 if index < turned else 0 for index in range(16)] + [0] * 16}
+        figures = Figures(turned / 16, 0.0, 0.0, self.cost * len(proposal.neurons))
+        return Trial(
+            number, proposal.stage, proposal.recipe, proposal.neurons, proposal.scale, figures, {}, answers, True, 1.0
+        )
+
+    def random_control(self, trial, seed):
+        return Proposal("control", {}, tuple(Neuron("second", index, "ffn") for index in range(len(trial.neurons))))
+
+    def examples(self, task):
+        return tuple(
+            Example(
+                "c", "q", ("a", "b", "unknown"), 2 if index < 16 else 0, f"template {index % 8}",
+                condition=AMBIGUOUS if index < 16 else DISAMBIGUATED, unknown=2,
+            )
+            for index in range(32)
+        )  # fmt: skip
+
+
+def evidence():
+    return evidence_of(planted())
+
+
+def tuned(known=(), trials=25, seed=0, bench=None, seconds=None, finished=None):
+    bench = bench or MadeUpBench()
+    budget = Budget(trials, seconds)
+    tally = Tally(known, budget, finished or (lambda trial: None))
+    tune(bench, evidence, SPACE, LIMITS, budget, tally, seed)
+    return tally, bench
+
+
+def recipes(tally):
+    return [dict(trial.recipe) for trial in tally.trials]
+
+
+def test_the_same_seed_tries_the_same_and_another_seed_something_else():
+    first, second, other = tuned()[0], tuned()[0], tuned(seed=1)[0]
+    assert recipes(first) == recipes(second)
+    assert recipes(first) != recipes(other)
+    assert len(first.trials) == 26  # with the original
+
+
+@pytest.mark.parametrize("done", [0, 1, 7, 26])
+def test_gone_on_with_it_is_the_run_that_was_not_interrupted(done):
+    whole, _ = tuned()
+    written = [Trial.from_dict(trial.to_dict()) for trial in whole.trials[:done]]
+    gone_on, bench = tuned(known=written)
+    assert [trial.to_dict() for trial in gone_on.trials] == [trial.to_dict() for trial in whole.trials]
+    assert bench.tried == list(range(done, 26))  # nothing twice
+
+
+def test_no_recipe_leaves_the_space():
+    for recipe in recipes(tuned(trials=60)[0])[1:]:
+        assert 1 <= recipe["neurons"] <= 8
+        assert 0 <= recipe["scale"] < 1
+        assert ("skill_weight" in recipe) == (recipe["ranking"] != "published")
+
+
+def test_the_time_of_an_interrupted_run_counts():
+    whole, _ = tuned(trials=6)
+    gone_on, bench = tuned(known=whole.trials[:4], trials=6, seconds=3.5)  # four trials of one second each
+    assert len(gone_on.trials) == 4
+    assert bench.tried == []
+
+
+def test_refinement_leaves_out_the_neurons_that_do_nothing():
+    tally, bench = tuned(trials=3)
+    everything = tuple(Neuron(module, index, "ffn") for module in ("first", "second") for index in range(4))
+    start = tally.run(lambda: Proposal("search", {}, everything), bench.attempt)
+    refined = refine(bench, start, LIMITS, tally, attempts=40)
+    assert set(refined.neurons) == {Neuron("first", index, "ffn") for index in range(4)}
+    assert refined.figures.gain == start.figures.gain
+
+
+def test_refinement_adds_what_helps_and_stops_at_the_limits():
+    tally, bench = tuned(trials=1)
+    start = tally.run(
+        lambda: Proposal("search", {}, (Neuron("first", 0, "ffn"), Neuron("first", 1, "ffn"))), bench.attempt
+    )
+
+    def second_pass(trial, count):
+        return [Neuron("first", 1 + rank, "ffn") for rank in range(1, count + 1)]
+
+    assert refine(bench, start, LIMITS, tally, 6, second_pass).figures.gain > start.figures.gain
+    full = replace(LIMITS, neurons=2)
+    assert len(refine(bench, start, full, tally, 6, second_pass).neurons) <= 2
+
+
+def test_refinement_takes_no_more_trials_than_it_may():
+    tally, bench = tuned(trials=2)
+    start = tally.run(lambda: Proposal("search", {}, tuple(evidence().effects["ffn"].neurons(range(8)))), bench.attempt)
+    before = len(tally.trials)
+    refine(bench, start, LIMITS, tally, attempts=5)
+    assert len(tally.trials) - before <= 5
+
+
+def test_an_edit_that_beats_original_and_random_neurons_is_recommended():
+    tally, bench = tuned()
+    decision = decide(bench, tally, LIMITS, seed=0)
+    assert decision.verdict == "recommended"
+    assert decision.trial is best_within(tally.trials[:-1], LIMITS)
+    assert decision.control.stage == "control"
+    assert decision.over_original.low > 0
+    assert decision.over_control.low > 0
+    assert f"trial {decision.trial.number}" in decision.reason
+
+
+def test_where_nothing_gains_no_edit_is_recommended():
+    tally, bench = tuned(bench=MadeUpBench(useful=0))
+    decision = decide(bench, tally, LIMITS, seed=0)
+    assert (decision.verdict, decision.trial.neurons) == ("none", ())
+    assert decision.reason.startswith("no edit recommended")
+    assert decision.front[0].number == 0
+
+
+def test_where_everything_exceeds_a_limit_no_edit_is_recommended_but_the_front_is_kept():
+    tally, bench = tuned(bench=MadeUpBench(cost=0.2))
+    decision = decide(bench, tally, LIMITS, seed=0)
+    assert (decision.verdict, decision.trial.number) == ("none", 0)
+    assert len(decision.front) > 1
+
+
+def test_a_gain_that_its_interval_does_not_part_from_none_is_not_recommended():
+    class OneTemplate(MadeUpBench):
+        def examples(self, task):
+            return tuple(replace(example, template=example.template if index < 2 else "the rest")
+                         for index, example in enumerate(super().examples(task)))  # fmt: skip
+
+    bench = OneTemplate(useful=1)
+    tally, _ = tuned(bench=bench)
+    decision = decide(bench, tally, LIMITS, seed=0)
+    assert best_within(tally.complete, LIMITS).figures.gain == pytest.approx(2 / 16)
+    assert decision.verdict == "none"
+    assert decision.over_original.low == 0
+
+
+def test_as_good_as_random_neurons_is_not_good_enough():
+    class LuckyControl(MadeUpBench):
+        def random_control(self, trial, seed):
+            return Proposal("control", {}, trial.neurons)
+
+    bench = LuckyControl()
+    tally, _ = tuned(bench=bench)
+    assert decide(bench, tally, LIMITS, seed=0).verdict == "none"
+
+
+def test_another_point_of_the_front_can_be_picked():
+    tally, bench = tuned()
+    front = decide(bench, tally, LIMITS, seed=0).front
+    picked = decide(bench, Tally(tally.trials, Budget(1), lambda trial: None), LIMITS, 0) if not front else front[-1]
+    decision = decide(bench, tally, LIMITS, seed=0, pick=picked.number)
+    assert decision.trial.number == picked.number
+    assert "picked by hand" in decision.reason
+    with pytest.raises(InputError, match="pick one of"):
+        decide(bench, tally, LIMITS, seed=0, pick=999)
+
+
+def test_evidence_is_not_asked_for_where_every_trial_is_known():
+    whole, _ = tuned(trials=4)
+
+    def refused() -> Evidence:
+        raise AssertionError("measured again")
+
+    tally = Tally(whole.trials, Budget(4), lambda trial: None)
+    tune(MadeUpBench(), refused, SPACE, LIMITS, Budget(4), tally, 0)
+    assert len(tally.trials) == 5
+    assert math.isclose(tally.trials[-1].figures.gain, whole.trials[-1].figures.gain)
