@@ -294,6 +294,7 @@ def test_markdown_shows_text_as_it_is(compared):
     header = next(line for line in table if line.startswith("| Method | Kind"))
     rows = table[table.index(header) + 1 : table.index(header) + 8]
     assert [row.replace("\\|", "").count("|") for row in rows] == [header.count("|")] * 7
+    assert "- **CRISPR**: The neurons of highest bias influence are eliminated. (Yang et al." in text
     for label in ("Original", "CRISPR", "Random neurons", "Largest weights"):
         assert any(row.startswith(f"| {label} ") for row in rows)
 

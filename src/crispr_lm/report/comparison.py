@@ -48,8 +48,8 @@ def markdown(told: Mapping[str, Any]) -> str:
             lines += [_escaped(note), ""]
     lines += ["## Methods", ""]
     for method in told["methods"].values():
-        source = f" ({method['source']})" if method["source"] else ""
-        lines.append(f"- **{_escaped(method['label'])}**: {_escaped(method['summary'])}{_escaped(source)}")
+        source = f" ({_escaped(method['source'])})" if method["source"] else ""
+        lines.append(f"- **{_escaped(method['label'])}**: {_escaped(method['summary'])}{source}")
     lines += ["", "## Settings", ""]
     lines += [f"- {_escaped(name)}: {_escaped(_plain(value))}" for name, value in identity["settings"].items()]
     versions = ", ".join(f"{name} {version}" for name, version in told["record"]["versions"].items())
