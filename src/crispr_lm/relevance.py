@@ -44,6 +44,7 @@ class Relevance:
         self.copy = copy
         self.options = torch.empty(0, dtype=torch.int64)
         self.maxima: dict[str, Tensor] = {}
+        self.places: dict[tuple[tuple[int, int], torch.device], tuple[Tensor | None, Tensor]] = {}
 
     def see(self, seen: Seen) -> Tensor:
         """Register the reduction of this activation's gradient."""
@@ -76,7 +77,7 @@ class Relevance:
             options: int64 (prompts,), the number of each prompt's answer a.
             keep_graph: Whether another backward pass follows.
         """
-        self.options, self.maxima = options, {}
+        self.options, self.maxima, self.places = options, {}, {}
         # Prompts do not see each other, so the gradient of the sum is each prompt's own gradient.
         scores[options.to(scores.device)].sum().backward(retain_graph=keep_graph)
         return {name: values.masked_fill(values == -torch.inf, 0) for name, values in self.maxima.items()}
@@ -98,14 +99,23 @@ class Relevance:
 
         There are dimensions between where a layer runs several times per token.
         """
-        options = self.options.to(stream.rows.device)
-        counted = stream.counted[options].to(activation.device)
-        if stream.shape[0] != len(options):  # several rows per prompt: take the answer's
-            rows = stream.rows[options].to(activation.device)
+        rows, uncounted = self._answers_in(stream, activation.device)
+        if rows is not None:
             activation, gradient = activation[rows], gradient[rows]
         product = _product(activation, gradient)
-        counted = counted.reshape(*counted.shape, *[1] * (product.dim() - 2))
-        return product.masked_fill(~counted, -torch.inf).flatten(1, -2).amax(dim=1)
+        of_token = product.flatten(0, 1).index_fill_(0, uncounted, -torch.inf)
+        return of_token.reshape(product.shape).flatten(1, -2).amax(dim=1)
+
+    def _answers_in(self, stream: Stream, device: torch.device) -> tuple[Tensor | None, Tensor]:
+        """Rows of a stream that hold the answers (None for all), and in them the flat indices of tokens not counted.
+
+        Found once per backward pass and device.
+        """
+        if (stream.shape, device) not in self.places:
+            options = self.options.to(stream.rows.device)
+            rows = stream.rows[options].to(device) if stream.shape[0] != len(options) else None
+            self.places[stream.shape, device] = rows, (~stream.counted[options]).flatten().nonzero()[:, 0].to(device)
+        return self.places[stream.shape, device]
 
     def _largest_alone(self, activation: Tensor, gradient: Tensor, *, whole: bool) -> Tensor:
         """Maximum over all tokens, (1, units), but for those that the model itself has appended as padding.
