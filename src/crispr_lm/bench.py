@@ -102,7 +102,8 @@ class Bench:
             number: Of the trial.
             proposal: The edit.
             rivals: Complete trials, the original first, that it is compared with.
-            race: Give up when it is without hope.
+            race: Give up when it is without hope; nothing is asked (and all figures but KL are 0) where its KL
+                divergence is above the limit.
         """
         start = time.perf_counter()
         key = frozenset(proposal.neurons), proposal.scale
@@ -114,7 +115,9 @@ class Bench:
         with edit.applied(self.lm):
             kl = self._divergence() if proposal.neurons else 0.0
             complete = False
-            for share in RUNGS if race else RUNGS[-1:]:
+            figures = Figures(0.0, 0.0, 0.0, kl)
+            too_far = race and kl > self.limits.kl  # known for sure, so nothing need be asked
+            for share in () if too_far else RUNGS if race else RUNGS[-1:]:
                 self._ask(answers, share)
                 complete = share == 1.0
                 figures = self._figures(answers, rivals[0].answers if rivals else answers, kl)
@@ -127,7 +130,7 @@ class Bench:
             proposal.neurons,
             proposal.scale,
             figures,
-            self._metrics(answers, answers),
+            self._metrics(answers, answers) if any(answers.values()) else {},
             answers,
             complete,
             round(time.perf_counter() - start, 3),
@@ -172,8 +175,8 @@ class Bench:
     def _hopeless(self, answers: Answers, figures: Figures, rivals: Sequence[Trial]) -> bool:
         """Whether a limit is exceeded, or a better trial is ahead in everything, by more than `DOUBT`."""
         limits = self.limits
-        if figures.kl > limits.kl or not rivals:
-            return figures.kl > limits.kl
+        if not rivals:
+            return False
         original = rivals[0].answers
         doubt_of_loss = DOUBT * max(self._error(answers, original, DISAMBIGUATED).values())
         if figures.loss - doubt_of_loss > limits.accuracy_loss:

@@ -29,7 +29,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from crispr_lm.attribution import adapting, frozen
-from crispr_lm.batching import BatchSize, ProgressCallback, batches
+from crispr_lm.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.files import write_bytes
 from crispr_lm.model.hooks import Seen, watching
@@ -267,7 +267,7 @@ def _measure(
                 values[site.kind][indices, number, columns[site]] = sums.numpy()
 
     with frozen(lm.model):
-        for indices in batches(lm, prompts, batch_size, work):
+        for indices in batches(lm, prompts, batch_size, work, bytes_per_token=gradient_bytes_per_token(lm)):
             if progress is not None:
                 progress(len(indices))
     if not all(np.isfinite(of_kind).all() for of_kind in values.values()):
@@ -373,16 +373,19 @@ class _Sums:
         if not values.requires_grad:
             # Parameters are frozen, so the graph starts here: at the first neurons of the model.
             values = values.detach().requires_grad_(True)
-        activation = values.detach()
+        # What the hook holds has no graph: the graph holds the hook, and the two would never be freed.
+        activation = values.detach()  # shares memory
         version = activation._version
         prompt_of_token = self._prompts_of(seen)
+        site, first = seen.site, seen.first
+        del seen
 
         def arrived(gradient: Tensor) -> None:
             if activation._version != version:
-                raise ChangedInPlaceError(f"module {seen.site.name}: its output is changed in place")
+                raise ChangedInPlaceError(f"module {site.name}: its output is changed in place")
             product = (activation.float() * gradient.float()).flatten(0, -2)
             sums = product.new_zeros(self.prompts, product.shape[-1])
-            self._add(seen, sums.index_add(0, prompt_of_token.to(product.device), product))
+            self._add(site, first, sums.index_add(0, prompt_of_token.to(product.device), product))
 
         values.register_hook(arrived)
         return values.clone() if self.copy else values
@@ -393,11 +396,11 @@ class _Sums:
         weighted.backward(retain_graph=keep_graph)
         return {site: sums.cpu() for site, sums in self.sums.items()}
 
-    def _add(self, seen: Seen, sums: Tensor) -> None:
+    def _add(self, site: NeuronSite, first: int, sums: Tensor) -> None:
         """Add to what was seen before: a module may run several times, an expert is part of a site."""
-        if seen.site not in self.sums:
-            self.sums[seen.site] = sums.new_zeros(self.prompts, seen.site.width)
-        self.sums[seen.site][:, seen.first : seen.first + sums.shape[-1]] += sums.to(self.sums[seen.site].device)
+        if site not in self.sums:
+            self.sums[site] = sums.new_zeros(self.prompts, site.width)
+        self.sums[site][:, first : first + sums.shape[-1]] += sums.to(self.sums[site].device)
 
     def _prompts_of(self, seen: Seen) -> Tensor:
         """The prompt of each of an activation's tokens, int64, in the order of its flattened leading dimensions."""

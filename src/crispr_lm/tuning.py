@@ -19,7 +19,7 @@ import optuna
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.distributed import on_first
 from crispr_lm.model.neurons import NeuronKind
-from crispr_lm.rankings import LAYERS, Evidence, Recipe, ranked, ranking_named
+from crispr_lm.rankings import LAYERS, Evidence, Layers, Recipe, ranked, ranking_named
 from crispr_lm.trials import TOLERANCE, Figures, Finished, Limits, Trial, best_within
 
 if TYPE_CHECKING:
@@ -31,10 +31,13 @@ SKILL_WEIGHTS = (0.5, 2.0)
 PROTECTIONS = (2.0, 20.0)
 SCALES = (0.0, 0.25, 0.5)
 
+SECOND_HALF: Layers = "second half"
+
 STARTING_POINTS: tuple[dict[str, Any], ...] = (
     {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 1.25, "protection": 5.0},
-    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 1.0, "protection": 5.0},
     {"ranking": "pursuit", "kind": "ffn", "share": 0.5, "skill_weight": 0.85, "protection": 5.0},
+    {"ranking": "pursuit", "kind": "ffn", "share": 0.35, "skill_weight": 1.0, "protection": 8.0, "layers": SECOND_HALF},
+    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 0.85, "protection": 5.0, "layers": SECOND_HALF},
     {"ranking": "contrast", "kind": "ffn", "share": 0.1, "skill_weight": 0.7, "protection": 5.0},
     {"ranking": "published", "share": 0.1},
 )
@@ -162,10 +165,10 @@ def starting_points(space: Space) -> Iterator[dict[str, Any]]:
         if point["ranking"] in space.rankings and point.get("kind", space.kinds[0]) in space.kinds:
             parameters = {name: value for name, value in point.items() if name != "share"}
             yield {
+                "layers": "all",
                 **parameters,
                 "neurons": max(1, round(point["share"] * space.most)),
                 "scale": 0.0,
-                "layers": "all",
             }
 
 
