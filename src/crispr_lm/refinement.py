@@ -8,7 +8,7 @@ added. Knows trials and a bench; knows no model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron
@@ -36,17 +36,21 @@ def refine(
         limits: On the cost of an edit.
         tally: Where trials go.
         attempts: Trials that refinement may take, a third of them for additions.
-        second_pass: Ranks neurons anew with an edit in place; None adds nothing.
+        second_pass: Ranks neurons anew with an edit in place, called at most once; None adds nothing.
     """
-    best = start
-    left = attempts
-    if second_pass is not None:
-        room = limits.neurons - len(start.neurons)
+    best, left = start, attempts
+    room = limits.neurons - len(start.neurons)
+    if second_pass is not None and room > 0:
+
+        @cache
+        def order() -> Sequence[Neuron]:
+            return second_pass(start, room)
+
         counts = sorted({min(room, max(1, round(share * len(start.neurons)))) for share in ADDITIONS}, reverse=True)
-        for count in counts[: attempts // 3] if room > 0 else []:
-            trial = _attempt(bench, tally, best, f"{count} added", partial(_with_more, best, count, second_pass))
+        for count in counts[: attempts // 3]:
+            trial = _attempt(bench, tally, start, f"{count} added", partial(_with_more, start, count, order))
             left -= 1
-            if trial is not None and trial.complete and trial.figures.within(limits) and _gains_more(trial, best):
+            if trial is not None and trial.complete and trial.figures.within(limits) and _gains_more(trial, start):
                 best = trial
                 break
     return _halve(bench, best, limits, tally, left)
@@ -85,9 +89,9 @@ def _attempt(
     )
 
 
-def _with_more(trial: Trial, count: int, second_pass: SecondPass) -> tuple[Neuron, ...]:
+def _with_more(trial: Trial, count: int, order: Callable[[], Sequence[Neuron]]) -> tuple[Neuron, ...]:
     there = set(trial.neurons)
-    return (*trial.neurons, *(neuron for neuron in second_pass(trial, count) if neuron not in there))
+    return (*trial.neurons, *[neuron for neuron in order() if neuron not in there][:count])
 
 
 def _gains_more(trial: Trial, best: Trial) -> bool:
