@@ -5,10 +5,11 @@ import json
 
 import pytest
 
-from crispr_lm import InputError, evaluate, load_model, load_task, score_neurons
+from crispr_lm import Edit, InputError, RunSettings, evaluate, load_model, load_task, score_neurons
 from crispr_lm import comparison as job
 from crispr_lm.comparison import chosen_methods, compare
 from crispr_lm.report.comparison import markdown, print_comparison
+from crispr_lm.run import run
 from crispr_lm.settings import CompareSettings
 
 from .baselines.questions import PEOPLE, examples
@@ -48,6 +49,7 @@ def settings_for(questions, output, names=("first", "second"), **changes):
         "output": output,
         "examples": 2,
         "neurons": "ffn",
+        "search": "sweep",
         "max_neurons": 3,
         "max_accuracy_loss": 1.0,
         "device": "cpu",
@@ -92,7 +94,7 @@ def test_every_method_has_a_row_on_every_task(compared):
         assert rows["instruction"]["divergence"]["kl"] == 0
         assert set(rows["random"]["measured"]) == {name, "builtin:knowledge"}
     assert json.loads((settings.output / "comparison.json").read_text(encoding="utf-8")) == json.loads(json.dumps(told))
-    assert {path.name for path in settings.output.iterdir()} == set(job.ComparisonFolder.FILES)
+    assert {path.name for path in settings.output.iterdir()} == {*job.ComparisonFolder.FILES, "search"}
 
 
 def test_figures_are_those_of_the_edited_model(compared, saved_model):
@@ -276,12 +278,39 @@ def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
     assert f"{rows['crispr']['metrics']['perplexity']:.3f}" in markdown(told)
 
 
+def test_crispr_is_the_edit_that_a_run_makes(saved_model, questions, tmp_path):
+    tuned = {
+        "search": "tuned",
+        "trials": 3,
+        "refinements": 1,
+        "effect_examples": 6,
+        "max_kl": 10.0,
+        "max_overabstention": 1.0,
+        "draws": 1,
+    }
+    settings = settings_for(questions, tmp_path / "out", ("first",), methods=("published", "random"), **tuned)
+    model = str(saved_model("llama"))
+    told = compare(model, settings)
+    rows = told["tasks"][settings.task[0]]["rows"]
+    cells = {cell["what"]: cell for cell in cells_of(settings.output)}
+    assert (settings.output / "search" / "0" / "search.jsonl").exists()
+    kinds = {name: sorted(kind for kind, _, _ in cell["neurons"]) for name, cell in cells.items()}
+    assert kinds["crispr"] == kinds["published"] == kinds["random"]
+    assert {cells[name]["scale"] for name in ("crispr", "published", "random")} == {cells["crispr"]["scale"]}
+    assert rows["published"]["neurons"] == len(cells["crispr"]["neurons"])
+    if rows["crispr"]["recommended"]:
+        given = {name: value for name, value in settings.model_dump().items() if name in RunSettings.model_fields}
+        run(model, RunSettings(**{**given, "output": tmp_path / "run"}))
+        edit = Edit.load(tmp_path / "run" / "edit.json")
+        assert [[n.kind, n.module, n.index] for n in edit.neurons] == cells["crispr"]["neurons"]
+
+
 def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path):
     with pytest.raises(InputError, match="did you mean 'weights'"):
         compare("nowhere", settings_for(questions, tmp_path / "out", methods=("weight",)))
     assert not (tmp_path / "out").exists()
     assert [method.name for method in chosen_methods(("steering",))] == ["original", "crispr", "steering"]
-    assert len(chosen_methods(("all",))) == 15
+    assert len(chosen_methods(("all",))) == 16
 
 
 def test_markdown_shows_text_as_it_is(compared):
@@ -294,7 +323,7 @@ def test_markdown_shows_text_as_it_is(compared):
     header = next(line for line in table if line.startswith("| Method | Kind"))
     rows = table[table.index(header) + 1 : table.index(header) + 8]
     assert [row.replace("\\|", "").count("|") for row in rows] == [header.count("|")] * 7
-    assert "- **CRISPR**: The neurons of highest bias influence are eliminated. (Yang et al." in text
+    assert "- **CRISPR**: The edit that crispr-lm run makes. (Yang et al." in text
     for label in ("Original", "CRISPR", "Random neurons", "Largest weights"):
         assert any(row.startswith(f"| {label} ") for row in rows)
 

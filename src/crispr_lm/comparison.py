@@ -19,9 +19,11 @@ from crispr_lm.baselines import METHODS, Method, Treatment, measure
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.comparison_results import CellKey, chosen_in, comparison_of, stored
 from crispr_lm.divergence import Original, divergence
+from crispr_lm.edit import Edit
+from crispr_lm.edit_search import Searched, search_edit
 from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.files import append_line, write_bytes, write_json, write_lines
-from crispr_lm.folder import ComparisonFolder, read_lines
+from crispr_lm.folder import ComparisonFolder, RunFolder, read_lines
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, take_original
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron, find_sites
@@ -65,6 +67,8 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     progress = progress or SilentProgress()
     timings = Timings()
     methods = chosen_methods(settings.methods)
+    if settings.pick is not None:
+        raise InputError("--pick takes a trial of one run; a comparison searches for every task, so leave it away")
     folder = ComparisonFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
@@ -83,7 +87,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
         table.cells = {CellKey.of_cell(cell): cell for cell in read_lines(folder.cells)}
         # A killed comparison may have left a torn last line, which must not be appended to.
         write_lines(folder.cells, table.cells.values())
-    of_tasks = {part.task.name: table.fit(part) for part in parts}
+    of_tasks = {part.task.name: table.fit(part, folder.search(number)) for number, part in enumerate(parts)}
     for number, method in enumerate(methods, start=1):
         for fit in of_tasks.values():
             progress.say(f"{method.label} on {fit.parts.task.name} (method {number} of {len(methods)})")
@@ -137,10 +141,16 @@ class _Table:
     cells: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
     wanted: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
 
-    def fit(self, parts: Parts) -> Fit:
+    def fit(self, parts: Parts, folder: RunFolder) -> Fit:
         """What methods are fitted on; CRISPR's edit is taken from its cell where it is known."""
         cell = self.cells.get(CellKey("methods", "crispr", parts.task.name))
-        return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell))
+
+        def search(scores: NeuronScores) -> Searched:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            begun = folder.search.exists()
+            return search_edit(self.lm, scores, [parts], self._original, self.settings, folder, begun, self.progress)
+
+        return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell), search)
 
     def method(self, method: Method, fit: Fit, draw: int) -> None:
         """A method on a task, with what it costs elsewhere."""
@@ -155,10 +165,10 @@ class _Table:
     def transfer(self, fit: Fit, task: str) -> None:
         """The edit made for one task, measured on another."""
         key = CellKey("transfer", fit.parts.task.name, task)
-        self._fill(key, [self.subjects[task]], lambda: _elimination(fit, fit.chosen.neurons), diverges=False)
+        self._fill(key, [self.subjects[task]], lambda: Treatment(edit=fit.edit(fit.chosen.neurons)), diverges=False)
 
     def neuron_curve(self, fit: Fit) -> None:
-        """Growing numbers of the highest-ranked neurons."""
+        """Growing numbers of neurons of the published ranking, eliminated."""
         task = fit.parts.task.name
         most = sum(site.width for site in find_sites(self.lm.model, self.settings.neurons))
         for count in (point for point in NEURON_POINTS if point <= most):
@@ -169,7 +179,7 @@ class _Table:
             self._fill(CellKey("neurons", "crispr", task, count), [self.subjects[task]], highest)
 
     def example_curve(self, fit: Fit) -> None:
-        """As many neurons as CRISPR removes, attributed on growing numbers of fit examples."""
+        """As many neurons of the published ranking as CRISPR's edit has, attributed on more and more fit examples."""
         task = fit.parts.task.name
         most = len(fit_candidates(fit.parts.task, self.settings))
         growing = _GrowingScores(fit)
@@ -225,7 +235,7 @@ class _Table:
 
 
 def _elimination(fit: Fit, neurons: Sequence[Neuron]) -> Treatment:
-    return Treatment(edit=fit.edit(neurons))
+    return Treatment(edit=Edit.from_neurons(fit.lm, neurons))
 
 
 class _GrowingScores:

@@ -16,6 +16,7 @@ Of ``crispr-lm compare``:
 
 comparison-run.json  settings, versions, hashes of model and data, seeds
 cells.jsonl          every measurement finished
+search/              what was tried to find each task's edit
 comparison.json      the tables
 comparison.md        the tables to read
 """
@@ -185,6 +186,11 @@ class ComparisonFolder(JobFolder):
 
     RECORD = "comparison-run.json"
     FILES = ("comparison-run.json", "cells.jsonl", "comparison.json", "comparison.md")
+    FOLDERS = ("search",)
+
+    def search(self, task: int) -> RunFolder:
+        """What the search for one task's edit leaves behind."""
+        return RunFolder(self.path / "search" / str(task))
 
     @property
     def cells(self) -> Path:

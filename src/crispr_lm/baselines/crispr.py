@@ -11,7 +11,12 @@ def original(_fit: Fit, _draw: int) -> Treatment:
     return Treatment()
 
 
+def published(fit: Fit, _draw: int) -> Treatment:
+    """The neurons of highest bias influence B, as many and as strongly as in CRISPR's edit; the search's gain is more."""
+    return Treatment(edit=fit.edit(fit.highest(lambda kind: fit.scores(kind).values)))
+
+
 def crispr(fit: Fit, _draw: int) -> Treatment:
-    """The neurons of highest bias influence B, as many as the search takes on the choose part."""
+    """The edit that ``crispr-lm run`` would make for this task."""
     chosen = fit.chosen
     return Treatment(edit=fit.edit(chosen.neurons), details={"reason": chosen.reason}, recommended=chosen.recommended)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crispr_lm.attribution import biased_answers, score_neurons
 from crispr_lm.edit import Edit
+from crispr_lm.edit_search import Searched
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron, NeuronKind
@@ -22,7 +23,7 @@ from crispr_lm.preparation import Parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import EncodedPrompt, encode
 from crispr_lm.scoring import option_scores
-from crispr_lm.search import choose, choose_part, counts_up_to, measure, sweep
+from crispr_lm.search import choose_part, counts_up_to, measure, sweep
 from crispr_lm.settings import CompareSettings
 
 
@@ -63,6 +64,7 @@ class Fit:
         settings: All options.
         progress: Shows how far it is.
         known: CRISPR's edit where an earlier run has found it; otherwise it is searched for when it is asked for.
+        search: Finds CRISPR's edit, given the published ranking, as ``crispr-lm run`` does.
     """
 
     lm: LanguageModel
@@ -70,6 +72,7 @@ class Fit:
     settings: CompareSettings
     progress: Progress = field(default_factory=SilentProgress)
     known: Chosen | None = None
+    search: Callable[[NeuronScores], Searched] | None = None
 
     def __post_init__(self) -> None:
         self._scores: dict[tuple[NeuronKind, float], NeuronScores] = {}
@@ -99,10 +102,10 @@ class Fit:
 
     @cached_property
     def chosen(self) -> Chosen:
-        """CRISPR's edit: as many of the highest-ranked neurons as the search takes on the choose part.
+        """CRISPR's edit, as the search finds it on the choose part.
 
-        Where it recommends none, the number of highest balanced accuracy is taken, so that there is something to
-        compare.
+        Where it recommends none, a number of neurons of the published ranking is eliminated, the one of highest
+        balanced accuracy there, so that there is something to compare.
         """
         if self.known is not None:
             return self.known
@@ -110,16 +113,17 @@ class Fit:
         if self.settings.removed != "auto":
             count = self.settings.removed
             return Chosen(ranking.top(count), 0.0, f"{count} neurons, as asked for", True)
+        assert self.search is not None
+        found = self.search(ranking)
+        if found.neurons:
+            return Chosen(found.neurons, found.scale, found.reason, found.verdict == "recommended")
         on = [choose_part(self.lm, self.parts.task.name, self.parts.choose, self.instructions, self.settings.seed)]
         most = min(self.settings.max_neurons, len(ranking))
         total = len(counts_up_to(most)) * len(self.parts.choose)
         with self.progress.step(f"Choosing how many on {self.parts.task.name}", total) as advance:
             candidates = sweep(self.lm, ranking, on, most, self.settings.batch_size, progress=advance)
-        choice = choose(candidates, self.settings.max_accuracy_loss)
-        if count := choice.candidate.neurons:
-            return Chosen(ranking.top(count), 0.0, choice.reason, True)
         count = max((one for one in candidates if one.neurons), key=lambda one: balanced(one.metrics)).neurons
-        reason = f"{choice.reason}; {count} have the highest balanced accuracy there"
+        reason = f"{found.reason}; {count} neurons of the published ranking have the highest balanced accuracy there"
         return Chosen(ranking.top(count), 0.0, reason, False)
 
     def highest(self, ranking: Callable[[NeuronKind], Mapping[str, Tensor]]) -> list[Neuron]:

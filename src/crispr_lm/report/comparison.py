@@ -205,7 +205,7 @@ def _notes(task: Mapping[str, Any], methods: Mapping[str, Any]) -> Iterator[str]
             yield f"{label}: not run: {row['reason']}"
         elif not row["recommended"]:
             yield f"{label} {NOT_RECOMMENDED}: found nothing worth doing within the limits; shown is the best it tried."
-        elif methods[method]["kind"] == "crispr":
+        elif method == "crispr":
             yield f"{label}: {row['details'][0]['reason']}."
         if warning := row.get("over_abstention"):
             yield f"{label}: over-abstention: {warning}"
