@@ -63,8 +63,8 @@ class TaskSettings(_Settings):
 
     task: Annotated[tuple[str, ...], Parameter(group=TASK_GROUP, negative="")] = Field(
         min_length=1,
-        description="builtin:everyday, bbq:PATH (official BBQ file or folder of them), choices:PATH (any multiple-choice "
-        "questions as JSON lines), winobias:PATH, winogender:PATH, ... May be given several times.",
+        description="builtin:everyday, bbq:PATH (official BBQ file or folder of them), choices:PATH (any "
+        "multiple-choice questions as JSON lines), winobias:PATH, winogender:PATH, ... May be given several times.",
     )
     instructions: Annotated[str, Parameter(group=TASK_GROUP)] = Field(
         "10", description="How many of the ten built-in instructions to use, or a text file with one per line."

@@ -12,7 +12,7 @@ def original(_fit: Fit, _draw: int) -> Treatment:
 
 
 def published(fit: Fit, _draw: int) -> Treatment:
-    """The neurons of highest bias influence B, as many and as strongly as in CRISPR's edit; the search's gain is more."""
+    """The neurons of highest bias influence B, as many and as strongly as in CRISPR's edit."""
     return Treatment(edit=fit.edit(fit.highest(lambda kind: fit.scores(kind).values)))
 
 
