@@ -310,7 +310,7 @@ def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path
         compare("nowhere", settings_for(questions, tmp_path / "out", methods=("weight",)))
     assert not (tmp_path / "out").exists()
     assert [method.name for method in chosen_methods(("steering",))] == ["original", "crispr", "steering"]
-    assert len(chosen_methods(("all",))) == 16
+    assert len(chosen_methods(("all",))) == 17
 
 
 def test_markdown_shows_text_as_it_is(compared):

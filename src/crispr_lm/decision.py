@@ -133,7 +133,7 @@ def _decided(
         figures = picked.figures
         reason = (
             f"trial {picked.number}, picked by hand ({len(picked.neurons)} neurons, ambiguous accuracy "
-            f"{figures.gain:+.3f}, disambiguated {-figures.loss:+.3f}, KL {figures.kl:.3f}); by itself: {reason}"
+            f"{figures.gain:+.3f}, disambiguated {0.0 - figures.loss:+.3f}, KL {figures.kl:.3f}); by itself: {reason}"
         )
         trial = picked
     return Decision(trial, verdict, reason, front, control, over_original, over_control)

@@ -311,6 +311,6 @@ def _one_line(trial: Trial) -> str:
     name = recipe.get("ranking") or recipe.get("change") or "original"
     given_up = "" if trial.complete else ", given up"
     return (
-        f"{name}, {len(trial.neurons)} neurons: ambiguous {figures.gain:+.2f}, disambiguated {-figures.loss:+.2f}, "
-        f"KL {figures.kl:.3f}{given_up}"
+        f"{name}, {len(trial.neurons)} neurons: ambiguous {figures.gain:+.2f}, "
+        f"disambiguated {0.0 - figures.loss:+.2f}, KL {figures.kl:.3f}{given_up}"
     )

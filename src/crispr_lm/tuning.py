@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 
@@ -21,9 +21,6 @@ from crispr_lm.distributed import on_first
 from crispr_lm.model.neurons import NeuronKind
 from crispr_lm.rankings import LAYERS, Evidence, Layers, Recipe, ranked, ranking_named
 from crispr_lm.trials import TOLERANCE, Figures, Finished, Limits, Trial, best_within
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +99,11 @@ class Tally:
     def run(self, propose: Callable[[], Proposal], attempt: Callable[[int, Proposal], Trial]) -> Trial:
         """Take the next trial from the interrupted run, or else propose and try it."""
         number = len(self.trials)
-        trial = self._known.get(number)
-        if trial is None:
-            trial = attempt(number, propose())
-            self._finished(trial)
+        known = self._known.get(number)
+        trial = known or attempt(number, propose())
         self.trials.append(trial)
+        if known is None:
+            self._finished(trial)
         return trial
 
     def has(self, number: int) -> bool:
@@ -212,6 +209,6 @@ def best_so_far(trials: Sequence[Trial], limits: Limits) -> str:
         return "none within the limits yet"
     figures = best.figures
     return (
-        f"best: {len(best.neurons)} neurons, ambiguous {figures.gain:+.2f}, disambiguated {-figures.loss:+.2f}, "
+        f"best: {len(best.neurons)} neurons, ambiguous {figures.gain:+.2f}, disambiguated {0.0 - figures.loss:+.2f}, "
         f"KL {figures.kl:.3f}"
     )

@@ -1,9 +1,11 @@
-"""The original model, and this library's method as one row among the others."""
+"""The original model, this library's method as one row among the others, and the published way."""
 
 from __future__ import annotations
 
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
+from crispr_lm.edit import Edit
+from crispr_lm.search import choose_part, golden_section
 
 
 def original(_fit: Fit, _draw: int) -> Treatment:
@@ -14,6 +16,20 @@ def original(_fit: Fit, _draw: int) -> Treatment:
 def published(fit: Fit, _draw: int) -> Treatment:
     """The neurons of highest bias influence B, as many and as strongly as in CRISPR's edit."""
     return Treatment(edit=fit.edit(fit.highest(lambda kind: fit.scores(kind).values)))
+
+
+def authors_choice(fit: Fit, _draw: int) -> Treatment:
+    """The neurons of highest bias influence B, their number chosen as the authors' code does: by accuracy alone.
+
+    A golden-section search on the plain accuracy on the choose part, up to the largest number of the settings.
+    """
+    parts, settings, scores = fit.parts, fit.settings, fit.scores()
+    on = choose_part(fit.lm, parts.task.name, parts.choose, fit.instructions, settings.seed)
+    most = min(settings.max_neurons, len(scores))
+    with fit.progress.step(f"Golden section on {parts.task.name}") as advance:
+        choice, _ = golden_section(fit.lm, scores, [on], most, settings.batch_size, progress=advance)
+    edit = Edit.from_neurons(fit.lm, scores.top(choice.candidate.neurons), origin={"task": parts.task.name})
+    return Treatment(edit=edit, details={"reason": choice.reason}, recommended=choice.candidate.neurons > 0)
 
 
 def crispr(fit: Fit, _draw: int) -> Treatment:
