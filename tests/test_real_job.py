@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,11 @@ AGE = Path(__file__).parents[2] / "shared" / "data" / "bbq" / "Age.jsonl"
 def command(*arguments):
     """Run a command in a process of its own; returns what it printed."""
     finished = subprocess.run(
-        [sys.executable, "-m", "crispr_lm", *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "crispr_lm", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "120"},  # so that no cell of a table is broken
     )
     assert finished.returncode == 0, finished.stderr[-2000:]
     return finished.stdout
