@@ -50,8 +50,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Search on one category and tell the results on its report part."""
     start = time.perf_counter()
     lm = load_model(arguments.model, dtype=arguments.dtype, device="cpu")
-    # A slice of the positions is not contiguous, and PyTorch then copies the LM head once per prompt.
-    lm.model.get_output_embeddings().register_forward_pre_hook(lambda _head, given: (given[0].contiguous(),))
     task = load_task(f"bbq:{arguments.data}")
     split = task.split(arguments.seed)
     seed, instructions = arguments.seed, task.instructions

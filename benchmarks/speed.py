@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="builtin:everyday")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--examples", type=int, default=16)
+    parser.add_argument("--examples", type=int, default=32)
     parser.add_argument("--peer-examples", type=int, default=4, help="examples that slow peers are timed on")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slow-rounds", type=int, help="rounds where peers are slow; as many as --rounds if not given")

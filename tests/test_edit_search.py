@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import crispr_lm
 from crispr_lm import InputError, files
+from crispr_lm.progress import SilentProgress
 from crispr_lm.run import run
 
 from .test_run import questions, read, settings_for
@@ -29,6 +31,7 @@ TUNED = {
 
 KILLED = """
 import json, sys
+from crispr_lm.progress import SilentProgress
 from crispr_lm.run import run
 from crispr_lm.settings import RunSettings
 run(sys.argv[1], RunSettings(**json.loads(sys.argv[2])))
@@ -121,8 +124,6 @@ def test_an_interruption_ends_with_the_best_so_far(saved_model, questions, tmp_p
 def test_another_point_of_the_front_is_taken_without_trying_anything_again(
     whole, saved_model, questions, tmp_path, monkeypatch
 ):
-    import shutil
-
     output = tmp_path / "out"
     shutil.copytree(whole[0], output)
     model = str(saved_model("llama"))
@@ -136,6 +137,36 @@ def test_another_point_of_the_front_is_taken_without_trying_anything_again(
     chosen = rows_of(output)[front[0]]
     assert read(output / "edit.json")["neurons"] == chosen["neurons"]
     assert rows_of(output) == rows_of(whole[0])
+
+
+class Asked(SilentProgress):
+    """Someone who takes the first trial of the front that is shown."""
+
+    can_ask = True
+
+    def ask_for_trial(self, front, recommended, reason):
+        self.shown = front
+        return front[0]["trial"]
+
+
+def test_the_front_is_shown_to_who_wants_to_be_asked(whole, saved_model, questions, tmp_path):
+    output, someone = tmp_path / "out", Asked()
+    shutil.copytree(whole[0], output)
+    model = str(saved_model("llama"))
+    with pytest.raises(InputError, match="needs a terminal"):
+        run(model, settings_for(questions, output, resume=True, pick="ask", **TUNED))
+    results = run(model, settings_for(questions, output, resume=True, pick="ask", **TUNED), someone)
+    assert [trial["trial"] for trial in someone.shown] == results["choice"]["front"]
+    first = results["choice"]["front"][0]
+    assert results["choice"]["trial"] == first
+    assert results["reason"].startswith(f"trial {first}, picked by hand")
+
+
+def test_nothing_can_be_picked_from_a_plain_sweep(saved_model, questions, tmp_path):
+    settings = settings_for(questions, tmp_path / "out", search="sweep", pick=2)
+    with pytest.raises(InputError, match="--pick takes a trial of the tuned search"):
+        run(str(saved_model("llama")), settings)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_limit_on_the_divergence_holds(saved_model, questions, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from crispr_lm import InputError
 from crispr_lm.bench import Proposal
-from crispr_lm.decision import decide
+from crispr_lm.decision import decide, picked_by_hand
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.rankings import Evidence
 from crispr_lm.refinement import refine
@@ -188,11 +188,11 @@ def test_another_point_of_the_front_can_be_picked():
     tally, bench = tuned()
     front = decide(bench, tally, LIMITS, seed=0).front
     picked = decide(bench, Tally(tally.trials, Budget(1), lambda trial: None), LIMITS, 0) if not front else front[-1]
-    decision = decide(bench, tally, LIMITS, seed=0, pick=picked.number)
+    decision = picked_by_hand(decide(bench, tally, LIMITS, seed=0), picked.number)
     assert decision.trial.number == picked.number
     assert "picked by hand" in decision.reason
     with pytest.raises(InputError, match="pick one of"):
-        decide(bench, tally, LIMITS, seed=0, pick=999)
+        picked_by_hand(decision, 999)
 
 
 def test_evidence_is_not_asked_for_where_every_trial_is_known():

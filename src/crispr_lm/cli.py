@@ -291,14 +291,18 @@ def _fail(sentence: str, status: int = USAGE_ERROR) -> None:
 
 def _settings_sentence(error: ValidationError) -> str:
     """The first problem of a settings class as one sentence that names the option."""
-    problem = error.errors()[0]
+    problem, *others = error.errors()
     option = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
     if problem["type"] == "missing":
         return f"option {option} is needed; see crispr-lm --help"
     hint = ""
     if problem["type"] == "literal_error":
         hint = nearest(str(problem["input"]), re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
-    return f"option {option}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}{hint}"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    for other in others:  # an option of several forms has a problem with each of them
+        if other["loc"][:1] == problem["loc"][:1] and "valid" in other["msg"]:
+            message += f" or {other['msg'].removeprefix('Input should be ').split(',')[0]}"
+    return f"option {option}: {message}, not {problem['input']!r}{hint}"
 
 
 def _quiet_libraries() -> None:

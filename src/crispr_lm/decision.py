@@ -5,7 +5,6 @@ Knows trials and a bench; knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -43,7 +42,7 @@ class Decision:
     over_control: Difference | None = None
 
 
-def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, pick: int | None = None) -> Decision:
+def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     """Recommend the trial of the highest gain within the limits, if it beats the original and random neurons.
 
     It does if the 95 % intervals of both differences (paired, clustered by template) are above 0.
@@ -53,21 +52,16 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, pick: int | No
         tally: The trials; the control is added.
         limits: Hard limits on the cost.
         seed: Of the random neurons and the intervals.
-        pick: Take this trial of the front instead.
-
-    Raises:
-        InputError: the trial to pick is not on the front.
     """
     front = tuple(pareto_front(tally.trials))
     original, complete = tally.trials[0], tally.complete
-    picked = None if pick is None else _picked(front, pick)
     best = best_within(complete, limits) or original
     if not best.neurons:
         reason = (
             f"no edit recommended: none of the {len(complete) - 1} complete trials answers more ambiguous questions "
             f"right on the choose part within the limits ({_limits_told(limits)})"
         )
-        return _decided(original, "none", reason, front, picked)
+        return Decision(original, "none", reason, front)
     control = tally.run(
         lambda: bench.random_control(best, seed), lambda number, proposal: bench.attempt(number, proposal, [original])
     )
@@ -79,7 +73,7 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, pick: int | No
     allowed = sum(trial.figures.within(limits) for trial in complete if trial.neurons)
     if not (_above_zero(over_original) and _above_zero(over_control)):
         reason = f"no edit recommended: the best of {allowed} trials within the limits gains {told}, no sure gain"
-        return _decided(original, "none", reason, front, picked, control, over_original, over_control)
+        return Decision(original, "none", reason, front, control, over_original, over_control)
     figures = best.figures
     reason = (
         f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {best.number}): the highest gain in "
@@ -87,7 +81,7 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, pick: int | No
         f"({_limits_told(limits)}), {told}; it costs {max(figures.loss, 0.0):.3f} of disambiguated accuracy and "
         f"{figures.kl:.3f} nats"
     )
-    return _decided(best, "recommended", reason, front, picked, control, over_original, over_control)
+    return Decision(best, "recommended", reason, front, control, over_original, over_control)
 
 
 def gained(bench: Bench, before: Trial, after: Trial, seed: int) -> Difference:
@@ -111,32 +105,23 @@ def gained(bench: Bench, before: Trial, after: Trial, seed: int) -> Difference:
     return paired_differences([columns[0]], [columns[1]], family, clusters, seed)[name]
 
 
-def _picked(front: Sequence[Trial], number: int) -> Trial:
-    for trial in front:
-        if trial.number == number:
-            return trial
-    there = ", ".join(str(trial.number) for trial in front)
-    raise InputError(f"trial {number} is not on the Pareto front; pick one of: {there}")
+def picked_by_hand(decision: Decision, number: int) -> Decision:
+    """The decision with another trial of the front in place of the recommended one; the verdict stays.
 
-
-def _decided(
-    trial: Trial,
-    verdict: Verdict,
-    reason: str,
-    front: tuple[Trial, ...],
-    picked: Trial | None,
-    control: Trial | None = None,
-    over_original: Difference | None = None,
-    over_control: Difference | None = None,
-) -> Decision:
-    if picked is not None:
-        figures = picked.figures
-        reason = (
-            f"trial {picked.number}, picked by hand ({len(picked.neurons)} neurons, ambiguous accuracy "
-            f"{figures.gain:+.3f}, disambiguated {0.0 - figures.loss:+.3f}, KL {figures.kl:.3f}); by itself: {reason}"
-        )
-        trial = picked
-    return Decision(trial, verdict, reason, front, control, over_original, over_control)
+    Raises:
+        InputError: the trial is not on the front.
+    """
+    trial = next((trial for trial in decision.front if trial.number == number), None)
+    if trial is None:
+        there = ", ".join(str(trial.number) for trial in decision.front)
+        raise InputError(f"trial {number} is not on the Pareto front; pick one of: {there}")
+    figures = trial.figures
+    reason = (
+        f"trial {trial.number}, picked by hand ({len(trial.neurons)} neurons, ambiguous accuracy "
+        f"{figures.gain:+.3f}, disambiguated {0.0 - figures.loss:+.3f}, KL {figures.kl:.3f}); by itself: "
+        f"{decision.reason}"
+    )
+    return replace(decision, trial=trial, reason=reason)
 
 
 def _above_zero(difference: Difference) -> bool:

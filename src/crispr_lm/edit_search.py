@@ -16,7 +16,7 @@ from typing import Any
 
 from crispr_lm.batching import BatchSize, ProgressCallback
 from crispr_lm.bench import Bench
-from crispr_lm.decision import Decision, decide
+from crispr_lm.decision import Decision, decide, picked_by_hand
 from crispr_lm.distributed import is_first, on_first
 from crispr_lm.divergence import Original, original_of
 from crispr_lm.edit import Edit
@@ -184,7 +184,13 @@ def _tuned(
             if not tally.trials:
                 raise
             progress.say("Interrupted: going on with the best edit so far")
-        decision = decide(bench, tally, limits, settings.seed, settings.pick)
+        decision = decide(bench, tally, limits, settings.seed)
+    if settings.pick == "ask":
+        front, recommended = [trial.summary() for trial in decision.front], decision.trial.number
+        answer = on_first(lambda: progress.ask_for_trial(front, recommended, decision.reason))
+        decision = decision if answer == recommended else picked_by_hand(decision, answer)
+    elif settings.pick is not None:
+        decision = picked_by_hand(decision, settings.pick)
     on_first(folder.forget_effects)
     return _searched(decision, tally)
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from crispr_lm.distributed import on_first
+from crispr_lm.distributed import is_first, on_first
 from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit
 from crispr_lm.edit_search import search_edit
+from crispr_lm.errors import InputError
 from crispr_lm.files import write_json, write_lines
 from crispr_lm.folder import RunFolder
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
@@ -47,6 +48,7 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     """
     progress = progress or SilentProgress()
     timings = Timings()
+    _check_pick(settings, progress)
     folder = RunFolder(settings.output)
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
@@ -107,6 +109,14 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     on_first(lambda: write_json(folder.results, results))
     on_first(lambda: write_report(folder.path))
     return results
+
+
+def _check_pick(settings: RunSettings, progress: Progress) -> None:
+    """Refuse, before anything is done, to pick where there is no front or no one to ask."""
+    if settings.pick is not None and settings.search != "tuned":
+        raise InputError(f"--pick takes a trial of the tuned search; leave it away with --search {settings.search}")
+    if settings.pick == "ask" and is_first() and not progress.can_ask:
+        raise InputError("--pick ask needs a terminal to ask in; leave it away, or give the number of a trial")
 
 
 def _neurons(lm: LanguageModel, scores: NeuronScores, edit: Edit) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -247,11 +248,30 @@ def token_logits(lm: LanguageModel, packed: Packed) -> Tensor:
         inputs["encoder_outputs"] = encoded
     elif keeps_logits(lm):
         inputs["logits_to_keep"] = packed.kept
-    logits = lm.model(**inputs, use_cache="past_key_values" in inputs, return_dict=True).logits
+    with _contiguous_head_input(lm):
+        logits = lm.model(**inputs, use_cache="past_key_values" in inputs, return_dict=True).logits
     # Columns count from the end, so they are right whether or not the model left the first positions out.
     rows, columns = packed.token_rows.to(logits.device), packed.token_columns.to(logits.device)
     of_position: Tensor = logits[rows, columns].float()
     return of_position
+
+
+@contextmanager
+def _contiguous_head_input(lm: LanguageModel) -> Iterator[None]:
+    """Hand the LM head a contiguous copy of the last positions.
+
+    They are a slice of all positions, and of a slice PyTorch makes a batched product that reads (in some number formats
+    copies) the head's whole matrix once per row.
+    """
+    head = lm.model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _head, given: (given[0].contiguous(), *given[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _agrees(lm: LanguageModel, layout: str, plain: Tensor, score: Callable[[], Tensor]) -> bool:

@@ -120,11 +120,10 @@ class SearchSettings(_Settings):
         ge=2,
         description="Examples per task, from the fit part, to measure first-order effects on (fewer if it has fewer).",
     )
-    pick: Annotated[int | None, Parameter(group=SEARCH_GROUP)] = Field(
+    pick: Annotated[Literal["ask"] | Annotated[int, Field(ge=0)] | None, Parameter(group=SEARCH_GROUP)] = Field(
         None,
-        ge=0,
         description="Take this trial of the Pareto front instead of the recommended one (with --resume: of "
-        "the search that was done).",
+        "the search that was done); ask: show the front in the terminal and choose there.",
     )
     max_kl: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
         0.1, ge=0, description="Largest KL divergence from the original on neutral prompts, nats per token."

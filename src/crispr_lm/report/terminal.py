@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 from rich.progress import Task as RichTask
+from rich.prompt import IntPrompt
 from rich.table import Table
 from rich.text import Text
 
@@ -69,6 +70,8 @@ class _RateColumn(TextColumn):
 class _LiveProgress:
     """Bars in a terminal."""
 
+    can_ask = True
+
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
 
@@ -83,9 +86,22 @@ class _LiveProgress:
     def say(self, sentence: str) -> None:
         self._bars.console.print(escape(sentence))
 
+    def ask_for_trial(self, front: Sequence[Mapping[str, Any]], recommended: int, reason: str) -> int:
+        self._bars.stop()
+        messages.print(front_table(front, recommended))
+        messages.print(escape(reason[0].upper() + reason[1:]))
+        numbers = [str(trial["trial"]) for trial in front]
+        # The original is not on the front where an edit costs nothing.
+        choices = list(dict.fromkeys([*numbers, str(recommended)]))
+        chosen = IntPrompt.ask("Take trial", console=messages, choices=choices, default=recommended)
+        self._bars.start()
+        return chosen
+
 
 class _PlainProgress:
     """Lines where there is no terminal: one when a step starts, one now and then, one when it is done."""
+
+    can_ask = False
 
     @contextmanager
     def step(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -109,6 +125,9 @@ class _PlainProgress:
 
     def say(self, sentence: str) -> None:
         messages.print(escape(sentence), soft_wrap=True, highlight=False)
+
+    def ask_for_trial(self, front: Sequence[Mapping[str, Any]], recommended: int, reason: str) -> int:
+        return recommended
 
 
 @contextmanager
@@ -143,6 +162,25 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
             yield _LiveProgress(bars)
     finally:
         logger.removeHandler(handler)
+
+
+def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
+    """The trials of a Pareto front on the choose part, by falling gain."""
+    table = Table(title="Pareto front on the choose part (differences from the original)", title_justify="left")
+    for name in ("Trial", "Neurons", "Scale", "Ambiguous", "Disambiguated", "Unknown, disambiguated", "KL"):
+        table.add_column(name, justify="right")
+    for trial in front:
+        table.add_row(
+            str(trial["trial"]),
+            str(trial["neurons"]),
+            f"{trial['scale']:g}",
+            f"{trial['gain']:+.3f}",
+            f"{0.0 - trial['loss']:+.3f}",
+            f"{trial['overabstention']:+.3f}",
+            f"{trial['kl']:.4f}",
+            style="bold" if trial["trial"] == recommended else None,
+        )
+    return table
 
 
 def print_results(results: Mapping[str, Any], output: Path) -> None:
