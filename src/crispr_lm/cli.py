@@ -22,6 +22,7 @@ from crispr_lm.settings import (
     ApplySettings,
     CompareSettings,
     EvaluateSettings,
+    HubSettings,
     LmEvalSettings,
     RunSettings,
     ScoreSettings,
@@ -49,7 +50,7 @@ OutputFile = Annotated[Path, Parameter(group=OUTPUT_GROUP)]
 
 
 @app.command
-def run(model: ModelArgument, /, *, settings: RunSettings) -> None:
+def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | None = None) -> None:
     """Find the bias neurons, eliminate the few that matter, prove on held-out data what changed, save it all.
 
     Example: crispr-lm run builtin:smollm2 --task builtin:everyday --output out
@@ -61,7 +62,7 @@ def run(model: ModelArgument, /, *, settings: RunSettings) -> None:
 
     with joined():
         with terminal_progress(silent=not is_first()) as progress:
-            results = main_job(model, settings, progress)
+            results = main_job(model, settings, progress, hub)
         if is_first():
             print_results(results, settings.output)
 
@@ -130,12 +131,12 @@ def evaluate(
 
 @app.command
 def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: ApplySettings | None = None) -> None:
-    """Save an edited model: as a plain Hugging Face folder, a LoRA adapter, or a slimmer model.
+    """Save an edited model: as a plain Hugging Face folder, a LoRA adapter, a slimmer model, or the edit with a card.
 
     Parameters
     ----------
     edit
-        An edit.json made for this model.
+        An edit.json made for this model, or hf:OWNER/NAME for one on the hub.
     output
         Folder to write; must not exist, or be empty.
     """

@@ -12,12 +12,14 @@ from crispr_lm.errors import InputError
 from crispr_lm.export import export_folder, export_lora, export_slim
 from crispr_lm.files import write_json
 from crispr_lm.folder import check_writable
+from crispr_lm.hub import local_edit
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.preparation import Timings, check_output_file, fit_sample, fits, load, load_tasks, report_sample
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.results import results_of
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
+from crispr_lm.sharing import check_hub, results_beside, uploaded, write_card
 from crispr_lm.task_scores import score_tasks
 from crispr_lm.tasks import Example, Task, load_task, sample
 from crispr_lm.verification import VERIFIED_EXAMPLES, verify_saved
@@ -49,7 +51,7 @@ def evaluate(
     progress = progress or SilentProgress()
     timings = Timings()
     check_output_file(output)
-    edit = Edit.load(edit_file) if edit_file is not None else None
+    edit = Edit.load(local_edit(edit_file)) if edit_file is not None else None
     subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in load_tasks(settings)]
     subjects += further_subjects(settings)
     probe = (subjects[0].task, subjects[0].examples) if isinstance(subjects[0], TaskSubject) else None
@@ -77,7 +79,8 @@ def apply(
     """Save an edited model in one of the formats of `crispr_lm.export`, and compare it with the model in memory.
 
     Returns:
-        How many option scores were compared, the largest difference, and for the slim format the parameters saved.
+        How many option scores were compared and the largest difference (``verified``), for the slim format the
+        parameters saved, and what was uploaded (``upload``).
 
     Raises:
         InputError: the input can't be used, the format can't hold this edit exactly, or the output folder is not empty;
@@ -89,26 +92,35 @@ def apply(
     check_writable(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"output {output} exists and is not an empty folder; give another one")
+    check_hub(settings)
+    edit_file = local_edit(edit_file)
     edit = Edit.load(edit_file)
+    results = results_beside(edit_file, settings.results)
     lm = load(model, settings, [], Timings(), progress)
     told: dict[str, Any] = {}
-    with progress.step("Saving the edited model"):
-        if settings.format == "lora":
-            export_lora(lm, edit, output)
-        elif settings.format == "slim":
-            told["parameters_saved"] = export_slim(lm, edit, output)
-        else:
-            export_folder(lm, edit, output)
-    probes = load_task("builtin:everyday")
-    with progress.step("Loading it again in a fresh process"), edit.applied(lm):
-        told |= verify_saved(
-            lm,
-            output,
-            sample(probes.examples, VERIFIED_EXAMPLES, 0),
-            probes.instructions[0],
-            adapter=settings.format == "lora",
-            trust_remote_code=settings.trust_remote_code,
-        )
+    if settings.format == "edit":
+        edit.check(lm)
+        output.mkdir(parents=True, exist_ok=True)
+    else:
+        with progress.step("Saving the edited model"):
+            if settings.format == "lora":
+                export_lora(lm, edit, output)
+            elif settings.format == "slim":
+                told["parameters_saved"] = export_slim(lm, edit, output)
+            else:
+                export_folder(lm, edit, output)
+        probes = load_task("builtin:everyday")
+        with progress.step("Loading it again in a fresh process"), edit.applied(lm):
+            told["verified"] = verify_saved(
+                lm,
+                output,
+                sample(probes.examples, VERIFIED_EXAMPLES, 0),
+                probes.instructions[0],
+                adapter=settings.format == "lora",
+                trust_remote_code=settings.trust_remote_code,
+            )
+    write_card(lm, edit, settings.format, output, results)
+    told |= uploaded(output, settings, progress)
     return told
 
 

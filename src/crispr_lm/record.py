@@ -17,6 +17,9 @@ from crispr_lm.preparation import Parts, file_hash
 from crispr_lm.settings import RunSettings
 from crispr_lm.version import __version__
 
+NO_MATTER = {"output", "resume", "overwrite", "batch_size", "device", "pick"}
+"""Settings that no result depends on."""
+
 
 def record_of(
     lm: LanguageModel, settings: RunSettings, parts: Sequence[Parts], subjects: Sequence[Subject]
@@ -29,9 +32,7 @@ def record_of(
         parts: What of each task is used for what.
         subjects: What is measured.
     """
-    described = settings.model_dump(
-        mode="json", exclude={"output", "resume", "overwrite", "batch_size", "device", "pick"}
-    )
+    described = settings.model_dump(mode="json", exclude=NO_MATTER)
     identity = {
         "model": lm.name,
         "model_fingerprint": weights_fingerprint(lm.model),

@@ -26,21 +26,25 @@ from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import record_of
 from crispr_lm.report.page import write_report
 from crispr_lm.results import answer_rows, results_of
-from crispr_lm.settings import RunSettings
+from crispr_lm.settings import HubSettings, RunSettings
+from crispr_lm.sharing import check_hub, uploaded, write_card
 from crispr_lm.task_scores import score_tasks
 from crispr_lm.verification import VERIFIED_EXAMPLES, verify_saved
 
 
-def run(model: str, settings: RunSettings, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    model: str, settings: RunSettings, progress: Progress | None = None, hub: HubSettings | None = None
+) -> dict[str, Any]:
     """The main job: find the bias neurons, eliminate the few that matter, prove what changed, save it all.
 
     Args:
         model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``.
         settings: All options.
         progress: Shows how far it is.
+        hub: Where to upload the edited model, if anywhere.
 
     Returns:
-        What ``results.json`` holds.
+        What ``results.json`` holds; with ``upload`` where something was (or would be) uploaded.
 
     Raises:
         InputError: the input can't be used; nothing is written then.
@@ -48,7 +52,9 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     """
     progress = progress or SilentProgress()
     timings = Timings()
+    hub = hub or HubSettings()
     _check_pick(settings, progress)
+    on_first(lambda: check_hub(hub))
     folder = RunFolder(settings.output)
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
@@ -107,8 +113,9 @@ def run(model: str, settings: RunSettings, progress: Progress | None = None) -> 
     }
     on_first(lambda: write_lines(folder.answers, answer_rows(subjects, before, after)))
     on_first(lambda: write_json(folder.results, results))
+    on_first(lambda: write_card(lm, edit, "folder", folder.model, results))
     on_first(lambda: write_report(folder.path))
-    return results
+    return results | on_first(lambda: uploaded(folder.model, hub, progress))
 
 
 def _check_pick(settings: RunSettings, progress: Progress) -> None:

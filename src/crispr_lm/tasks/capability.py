@@ -24,6 +24,7 @@ class Benchmark:
     """Where a benchmark keeps what; of several field names the first that a row has is taken.
 
     Attributes:
+        title: For people.
         question: Fields of the question.
         options: Fields of the options; several fields of one option each, where `option_fields` is set.
         answer: Fields of the golden answer: an index, a letter, or the option's text.
@@ -34,8 +35,10 @@ class Benchmark:
         option_fields: One field per option.
         asked: The question, where the row has a beginning to be continued.
         form: Whether options are shown.
+        license: Of the data, where its card says so.
     """
 
+    title: str
     question: tuple[str, ...]
     options: tuple[str, ...]
     answer: tuple[str, ...]
@@ -46,10 +49,12 @@ class Benchmark:
     option_fields: tuple[str, ...] = ()
     asked: str = ""
     form: str = OPEN
+    license: str | None = None
 
 
 BENCHMARKS = {
     "mmlu": Benchmark(
+        "MMLU",
         question=("question",),
         options=("choices", "options"),
         answer=("answer",),
@@ -58,6 +63,7 @@ BENCHMARKS = {
         form=QUESTION,
     ),
     "hellaswag": Benchmark(
+        "HellaSwag",
         question=(),
         context=("ctx", "question"),
         options=("endings", "options"),
@@ -66,6 +72,7 @@ BENCHMARKS = {
         asked="How does it go on?",
     ),
     "boolq": Benchmark(
+        "BoolQ",
         question=("question",),
         context=("passage",),
         options=(),
@@ -74,6 +81,7 @@ BENCHMARKS = {
         fixed_options=("no", "yes"),
     ),
     "piqa": Benchmark(
+        "PIQA",
         question=("goal", "question"),
         options=("options",),
         option_fields=("sol1", "sol2"),
@@ -81,12 +89,15 @@ BENCHMARKS = {
         hub=("baber/piqa", None, "validation"),
     ),
     "commonsenseqa": Benchmark(
+        "CommonsenseQA",
         question=("question",),
         options=("choices", "options"),
         answer=("answerKey", "answer"),
         hub=("tau/commonsense_qa", None, "validation"),
+        license="MIT",
     ),
     "openbookqa": Benchmark(
+        "OpenBookQA",
         question=("question_stem", "question"),
         options=("choices", "options"),
         answer=("answerKey", "answer"),

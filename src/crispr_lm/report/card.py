@@ -1,0 +1,181 @@
+"""The model card: ``README.md`` beside an edited model, an adapter or an edit, with metadata as the hub reads it.
+
+Reads result dictionaries and an edit, never a model. Every text that comes from data or model is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from crispr_lm.edit import Edit
+from crispr_lm.metrics import Metric, ordered_metrics
+from crispr_lm.model.origin import ModelOrigin
+from crispr_lm.report import words
+from crispr_lm.tasks import Dataset, dataset_of
+from crispr_lm.version import __version__
+
+Shared = Literal["folder", "lora", "slim", "edit"]
+
+PAPER = "arxiv:2311.09627"
+
+HEADLINE = (
+    "accuracy_ambiguous",
+    "accuracy_disambiguated",
+    "unknown_rate_disambiguated",
+    "abstention_gap",
+    "answered_accuracy",
+    "bias_score_ambiguous",
+    "bias_score_disambiguated",
+    "accuracy",
+)
+"""Metrics that the table shows first, where a task has them; of other families it shows all."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    label: str
+    before: str
+    after: str
+    difference: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class MeasuredTask:
+    """A table and what goes with it."""
+
+    dataset: Dataset
+    role: str
+    examples: int
+    templates: int
+    instructions: int
+    rows: tuple[Row, ...]
+    over_abstention: str | None
+
+
+def card(
+    what: Shared,
+    edit: Edit,
+    origin: ModelOrigin,
+    results: Mapping[str, Any] | None = None,
+    *,
+    is_encoder_decoder: bool = False,
+) -> str:
+    """The card as text, with its metadata block.
+
+    Args:
+        what: What lies beside the card.
+        edit: The edit that was made.
+        origin: Of the base model; its licence is carried over.
+        results: What ``results.json`` of the run that found the edit holds; None where nothing was measured.
+        is_encoder_decoder: For the hub's name of the task that the model does.
+    """
+    tasks = list(_tasks(results)) if results is not None else []
+    environment = jinja2.Environment(
+        autoescape=False,  # Markdown, not HTML: every text goes through the filter
+        loader=jinja2.FunctionLoader(_asset),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["escaped"] = words.escaped_markdown
+    body = environment.get_template("card.md.j2").render(
+        what=what,
+        edit=edit,
+        modules=sorted({neuron.module for neuron in edit.neurons}),
+        origin=origin,
+        base=origin.hub_id or "the base model",
+        tasks=tasks,
+        results=results,
+        verdict=None if results is None else words.verdict(results),
+        divergence=None if results is None else results.get("divergence"),
+        licenses=sorted({(task.dataset.title, task.dataset.license) for task in tasks}),
+        version=__version__,
+    )
+    data = _metadata(what, origin, tasks, results, is_encoder_decoder)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def _metadata(
+    what: Shared, origin: ModelOrigin, tasks: list[MeasuredTask], results: Mapping[str, Any] | None, seq2seq: bool
+) -> ModelCardData:
+    name = f"{(origin.hub_id or 'model').rpartition('/')[2]}-crispr"
+    known: dict[str, Any] = {
+        "base_model": origin.hub_id,
+        "base_model_relation": None if origin.hub_id is None else "adapter" if what == "lora" else "finetune",
+        "license": origin.license,
+        "license_name": origin.license_name,
+        "license_link": origin.license_link,
+        "language": list(origin.languages) or None,
+        "library_name": {"lora": "peft", "edit": "crispr-lm"}.get(what, "transformers"),
+        "pipeline_tag": None if what == "edit" else "text2text-generation" if seq2seq else "text-generation",
+        "tags": list(dict.fromkeys([*origin.tags, "crispr-lm", "debiasing", "bias-neurons", PAPER])),
+    }
+    given = {key: value for key, value in known.items() if value is not None}
+    found = [] if results is None else list(_eval_results(tasks, results))
+    if found:
+        return ModelCardData(model_name=name, eval_results=found, **given)
+    return ModelCardData(**given)
+
+
+def _eval_results(tasks: list[MeasuredTask], results: Mapping[str, Any]) -> Iterator[EvalResult]:
+    """The edited model's figures in the hub's evaluation format."""
+    for measured, task in zip(tasks, results["tasks"].values(), strict=True):
+        for metric in _shown(task):
+            value = task["after"].get(metric.name)
+            if value is not None:
+                yield EvalResult(
+                    task_type="question-answering" if measured.role != "text" else "text-generation",
+                    dataset_type=measured.dataset.identifier,
+                    dataset_name=measured.dataset.title,
+                    metric_type=metric.name,
+                    metric_name=metric.label,
+                    metric_value=round(value, 6),
+                )
+
+
+def _tasks(results: Mapping[str, Any]) -> Iterator[MeasuredTask]:
+    for name, task in results["tasks"].items():
+        yield MeasuredTask(
+            dataset=dataset_of(name),
+            role=task["role"],
+            examples=task["examples"],
+            templates=task["templates"],
+            instructions=task["instructions"],
+            rows=tuple(_row(task, metric) for metric in _shown(task)),
+            over_abstention=task.get("over_abstention"),
+        )
+
+
+def _shown(task: Mapping[str, Any]) -> list[Metric]:
+    every = [metric for metric in ordered_metrics(task["family"], task["before"]) if metric.name in task["after"]]
+    headline = [metric for metric in every if metric.name in HEADLINE]
+    return headline or every
+
+
+def _row(task: Mapping[str, Any], metric: Metric) -> Row:
+    found = task["statistics"][metric.name]
+    low, high = found["low"], found["high"]
+    return Row(
+        metric.label,
+        _figure(task["before"][metric.name]),
+        _figure(task["after"][metric.name]),
+        "–" if found["value"] is None else f"{found['value']:+.3f}",
+        "–" if low is None or high is None else f"{low:+.3f} to {high:+.3f}",
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _asset(name: str) -> str:
+    return resources.files("crispr_lm.report").joinpath("assets").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,99 @@
+"""Sharing: what goes beside a model, an adapter or an edit before others see it, and the way to the hub.
+
+Where the card, the hub and the jobs meet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crispr_lm.edit import Edit
+from crispr_lm.errors import InputError
+from crispr_lm.files import write_bytes, write_json
+from crispr_lm.hub import check_upload, upload
+from crispr_lm.model.origin import origin_of
+from crispr_lm.progress import Progress
+from crispr_lm.report.card import Shared, card
+from crispr_lm.results import RESULTS_FORMAT, RESULTS_VERSION
+from crispr_lm.settings import HubSettings
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+CARD = "README.md"
+EDIT = "edit.json"
+RESULTS = "results.json"
+
+
+def check_hub(settings: HubSettings) -> None:
+    """Check, before any long work, what is asked of the hub.
+
+    Raises:
+        InputError: options that need ``--push-to-hub`` without it, no proper repository, no token, no connection.
+    """
+    if settings.push_to_hub is None:
+        for name in ("public", "dry_run"):
+            if getattr(settings, name):
+                raise InputError(
+                    f"--{name.replace('_', '-')} says how to upload; give --push-to-hub OWNER/NAME as well"
+                )
+        return
+    check_upload(settings.push_to_hub, dry_run=settings.dry_run)
+
+
+def results_beside(edit_file: Path, given: Path | None) -> Mapping[str, Any] | None:
+    """The results that a card can tell: of the file given, or of the one that lies beside an edit.
+
+    Raises:
+        InputError: the file given does not exist, or holds no results of a run.
+    """
+    path = given or edit_file.with_name(RESULTS)
+    if not path.is_file():
+        if given is not None:
+            raise InputError(f"results {path} do not exist; give the results.json of a run")
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = content["format"] == RESULTS_FORMAT and content["version"] == RESULTS_VERSION
+        known = known and all("after" in task for task in content["tasks"].values()) and "verdict" in content
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        known = False
+    if not known:
+        raise InputError(f"{path} holds no results of this version of crispr-lm run; give another one, or none")
+    found: Mapping[str, Any] = content
+    return found
+
+
+def write_card(
+    lm: LanguageModel, edit: Edit, what: Shared, folder: Path, results: Mapping[str, Any] | None = None
+) -> None:
+    """Write the card, the edit and the results into a folder that will be shared."""
+    text = card(what, edit, origin_of(lm.name), results, is_encoder_decoder=lm.is_encoder_decoder)
+    edit.save(folder / EDIT)
+    if results is not None:
+        write_json(folder / RESULTS, results)
+    write_bytes(folder / CARD, text.encode("utf-8"))
+
+
+def uploaded(folder: Path, settings: HubSettings, progress: Progress) -> dict[str, Any]:
+    """Upload a folder where that is asked for; what was done, for the record.
+
+    Raises:
+        CrisprError: the hub refuses, or can't be reached.
+    """
+    if settings.push_to_hub is None:
+        return {}
+    with progress.step("Uploading" if not settings.dry_run else "Looking at what would be uploaded"):
+        done = upload(folder, settings.push_to_hub, private=not settings.public, dry_run=settings.dry_run)
+    return {
+        "upload": {
+            "repository": done.repository,
+            "private": done.private,
+            "dry_run": settings.dry_run,
+            "url": done.url,
+            "files": dict(done.files),
+        }
+    }
