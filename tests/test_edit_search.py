@@ -105,6 +105,39 @@ def test_killed_at_any_moment_it_goes_on_without_repeating_a_trial(
     assert results["tasks"] == whole[1]["tasks"]
 
 
+@pytest.mark.slow
+def test_terminated_it_ends_with_one_sentence_and_leaves_whole_files(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    given = settings_for(questions, output, **TUNED).model_dump(mode="json", exclude_defaults=True)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "task"]
+    command = [
+        sys.executable,
+        "-m",
+        "crispr_lm",
+        "run",
+        str(saved_model("llama")),
+        "--task",
+        given["task"][0],
+        *options,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[1])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        record = output / "search.jsonl"
+        deadline = time.monotonic() + 300
+        while not (record.exists() and record.read_text().count("\n") >= 2):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        told = process.stderr.read()
+        assert process.wait() == 143
+    assert told.splitlines()[-1] == "crispr-lm: terminated; the same command with --resume goes on"
+    assert "Traceback" not in told
+    assert not [path for path in output.rglob("*") if path.name.endswith(".part") or path.name == ".lock"]
+    assert not (output / "results.json").exists()
+    assert rows_of(output)  # every line is whole
+
+
 def test_an_interruption_ends_with_the_best_so_far(saved_model, questions, tmp_path, monkeypatch):
     real = files.append_line
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -112,3 +114,37 @@ def test_json_refuses_numbers_that_are_not_finite(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_do_not_write_into_one_folder(tmp_path):
+    folder = RunFolder(tmp_path / "out")
+    holder = [
+        sys.executable,
+        "-c",
+        "import sys, time; from pathlib import Path; from crispr_lm.folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).held():\n    print('held', flush=True); time.sleep(60)",
+        str(folder.path),
+    ]
+    with subprocess.Popen(holder, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process is writing to"):
+            folder.check(resume=False, overwrite=False)
+        with pytest.raises(InputError, match="another process is writing to"), folder.held():
+            pass
+        other.kill()
+        other.wait()
+    folder.check(resume=False, overwrite=False)  # who is killed lets go
+    with folder.held():
+        assert folder.path.is_dir()
+    assert list(folder.path.iterdir()) == []
+
+
+def test_a_run_that_is_gone_on_with_is_not_finished_any_more(tmp_path):
+    folder = RunFolder(tmp_path / "out")
+    folder.start({"identity": {"model": "m"}}, resume=False)
+    for path in (folder.results, folder.report, folder.scores):
+        path.write_text("of before", encoding="utf-8")
+    assert folder.start({"identity": {"model": "m"}}, resume=True)
+    assert folder.scores.exists()
+    assert not folder.results.exists()
+    assert not folder.report.exists()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 FAILURE = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 _form: Literal["tables", "quiet", "json"] = "tables"
 """How results are printed; progress and errors go to standard error."""
@@ -340,8 +343,14 @@ def _settings_file(path: Path) -> Toml:
     return source
 
 
+class _Terminated(BaseException):
+    """The process was asked to end (SIGTERM): everything in progress is left as for an error, files are whole."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``crispr-lm``. A mistake of the user ends in one sentence on standard error and status 2."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
     except CrisprError as error:
@@ -358,6 +367,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("crispr-lm: interrupted; the same command with --resume goes on", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except _Terminated:
+        print("crispr-lm: terminated; the same command with --resume goes on", file=sys.stderr)
+        sys.exit(TERMINATED)
 
 
 def _is_quiet() -> bool:
@@ -373,6 +385,10 @@ def _show(content: Any, tables: Callable[[], None], line: Callable[[], object]) 
             print(text)
     else:
         tables()
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise _Terminated
 
 
 def _fail(sentence: str, status: int = USAGE_ERROR) -> None:

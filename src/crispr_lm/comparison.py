@@ -80,8 +80,23 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     record = record_of(lm, settings, parts, [*subjects.values(), *further])
     for name in NOT_IDENTITY:
         del record["identity"]["settings"][name]
-    resumed = folder.start(record, resume=settings.resume)
+    with folder.held():
+        return _compare_in(folder, lm, record, parts, subjects, further, methods, settings, progress)
 
+
+def _compare_in(
+    folder: ComparisonFolder,
+    lm: LanguageModel,
+    record: dict[str, Any],
+    parts: Sequence[Parts],
+    subjects: dict[str, Subject],
+    further: Sequence[Subject],
+    methods: Sequence[Method],
+    settings: CompareSettings,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Every cell that is not known yet, and the tables; returns what ``comparison.json`` holds."""
+    resumed = folder.start(record, resume=settings.resume)
     table = _Table(lm, settings, folder, progress, subjects, further)
     if resumed:
         table.cells = {CellKey.of_cell(cell): cell for cell in read_lines(folder.cells)}

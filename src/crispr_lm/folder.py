@@ -26,12 +26,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from filelock import FileLock, Timeout
+
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_json
+
+LOCK = ".lock"
+"""Held by the process that writes into the folder."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,13 @@ class JobFolder:
         RECORD: File that settings, versions and hashes are written to.
         FILES: All files that the job writes.
         FOLDERS: All folders that it writes.
+        LAST: Files that are written at the end, from all others.
     """
 
     RECORD: ClassVar[str]
     FILES: ClassVar[tuple[str, ...]]
     FOLDERS: ClassVar[tuple[str, ...]] = ()
+    LAST: ClassVar[tuple[str, ...]] = ()
 
     path: Path
 
@@ -74,8 +83,32 @@ class JobFolder:
                     f"output folder {self.path} holds another run; give --resume to go on with it, --overwrite to "
                     "replace it, or another folder"
                 )
-        elif any(self.path.iterdir()):
+        elif any(path.name != LOCK for path in self.path.iterdir()):
             raise InputError(f"output folder {self.path} is not empty and holds no run; give another folder")
+        if (self.path / LOCK).exists():
+            with self.held():
+                pass
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out of the folder while the block runs; a process that is killed lets go.
+
+        Raises:
+            InputError: another process is writing here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(
+                f"another process is writing to {self.path} now; wait until it is done, or give another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            (self.path / LOCK).unlink(missing_ok=True)
+            lock.release()
 
     def start(self, record: dict[str, Any], *, resume: bool) -> bool:
         """Make the folder ready and write the record.
@@ -92,6 +125,8 @@ class JobFolder:
         """
         if resume and self.run.exists():
             self._check_same(record["identity"])
+            for name in self.LAST:  # until they are written anew, they may tell of something else
+                (self.path / name).unlink(missing_ok=True)
             return True
         self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -135,6 +170,7 @@ class RunFolder(JobFolder):
         "report.html",
     )
     FOLDERS = ("effects", "model")
+    LAST = ("results.json", "report.html")
 
     @property
     def scores(self) -> Path:
@@ -187,6 +223,7 @@ class ComparisonFolder(JobFolder):
     RECORD = "comparison-run.json"
     FILES = ("comparison-run.json", "cells.jsonl", "comparison.json", "comparison.md")
     FOLDERS = ("search",)
+    LAST = ("comparison.json", "comparison.md")
 
     def search(self, task: int) -> RunFolder:
         """What the search for one task's edit leaves behind."""

@@ -7,6 +7,7 @@ Several processes may run it together (`crispr_lm.distributed`); the first alone
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -63,8 +64,22 @@ def run(
     checks = [fits(part.task, part.fit + part.effects + part.choose) for part in parts]
     checks += [subject.check for subject in subjects]
     lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))
-    resumed = on_first(lambda: folder.start(record_of(lm, settings, parts, subjects), resume=settings.resume))
+    with folder.held() if is_first() else nullcontext():
+        results = _run_in(folder, lm, parts, subjects, settings, timings, progress)
+    return results | on_first(lambda: uploaded(folder.model, hub, progress))
 
+
+def _run_in(
+    folder: RunFolder,
+    lm: LanguageModel,
+    parts: Sequence[Parts],
+    subjects: Sequence[Subject],
+    settings: RunSettings,
+    timings: Timings,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Everything that is written, step by step; returns what ``results.json`` holds."""
+    resumed = on_first(lambda: folder.start(record_of(lm, settings, parts, subjects), resume=settings.resume))
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
     original = take_original(lm, settings, progress)
     with timings.of("search"):
@@ -115,7 +130,7 @@ def run(
     on_first(lambda: write_json(folder.results, results))
     on_first(lambda: write_card(lm, edit, "folder", folder.model, results))
     on_first(lambda: write_report(folder.path))
-    return results | on_first(lambda: uploaded(folder.model, hub, progress))
+    return results
 
 
 def _check_pick(settings: RunSettings, progress: Progress) -> None:
