@@ -1,4 +1,4 @@
-"""Trying an edit: a chat in the terminal, a local page. Method and figures come from the library, none are made here."""
+"""Trying an edit: a chat in the terminal, a local page. All method and all figures come from the library."""
 
 from __future__ import annotations
 

@@ -104,10 +104,11 @@ def chat(
     made = Chat(lm, edit, Decoding(settings.max_new_tokens, settings.temperature, settings.seed))
 
     def talk(as_json: bool = False) -> None:
-        if not as_json and console.is_terminal and sys.stdin.isatty():
-            hold_in_terminal(made, console)
-        else:
-            hold_in_lines(made, sys.stdin, as_json=as_json)
+        with suppress(KeyboardInterrupt):  # there is nothing to lose or to go on with
+            if not as_json and console.is_terminal and sys.stdin.isatty():
+                hold_in_terminal(made, console)
+            else:
+                hold_in_lines(made, sys.stdin, as_json=as_json)
 
     return talk
 
@@ -126,9 +127,7 @@ def hold_in_lines(made: Chat, questions: Iterable[str], *, as_json: bool = False
                 print(told, flush=True)
             continue
         with _interruptions() as stopped:
-            answers = ("", "")
-            for answers in made.ask(question, stopped):
-                pass
+            *_, answers = ("", ""), *made.ask(question, stopped)
         if as_json:
             said = {"question": question, "original": answers[0], "edited": answers[1]}
             print(json.dumps(said, ensure_ascii=False), flush=True)
