@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from crispr_lm import EncodedPrompt, LanguageModel, batching, score_neurons
-from crispr_lm.batching import batch_sizes, batches, free_memory, gradient_bytes_per_token
+from crispr_lm.batching import batch_sizes, batches, gradient_bytes_per_token
+from crispr_lm.model import memory
+from crispr_lm.model.memory import free_memory
 
 from .helpers import EXAMPLES, INSTRUCTIONS, assert_values_close
 
@@ -93,7 +95,7 @@ def test_free_memory_is_what_the_system_and_the_control_group_leave(monkeypatch:
     available = psutil.virtual_memory().available
     assert 0 < free_memory(torch.device("cpu")) <= 2 * available
     texts = {"memory.max": "1000\n", "memory.current": "400\n"}
-    monkeypatch.setattr(batching.Path, "read_text", lambda path: texts[path.name])
+    monkeypatch.setattr(memory.Path, "read_text", lambda path: texts[path.name])
     assert free_memory(torch.device("cpu")) == 600
     texts["memory.max"] = "max\n"
     assert free_memory(torch.device("cpu")) > 600

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 
 from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.model.memory import free_memory
 from crispr_lm.model.neurons import find_sites
 from crispr_lm.packing import packed_length
 from crispr_lm.prompts import EncodedPrompt
@@ -151,20 +150,6 @@ def _tokens_that_fit(lm: LanguageModel, bytes_per_token: float) -> int:
 
 def _of_device(table: Mapping[str, int], device: torch.device) -> int:
     return table.get(device.type, table["cpu"])
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can be allocated on a device: of a CPU what the system and the process's control group leave."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + cached
-    available = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")  # in a container
-    try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return min(available, max(0, int(limit) - int(used)))
-    except (OSError, ValueError):  # no such files, or no limit ("max")
-        return available
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -5,11 +5,12 @@ Heavy imports (PyTorch, transformers) are made inside the commands, so that help
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
@@ -32,11 +33,14 @@ from crispr_lm.settings import (
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 FAILURE = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
+
+_form: Literal["tables", "quiet", "json"] = "tables"
+"""How results are printed; progress and errors go to standard error."""
 
 app = App(
     name="crispr-lm",
@@ -60,13 +64,14 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
     _quiet_libraries()
     from crispr_lm.distributed import is_first, joined
     from crispr_lm.report.terminal import print_results, terminal_progress
+    from crispr_lm.report.words import verdict
     from crispr_lm.run import run as main_job
 
     with joined():
-        with terminal_progress(silent=not is_first()) as progress:
+        with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
             results = main_job(model, settings, progress, hub)
         if is_first():
-            print_results(results, settings.output)
+            _show(results, lambda: print_results(results, settings.output), lambda: verdict(results))
 
 
 @app.command
@@ -80,9 +85,9 @@ def compare(model: ModelArgument, /, *, settings: CompareSettings) -> None:
     from crispr_lm.report.comparison import print_comparison
     from crispr_lm.report.terminal import terminal_progress
 
-    with terminal_progress() as progress:
+    with terminal_progress(silent=_is_quiet()) as progress:
         told = comparison_job(model, settings, progress)
-    print_comparison(told, settings.output)
+    _show(told, lambda: print_comparison(told, settings.output), lambda: settings.output)
 
 
 @app.command
@@ -96,14 +101,15 @@ def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSetting
     """
     _quiet_libraries()
     from crispr_lm.distributed import is_first, joined
+    from crispr_lm.inspection import describe_scores
     from crispr_lm.jobs import score as score_job
     from crispr_lm.report.terminal import print_scores, terminal_progress
 
     with joined():
-        with terminal_progress(silent=not is_first()) as progress:
+        with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
             scores = score_job(model, output, settings, progress)
         if is_first():
-            print_scores(scores, output)
+            _show(describe_scores(scores), lambda: print_scores(scores, output), lambda: output)
 
 
 @app.command
@@ -125,10 +131,10 @@ def evaluate(
     from crispr_lm.report.terminal import print_results, terminal_progress
 
     with joined():
-        with terminal_progress(silent=not is_first()) as progress:
+        with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
             results = evaluate_job(model, output, edit, settings, progress)
         if is_first():
-            print_results(results, output)
+            _show(results, lambda: print_results(results, output), lambda: output)
 
 
 @app.command
@@ -146,9 +152,9 @@ def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: 
     from crispr_lm.jobs import apply as apply_job
     from crispr_lm.report.terminal import print_saved, terminal_progress
 
-    with terminal_progress() as progress:
+    with terminal_progress(silent=_is_quiet()) as progress:
         told = apply_job(model, edit, output, settings or ApplySettings(), progress)
-    print_saved(told, output)
+    _show(told, lambda: print_saved(told, output), lambda: output)
 
 
 @app.command
@@ -207,8 +213,8 @@ def lm_eval_task(model: ModelArgument, /, *, output: OutputFile, settings: LmEva
     _quiet_libraries()
     from crispr_lm.interop import lm_eval_tasks
 
-    for name in lm_eval_tasks(model, output, settings):
-        print(name)
+    names = lm_eval_tasks(model, output, settings)
+    _show({"tasks": names}, lambda: print("\n".join(names)), lambda: output)
 
 
 @app.command
@@ -226,7 +232,61 @@ def inspect(
     from crispr_lm.inspection import inspect as inspect_job
     from crispr_lm.report.terminal import print_inspection
 
-    print_inspection(inspect_job(source, top))
+    content = inspect_job(source, top)
+    _show(content, lambda: print_inspection(content), lambda: content["type"])
+
+
+@app.command
+def reproduce(
+    source: Path,
+    /,
+    *,
+    output: OutputFile,
+    tolerance: Annotated[float, Parameter(group=OUTPUT_GROUP)] = 0.02,
+    model: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Run the record of a run again and compare every figure; exits with status 1 where one differs.
+
+    Parameters
+    ----------
+    source
+        The folder of a finished run.
+    output
+        Folder for the new run; must not exist, or be empty.
+    tolerance
+        Largest difference of a figure that counts as the same.
+    model
+        Where the model is now, if it is not where the record says.
+    device
+        To run on: auto, cpu, cuda, ...
+    """
+    _quiet_libraries()
+    from crispr_lm.report.terminal import print_reproduced, terminal_progress
+    from crispr_lm.reproduce import reproduce as reproduce_job
+
+    with terminal_progress(silent=_is_quiet()) as progress:
+        told = reproduce_job(source, output, tolerance, model, device, progress)
+    _show(told, lambda: print_reproduced(told, output), lambda: "reproduced" if told["same"] else "not reproduced")
+    if not told["same"]:
+        sys.exit(FAILURE)
+
+
+@app.command
+def doctor(model: ModelArgument | None = None, /, *, trust_remote_code: bool = False) -> None:
+    """Tell what this machine has, what is installed, and what fits; of a model, whether it does. Loads no weights.
+
+    Parameters
+    ----------
+    trust_remote_code
+        Run Python code that comes with the model. Only for code you have read.
+    """
+    _quiet_libraries()
+    from crispr_lm.doctor import examine_machine
+    from crispr_lm.report.terminal import print_machine
+
+    told = examine_machine(model, trust_remote_code=trust_remote_code)
+    _show(told, lambda: print_machine(told), lambda: "")
 
 
 edit_app = App(name="edit", help="Combine and compare edits.")
@@ -251,7 +311,8 @@ def union(first: Path, second: Path, /, *others: Path, output: OutputFile) -> No
     from crispr_lm.inspection import combine_edits
     from crispr_lm.report.terminal import print_edit_saved
 
-    print_edit_saved(combine_edits("union", (first, second, *others), output), output)
+    edit = combine_edits("union", (first, second, *others), output)
+    _show({"file": str(output), "neurons": len(edit.neurons)}, lambda: print_edit_saved(edit, output), lambda: output)
 
 
 @edit_app.command
@@ -272,7 +333,8 @@ def intersect(first: Path, second: Path, /, *others: Path, output: OutputFile) -
     from crispr_lm.inspection import combine_edits
     from crispr_lm.report.terminal import print_edit_saved
 
-    print_edit_saved(combine_edits("intersection", (first, second, *others), output), output)
+    edit = combine_edits("intersection", (first, second, *others), output)
+    _show({"file": str(output), "neurons": len(edit.neurons)}, lambda: print_edit_saved(edit, output), lambda: output)
 
 
 @edit_app.command
@@ -289,14 +351,23 @@ def diff(first: Path, second: Path, /) -> None:
     from crispr_lm.inspection import compare_edits
     from crispr_lm.report.terminal import print_overlap
 
-    print_overlap(compare_edits(first, second))
+    content = compare_edits(first, second)
+    _show(content, lambda: print_overlap(content), lambda: f"{content['total']['jaccard']:.3f}")
 
 
 @app.meta.default
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Annotated[Path | None, Parameter(help="TOML file with options, one `name = value` per line.")] = None,
+    quiet: Annotated[bool, Parameter(help="Print one line: the outcome.", negative="")] = False,
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print one JSON document on standard output.", negative="")
+    ] = False,
 ) -> None:
+    global _form
+    if quiet and as_json:
+        raise InputError("--quiet and --json exclude each other; give one of them")
+    _form = "json" if as_json else "quiet" if quiet else "tables"
     sources: list[Env | Toml] = [Env(ENVIRONMENT_PREFIX, command=False)]
     if config is not None:
         sources.append(_settings_file(config))
@@ -326,9 +397,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CycloptsError as error:
         cause = error.__cause__
         _fail(_settings_sentence(cause) if isinstance(cause, ValidationError) else " ".join(str(error).split()))
+    except BrokenPipeError:
+        # Who read the output (head, less) has enough; Python must not try to flush the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILURE)
     except KeyboardInterrupt:
         print("crispr-lm: interrupted; the same command with --resume goes on", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _is_quiet() -> bool:
+    return _form == "quiet"
+
+
+def _show(content: Any, tables: Callable[[], None], line: Callable[[], object]) -> None:
+    """Print a result in the form that was asked for."""
+    if _form == "json":
+        print(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str))
+    elif _form == "quiet":
+        if text := str(line()):
+            print(text)
+    else:
+        tables()
 
 
 def _fail(sentence: str, status: int = USAGE_ERROR) -> None:

@@ -44,6 +44,19 @@ def compare_edits(first: Path, second: Path) -> dict[str, Any]:
     }
 
 
+def describe_scores(scores: NeuronScores, top: int = 10) -> dict[str, Any]:
+    """Tell what scores there are, and the highest, as JSON types."""
+    best = scores.top(min(top, len(scores)))
+    return {
+        "type": "scores",
+        "kind": scores.kind,
+        "neurons": len(scores),
+        "per_module": {module: len(values) for module, values in scores.values.items()},
+        "top": [{**asdict(neuron), "score": scores.score_of(neuron)} for neuron in best],
+        "origin": scores.origin,
+    }
+
+
 def inspect(source: str, top: int = 10) -> dict[str, Any]:
     """Tell what is in a model, a scores file or an edit, as JSON types.
 
@@ -67,16 +80,7 @@ def inspect(source: str, top: int = 10) -> dict[str, Any]:
             "origin": dict(edit.origin),
         }
     if path.suffix == ".safetensors":
-        scores = NeuronScores.load(path)
-        best = scores.top(min(top, len(scores)))
-        return {
-            "type": "scores",
-            "kind": scores.kind,
-            "neurons": len(scores),
-            "per_module": {module: len(values) for module, values in scores.values.items()},
-            "top": [{**asdict(neuron), "score": scores.score_of(neuron)} for neuron in best],
-            "origin": scores.origin,
-        }
+        return describe_scores(NeuronScores.load(path), top)
     if path.is_file() and path.suffix != ".gguf":
         raise InputError(f"{source} is no model, scores file (.safetensors) or edit (.json)")
     lm = open_model(source).load("float32", "cpu")

@@ -212,7 +212,7 @@ def test_layer_and_module_are_told_apart(module, layer):
 
 def test_the_verdict_without_an_edit_gives_the_reason():
     told = verdict({"verdict": "none", "reason": "no edit recommended: nothing helps"})
-    assert told == "No edit is recommended. No edit recommended: nothing helps."
+    assert told == "No edit is recommended. Nothing helps."
     plain = {"before": {"accuracy": 0.5}, "after": {"accuracy": 0.75}, "statistics": {"accuracy": difference(0.25)}}
     assert changes(plain) == "50% to 75% right (+25 points)."
 

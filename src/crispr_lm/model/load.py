@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.model.memory import check_fits, empty_model
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,28 @@ class ModelSource:
         values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
         return next((value for value in values if isinstance(value, int) and value > 0), None)
 
+    @property
+    def _stored_dtype(self) -> torch.dtype:
+        """The format that weights are stored in, as far as the configuration tells."""
+        dtype = getattr(self.config.get_text_config(), "dtype", None)
+        return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+    def _check_fits(self, dtype: torch.dtype, device: torch.device) -> None:
+        try:
+            empty = self.without_weights()
+        except InputError as error:
+            logger.info("whether model %s fits is not known: %s", self.name, error)
+            return
+        check_fits(self.name, empty, dtype, device)
+
+    def without_weights(self) -> Any:
+        """Modules and shapes alone, on PyTorch's meta device.
+
+        Raises:
+            InputError: transformers can't build it.
+        """
+        return empty_model(self.config, self.is_encoder_decoder, self.trust_remote_code)
+
     def load(
         self, dtype: str = "float32", device: str = "auto", *, allow_pickle: bool = False, quantize: str = "none"
     ) -> LanguageModel:
@@ -167,6 +190,8 @@ class ModelSource:
             arguments["quantization_config"] = BitsAndBytesConfig(**bits)
         if target is None or quantize != "none":
             arguments["device_map"] = device if target is None else {"": target}
+        if target is not None and quantize == "none":
+            self._check_fits(torch_dtype if isinstance(torch_dtype, torch.dtype) else self._stored_dtype, target)
         auto_class = AutoModelForSeq2SeqLM if self.is_encoder_decoder else AutoModelForCausalLM
         try:
             model, report = auto_class.from_pretrained(

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from crispr_lm.edit import Edit
     from crispr_lm.neuron_scores import NeuronScores
 
+GIB = 2**30
+
 LOG_WIDTH = 120
 """Columns where there is no terminal (pipes, logs of CI): tables then keep their words together."""
 
@@ -351,6 +353,77 @@ def print_inspection(content: Mapping[str, Any]) -> None:
         for rank, neuron in enumerate(top, start=1):
             table.add_row(str(rank), *(_fact(value) for value in neuron.values()))
         console.print(table)
+
+
+def print_reproduced(told: Mapping[str, Any], output: Path) -> None:
+    """Print what `crispr_lm.reproduce.reproduce` found: what differs, and how much does not."""
+    for name, versions in told["versions"].items():
+        console.print(f"{escape(name)} was {escape(str(versions['then']))}, is {escape(str(versions['now']))}")
+    differing = [figure for figure in told["figures"] if not figure["same"]]
+    table = Table(title=f"Figures that differ by more than {told['tolerance']:g}", title_justify="left")
+    for name in ("Figure", "Then", "Now"):
+        table.add_column(name, justify="left" if name == "Figure" else "right")
+    for figure in differing:
+        table.add_row(escape(figure["name"]), _number(figure["then"]), _number(figure["now"]))
+    if differing:
+        console.print(table)
+    edit = told["edit"]
+    same = "the same" if edit["same"] else f"{edit['common']} in common"
+    console.print(f"Edit: {edit['then']} neurons then, {edit['now']} now, {same}")
+    console.print(f"Verdict: {told['verdict']['then']} then, {told['verdict']['now']} now")
+    count = len(told["figures"]) - len(differing)
+    outcome = "[green]Reproduced[/]" if told["same"] else "[red]Not reproduced[/]"
+    console.print(f"{outcome}: {count} of {len(told['figures'])} figures within {told['tolerance']:g}")
+    console.print(f"Files: {escape(str(output))}", soft_wrap=True)
+
+
+def print_machine(told: Mapping[str, Any]) -> None:
+    """Print what `crispr_lm.doctor.examine_machine` found."""
+    facts = Table(show_header=False, title="Software", title_justify="left")
+    facts.add_column(style="bold")
+    facts.add_column()
+    for package, version in told["versions"].items():
+        facts.add_row(package, version or "[red]not installed[/]")
+    for extra, there in told["extras"].items():
+        missing = f"missing; pip install 'crispr-lm\\[{extra}]'"
+        facts.add_row(f"extra {extra}", "installed" if there else missing)
+    console.print(facts)
+    devices = Table(title="Devices", title_justify="left")
+    for name in ("Device", "Name", "Free", "bfloat16"):
+        devices.add_column(name)
+    devices.add_column("Largest model (weights alone)")
+    for device in told["devices"]:
+        threads = device["threads"]
+        used = f", {threads['used']} of {threads['cores']} cores" if threads else ""
+        largest = ", ".join(f"{count / 1e9:.1f}B in {name}" for name, count in device["largest_model"].items())
+        devices.add_row(
+            device["device"],
+            escape(device["name"]) + used,
+            f"{device['free'] / GIB:.1f} of {device['memory'] / GIB:.1f} GiB",
+            "fast" if device["bfloat16"] else "emulated (slow)",
+            largest,
+        )
+    console.print(devices)
+    console.print(
+        f"Disk: {told['disk']['free'] / GIB:.1f} GiB free in {escape(told['disk']['folder'])}", soft_wrap=True
+    )
+    hub = told["hub"]
+    state = "reachable" if hub["reachable"] else f"not reachable ({escape(str(hub['reason']))}); local models work"
+    console.print(f"Hub: {escape(hub['endpoint'])} is {state}", soft_wrap=True)
+    if model := told.get("model"):
+        _print_needs(model)
+
+
+def _print_needs(model: Mapping[str, Any]) -> None:
+    table = Table(title=f"{escape(model['name'])}: {escape(model['architecture'])}", title_justify="left")
+    for name in ("Format", "Weights", "With attribution of one prompt", "Fits on"):
+        table.add_column(name)
+    for name, needs in model["needs"].items():
+        figures = (f"{needs[what] / GIB:.2f} GiB" for what in ("weights", "attribution"))
+        table.add_row(name, *figures, ", ".join(needs["fits"]) or "[red]nothing here[/]")
+    console.print(table)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in model["neurons"].items() if count)
+    console.print(f"{model['parameters']:,} parameters; neurons: {kinds or 'none that can be found'}")
 
 
 def _fact(value: Any) -> str:

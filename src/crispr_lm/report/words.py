@@ -9,7 +9,7 @@ from typing import Any
 def verdict(results: Mapping[str, Any]) -> str:
     """The outcome of a run in one or two sentences."""
     if results["verdict"] == "none":
-        return "No edit is recommended. " + sentence(results["reason"])
+        return "No edit is recommended. " + sentence(results["reason"].removeprefix("no edit recommended: "))
     edit = results["edit"]
     plural = "" if edit["neurons"] == 1 else "s"
     what = "damped" if edit["scale"] else "eliminated"

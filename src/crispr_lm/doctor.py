@@ -1,0 +1,144 @@
+"""The doctor: what this machine has, what is installed, and what fits. Measures nothing and loads no weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import urllib.error
+import urllib.request
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from huggingface_hub import constants
+
+from crispr_lm.batching import ACTIVATIONS_PER_NEURON
+from crispr_lm.errors import InputError
+from crispr_lm.model.load import ModelSource, count_parameters, open_model
+from crispr_lm.model.memory import free_memory, weight_bytes
+from crispr_lm.model.neurons import NEURON_KINDS, find_sites
+from crispr_lm.precision import computes_bfloat16
+from crispr_lm.version import __version__
+
+PACKAGES = ("torch", "transformers", "huggingface_hub", "safetensors", "gguf", "optuna", "scipy", "plotly")
+"""Whose versions matter."""
+
+EXTRAS = {
+    "lora": ("peft",),
+    "hub": ("datasets",),
+    "benchmark": ("captum", "lm_eval", "matplotlib"),
+}
+"""Extra to the modules that it brings."""
+
+FORMATS = (torch.float32, torch.bfloat16)
+
+PROMPT_TOKENS = 300
+"""Tokens of a long question with its options, for the memory of one pass with gradients."""
+
+PATIENCE = 3.0
+"""Seconds to wait for the hub."""
+
+
+def examine_machine(model: str | None = None, *, trust_remote_code: bool = False) -> dict[str, Any]:
+    """Tell versions, devices, memory, the hub and, of a model, whether it fits; as JSON types.
+
+    Args:
+        model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``; its configuration alone is read.
+        trust_remote_code: Run Python code that comes with the model.
+
+    Raises:
+        InputError: the model can't be found, or is no language model.
+    """
+    devices = [torch.device("cpu")]
+    devices += [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    told: dict[str, Any] = {
+        "versions": {"crispr-lm": __version__, "python": platform.python_version()}
+        | {package: _version(package) for package in PACKAGES},
+        "extras": {name: _extra(modules) for name, modules in EXTRAS.items()},
+        "devices": [_device(device) for device in devices],
+        "disk": {"folder": str(Path.cwd()), "free": shutil.disk_usage(Path.cwd()).free},
+        "hub": _hub(),
+    }
+    if model is not None:
+        told["model"] = _model(open_model(model, trust_remote_code=trust_remote_code), devices)
+    return told
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _extra(modules: tuple[str, ...]) -> bool:
+    return all(importlib.util.find_spec(module) is not None for module in modules)
+
+
+def _device(device: torch.device) -> dict[str, Any]:
+    free = free_memory(device)
+    if device.type == "cuda":
+        name, total = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
+        threads = None
+    else:
+        name, total, threads = platform.processor() or platform.machine(), psutil.virtual_memory().total, _threads()
+    return {
+        "device": str(device),
+        "name": name,
+        "threads": threads,
+        "memory": total,
+        "free": free,
+        "bfloat16": computes_bfloat16(device),
+        # Weights alone; a batch takes what is left, and finds its own size.
+        "largest_model": {str(dtype).removeprefix("torch."): free // dtype.itemsize for dtype in FORMATS},
+    }
+
+
+def _threads() -> dict[str, int | None]:
+    return {"cores": os.cpu_count(), "used": torch.get_num_threads()}
+
+
+def _hub() -> dict[str, Any]:
+    """Whether the hub answers."""
+    endpoint = constants.ENDPOINT
+    if constants.HF_HUB_OFFLINE:
+        return {"endpoint": endpoint, "reachable": False, "reason": "offline mode (HF_HUB_OFFLINE)"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE):
+            return {"endpoint": endpoint, "reachable": True, "reason": None}
+    except urllib.error.HTTPError:  # it answers, if only with an error
+        return {"endpoint": endpoint, "reachable": True, "reason": None}
+    except (OSError, ValueError) as error:
+        return {"endpoint": endpoint, "reachable": False, "reason": str(getattr(error, "reason", error))}
+
+
+def _model(source: ModelSource, devices: list[torch.device]) -> dict[str, Any]:
+    """What a model needs, and where it fits."""
+    empty = source.without_weights()
+    kinds: dict[str, int] = {}
+    for kind in NEURON_KINDS:
+        try:
+            kinds[kind] = sum(site.width for site in find_sites(empty, kind))
+        except InputError:
+            kinds[kind] = 0
+    needs = {}
+    for dtype in FORMATS:
+        weights = weight_bytes(empty, dtype)
+        activations = int(ACTIVATIONS_PER_NEURON * kinds["linear"] * PROMPT_TOKENS * dtype.itemsize)
+        needs[str(dtype).removeprefix("torch.")] = {
+            "weights": weights,
+            "attribution": weights + activations,
+            "fits": [str(device) for device in devices if weights + activations <= free_memory(device)],
+        }
+    return {
+        "name": source.name,
+        "architecture": type(empty).__name__,
+        "parameters": count_parameters(empty),
+        "context_length": source.context_length,
+        "neurons": kinds,
+        "needs": needs,
+    }

@@ -1,0 +1,78 @@
+"""Memory: what a model's weights need, told from its configuration alone, and what a device has free.
+
+Knows configurations and devices; reads no weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from crispr_lm.errors import InputError
+
+GIB = 2**30
+
+
+def empty_model(config: Any, is_encoder_decoder: bool, trust_remote_code: bool = False) -> Any:
+    """The model of a configuration without any weights (on PyTorch's meta device): its modules and their shapes.
+
+    Raises:
+        InputError: transformers can't build it.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    auto_class = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
+    try:
+        with torch.device("meta"):
+            return auto_class.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # of many types
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"transformers can't build a model of this configuration: {reason}") from error
+
+
+def weight_bytes(model: Any, dtype: torch.dtype) -> int:
+    """Bytes of all parameters and buffers in a number format; shared ones count once."""
+    tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    return sum(
+        tensor.numel() * (dtype.itemsize if tensor.is_floating_point() else tensor.itemsize)
+        for tensor in tensors.values()
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be allocated on a device: of a CPU what the system and the process's control group leave."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    available = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")  # in a container
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(available, max(0, int(limit) - int(used)))
+    except (OSError, ValueError):  # no such files, or no limit ("max")
+        return available
+
+
+def check_fits(name: str, model: Any, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse a model whose weights alone are larger than what is free, before they are read.
+
+    Args:
+        name: Of the model.
+        model: As `empty_model` gives it.
+        dtype: To be loaded in.
+        device: To be loaded on.
+
+    Raises:
+        InputError: they are; both figures are told.
+    """
+    needed, free = weight_bytes(model, dtype), free_memory(device)
+    if needed > free:
+        format_name = str(dtype).removeprefix("torch.")
+        shorter = "" if dtype.itemsize <= 2 else "--dtype bfloat16 (half of that), "
+        raise InputError(
+            f"model {name} needs {needed / GIB:.1f} GiB for its weights in {format_name}, but {free / GIB:.1f} GiB are "
+            f"free on {device}; give {shorter}another --device, or --device balanced to spread it over accelerators"
+        )
