@@ -193,12 +193,14 @@ def page(run: Path, /, *, settings: AppSettings | None = None) -> None:
     from crispr_lm.app import check_installed
 
     check_installed()
-    from crispr_lm.app.server import serve
+    from crispr_lm.app.server import prepare
     from crispr_lm.report.terminal import terminal_progress
 
     with terminal_progress(silent=_is_quiet()) as progress:
-        run_server = serve(run, settings or AppSettings(), progress)
-    run_server()
+        ready = prepare(run, settings or AppSettings(), progress)
+    _show({"address": ready.address}, lambda: print(f"Open {ready.address} (Ctrl-C ends it)"), lambda: ready.address)
+    sys.stdout.flush()
+    ready.serve()
 
 
 @app.command
