@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+from torch import Tensor
 
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.probing import Firing
@@ -15,6 +16,7 @@ from crispr_lm.report.figures import layer_of
 ORIGINAL, EDITED = "#9aa5b4", "#2f7ed8"
 LONGEST_LABEL = 48
 ROW_HEIGHT = 22
+FULL_COLOUR = 0.95
 SHOWN_TOKENS = 400
 """A heat map of more tokens can't be read."""
 
@@ -45,7 +47,7 @@ def options(
     figure.update_layout(
         barmode="group",
         height=110 + 62 * len(names),
-        margin={"l": 10, "r": 20, "t": 36, "b": 30},
+        margin={"l": 10, "r": 20, "t": 44, "b": 30},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
         xaxis={"range": [0, 1.08], "tickformat": ".0%", "fixedrange": True},
         yaxis={"tickvals": places, "ticktext": labels, "autorange": "reversed", "fixedrange": True, "automargin": True},
@@ -68,24 +70,34 @@ def _bars(name: str, places: Sequence[int], values: Sequence[float], colour: str
 
 
 def heat_map(found: Firing) -> go.Figure:
-    """Activation of each neuron on each token; hover tells the figure."""
+    """Activation of each neuron on each token; hover tells the figure.
+
+    A neuron's colours are relative to its own activations (full at `FULL_COLOUR` of them by size): neurons differ by
+    orders of magnitude, and so do a sequence's first token and its others.
+    """
     tokens = found.tokens[:SHOWN_TOKENS]
     values = found.values[:, : len(tokens)]
-    known = values[values.isfinite()]
-    reach = float(known.abs().max()) if known.numel() else 1.0
+    reach = values.abs().nanquantile(FULL_COLOUR, dim=1, keepdim=True).nan_to_num(nan=1.0).clamp(min=1e-12)
+    shades = (values / reach).clamp(-1, 1)
     hover = [plain(repr(token)) for token in tokens]
     names = [neuron_name(neuron) for neuron in found.neurons]
     figure = go.Figure(
         go.Heatmap(
-            z=[[None if value != value else value for value in row] for row in values.tolist()],
+            z=_known(shades),
             x=list(range(len(tokens))),
             y=list(range(len(names))),
-            customdata=[[f"{name}<br>token {token}" for token in hover] for name in map(plain, names)],
-            hovertemplate="%{customdata}<br>activation %{z:.3f}<extra></extra>",
+            customdata=[
+                [
+                    f"{plain(name)}<br>token {token}<br>activation {value:+.3f}"
+                    for token, value in zip(hover, row, strict=True)
+                ]
+                for name, row in zip(names, values.tolist(), strict=True)
+            ],
+            hovertemplate="%{customdata}<extra></extra>",
             colorscale="RdBu_r",
-            zmin=-reach or -1.0,
-            zmax=reach or 1.0,
-            colorbar={"thickness": 12},
+            zmin=-1,
+            zmax=1,
+            showscale=False,
         )
     )
     figure.update_layout(
@@ -107,6 +119,10 @@ def heat_map(found: Firing) -> go.Figure:
         **_transparent(),
     )
     return figure
+
+
+def _known(values: Tensor) -> list[list[float | None]]:
+    return [[None if value != value else value for value in row] for row in values.tolist()]
 
 
 def neuron_name(neuron: Neuron) -> str:

@@ -24,6 +24,7 @@ from crispr_lm.report.words import escaped_markdown, verdict
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 THEME = gr.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["ui-monospace", "Menlo", "monospace"])
+STYLE = "table, table * { font-family: inherit !important; }"
 FIRST_PROMPT = "The nurse and the engineer had a talk about the broken machine. Tell how it went."
 ANY = "all"
 WHOLE = "whole edit"
@@ -62,7 +63,7 @@ def build(session: Session) -> gr.Blocks:
             with gr.Tab("Neurons slider", id="slider"):
                 _slider(session, page)
             with gr.Tab("Changed answers", id="changed"):
-                _changed(session)
+                _changed(session, page)
             with gr.Tab("Which neurons fired", id="fired"):
                 _fired(session)
     return page
@@ -74,9 +75,11 @@ def _question_choices(session: Session) -> list[tuple[str, int]]:
 
 def _prompt_box(session: Session, name: str) -> gr.Textbox:
     """A prompt to write, or to take from the run's questions."""
-    prompt = gr.Textbox(FIRST_PROMPT, label="Prompt", lines=4, max_lines=12, elem_id=f"{name}-prompt")
+    first = session.most_changed
+    text = FIRST_PROMPT if first is None else session.prompt(session.questions[first])
+    prompt = gr.Textbox(text, label="Prompt", lines=4, max_lines=12, elem_id=f"{name}-prompt")
     choice = gr.Dropdown(
-        _question_choices(session), value=None, label="or take a question of the run", elem_id=f"{name}-question"
+        _question_choices(session), value=first, label="or a question of the run", elem_id=f"{name}-question"
     )
     choice.input(lambda index: session.prompt(session.questions[index]), choice, prompt, **AT_ONCE)
     return prompt
@@ -109,16 +112,14 @@ def _ask_both(session: Session) -> None:
 
 def _slider(session: Session, page: gr.Blocks) -> None:
     count = len(session.edit.neurons)
+    done = "eliminated" if session.edit.scale == 0 else "damped"
     gr.Markdown(
-        "Choose a question, then eliminate neuron after neuron of the edit, in the order of its ranking, and watch the "
-        "answer options' probabilities. ✓ marks the right answer."
-        if session.edit.scale == 0
-        else "Choose a question, then damp neuron after neuron of the edit, in the order of its ranking, and watch the "
-        "answer options' probabilities. ✓ marks the right answer."
+        "Choose a question, then move the slider: the edit's neurons go one after the other, in the order of their "
+        "ranking, and the probabilities of the answer options follow. ✓ marks the right answer."
     )
     choice = gr.Dropdown(
         _question_choices(session),
-        value=0 if session.questions else None,
+        value=session.most_changed,
         label="Question of the run's report part",
         elem_id="slider-question",
     )
@@ -129,9 +130,9 @@ def _slider(session: Session, page: gr.Blocks) -> None:
         use = gr.Button("Use this question", elem_id="own-use")
     asked = gr.Textbox(label="What is asked", interactive=False, lines=3, elem_id="slider-asked")
     number = gr.Slider(
-        0, max(1, count), count, step=1, label=f"Neurons removed, of {count}", interactive=count > 0, elem_id="neurons"
+        0, max(1, count), count, step=1, label=f"Neurons {done}, of {count}", interactive=count > 0, elem_id="neurons"
     )
-    plot = gr.Plot(label="Probabilities of the options", elem_id="probabilities")
+    plot = gr.Plot(show_label=False, label="Probabilities of the options", elem_id="probabilities")
     last = gr.Textbox(label="The last of them", interactive=False, elem_id="last-neuron")
     own = gr.State(None)
 
@@ -146,7 +147,7 @@ def _slider(session: Session, page: gr.Blocks) -> None:
             session.probabilities(chosen, 0),
             session.probabilities(chosen, removed),
             None if own else chosen.example.answer,
-            f"{removed} neuron{'' if removed == 1 else 's'} removed",
+            f"{removed} neuron{'' if removed == 1 else 's'} {done}",
         )
         text = "\n".join(part for part in (chosen.example.context, chosen.example.question) if part)
         return text, figure, _neuron_line(session, removed)
@@ -170,7 +171,7 @@ def _neuron_line(session: Session, removed: int) -> str:
     return f"{name}, promotes {promoted}" if promoted else name
 
 
-def _changed(session: Session) -> None:
+def _changed(session: Session, page: gr.Blocks) -> None:
     rows = changed_answers(session.answers)
     if not rows:
         gr.Markdown("The edit has changed no answer.")
@@ -190,12 +191,13 @@ def _changed(session: Session) -> None:
         datatype="str",
         interactive=False,
         wrap=True,
-        max_height=360,
+        max_height=380,
+        column_widths=["7%", "12%", "11%", "22%", "16%", "16%", "16%"],
         elem_id="changed-table",
     )
     shown = gr.State(list(range(len(rows))))
     asked = gr.Textbox(label="What was asked", interactive=False, lines=3, elem_id="changed-asked")
-    plot = gr.Plot(label="Probabilities before and after", elem_id="changed-plot")
+    plot = gr.Plot(show_label=False, label="Probabilities before and after", elem_id="changed-plot")
 
     def filtered(change: str, condition: str, category: str, words: str) -> tuple[list[list[str]], list[int]]:
         kept = [
@@ -218,8 +220,7 @@ def _changed(session: Session) -> None:
     filters = [change, condition, category, words]
     gr.on([box.change for box in filters], filtered, filters, [table, shown], **AT_ONCE)
     table.select(selected, shown, [asked, plot], **AT_ONCE)
-    first_text, first_figure = detail(rows[0])
-    asked.value, plot.value = first_text, plot.postprocess(first_figure)
+    page.load(lambda: detail(rows[0]), None, [asked, plot], **AT_ONCE)
 
 
 def _values(rows: list[dict[str, Any]], name: str) -> list[str]:
@@ -250,17 +251,18 @@ def _fired(session: Session) -> None:
         gr.Markdown("The run recommends no edit, so there are no neurons to watch.")
         return
     gr.Markdown(
-        "How strongly each neuron of the edit fires on each token of a prompt, in the original model. "
-        "Red raises what the neuron promotes, blue lowers it."
+        "How strongly each neuron of the edit fires on each token of a prompt, in the original model: red is positive, "
+        "blue negative, each neuron beside its own strongest. Where a neuron promotes words, red raises them."
     )
     prompt = _prompt_box(session, "fired")
     look = gr.Button("Look", variant="primary", elem_id="fired-button")
-    plot = gr.Plot(label="Activation of each neuron on each token", elem_id="fired-map")
+    plot = gr.Plot(show_label=False, label="Activation of each neuron on each token", elem_id="fired-map")
     table = gr.Dataframe(
         headers=["neuron", "strongest on", "activation", "mean size", "promotes"],
         datatype="str",
         interactive=False,
         wrap=True,
+        column_widths=["24%", "16%", "11%", "9%", "40%"],
         elem_id="fired-table",
     )
 

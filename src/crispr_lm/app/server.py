@@ -84,7 +84,7 @@ def made_application(page: Any, host: str) -> fastapi.FastAPI:
     import fastapi
     import gradio
 
-    from crispr_lm.app.page import THEME
+    from crispr_lm.app.page import STYLE, THEME
 
     application = fastapi.FastAPI(openapi_url=None)
     application.add_middleware(OwnOriginOnly, names=(*LOCAL_NAMES, host) if is_loopback(host) else None)
@@ -98,6 +98,7 @@ def made_application(page: Any, host: str) -> fastapi.FastAPI:
         enable_monitoring=False,
         footer_links=["settings"],
         theme=THEME,
+        css=STYLE,
     )
 
 

@@ -17,6 +17,7 @@ from crispr_lm.preparation import Timings, load
 from crispr_lm.probing import Firing, firing, option_probabilities
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import prompt_text
+from crispr_lm.report.page import changed_answers
 from crispr_lm.scoring import Likelihood
 from crispr_lm.settings import AppSettings
 from crispr_lm.tasks.task import QUESTION, SENTENCES, Example
@@ -36,11 +37,13 @@ class Question:
         example: What is asked.
         instructions: Under which phrasings.
         label: A line to choose it by.
+        gain: By how much the edit raises the probability of the right answer, where it changes the answer, else 0.
     """
 
     example: Example
     instructions: tuple[str, ...]
     label: str
+    gain: float = 0.0
 
 
 @dataclass
@@ -107,6 +110,11 @@ class Session:
             raise InputError("an answer option is given twice; give different ones")
         example = Example(context.strip(), question.strip(), given, answer=0, template="", source=OWN_QUESTION)
         return Question(example, self.instructions, OWN_QUESTION)
+
+    @property
+    def most_changed(self) -> int | None:
+        """Which of the questions shows best what the edit is for; None if there are none."""
+        return max(range(len(self.questions)), key=lambda index: self.questions[index].gain, default=None)
 
     @property
     def instructions(self) -> tuple[str, ...]:
@@ -178,10 +186,13 @@ def _question(row: Mapping[str, Any], instructions: tuple[str, ...]) -> Question
         source=row["source"],
         form=QUESTION if row["question"] or row["context"] else SENTENCES,
     )
-    marks = ", ".join(mark for mark in (example.category, example.condition) if mark)
+    changed = changed_answers([row])
+    gain = changed[0]["after"][example.answer] - changed[0]["before"][example.answer] if changed else 0.0
+    change = "changed" if changed else ""
+    marks = ", ".join(mark for mark in (example.category, example.condition, change) if mark)
     asked = example.question or example.options[0]
     label = f"{asked} {example.context}"
-    return Question(example, instructions, f"{marks}: {label}" if marks else label)
+    return Question(example, instructions, f"{marks}: {label}" if marks else label, gain)
 
 
 def _read(path: Path) -> dict[str, Any]:
