@@ -26,8 +26,11 @@ lint: $(VENV)/.installed-lint ## style and types
 bench: $(VENV)/.installed-benchmark ## speed against lm-eval, Captum and the arithmetic; writes docs/results/speed.md, half an hour
 	$(BIN)/python benchmarks/speed.py
 
+docs: $(VENV)/.installed-docs ## the documentation in site/, every link checked
+	$(BIN)/python -m mkdocs build --quiet
+
 clean: ## remove the virtual environment and what the demo wrote
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output site
 
 $(VENV)/.installed: pyproject.toml
 	@echo "Setting up $(VENV) (PyTorch is some 200 MB; the first time takes a minute or two)"
@@ -47,4 +50,8 @@ $(VENV)/.installed-benchmark: $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(VENV)/.installed
 	$(PIP) install --editable ".[lint]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) install --editable ".[docs]"
 	@touch $@

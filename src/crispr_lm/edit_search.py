@@ -318,5 +318,6 @@ def _one_line(trial: Trial) -> str:
     given_up = "" if trial.complete else ", given up"
     return (
         f"{name}, {len(trial.neurons)} neurons: ambiguous {figures.gain:+.2f}, "
-        f"disambiguated {0.0 - figures.loss:+.2f}, KL {figures.kl:.3f}{given_up}"
+        f"disambiguated {0.0 - figures.loss:+.2f}, unknown there {figures.overabstention:+.2f}, "
+        f"KL {figures.kl:.3f}{given_up}"
     )

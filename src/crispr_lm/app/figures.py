@@ -13,6 +13,7 @@ from crispr_lm.model.neurons import Neuron
 from crispr_lm.probing import Firing
 from crispr_lm.report.figures import layer_of
 
+GRID = "rgba(128, 140, 155, 0.25)"
 ORIGINAL, EDITED = "#9aa5b4", "#2f7ed8"
 LONGEST_LABEL = 48
 ROW_HEIGHT = 22
@@ -49,7 +50,7 @@ def options(
         height=110 + 62 * len(names),
         margin={"l": 10, "r": 20, "t": 44, "b": 30},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
-        xaxis={"range": [0, 1.08], "tickformat": ".0%", "fixedrange": True},
+        xaxis={"range": [0, 1.08], "tickformat": ".0%", "fixedrange": True, "gridcolor": GRID, "zerolinecolor": GRID},
         yaxis={"tickvals": places, "ticktext": labels, "autorange": "reversed", "fixedrange": True, "automargin": True},
         **_transparent(),
     )

@@ -24,7 +24,7 @@ from crispr_lm.report.words import escaped_markdown, verdict
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 THEME = gr.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["ui-monospace", "Menlo", "monospace"])
-STYLE = "table, table * { font-family: inherit !important; }"
+STYLE = "#changed-table *, #fired-table * { font-family: system-ui, sans-serif !important; }"
 FIRST_PROMPT = "The nurse and the engineer had a talk about the broken machine. Tell how it went."
 ANY = "all"
 WHOLE = "whole edit"
@@ -115,7 +115,8 @@ def _slider(session: Session, page: gr.Blocks) -> None:
     done = "eliminated" if session.edit.scale == 0 else "damped"
     gr.Markdown(
         "Choose a question, then move the slider: the edit's neurons go one after the other, in the order of their "
-        "ranking, and the probabilities of the answer options follow. ✓ marks the right answer."
+        "ranking, and the probabilities of the answer options follow. ✓ marks the right answer. It begins with the "
+        "question that the edit helps most; others move less."
     )
     choice = gr.Dropdown(
         _question_choices(session),
@@ -258,11 +259,11 @@ def _fired(session: Session) -> None:
     look = gr.Button("Look", variant="primary", elem_id="fired-button")
     plot = gr.Plot(show_label=False, label="Activation of each neuron on each token", elem_id="fired-map")
     table = gr.Dataframe(
-        headers=["neuron", "strongest on", "activation", "mean size", "promotes"],
+        headers=["neuron", "strongest on", "activation", "mean |activation|", "promotes"],
         datatype="str",
         interactive=False,
         wrap=True,
-        column_widths=["24%", "16%", "11%", "9%", "40%"],
+        column_widths=["26%", "14%", "10%", "12%", "38%"],
         elem_id="fired-table",
     )
 
