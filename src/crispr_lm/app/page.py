@@ -29,7 +29,7 @@ FIRST_PROMPT = "The nurse and the engineer had a talk about the broken machine. 
 ANY = "all"
 WHOLE = "whole edit"
 CHANGES = {"worse": "worse", "better": "better", "other": "neither"}
-WHAT_CHANGED = ("change", "condition", "category", "question", "right answer", "before", "after")
+WHAT_CHANGED = ("#", "change", "condition", "category", "question", "right answer", "before", "after")
 
 # One request at a time runs the model, in the order they came.
 ON_MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
@@ -181,46 +181,45 @@ def _changed(session: Session, page: gr.Blocks) -> None:
         "Every example whose answer has changed under some instruction, the worse ones first. "
         "Click a row to see it whole."
     )
+    cells = _changed_cells(rows)
     with gr.Row():
         change = gr.Dropdown([ANY, *CHANGES.values()], value=ANY, label="Change", elem_id="filter-change")
         condition = gr.Dropdown(_values(rows, "condition"), value=ANY, label="Condition", elem_id="filter-condition")
         category = gr.Dropdown(_values(rows, "category"), value=ANY, label="Category", elem_id="filter-category")
         words = gr.Textbox(label="Words in it", elem_id="filter-words")
     table = gr.Dataframe(
-        _changed_rows(rows),
+        cells,
         headers=list(WHAT_CHANGED),
         datatype="str",
         interactive=False,
         wrap=True,
         max_height=380,
-        column_widths=["7%", "12%", "11%", "22%", "16%", "16%", "16%"],
+        column_widths=["4%", "7%", "11%", "10%", "20%", "16%", "16%", "16%"],
         elem_id="changed-table",
     )
-    shown = gr.State(list(range(len(rows))))
     asked = gr.Textbox(label="What was asked", interactive=False, lines=3, elem_id="changed-asked")
     plot = gr.Plot(show_label=False, label="Probabilities before and after", elem_id="changed-plot")
 
-    def filtered(change: str, condition: str, category: str, words: str) -> tuple[list[list[str]], list[int]]:
-        kept = [
-            index
+    def filtered(change: str, condition: str, category: str, words: str) -> list[list[str]]:
+        return [
+            cells[index]
             for index, row in enumerate(rows)
             if change in (ANY, CHANGES[row["change"]])
             and condition in (ANY, row["condition"])
             and category in (ANY, row["category"])
             and words.casefold() in " ".join([row["context"], row["question"], *row["options"]]).casefold()
         ]
-        return _changed_rows([rows[index] for index in kept]), kept
 
-    def selected(shown: list[int], event: gr.SelectData) -> tuple[str, Any]:
-        return detail(rows[shown[event.index[0]]])
+    def selected(event: gr.SelectData) -> tuple[str, Any]:
+        return detail(rows[int(event.row_value[0]) - 1])  # by its number: a table may be filtered and sorted
 
     def detail(row: dict[str, Any]) -> tuple[str, Any]:
         figure = figures.options(row["options"], row["before"], row["after"], row["answer"], WHOLE)
         return f"{row['context']}\n{row['question']}".strip(), figure
 
     filters = [change, condition, category, words]
-    gr.on([box.change for box in filters], filtered, filters, [table, shown], **AT_ONCE)
-    table.select(selected, shown, [asked, plot], **AT_ONCE)
+    gr.on([box.change for box in filters], filtered, filters, table, **AT_ONCE)
+    table.select(selected, None, [asked, plot], **AT_ONCE)
     page.load(lambda: detail(rows[0]), None, [asked, plot], **AT_ONCE)
 
 
@@ -228,13 +227,14 @@ def _values(rows: list[dict[str, Any]], name: str) -> list[str]:
     return [ANY, *sorted({row[name] for row in rows if row[name]})]
 
 
-def _changed_rows(rows: list[dict[str, Any]]) -> list[list[str]]:
+def _changed_cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     def best(row: dict[str, Any], when: str) -> str:
         place = max(range(len(row["options"])), key=row[when].__getitem__)
         return f"{row['options'][place]} ({row[when][place]:.0%})"
 
     return [
         [
+            str(number),
             CHANGES[row["change"]],
             row["condition"],
             row["category"],
@@ -243,7 +243,7 @@ def _changed_rows(rows: list[dict[str, Any]]) -> list[list[str]]:
             best(row, "before"),
             best(row, "after"),
         ]
-        for row in rows
+        for number, row in enumerate(rows, start=1)
     ]
 
 
