@@ -75,6 +75,16 @@ def test_a_terminal_shows_two_columns_and_no_markup_of_the_model(talk):
     row = next(line for line in shown.splitlines() if "not markup" in line)
     assert row.index("[red]not markup[/red]") < row.index("[bold]nor this")
     assert "edited: 48 neurons eliminated" in shown
+    assert "(the same answer)" not in shown
+
+
+def test_an_edit_that_changes_nothing_is_told(llama):
+    nothing = Edit.from_neurons(llama, [Neuron(DOWN_PROJECTIONS["llama"][-1], 0, "ffn")], scale=1.0)
+    screen = Console(file=io.StringIO(), width=100)
+    questions = iter(["Who cooks?", "/quit"])
+    hold_in_terminal(Chat(llama, nothing, Decoding(8)), screen, lambda: next(questions))
+    assert "(the same answer)" in screen.file.getvalue()
+    assert "1 neuron scaled by 1" in screen.file.getvalue()
 
 
 def test_the_end_of_input_ends_a_chat_in_a_terminal(talk):

@@ -174,10 +174,12 @@ def _show_answers(made: Chat, question: str, screen: Console) -> None:
     screen.print(columns(made.edit, answers))
     if was_stopped:
         screen.print(Text("(stopped)", style="dim"))
+    elif answers[0] == answers[1]:
+        screen.print(Text("(the same answer)", style="dim"))
 
 
 def columns(edit: Edit, answers: tuple[str, str]) -> Group:
-    """Both answers side by side, and whether they are the same. Nothing in them is read as markup."""
+    """Both answers side by side. Nothing in them is read as markup."""
     table = Table(expand=True, show_lines=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(Text("original", style="bold"), ratio=1, overflow="fold")
     table.add_column(Text(f"edited: {_described(edit)}", style="bold magenta"), ratio=1, overflow="fold")

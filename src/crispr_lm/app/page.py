@@ -19,7 +19,7 @@ from crispr_lm.answering import Decoding
 from crispr_lm.app import figures
 from crispr_lm.app.session import Question, Session
 from crispr_lm.errors import CrisprError
-from crispr_lm.report.page import changed_answers
+from crispr_lm.report.page import MOST_EXAMPLES, changed_answers
 from crispr_lm.report.words import escaped_markdown, verdict
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
@@ -177,8 +177,9 @@ def _changed(session: Session, page: gr.Blocks) -> None:
     if not rows:
         gr.Markdown("The edit has changed no answer.")
         return
+    most = f" (a sample of {MOST_EXAMPLES}; all are in answers.jsonl)" if len(rows) == MOST_EXAMPLES else ""
     gr.Markdown(
-        "Every example whose answer has changed under some instruction, the worse ones first. "
+        f"The examples whose answer has changed under some instruction{most}, the worse ones first. "
         "Click a row to see it whole."
     )
     cells = _changed_cells(rows)
