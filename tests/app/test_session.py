@@ -11,9 +11,13 @@ from crispr_lm.answering import Decoding
 from crispr_lm.app import check_installed
 from crispr_lm.app.session import open_session
 from crispr_lm.cli import main
+from crispr_lm.probing import ANSWER_BEGINS
 from crispr_lm.progress import SilentProgress
 from crispr_lm.prompts import encode_text
+from crispr_lm.run import run
 from crispr_lm.settings import AppSettings
+
+from ..test_run import settings_for
 
 CPU = {"device": "cpu"}
 
@@ -57,6 +61,37 @@ def test_neurons_fire_on_the_tokens_of_the_prompt(session):
     assert len(session.promoted()) == len(session.edit.neurons)
     with pytest.raises(InputError, match="write a prompt"):
         session.firing("")
+
+
+def test_an_encoder_decoder_model_can_be_tried_as_well(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    results = run(str(saved_model("t5-gated")), settings_for(questions, output, neurons="ffn"))
+    tried = open_session(output, AppSettings(**CPU), SilentProgress())
+    row = json.loads((output / "answers.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    shares = np.exp(np.array(row["scores"]["after"]))
+    expected = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
+    found = tried.probabilities(tried.questions[0], results["edit"]["neurons"])
+    assert found == pytest.approx(list(expected), abs=1e-4)
+    *_, answers = ("", ""), *tried.ask_both("Who was late?", Decoding(4))
+    assert isinstance(answers[1], str)
+    assert tried.firing("Who was late?").tokens[-1] == ANSWER_BEGINS
+
+
+def test_a_run_without_a_recommended_edit_can_be_looked_at(finished, tmp_path):
+    pytest.importorskip("gradio")
+    from crispr_lm.app.page import build
+
+    folder = tmp_path / "none"
+    shutil.copytree(finished, folder)
+    for name, changes in (("edit.json", {"neurons": []}), ("results.json", {"neurons": [], "verdict": "none"})):
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        (folder / name).write_text(json.dumps(content | changes), encoding="utf-8")
+    nothing = open_session(folder, AppSettings(**CPU), SilentProgress())
+    *_, (original, edited) = nothing.ask_both("Who was late?", Decoding(4))
+    assert original == edited
+    shown = json.dumps(build(nothing).get_config_file(), default=str)
+    assert "No edit is recommended" in shown
+    assert "there are no neurons to watch" in shown
 
 
 def test_an_own_question_needs_options(session):
