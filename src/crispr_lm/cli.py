@@ -23,6 +23,8 @@ from crispr_lm.settings import (
     ENVIRONMENT_PREFIX,
     OUTPUT_GROUP,
     ApplySettings,
+    AppSettings,
+    ChatSettings,
     CompareSettings,
     EvaluateSettings,
     HubSettings,
@@ -156,6 +158,52 @@ def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: 
     with terminal_progress(silent=_is_quiet()) as progress:
         told = apply_job(model, edit, output, settings or ApplySettings(), progress)
     _show(told, lambda: print_saved(told, output), lambda: output)
+
+
+@app.command
+def chat(
+    model: ModelArgument,
+    /,
+    *,
+    edit: Annotated[Path, Parameter(help="An edit.json made for this model, or hf:OWNER/NAME for one on the hub.")],
+    settings: ChatSettings | None = None,
+) -> None:
+    """Talk with the original and the edited model side by side. Questions may also come from a pipe, one per line.
+
+    Example: crispr-lm chat builtin:smollm2 --edit out/edit.json
+    """
+    _quiet_libraries()
+    from crispr_lm.app.chat import chat as chat_job
+    from crispr_lm.report.terminal import terminal_progress
+
+    with terminal_progress(silent=_is_quiet()) as progress:
+        talk = chat_job(model, edit, settings or ChatSettings(), progress)
+    talk(_form == "json")
+
+
+@app.command(name="app")
+def page(run: Path, /, *, settings: AppSettings | None = None) -> None:
+    """Open a local page to try what a run has found: ask both models, remove neuron after neuron, see which fire.
+
+    Example: crispr-lm app out
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    """
+    _quiet_libraries()
+    from crispr_lm.app import check_installed
+
+    check_installed()
+    from crispr_lm.app.server import prepare
+    from crispr_lm.report.terminal import terminal_progress
+
+    with terminal_progress(silent=_is_quiet()) as progress:
+        ready = prepare(run, settings or AppSettings(), progress)
+    _show({"address": ready.address}, lambda: print(f"Open {ready.address} (Ctrl-C ends it)"), lambda: ready.address)
+    sys.stdout.flush()
+    ready.serve()
 
 
 @app.command

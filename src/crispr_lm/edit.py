@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,9 +138,30 @@ class Edit:
         Raises:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
         """
-        self._refuse_baked(lm)
-        with scaling(self._checked_sites(lm), self.scale):
+        with self.checked(lm)():
             yield
+
+    def checked(self, lm: LanguageModel) -> Callable[[], AbstractContextManager[None]]:
+        """Check the edit once, to apply it often: to every other token of two answers that are written in turn.
+
+        Returns:
+            What gives a context as `applied` does, without looking at the weights again.
+
+        Raises:
+            EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
+        """
+        self._refuse_baked(lm)
+        return partial(scaling, self._checked_sites(lm), self.scale)
+
+    def first(self, count: int) -> Edit:
+        """The same edit with its first `count` neurons only.
+
+        Raises:
+            InputError: a negative number, or more neurons than there are.
+        """
+        if not 0 <= count <= len(self.neurons):
+            raise InputError(f"the edit has {len(self.neurons)} neurons, there are no first {count} of them")
+        return replace(self, neurons=self.neurons[:count])
 
     def bake(self, lm: LanguageModel) -> None:
         """Scale the neurons' weights in place; `undo` brings them back.

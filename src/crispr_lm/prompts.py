@@ -65,16 +65,33 @@ def has_chat_template(lm: Reader) -> bool:
 
 def render_text(lm: Reader, text: str) -> str:
     """Return what the model sees of a user's words: a user turn and the generation prompt for chat models."""
+    return render_conversation(lm, [text])
+
+
+def render_conversation(lm: Reader, turns: Sequence[str]) -> str:
+    """Return what the model sees of a conversation that it is to go on with.
+
+    Args:
+        lm: The model.
+        turns: What was said, the user and the model in turn; the user first and last. Without a chat template they
+            follow each other on lines of their own.
+
+    Raises:
+        InputError: an even number of turns, or a chat template that takes no such conversation.
+    """
+    if len(turns) % 2 == 0:
+        raise InputError(f"a conversation must end with the user's words, which {len(turns)} turns do not; add them")
     if not has_chat_template(lm):
-        return text
-    messages = [{"role": "user", "content": text}]
+        return "\n".join(turns)
+    messages = [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(turns)]
     try:
         # enable_thinking: models that can think aloud shall answer at once; other templates don't look at it.
         rendered = lm.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
     except jinja2.TemplateError as error:
-        raise InputError(f"model {lm.name}: its chat template fails on a single user turn ({error})") from error
+        what = "a single user turn" if len(turns) == 1 else f"{len(turns)} turns"
+        raise InputError(f"model {lm.name}: its chat template fails on {what} ({error})") from error
     assert isinstance(rendered, str)
     return rendered
 
@@ -86,8 +103,13 @@ def render_prompt(lm: Reader, example: Example, instruction: str) -> str:
 
 def encode_text(lm: Reader, text: str) -> list[int]:
     """Return the tokens of a user's words as the model sees them, to be continued by the model."""
+    return encode_conversation(lm, [text])
+
+
+def encode_conversation(lm: Reader, turns: Sequence[str]) -> list[int]:
+    """Return the tokens of `render_conversation`, to be continued by the model; raises as it does."""
     add_special_tokens = not has_chat_template(lm)
-    rendered = render_text(lm, text)
+    rendered = render_conversation(lm, turns)
     if lm.is_encoder_decoder:
         return list(lm.tokenizer(rendered, add_special_tokens=add_special_tokens).input_ids)
     return _continuable(lm.tokenizer, [rendered], add_special_tokens=add_special_tokens)[0]

@@ -23,6 +23,8 @@ ATTRIBUTION_GROUP = Group.create_ordered("Attribution: which neurons")
 SEARCH_GROUP = Group.create_ordered("Search: which edit")
 REPORT_GROUP = Group.create_ordered("Report: what changed")
 COMPARE_GROUP = Group.create_ordered("Comparison: with what")
+ANSWER_GROUP = Group.create_ordered("Answers: how they are written")
+APP_GROUP = Group.create_ordered("Page: where it is")
 OUTPUT_GROUP = Group.create_ordered("Output")
 HUB_GROUP = Group.create_ordered("Hugging Face hub")
 
@@ -294,3 +296,32 @@ class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
         "report",
         description="Measure on the report part (what no edit of the same seed was fitted or chosen on) or on all.",
     )
+
+
+@Parameter(name="*")
+class ChatSettings(ModelSettings):
+    """All options of ``crispr-lm chat`` but its edit."""
+
+    max_new_tokens: Annotated[int, Parameter(group=ANSWER_GROUP)] = Field(
+        200, ge=1, description="Most tokens of an answer."
+    )
+    temperature: Annotated[float, Parameter(group=ANSWER_GROUP)] = Field(
+        0.0, ge=0, allow_inf_nan=False, description="0 writes the likeliest words; higher ones draw more freely."
+    )
+    seed: Annotated[int, Parameter(group=ANSWER_GROUP)] = Field(
+        0, description="Seed of the draws, the same for both answers."
+    )
+
+
+@Parameter(name="*")
+class AppSettings(ModelSettings):
+    """All options of ``crispr-lm app`` but its folder."""
+
+    model: Annotated[str | None, Parameter(group=MODEL_GROUP)] = Field(
+        None, description="Where the model is, if not where the run found it: hub id, local folder, .gguf file."
+    )
+    host: Annotated[str, Parameter(group=APP_GROUP)] = Field(
+        "127.0.0.1",
+        description="Address to serve on. Others than this machine's own are open to everyone who reaches them.",
+    )
+    port: Annotated[int, Parameter(group=APP_GROUP)] = Field(7860, ge=1, le=65535, description="Port to serve on.")

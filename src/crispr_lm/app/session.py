@@ -1,0 +1,205 @@
+"""What the page shows of a run: its files, its model, and answers to what is asked of them. Knows no page."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crispr_lm.answering import Decoding, stream_both
+from crispr_lm.edit import Edit
+from crispr_lm.errors import InputError
+from crispr_lm.folder import RunFolder, read_lines
+from crispr_lm.preparation import Timings, load
+from crispr_lm.probing import Firing, firing, option_probabilities
+from crispr_lm.progress import Progress
+from crispr_lm.prompts import prompt_text
+from crispr_lm.report.page import changed_answers
+from crispr_lm.scoring import Likelihood
+from crispr_lm.settings import AppSettings
+from crispr_lm.tasks.task import QUESTION, SENTENCES, Example
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+OWN_QUESTION = "your own question"
+"""Stands where an example has the file that it comes from."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of the run's report part.
+
+    Attributes:
+        example: What is asked.
+        instructions: Under which phrasings.
+        label: A line to choose it by.
+        gain: By how much the edit raises the probability of the right answer, where it changes the answer, else 0.
+    """
+
+    example: Example
+    instructions: tuple[str, ...]
+    label: str
+    gain: float = 0.0
+
+
+@dataclass
+class Session:
+    """A finished run with its model.
+
+    Attributes:
+        lm: The model, unedited.
+        edit: What the run recommends.
+        results: results.json.
+        answers: answers.jsonl.
+        questions: Those of the tasks that the edit was made for.
+    """
+
+    lm: LanguageModel
+    edit: Edit
+    results: Mapping[str, Any]
+    answers: Sequence[Mapping[str, Any]]
+    questions: Sequence[Question]
+    _known: dict[tuple[Example, tuple[str, ...], int], list[float]] = field(default_factory=dict, repr=False)
+    # Hooks are on the one model that all share: nobody may run it while somebody else's edit is applied.
+    _alone: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def ask_both(self, text: str, decoding: Decoding) -> Iterator[tuple[str, str]]:
+        """Both answers to a user's words, growing; raises as `answering.stream_both`."""
+        if not text.strip():
+            raise InputError("there is nothing to answer; write a prompt")
+        with self._alone:
+            stream = stream_both(self.lm, self.edit, [text], [text], decoding)
+        while True:
+            with self._alone:
+                answers = next(stream, None)
+            if answers is None:
+                return
+            yield answers
+
+    def probabilities(self, question: Question, count: int) -> list[float]:
+        """Probability of each option with the first `count` neurons of the edit; raises as `option_probabilities`."""
+        key = (question.example, question.instructions, count)
+        if key not in self._known:
+            with self._alone:
+                self._known[key] = option_probabilities(
+                    self.lm, question.example, question.instructions, self.edit.first(count), scoring=self.scoring
+                )
+        return self._known[key]
+
+    def firing(self, text: str) -> Firing:
+        """Activations of the edit's neurons on a user's words; raises as `probing.firing`."""
+        if not text.strip():
+            raise InputError("there is nothing to read; write a prompt")
+        with self._alone:
+            return firing(self.lm, text, self.edit.neurons)
+
+    def own_question(self, context: str, question: str, options: Sequence[str]) -> Question:
+        """A user's own question, asked under the first task's instructions.
+
+        Raises:
+            InputError: fewer than two options, or one of them twice.
+        """
+        given = tuple(option.strip() for option in options if option.strip())
+        if len(given) < 2:
+            raise InputError("give at least two answer options, one per line")
+        if len(set(given)) != len(given):
+            raise InputError("an answer option is given twice; give different ones")
+        example = Example(context.strip(), question.strip(), given, answer=0, template="", source=OWN_QUESTION)
+        return Question(example, self.instructions, OWN_QUESTION)
+
+    @property
+    def most_changed(self) -> int | None:
+        """Which of the questions shows best what the edit is for; None if there are none."""
+        return max(range(len(self.questions)), key=lambda index: self.questions[index].gain, default=None)
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Those of the first task."""
+        return self.questions[0].instructions if self.questions else ("Answer the question.",)
+
+    @property
+    def scoring(self) -> Likelihood:
+        """How options are compared: as in the run, where it compared probabilities."""
+        return "mean" if self.results.get("scoring") == "mean" else "sum"
+
+    def prompt(self, question: Question) -> str:
+        """A question as the model is asked it, under the first instruction."""
+        if question.example.form == SENTENCES:
+            return question.example.options[0]
+        return prompt_text(question.example, question.instructions[0])
+
+    def promoted(self) -> list[str]:
+        """Per neuron of the edit the tokens it promotes, as the run has found them; empty where there are none."""
+        told = {(row["kind"], row["module"], row["index"]): row["promotes"] for row in self.results["neurons"]}
+        lists = [told.get((neuron.kind, neuron.module, neuron.index), []) for neuron in self.edit.neurons]
+        return [", ".join(repr(token) for token in tokens) for tokens in lists]
+
+
+def open_session(path: Path, settings: AppSettings, progress: Progress) -> Session:
+    """Read a run's folder and load its model.
+
+    Number format and weights are those of the run where the settings don't say otherwise; code and pickles that came
+    with the model are trusted only where the settings say so.
+
+    Raises:
+        InputError: no folder of a finished run, or a model that can't be loaded.
+        EditMismatchError: another model than the run's.
+    """
+    folder = RunFolder(path)
+    if not folder.run.is_file() or not folder.results.is_file():
+        raise InputError(
+            f"{path} is no folder of a finished run; give the --output of crispr-lm run, or let it finish with --resume"
+        )
+    record, results = _read(folder.run), _read(folder.results)
+    edit = Edit.load(folder.edit)
+    answers = read_lines(folder.answers)
+    try:
+        identity = record["identity"]
+        model, dtype = str(identity["model"]), identity["settings"]["dtype"]
+        instructions = dict(zip(record["parts"], map(tuple, identity["instructions"]), strict=True))
+        questions = [_question(row, instructions[row["task"]]) for row in answers if row["task"] in instructions]
+        _ = [(row["kind"], row["module"], row["index"], row["promotes"]) for row in results["neurons"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not what this version's crispr-lm run writes ({error!r}); run it anew") from error
+    if "dtype" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"dtype": dtype})
+    lm = load(settings.model or model, settings, [], Timings(), progress)
+    edit.check(lm)
+    return Session(lm, edit, results, answers, questions)
+
+
+def _question(row: Mapping[str, Any], instructions: tuple[str, ...]) -> Question:
+    example = Example(
+        context=row["context"],
+        question=row["question"],
+        options=tuple(row["options"]),
+        answer=row["answer"],
+        template=row["template"],
+        condition=row["condition"],
+        unknown=row["unknown"],
+        stereotyped=row["stereotyped"],
+        category=row["category"] or "",
+        source=row["source"],
+        form=QUESTION if row["question"] or row["context"] else SENTENCES,
+    )
+    changed = changed_answers([row])
+    gain = changed[0]["after"][example.answer] - changed[0]["before"][example.answer] if changed else 0.0
+    change = "changed" if changed else ""
+    marks = ", ".join(mark for mark in (example.category, example.condition, change) if mark)
+    asked = example.question or example.options[0]
+    label = f"{asked} {example.context}"
+    return Question(example, instructions, f"{marks}: {label}" if marks else label, gain)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
+    return content
