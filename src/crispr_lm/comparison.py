@@ -32,6 +32,7 @@ from crispr_lm.preparation import Parts, Timings, fit_candidates, fits, load, lo
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import record_of
 from crispr_lm.report.comparison import markdown
+from crispr_lm.report.comparison_page import render_comparison
 from crispr_lm.settings import CompareSettings
 from crispr_lm.tasks import sample
 
@@ -123,6 +124,7 @@ def _compare_in(
         told = comparison_of(record, settings, methods, subjects, further, table.wanted)
     write_json(folder.results, told)
     write_bytes(folder.tables, markdown(told).encode("utf-8"))
+    write_bytes(folder.page, render_comparison(told).encode("utf-8"))
     return told
 
 

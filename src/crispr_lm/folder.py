@@ -19,6 +19,7 @@ cells.jsonl          every measurement finished
 search/              what was tried to find each task's edit
 comparison.json      the tables
 comparison.md        the tables to read
+comparison.html      all of it as one page
 """
 
 from __future__ import annotations
@@ -221,9 +222,9 @@ class ComparisonFolder(JobFolder):
     """Paths of a comparison's files."""
 
     RECORD = "comparison-run.json"
-    FILES = ("comparison-run.json", "cells.jsonl", "comparison.json", "comparison.md")
+    FILES = ("comparison-run.json", "cells.jsonl", "comparison.json", "comparison.md", "comparison.html")
     FOLDERS = ("search",)
-    LAST = ("comparison.json", "comparison.md")
+    LAST = ("comparison.json", "comparison.md", "comparison.html")
 
     def search(self, task: int) -> RunFolder:
         """What the search for one task's edit leaves behind."""
@@ -243,6 +244,11 @@ class ComparisonFolder(JobFolder):
     def tables(self) -> Path:
         """All figures to read, Markdown."""
         return self.path / "comparison.md"
+
+    @property
+    def page(self) -> Path:
+        """All of it as one page."""
+        return self.path / "comparison.html"
 
 
 def check_writable(path: Path) -> None:

@@ -101,7 +101,7 @@ def _summary(told: Mapping[str, Any]) -> TextTable:
                 cells += [DASH, "not run"]
                 continue
             own = row["measured"][name]
-            shown = " / ".join(_mean_and_deviation(own, metric) for metric in _main(task))
+            shown = " / ".join(_mean_and_deviation(own, metric) for metric in main_metrics(task))
             cells += [str(row["neurons"]), shown]
         rows.append((about["label"], *cells))
     header = ["Method"]
@@ -167,7 +167,7 @@ def _transfer(told: Mapping[str, Any]) -> TextTable:
     for fitted, measured in told["transfer"]["differences"].items():
         cells = []
         for name in names:
-            shown = (_change(measured[name], metric) for metric in _main(told["tasks"][name]))
+            shown = (_change(measured[name], metric) for metric in main_metrics(told["tasks"][name]))
             cells.append(" / ".join(shown))
         rows.append((fitted, *cells))
     note = (
@@ -225,7 +225,7 @@ def _columns(task: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(metric.name, metric.label) for metric in family.metrics if metric.name == family.headline]
 
 
-def _main(task: Mapping[str, Any]) -> list[str]:
+def main_metrics(task: Mapping[str, Any]) -> list[str]:
     """The metrics that stand for a task: ambiguous and disambiguated accuracy, or its headline."""
     return [metric for metric, _ in _columns(task)][:2]
 

@@ -63,7 +63,7 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
     figure.update_layout(height=120 + ROW_HEIGHT * len(names))
     figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%", title="accuracy")
     figure.update_yaxes(autorange="reversed")
-    return _styled(figure)
+    return styled(figure)
 
 
 def front(
@@ -113,7 +113,7 @@ def front(
     figure.update_xaxes(title="disambiguated accuracy lost (choose part)", zeroline=True)
     figure.update_yaxes(title="ambiguous accuracy gained", zeroline=True)
     figure.update_layout(height=420)
-    return _styled(figure)
+    return styled(figure)
 
 
 def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
@@ -140,7 +140,7 @@ def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
     figure.update_xaxes(title="neurons eliminated", type="category")
     figure.update_yaxes(title="accuracy (choose part)", range=[-0.02, 1.02], tickformat=".0%")
     figure.update_layout(height=380)
-    return _styled(figure)
+    return styled(figure)
 
 
 def neuron_map(scores: NeuronScores, edited: Sequence[Sequence[Any]], described: Mapping[str, str]) -> go.Figure:
@@ -185,7 +185,7 @@ def neuron_map(scores: NeuronScores, edited: Sequence[Sequence[Any]], described:
     figure.update_layout(height=170 + ROW_HEIGHT * len(kinds))
     figure.update_xaxes(title="layer (number: edited neurons)", type="category")
     figure.update_yaxes(autorange="reversed")
-    return _styled(figure)
+    return styled(figure)
 
 
 def layer_of(module: str) -> tuple[int, str]:
@@ -251,7 +251,7 @@ def _neurons(count: int) -> str:
     return "original" if count == 0 else "1 neuron" if count == 1 else f"{count} neurons"
 
 
-def _styled(figure: go.Figure) -> go.Figure:
+def styled(figure: go.Figure) -> go.Figure:
     """Transparent, so that the page's light or dark ground shows; text colours are set by the page."""
     figure.update_layout(
         template="none",

@@ -53,8 +53,6 @@ def render_report(
     scores: NeuronScores,
 ) -> str:
     """The page as text."""
-    from plotly.offline import get_plotlyjs
-
     described = _described(results.get("neurons", []))
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
@@ -63,6 +61,26 @@ def render_report(
         "curve": figures.curve(results["search"]),
         "neurons": figures.neuron_map(scores, edit["neurons"], described),
     }
+    return (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            **shared_assets(),
+            controls=controls(results),
+            figures={name: figure_data(figure) for name, figure in drawn.items() if figure is not None},
+            examples=_json(changed_answers(answers)),
+            verdict=words.verdict(results),
+            results=results,
+            tables={name: _table(task) for name, task in results["tasks"].items()},
+            run=run,
+            edit=edit,
+            settings=sorted(run["identity"]["settings"].items()),
+        )
+    )
+
+
+def page_environment() -> jinja2.Environment:
+    """How pages are made: every text is escaped unless it is marked as markup."""
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True
     )
@@ -72,19 +90,35 @@ def render_report(
         "percent": lambda value: "-" if value is None else f"{value:.1%}",
         "short": figures.short,
     }
-    return environment.get_template("report.html.j2").render(
-        style=Markup(_asset("report.css")),
-        script=Markup(_asset("report.js")),
-        plotly=Markup(get_plotlyjs()),
-        figures={name: _json(json.loads(figure.to_json())) for name, figure in drawn.items() if figure is not None},
-        examples=_json(changed_answers(answers)),
-        verdict=words.verdict(results),
-        results=results,
-        tables={name: _table(task) for name, task in results["tasks"].items()},
-        run=run,
-        edit=edit,
-        settings=sorted(run["identity"]["settings"].items()),
-    )
+    return environment
+
+
+def shared_assets() -> dict[str, Markup]:
+    """What every page carries within itself: style, script and the plotting library."""
+    from plotly.offline import get_plotlyjs
+
+    return {
+        "style": Markup(_asset("report.css")),
+        "script": Markup(_asset("report.js")),
+        "plotly": Markup(get_plotlyjs()),
+    }
+
+
+def figure_data(figure: Any) -> Markup:
+    """A Plotly figure as JSON in which nothing can end the script element."""
+    return _json(json.loads(figure.to_json()))
+
+
+def controls(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The chosen edit beside the original and as many random neurons, on the choose part; empty without a control."""
+    choice = results.get("choice") or {}
+    trials = {row["trial"]: row for row in results["search"] if "trial" in row}
+    control = trials.get(choice.get("control"))
+    if control is None:
+        return []
+    liked = trials.get(control["recipe"]["like"])
+    named = [("original", trials.get(0)), ("best edit within the limits", liked), ("as many random neurons", control)]
+    return [{"name": name, **row} for name, row in named if row is not None]
 
 
 def changed_answers(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

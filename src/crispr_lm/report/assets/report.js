@@ -91,15 +91,7 @@ function start() {
   document.querySelectorAll("nav button").forEach((button) => {
     button.addEventListener("click", () => show(button.dataset.tab));
   });
-  const examples = read("data-examples");
-  for (const name of ["change", "condition", "category", "task"]) {
-    const select = byId("filter-" + name);
-    choices(select, [...new Set(examples.map((example) => example[name]))].filter(Boolean));
-    select.addEventListener("change", () => { shown = PAGE; listExamples(examples); });
-  }
-  byId("filter-text").addEventListener("input", () => { shown = PAGE; listExamples(examples); });
-  byId("more").addEventListener("click", () => { shown += PAGE; listExamples(examples); });
-  listExamples(examples);
+  if (byId("data-examples")) { startExamples(read("data-examples")); }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     document.querySelectorAll(".figure[data-drawn]").forEach((element) => {
       Plotly.relayout(element, { "font.color": ink().font });
@@ -109,7 +101,18 @@ function start() {
     document.querySelectorAll("main > section").forEach((section) => { section.hidden = false; });
     drawVisible();
   });
-  show("summary");
+  show(document.querySelector("nav button").dataset.tab);
+}
+
+function startExamples(examples) {
+  for (const name of ["change", "condition", "category", "task"]) {
+    const select = byId("filter-" + name);
+    choices(select, [...new Set(examples.map((example) => example[name]))].filter(Boolean));
+    select.addEventListener("change", () => { shown = PAGE; listExamples(examples); });
+  }
+  byId("filter-text").addEventListener("input", () => { shown = PAGE; listExamples(examples); });
+  byId("more").addEventListener("click", () => { shown += PAGE; listExamples(examples); });
+  listExamples(examples);
 }
 
 start();
