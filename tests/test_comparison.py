@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 
@@ -9,10 +10,14 @@ from crispr_lm import Edit, InputError, RunSettings, evaluate, load_model, load_
 from crispr_lm import comparison as job
 from crispr_lm.comparison import chosen_methods, compare
 from crispr_lm.report.comparison import markdown, print_comparison
+from crispr_lm.report.comparison_page import render_comparison
 from crispr_lm.run import run
 from crispr_lm.settings import CompareSettings
 
 from .baselines.questions import PEOPLE, examples
+from .browser import check_tabs, needs_browser, opened
+
+ATTACK = "<img src=x onerror='window.hacked = 1'>"
 
 QUICK = ("random", "weights", "instruction", "contextual-calibration")
 
@@ -95,6 +100,31 @@ def test_every_method_has_a_row_on_every_task(compared):
         assert set(rows["random"]["measured"]) == {name, "builtin:knowledge"}
     assert json.loads((settings.output / "comparison.json").read_text(encoding="utf-8")) == json.loads(json.dumps(told))
     assert {path.name for path in settings.output.iterdir()} == {*job.ComparisonFolder.FILES, "search"}
+
+
+def test_the_page_holds_no_markup_of_others_and_needs_nothing_from_elsewhere(compared):
+    told, settings = compared
+    hostile = json.loads(
+        json.dumps(told).replace(settings.task[0], ATTACK).replace('"label": "', f'"label": "{ATTACK}')
+    )
+    page = render_comparison(hostile)
+    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "<img" not in outside
+    assert outside.count("<script") == len(re.findall(r'id="data-figure-', page)) > 0
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", outside)
+    assert "&lt;img" in outside
+
+
+@pytest.mark.browser
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_tab_of_the_page_works_in_a_browser(compared, scheme):
+    _, settings = compared
+    page = settings.output / "comparison.html"
+    with opened(page.as_uri(), ["file:", "data:", "blob:"], color_scheme=scheme) as (tab, problems):
+        check_tabs(tab, ("tables", "transfer", "curves", "record", "methods"))
+        assert "Largest weights" in tab.inner_text("#methods")
+        assert problems == []
 
 
 def test_figures_are_those_of_the_edited_model(compared, saved_model):

@@ -4,10 +4,10 @@ import contextlib
 import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -19,13 +19,10 @@ from crispr_lm.app.figures import heat_map, options, plain
 from crispr_lm.app.server import check_address, is_loopback
 from crispr_lm.probing import Firing
 
+from ..browser import needs_browser, opened
 from .conftest import ATTACK
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio")
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None or importlib.util.find_spec("playwright") is None, reason="needs Chromium and playwright"
-)
 
 
 @contextlib.contextmanager
@@ -43,9 +40,10 @@ def served(folder, *arguments):
         line = process.stdout.readline()
         assert line.startswith("Open http"), process.stderr.read()
         address = line.split()[1]
-        for _ in range(100):
+        for _ in range(600):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
+            time.sleep(0.1)
         yield address
     finally:
         process.terminate()
@@ -113,10 +111,9 @@ def test_a_neurons_colours_are_relative_to_its_own_activations():
 @needs_browser
 @pytest.mark.browser
 def test_every_tab_works_in_a_browser_and_other_origins_are_refused(attacking):
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with served(attacking) as address, sync_playwright() as playwright:
+    with served(attacking) as address:
         for path in ("/", "/config", "/gradio_api/info"):
             assert status(address + path) == 200
             assert status(address + path, origin="http://evil.example") == 403
@@ -124,75 +121,69 @@ def test_every_tab_works_in_a_browser_and_other_origins_are_refused(attacking):
             assert status(address + path, host="evil.example") == 403
             assert status(address + path, sec_fetch_site="cross-site", sec_fetch_mode="no-cors") == 403
         assert status(address, origin=address) == 200
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        tab = browser.new_page(viewport={"width": 1280, "height": 1000})
-        problems = []
-        tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        tab.on("pageerror", lambda error: problems.append(str(error)))
-        own = (address, "data:", "blob:")
-        tab.on("request", lambda request: None if request.url.startswith(own) else problems.append(request.url))
-        tab.goto(address)
+        size = {"width": 1280, "height": 1000}
+        with opened(address, [address, "data:", "blob:"], viewport=size) as (tab, problems):
+            tab.fill("#ask-prompt textarea", "Who was late?")
+            tab.click("#ask-button")
+            for side in ("#original textarea", "#edited textarea"):
+                expect(tab.locator(side)).not_to_have_value("", timeout=20_000)
 
-        tab.fill("#ask-prompt textarea", "Who was late?")
-        tab.click("#ask-button")
-        for side in ("#original textarea", "#edited textarea"):
-            expect(tab.locator(side)).not_to_have_value("", timeout=20_000)
+            tab.get_by_role("tab", name="Neurons slider").click()
+            figures = tab.locator("#probabilities .bartext")
+            expect(figures).to_have_count(6)
+            whole = figures.all_text_contents()
+            expect(tab.locator("#slider-asked textarea")).to_have_value(re.compile("onerror"))
+            tab.fill("#neurons input[type=number]", "1")
+            tab.keyboard.press("Enter")
+            expect(tab.locator("#probabilities .legendtext").nth(1)).to_have_text("1 neuron eliminated")
+            one = figures.all_text_contents()
+            tab.fill("#neurons input[type=number]", "0")
+            tab.keyboard.press("Enter")
+            expect(tab.locator("#last-neuron textarea")).to_have_value("none: this is the original model")
+            expect(tab.locator("#probabilities .legendtext").nth(1)).to_have_text("0 neurons eliminated")
+            none = figures.all_text_contents()
+            assert none[:3] == none[3:] == one[:3] == whole[:3]
+            assert len({tuple(shown[3:]) for shown in (whole, one, none)}) == 3
+            tab.get_by_text("or ask one of your own").click()
+            tab.fill("#own-question input, #own-question textarea", "Who cooks?")
+            tab.fill("#own-options textarea", "she\nhe")
+            tab.click("#own-use")
+            expect(figures).to_have_count(4)
 
-        tab.get_by_role("tab", name="Neurons slider").click()
-        figures = tab.locator("#probabilities .bartext")
-        expect(figures).to_have_count(6)
-        whole = figures.all_text_contents()
-        expect(tab.locator("#slider-asked textarea")).to_have_value(re.compile("onerror"))
-        tab.fill("#neurons input[type=number]", "1")
-        tab.keyboard.press("Enter")
-        expect(tab.locator("#probabilities .legendtext").nth(1)).to_have_text("1 neuron eliminated")
-        one = figures.all_text_contents()
-        tab.fill("#neurons input[type=number]", "0")
-        tab.keyboard.press("Enter")
-        expect(tab.locator("#last-neuron textarea")).to_have_value("none: this is the original model")
-        expect(tab.locator("#probabilities .legendtext").nth(1)).to_have_text("0 neurons eliminated")
-        none = figures.all_text_contents()
-        assert none[:3] == none[3:] == one[:3] == whole[:3]
-        assert len({tuple(shown[3:]) for shown in (whole, one, none)}) == 3
-        tab.get_by_text("or ask one of your own").click()
-        tab.fill("#own-question input, #own-question textarea", "Who cooks?")
-        tab.fill("#own-options textarea", "she\nhe")
-        tab.click("#own-use")
-        expect(figures).to_have_count(4)
+            tab.get_by_role("tab", name="Changed answers").click()
+            numbers = tab.locator('#changed-table [data-testid^="cell-"][data-testid$="-0"]')
+            expect(tab.locator("#changed-asked textarea")).to_have_value(re.compile("bus stop"))
+            expect(numbers).to_have_count(2)
+            expect(tab.get_by_test_id("cell-0-1")).to_have_text("worse")
+            tab.fill("#filter-words input, #filter-words textarea", "onerror")
+            expect(numbers).to_have_count(1)
+            tab.get_by_test_id("cell-0-1").click()
+            expect(tab.locator("#changed-asked textarea")).to_have_value(re.compile("onerror"))
+            # exp(-1) and exp(-2) in shares of exp(-1) + exp(-2) + exp(-3).
+            expect(tab.locator("#changed-plot .bartext").first).to_have_text("66.5%")
+            tab.fill("#filter-words input, #filter-words textarea", "")
+            expect(numbers).to_have_count(2)
+            tab.click("#filter-change input")
+            tab.get_by_role("option", name="better").click()
+            expect(numbers).to_have_count(1)
+            expect(numbers).to_have_text("2")
 
-        tab.get_by_role("tab", name="Changed answers").click()
-        numbers = tab.locator('#changed-table [data-testid^="cell-"][data-testid$="-0"]')
-        expect(tab.locator("#changed-asked textarea")).to_have_value(re.compile("bus stop"))
-        expect(numbers).to_have_count(2)
-        expect(tab.get_by_test_id("cell-0-1")).to_have_text("worse")
-        tab.fill("#filter-words input, #filter-words textarea", "onerror")
-        expect(numbers).to_have_count(1)
-        tab.get_by_test_id("cell-0-1").click()
-        expect(tab.locator("#changed-asked textarea")).to_have_value(re.compile("onerror"))
-        # exp(-1) and exp(-2) in shares of exp(-1) + exp(-2) + exp(-3).
-        expect(tab.locator("#changed-plot .bartext").first).to_have_text("66.5%")
-        tab.fill("#filter-words input, #filter-words textarea", "")
-        expect(numbers).to_have_count(2)
-        tab.click("#filter-change input")
-        tab.get_by_role("option", name="better").click()
-        expect(numbers).to_have_count(1)
-        expect(numbers).to_have_text("2")
+            tab.get_by_role("tab", name="Which neurons fired").click()
+            tab.click("#fired-button")
+            expect(tab.locator("#fired-map .hm")).to_have_count(1)
+            expect(tab.locator("#fired-table").get_by_test_id("cell-0-4")).to_contain_text("onerror")
 
-        tab.get_by_role("tab", name="Which neurons fired").click()
-        tab.click("#fired-button")
-        expect(tab.locator("#fired-map .hm")).to_have_count(1)
-        expect(tab.locator("#fired-table").get_by_test_id("cell-0-4")).to_contain_text("onerror")
+            assert tab.evaluate("window.hacked") is None
+            assert problems == []
 
-        assert tab.evaluate("window.hacked") is None
-        assert problems == []
-
-        # Another site's script: its request is refused and it learns nothing.
-        foreign = browser.new_page()
-        foreign.route("http://evil.example/", lambda route: route.fulfill(body="<p>evil</p>", content_type="text/html"))
-        foreign.goto("http://evil.example/")
-        script = "address => fetch(address + '/config').then(answer => answer.status, error => String(error))"
-        assert "Failed to fetch" in foreign.evaluate(script, address)
-        browser.close()
+            # Another site's script: its request is refused and it learns nothing.
+            foreign = tab.context.browser.new_page()
+            foreign.route(
+                "http://evil.example/", lambda route: route.fulfill(body="<p>evil</p>", content_type="text/html")
+            )
+            foreign.goto("http://evil.example/")
+            script = "address => fetch(address + '/config').then(answer => answer.status, error => String(error))"
+            assert "Failed to fetch" in foreign.evaluate(script, address)
 
 
 @needs_gradio

@@ -1,9 +1,7 @@
 """The report: what it says, that nothing from data becomes markup, that every tab and filter works in a browser."""
 
-import importlib.util
 import json
 import re
-import shutil
 
 import pytest
 import torch
@@ -14,8 +12,9 @@ from crispr_lm.report.figures import before_after, curve, front, layer_of
 from crispr_lm.report.page import changed_answers, render_report, write_report
 from crispr_lm.report.words import changes, verdict
 
+from ..browser import check_tabs, needs_browser, opened
+
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def difference(value, low=None, high=None, p_value=None):
@@ -226,31 +225,13 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(
-    CHROMIUM is None or importlib.util.find_spec("playwright") is None, reason="needs Chromium and playwright"
-)
+@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_tab_and_filter_works_in_a_browser(page, tmp_path, scheme):
-    from playwright.sync_api import sync_playwright
-
     file = tmp_path / "report.html"
     file.write_text(page, encoding="utf-8")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        tab = browser.new_page(color_scheme=scheme)
-        problems = []
-        tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        tab.on("pageerror", lambda error: problems.append(str(error)))
-        tab.on("request", lambda request: problems.append(request.url) if "://" in request.url[5:] else None)
-        tab.goto(file.as_uri())
-        for name in ("tables", "search", "map", "changed", "record", "summary"):
-            tab.click(f'nav button[data-tab="{name}"]')
-            assert tab.locator("main > section:visible").count() == 1
-            assert tab.locator(f"#{name}").is_visible()
-            figures = tab.locator(f"#{name} .figure")
-            for index in range(figures.count()):
-                figures.nth(index).locator(".main-svg").first.wait_for()
+    with opened(file.as_uri(), ["file:", "data:", "blob:"], color_scheme=scheme) as (tab, problems):
+        check_tabs(tab, ("tables", "search", "map", "changed", "record", "summary"))
         tab.click('nav button[data-tab="changed"]')
         cards = tab.locator(".example")
         assert cards.count() == 2
@@ -270,4 +251,3 @@ def test_every_tab_and_filter_works_in_a_browser(page, tmp_path, scheme):
         assert tab.inner_text("#count").startswith("0 of 2")
         assert tab.evaluate("window.hacked") is None
         assert problems == []
-        browser.close()

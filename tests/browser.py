@@ -1,0 +1,53 @@
+"""A real browser for the pages that people look at."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("playwright") is None, reason="needs Chromium and playwright"
+)
+
+
+@contextlib.contextmanager
+def opened(address: str, allowed: Sequence[str], **options: Any) -> Iterator[tuple[Any, list[str]]]:
+    """A tab with the page, and the list that every console error and every request to elsewhere is added to.
+
+    Args:
+        address: Of the page.
+        allowed: What the address of a request may begin with.
+        options: Of the tab, as Playwright's `new_page` takes them.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        tab = browser.new_page(**options)
+        problems: list[str] = []
+        tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        own = tuple(allowed)
+        tab.on("request", lambda request: None if request.url.startswith(own) else problems.append(request.url))
+        tab.goto(address)
+        yield tab, problems
+        browser.close()
+
+
+def check_tabs(tab: Any, names: Sequence[str]) -> None:
+    """Every tab of a page shows its section alone, with every figure drawn."""
+    for name in names:
+        tab.click(f'nav button[data-tab="{name}"]')
+        assert tab.locator("main > section:visible").count() == 1
+        assert tab.locator(f"#{name}").is_visible()
+        figures = tab.locator(f"#{name} .figure")
+        for index in range(figures.count()):
+            figures.nth(index).locator(".main-svg").first.wait_for()
