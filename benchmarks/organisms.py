@@ -36,8 +36,17 @@ KINDS = {"decoder-only": False, "encoder-decoder": True}
 THINGS = 100
 """Questions of another kind, for what an edit costs elsewhere."""
 
+GIVEN = {
+    "--effect-examples": 256,
+    "--choose-examples": 128,
+    "--report-examples": 384,
+    # The bundled neutral prompts are English, of which these models know no word: the limit would bind on nothing.
+    "--max-kl": 10,
+}
+"""Options of every run: on models this small more examples cost nothing."""
+
 WAYS = {"search": [], "golden section (authors')": ["--search", "golden-section"]}
-"""Name to options of a run, beside the defaults."""
+"""Name to further options of a run; the others keep their defaults."""
 
 FIGURES = {
     "accuracy_ambiguous": "ambiguous",
@@ -72,13 +81,13 @@ def command(model: Path, work: Path, way: str, output: Path) -> list[str]:
     return [
         "crispr-lm", "run", str(model), "--task", f"choices:{work / 'questions.jsonl'}",
         "--measure", f"choices:{work / 'things.jsonl'}", "--instructions", str(work / "instructions.txt"),
-        *WAYS[way], "--output", str(output),
+        *(str(part) for option in GIVEN.items() for part in option), *WAYS[way], "--output", str(output),
     ]  # fmt: skip
 
 
 def write_tasks(work: Path, seed: int) -> None:
     """The files of a run: questions of held-out templates, questions of another kind, instructions."""
-    questions = language.held_out_questions(tuple(language.STEREOTYPED), mixed=True, seed=seed + 2)
+    questions = language.held_out_questions(tuple(language.STEREOTYPED), mixed=True, seed=seed + 2, couples=6)
     language.write_choices(work / "questions.jsonl", questions)
     generator = random.Random(seed)
     language.write_choices(work / "things.jsonl", [language.thing_question(generator) for _ in range(THINGS)])
@@ -146,9 +155,11 @@ def page(grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], give
         f"Runs: {seconds}. {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}.",
         "",
     ]
+    lines += ["Each run as", "", "```bash"]
+    lines += [shlex.join(command(Path("MODEL"), Path(), "search", Path("DIR"))), "```", ""]
     lines += [
         "The bundled neutral prompts are English, of which these models know no word; the divergence on them means "
-        "nothing here and is left out. *Another task* asks which of two things has a colour.",
+        "nothing here and is neither limited nor told. *Another task* asks which of two things has a colour.",
         "",
     ]
     return "\n".join(lines)

@@ -126,10 +126,11 @@ def test_an_empty_task_is_refused(capsys, tmp_path):
     assert "no examples" in sentence(capsys, "run", "m", "--task", f"choices:{path}", "--output", tmp_path / "out")
 
 
-def test_a_folder_with_another_run_is_refused_until_told_otherwise(capsys, tmp_path, questions):
+def test_a_folder_with_a_finished_run_is_refused_until_told_otherwise(capsys, tmp_path, questions):
     output = tmp_path / "out"
     output.mkdir()
-    (output / "run.json").write_text("{}")
+    for name in ("run.json", "results.json"):
+        (output / name).write_text("{}")
     told = sentence(capsys, "run", "m", "--task", f"choices:{questions}", "--output", output)
     assert "--resume" in told
     assert "--overwrite" in told

@@ -98,7 +98,7 @@ def test_killed_at_any_moment_it_goes_on_without_repeating_a_trial(
     monkeypatch.setattr(
         "crispr_lm.edit_search.append_line", lambda path, row: (real(path, row), measured.append(row["number"]))
     )
-    results = run(model, settings.model_copy(update={"resume": True}))
+    results = run(model, settings)
     assert measured == list(range(done, len(rows_of(whole[0]))))
     assert rows_of(output) == rows_of(whole[0])
     assert read(output / "edit.json")["neurons"] == read(whole[0] / "edit.json")["neurons"]
@@ -131,7 +131,7 @@ def test_terminated_it_ends_with_one_sentence_and_leaves_whole_files(saved_model
         process.send_signal(signal.SIGTERM)
         told = process.stderr.read()
         assert process.wait() == 143
-    assert told.splitlines()[-1] == "crispr-lm: terminated; the same command with --resume goes on"
+    assert told.splitlines()[-1] == "crispr-lm: terminated; the same command goes on, unless it says --overwrite"
     assert "Traceback" not in told
     assert not [path for path in output.rglob("*") if path.name.endswith(".part") or path.name == ".lock"]
     assert not (output / "results.json").exists()

@@ -18,14 +18,16 @@ def test_a_new_folder_may_be_used_and_checking_does_not_make_it(tmp_path):
     folder = RunFolder(tmp_path / "a" / "b")
     folder.check(resume=False, overwrite=False)
     assert not (tmp_path / "a").exists()
-    folder.start({"identity": IDENTITY}, resume=False)
+    folder.start({"identity": IDENTITY}, overwrite=False)
     assert json.loads(folder.run.read_text())["identity"] == IDENTITY
 
 
-def test_a_folder_with_another_run_needs_resume_or_overwrite(tmp_path):
+def test_a_folder_with_a_finished_run_needs_resume_or_overwrite(tmp_path):
     folder = RunFolder(tmp_path)
     write_json(folder.run, {"identity": IDENTITY})
-    with pytest.raises(InputError, match="holds another run"):
+    folder.check(resume=False, overwrite=False)  # an interrupted one is gone on with
+    write_json(folder.results, {})
+    with pytest.raises(InputError, match="holds a finished run"):
         folder.check(resume=False, overwrite=False)
     folder.check(resume=True, overwrite=False)
     folder.check(resume=False, overwrite=True)
@@ -44,16 +46,16 @@ def test_overwriting_removes_the_runs_files_and_leaves_others(tmp_path):
         path.write_text("{}")
     folder.model.mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    folder.start({"identity": IDENTITY}, resume=False)
+    folder.start({"identity": IDENTITY}, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json"]
 
 
 def test_resuming_with_other_settings_names_the_difference(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.start({"identity": IDENTITY}, resume=False)
-    assert folder.start({"identity": IDENTITY}, resume=True)
+    folder.start({"identity": IDENTITY}, overwrite=False)
+    assert folder.start({"identity": IDENTITY}, overwrite=False)
     with pytest.raises(InputError, match="settings"):
-        folder.start({"identity": {**IDENTITY, "settings": {"seed": 1}}}, resume=True)
+        folder.start({"identity": {**IDENTITY, "settings": {"seed": 1}}}, overwrite=False)
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
@@ -141,10 +143,10 @@ def test_two_processes_do_not_write_into_one_folder(tmp_path):
 
 def test_a_run_that_is_gone_on_with_is_not_finished_any_more(tmp_path):
     folder = RunFolder(tmp_path / "out")
-    folder.start({"identity": {"model": "m"}}, resume=False)
+    folder.start({"identity": {"model": "m"}}, overwrite=False)
     for path in (folder.results, folder.report, folder.scores):
         path.write_text("of before", encoding="utf-8")
-    assert folder.start({"identity": {"model": "m"}}, resume=True)
+    assert folder.start({"identity": {"model": "m"}}, overwrite=False)
     assert folder.scores.exists()
     assert not folder.results.exists()
     assert not folder.report.exists()

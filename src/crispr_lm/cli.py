@@ -413,10 +413,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
     except KeyboardInterrupt:
-        print("crispr-lm: interrupted; the same command with --resume goes on", file=sys.stderr)
+        print("crispr-lm: interrupted; the same command goes on, unless it says --overwrite", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except _Terminated:
-        print("crispr-lm: terminated; the same command with --resume goes on", file=sys.stderr)
+        print("crispr-lm: terminated; the same command goes on, unless it says --overwrite", file=sys.stderr)
         sys.exit(TERMINATED)
 
 

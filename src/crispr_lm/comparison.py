@@ -97,7 +97,7 @@ def _compare_in(
     progress: Progress,
 ) -> dict[str, Any]:
     """Every cell that is not known yet, and the tables; returns what ``comparison.json`` holds."""
-    resumed = folder.start(record, resume=settings.resume)
+    resumed = folder.start(record, overwrite=settings.overwrite)
     table = _Table(lm, settings, folder, progress, subjects, further)
     if resumed:
         table.cells = {CellKey.of_cell(cell): cell for cell in read_lines(folder.cells)}

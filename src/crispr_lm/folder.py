@@ -65,11 +65,16 @@ class JobFolder:
         """The record: settings, versions and hashes; its presence marks the folder as this job's."""
         return self.path / self.RECORD
 
+    @property
+    def finished(self) -> bool:
+        """Whether the job has written its results."""
+        return (self.path / self.LAST[0]).exists()
+
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Check that a run may write here. Changes nothing.
 
         Raises:
-            InputError: the path is no folder, can't be written to, or holds another run or foreign files.
+            InputError: the path is no folder, can't be written to, or holds a finished run or foreign files.
         """
         if resume and overwrite:
             raise InputError("--resume and --overwrite exclude each other; give one of them")
@@ -79,10 +84,10 @@ class JobFolder:
         if not self.path.is_dir():
             raise InputError(f"output {self.path} is a file; give a folder")
         if self.run.exists():
-            if not resume and not overwrite:
+            if self.finished and not resume and not overwrite:
                 raise InputError(
-                    f"output folder {self.path} holds another run; give --resume to go on with it, --overwrite to "
-                    "replace it, or another folder"
+                    f"output folder {self.path} holds a finished run; give --overwrite to replace it, --resume to make "
+                    "its results anew from what it found, or another folder"
                 )
         elif any(path.name != LOCK for path in self.path.iterdir()):
             raise InputError(f"output folder {self.path} is not empty and holds no run; give another folder")
@@ -111,20 +116,20 @@ class JobFolder:
             (self.path / LOCK).unlink(missing_ok=True)
             lock.release()
 
-    def start(self, record: dict[str, Any], *, resume: bool) -> bool:
-        """Make the folder ready and write the record.
+    def start(self, record: dict[str, Any], *, overwrite: bool) -> bool:
+        """Make the folder ready and write the record. A run of the same identity is gone on with.
 
         Args:
-            record: What identifies the run; ``record["identity"]`` must be equal for a run to be resumed.
-            resume: Keep what an interrupted run of the same identity has left.
+            record: What identifies the run; ``record["identity"]`` must be equal for a run to be gone on with.
+            overwrite: Keep nothing of an earlier run.
 
         Returns:
             Whether an earlier run is gone on with.
 
         Raises:
-            InputError: the run to resume has other settings, model or data (the first difference is named).
+            InputError: the run there has other settings, model or data (the first difference is named).
         """
-        if resume and self.run.exists():
+        if self.run.exists() and not overwrite:
             self._check_same(record["identity"])
             for name in self.LAST:  # until they are written anew, they may tell of something else
                 (self.path / name).unlink(missing_ok=True)
@@ -144,7 +149,7 @@ class JobFolder:
             if now.get(name) != earlier.get(name):
                 raise InputError(
                     f"the run in {self.path} had {name} = {earlier.get(name)!r}, now it is {now.get(name)!r}; "
-                    "resume with the same settings, or give --overwrite"
+                    "give the same settings to go on with it, --overwrite to replace it, or another folder"
                 )
 
     def _clear(self) -> None:

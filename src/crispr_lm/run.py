@@ -79,7 +79,7 @@ def _run_in(
     progress: Progress,
 ) -> dict[str, Any]:
     """Everything that is written, step by step; returns what ``results.json`` holds."""
-    resumed = on_first(lambda: folder.start(record_of(lm, settings, parts, subjects), resume=settings.resume))
+    resumed = on_first(lambda: folder.start(record_of(lm, settings, parts, subjects), overwrite=settings.overwrite))
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
     original = take_original(lm, settings, progress)
     with timings.of("search"):

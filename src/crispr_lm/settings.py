@@ -191,7 +191,9 @@ class FolderSettings(_Settings):
         description="Folder for the results; made if absent."
     )
     resume: Annotated[bool, Parameter(group=OUTPUT_GROUP, negative="")] = Field(
-        False, description="Go on with an interrupted run of the same settings in the output folder."
+        False,
+        description="Make the results of a finished run anew from what it found. (An interrupted run of the same "
+        "settings is gone on with in any case.)",
     )
     overwrite: Annotated[bool, Parameter(group=OUTPUT_GROUP, negative="")] = Field(
         False, description="Replace an earlier run in the output folder."

@@ -152,7 +152,8 @@ def open_session(path: Path, settings: AppSettings, progress: Progress) -> Sessi
     folder = RunFolder(path)
     if not folder.run.is_file() or not folder.results.is_file():
         raise InputError(
-            f"{path} is no folder of a finished run; give the --output of crispr-lm run, or let it finish with --resume"
+            f"{path} is no folder of a finished run; give the --output of crispr-lm run, or finish it with the same "
+            "command"
         )
     record, results = _read(folder.run), _read(folder.results)
     edit = Edit.load(folder.edit)
