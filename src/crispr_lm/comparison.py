@@ -23,7 +23,7 @@ from crispr_lm.edit import Edit
 from crispr_lm.edit_search import Searched, search_edit
 from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.files import append_line, write_bytes, write_json, write_lines
-from crispr_lm.folder import ComparisonFolder, RunFolder, read_lines
+from crispr_lm.folder import ComparisonFolder, RunFolder, read_rows
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, take_original
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron, find_sites
@@ -100,7 +100,7 @@ def _compare_in(
     resumed = folder.start(record, overwrite=settings.overwrite)
     table = _Table(lm, settings, folder, progress, subjects, further)
     if resumed:
-        table.cells = {CellKey.of_cell(cell): cell for cell in read_lines(folder.cells)}
+        table.cells = dict(read_rows(folder.cells, lambda cell: (CellKey.of_cell(cell), cell)))
         # A killed comparison may have left a torn last line, which must not be appended to.
         write_lines(folder.cells, table.cells.values())
     of_tasks = {part.task.name: table.fit(part, folder.search(number)) for number, part in enumerate(parts)}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from crispr_lm.batching import BatchSize, ProgressCallback
 from crispr_lm.bench import Bench
@@ -23,7 +23,7 @@ from crispr_lm.edit import Edit
 from crispr_lm.effects import Effects, measure_effects, measure_importance
 from crispr_lm.errors import InputError
 from crispr_lm.files import append_line, write_lines
-from crispr_lm.folder import RunFolder, read_lines
+from crispr_lm.folder import RunFolder, read_lines, read_rows
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, find_sites
 from crispr_lm.neuron_scores import NeuronScores
@@ -40,6 +40,8 @@ from crispr_lm.trials import Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, best_so_far, tune
 
 logger = logging.getLogger(__name__)
+
+Tried = TypeVar("Tried", Trial, Candidate)
 
 FEWEST_NEUTRAL = 8
 """With fewer neutral prompts left over, importance is measured on all of them."""
@@ -91,31 +93,44 @@ def search_edit(
     Raises:
         InputError: the trial to pick is not on the front.
     """
-    rows = on_first(lambda: read_lines(folder.search) if resumed else [])
-    if resumed:
-        # A killed run may have left a torn last line, which must not be appended to.
-        on_first(lambda: write_lines(folder.search, rows))
-    search = _tuned if settings.search == "tuned" else _by_number
-    found = search(lm, scores, parts, original, settings, folder, rows, progress)
+    if settings.search == "tuned":
+        trials = _known(folder.search, Trial.from_dict, resumed)
+        found = _tuned(lm, scores, parts, original, settings, folder, trials, progress)
+    else:
+        candidates = _known(folder.search, Candidate.from_dict, resumed)
+        found = _by_number(lm, scores, parts, settings, folder, candidates, progress)
     progress.say(found.reason[0].upper() + found.reason[1:])
     return found
+
+
+def _known(path: Path, parse: Callable[[dict[str, Any]], Tried], resumed: bool) -> list[Tried]:
+    """What an interrupted search has tried already."""
+
+    def read() -> list[dict[str, Any]]:
+        if not resumed:
+            return []
+        rows = read_lines(path)
+        read_rows(path, parse)  # refuses what is malformed
+        # A killed run may have left a torn last line, which must not be appended to.
+        write_lines(path, rows)
+        return rows
+
+    return [parse(row) for row in on_first(read)]
 
 
 def _by_number(
     lm: LanguageModel,
     scores: NeuronScores,
     parts: Sequence[Parts],
-    _original: Original,
     settings: RunSettings,
     folder: RunFolder,
-    rows: Sequence[Mapping[str, Any]],
+    known: Sequence[Candidate],
     progress: Progress,
 ) -> Searched:
     """How many neurons of the published ranking."""
     on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
     most = min(settings.max_neurons, len(scores))
     prompts = sum(len(part.prompts) for part in on)
-    known = [Candidate.from_dict(row) for row in rows]
 
     def finished(candidate: Candidate) -> None:
         if is_first():
@@ -140,7 +155,7 @@ def _tuned(
     original: Original,
     settings: RunSettings,
     folder: RunFolder,
-    rows: Sequence[Mapping[str, Any]],
+    known: list[Trial],
     progress: Progress,
 ) -> Searched:
     """Everything: rankings, numbers, kinds, strengths, layers; refined, and compared with random neurons."""
@@ -149,7 +164,6 @@ def _tuned(
     )
     on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
     bench = Bench(lm, on, original, limits, settings.batch_size, settings.seed)
-    known = [Trial.from_dict(row) for row in rows]
     for trial in known:
         bench.remember(trial)
     seconds = None if settings.time_budget is None else 60 * settings.time_budget

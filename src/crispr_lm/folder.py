@@ -27,16 +27,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from filelock import FileLock, Timeout
 
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_json
+
+Row = TypeVar("Row")
 
 LOCK = ".lock"
 """Held by the process that writes into the folder."""
@@ -141,8 +143,8 @@ class JobFolder:
 
     def _check_same(self, identity: dict[str, Any]) -> None:
         try:
-            earlier = json.loads(self.run.read_text(encoding="utf-8"))["identity"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            earlier = dict(json.loads(self.run.read_text(encoding="utf-8"))["identity"])
+        except (OSError, RecursionError, *MALFORMED) as error:
             raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
         now = json.loads(json.dumps(identity))
         for name in sorted({*now, *earlier}):
@@ -271,17 +273,63 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path} can't be written: no permission in {existing}; give another path")
 
 
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+"""What reading a file of another shape than ours can raise."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run that holds one object.
+
+    Raises:
+        InputError: missing, unreadable, or something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
+    return content
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON Lines file that a killed run may have left with a torn last line (which is dropped)."""
-    if not path.exists():
+    """Read a JSON Lines file that a killed run may have left with a torn last line (which is dropped).
+
+    Raises:
+        InputError: a line before the last is damaged, or the file can't be read.
+    """
+    return read_rows(path, lambda row: row)
+
+
+def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
+    """Read what `parse` makes of every line of such a file.
+
+    Raises:
+        InputError: a line before the last is damaged, or the file can't be read.
+    """
+    try:
+        # Bytes: a line can be torn within a character, and JSON strings may hold what splitlines takes for line ends.
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror or error}); check the folder") from error
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number == len(lines):
+            row = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):  # whole lines end with a line break
                 break
             raise InputError(f"{path}:{number} is damaged; give --overwrite to start anew") from error
+        try:
+            if not isinstance(row, dict):
+                raise TypeError("no object")
+            rows.append(parse(row))
+        except MALFORMED as error:
+            raise InputError(
+                f"{path}:{number} is not what this version writes; give --overwrite to start anew"
+            ) from error
     return rows

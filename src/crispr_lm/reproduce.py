@@ -5,7 +5,6 @@ Knows result files and the main job; the figures themselves are made there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 from crispr_lm.edit import Edit, weights_fingerprint
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_json
-from crispr_lm.folder import RunFolder, check_writable
+from crispr_lm.folder import RunFolder, check_writable, read_object
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import file_hash
 from crispr_lm.progress import Progress, SilentProgress
@@ -76,7 +75,7 @@ def reproduce(
     """
     progress = progress or SilentProgress()
     folder = RunFolder(source)
-    record, then = _read(folder.run), _read(folder.results)
+    record, then = read_object(folder.run), read_object(folder.results)
     edit_then = Edit.load(folder.edit)
     settings = _settings(record, output, device)
     check_writable(output)
@@ -96,7 +95,7 @@ def reproduce(
         "version": 1,
         "source": str(source),
         "tolerance": tolerance,
-        "versions": _versions(record, _read(new.run)),
+        "versions": _versions(record, read_object(new.run)),
         "edit": {
             "then": len(edit_then.neurons),
             "now": len(edit_now.neurons),
@@ -109,16 +108,6 @@ def reproduce(
     }
     write_json(output / REPORT, told)
     return told
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} can't be read; give the folder of a finished run") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is no file of a run; give the folder of a finished run")
-    return content
 
 
 def _settings(record: Mapping[str, Any], output: Path, device: str) -> RunSettings:

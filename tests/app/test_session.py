@@ -131,7 +131,11 @@ def test_what_is_no_finished_run_is_told_before_a_model_is_loaded(finished, tmp_
     damaged = tmp_path / "damaged"
     shutil.copytree(finished, damaged)
     (damaged / "run.json").write_text(json.dumps({"identity": {}}), encoding="utf-8")
-    for folder, words in ((tmp_path, "finished run"), (unfinished, "let it finish"), (damaged, "run it anew")):
+    for folder, words in (
+        (tmp_path, "finished run"),
+        (unfinished, "finish it with the same command"),
+        (damaged, "run it anew"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main(["app", str(folder)])
         assert stop.value.code == 2

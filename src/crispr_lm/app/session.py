@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crispr_lm.answering import Decoding, stream_both
 from crispr_lm.edit import Edit
 from crispr_lm.errors import InputError
-from crispr_lm.folder import RunFolder, read_lines
+from crispr_lm.folder import RunFolder, read_lines, read_object
 from crispr_lm.preparation import Timings, load
 from crispr_lm.probing import Firing, firing, option_probabilities
 from crispr_lm.progress import Progress
@@ -155,7 +154,7 @@ def open_session(path: Path, settings: AppSettings, progress: Progress) -> Sessi
             f"{path} is no folder of a finished run; give the --output of crispr-lm run, or finish it with the same "
             "command"
         )
-    record, results = _read(folder.run), _read(folder.results)
+    record, results = read_object(folder.run), read_object(folder.results)
     edit = Edit.load(folder.edit)
     answers = read_lines(folder.answers)
     try:
@@ -194,13 +193,3 @@ def _question(row: Mapping[str, Any], instructions: tuple[str, ...]) -> Question
     asked = example.question or example.options[0]
     label = f"{asked} {example.context}"
     return Question(example, instructions, f"{marks}: {label}" if marks else label, gain)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
-    return content

@@ -16,9 +16,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes
-from crispr_lm.folder import RunFolder, read_lines
+from crispr_lm.folder import RunFolder, read_lines, read_object
 from crispr_lm.metrics import ordered_metrics
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report import figures, words
@@ -35,9 +34,9 @@ def write_report(path: Path) -> Path:
     """
     folder = RunFolder(path)
     content = render_report(
-        run=_read(folder.run),
-        results=_read(folder.results),
-        edit=_read(folder.edit),
+        run=read_object(folder.run),
+        results=read_object(folder.results),
+        edit=read_object(folder.edit),
         answers=read_lines(folder.answers),
         scores=NeuronScores.load(folder.scores),
     )
@@ -228,13 +227,3 @@ def _json(content: Any) -> Markup:
 
 def _asset(name: str) -> str:
     return (resources.files("crispr_lm.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
-    return content

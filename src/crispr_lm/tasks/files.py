@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def text_of(path: Path) -> str:
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield ``("file:line", text)`` for every line that is not empty."""
-    for number, line in enumerate(text_of(path).splitlines(), start=1):
+    for number, line in enumerate(io.StringIO(text_of(path)), start=1):
         if line.strip():
             yield f"{path}:{number}", line
 
@@ -41,7 +42,7 @@ def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[t
     Raises:
         InputError: the file can't be read, a column is missing, or a row has another number of fields.
     """
-    reader = csv.DictReader(text_of(path).splitlines(keepends=True), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text_of(path), newline=""), delimiter=delimiter)
     try:
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
         if missing:

@@ -245,7 +245,7 @@ def read_instructions(path: Path) -> tuple[str, ...]:
         InputError: the file can't be read, is no UTF-8 text, or holds no instruction.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise InputError(f"instructions file {path} can't be read ({error}); give a UTF-8 text file") from error
     instructions = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))

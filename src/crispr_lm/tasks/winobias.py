@@ -18,6 +18,8 @@ FILE_NAME = re.compile(r"(?P<stereotype>pro|anti)_stereotyped_type(?P<type>[12])
 MARKED = re.compile(r"\[([^\]]+)\]")
 PRONOUNS = ("he", "she", "him", "her", "his", "hers", "himself", "herself")
 
+LINE_NUMBER = re.compile(r"[0-9]{1,9}")
+
 
 def read_winobias(path: Path) -> list[Example]:
     """Read an official file, or every one in a folder.
@@ -43,7 +45,7 @@ def _example(file: Path, where: str, line: str, occupations: set[str]) -> Exampl
     marked = MARKED.findall(marked_sentence)
     pronouns = [text for text in marked if text.lower() in PRONOUNS]
     people = [_person(text) for text in marked if text.lower() not in PRONOUNS]
-    if not number.isdecimal() or not pronouns or len(set(people)) != 1:
+    if not LINE_NUMBER.fullmatch(number) or not pronouns or len(set(people)) != 1:
         raise InputError(f"{where}: needs a number and a sentence with one [person] and their [pronoun] in brackets")
     sentence = MARKED.sub(r"\1", marked_sentence)
     options = _mentioned(sentence, occupations)[:2]  # a third one is no more than mentioned

@@ -1,0 +1,300 @@
+"""Every kind of file that comes from others: a whole one, how it is read, and ways to spoil it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from safetensors.torch import save as safetensors_bytes
+
+from crispr_lm import Edit, load_task
+from crispr_lm.cli import _settings_file
+from crispr_lm.comparison_results import CellKey
+from crispr_lm.effects import Effects
+from crispr_lm.folder import RunFolder, read_lines, read_object, read_rows
+from crispr_lm.model.load import open_model
+from crispr_lm.neuron_scores import SCORES_FORMAT, NeuronScores
+from crispr_lm.search import Candidate
+from crispr_lm.settings import RunSettings
+from crispr_lm.tasks import read_instructions
+from crispr_lm.trials import Trial
+
+
+@dataclass(frozen=True)
+class Document:
+    """A kind of file.
+
+    Attributes:
+        name: Of the file that is written.
+        whole: Its bytes where nothing is wrong with it.
+        read: What the library does with it.
+        form: "json", "lines" (a JSON object each), or "bytes".
+    """
+
+    name: str
+    whole: bytes
+    read: Callable[[Path], object]
+    form: str = "bytes"
+
+
+def task(kind: str) -> Callable[[Path], object]:
+    return lambda path: load_task(f"{kind}:{path}")
+
+
+def lines(*rows: Any) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def bbq_row(number: int, label: int) -> dict[str, Any]:
+    return {
+        "example_id": number,
+        "question_index": "1",
+        "question_polarity": "neg",
+        "context_condition": "ambig" if label == 2 else "disambig",
+        "category": "Age",
+        "answer_info": {"ans0": ["boy", "nonOld"], "ans1": ["man", "old"], "ans2": ["unknown", "unknown"]},
+        "additional_metadata": {"subcategory": "None", "stereotyped_groups": ["old"], "version": "a", "source": "x"},
+        "context": "A boy met a man.",
+        "question": "Who was late?",
+        "ans0": "The boy",
+        "ans1": "The man",
+        "ans2": "Unknown",
+        "label": label,
+    }
+
+
+CHOICE = {
+    "context": "Ann met Bo.",
+    "question": "Who was late?",
+    "options": ["Ann", "Bo", "unknown"],
+    "answer": 2,
+    "group": "late",
+    "condition": "ambiguous",
+    "unknown": 2,
+    "stereotyped": 0,
+    "category": "made up",
+}
+NEURON = ["ffn", "layers.0.down_proj", 1]
+HASHES = {"float32": "a" * 64, "bfloat16": "b" * 64, "float16": "c" * 64}
+EDIT = {
+    "format": "crispr-lm-edit",
+    "version": 1,
+    "made_by": "crispr-lm 0.1.0",
+    "base_model": {"name": "m", "dtype": "float32"},
+    "scale": 0.0,
+    "neurons": [NEURON],
+    "fingerprint": {"layers.0.down_proj": HASHES},
+    "origin": {"task": "t"},
+}
+TRIAL = {
+    "number": 0,
+    "stage": "search",
+    "neurons": [NEURON],
+    "scale": 0.0,
+    "complete": True,
+    "seconds": 1.0,
+    "recipe": {"ranking": "published"},
+    "figures": {"gain": 0.1, "loss": 0.0, "overabstention": 0.0, "kl": 0.01},
+    "metrics": {"t": {"accuracy": 0.5}},
+    "answers": {"t": [0, 1]},
+}
+CROWS = (
+    b",sent_more,sent_less,stereo_antistereo,bias_type,annotations,anon_writer,anon_annotators\n"
+    b'0,"Men are late, often.",Women are late often.,stereo,gender,"[[]]",a0,"[]"\n'
+)
+STEREOSET = {
+    "version": "1.1",
+    "data": {
+        "intersentence": [],
+        "intrasentence": [
+            {
+                "id": "1",
+                "target": "chef",
+                "bias_type": "profession",
+                "context": "The chef was BLANK.",
+                "sentences": [
+                    {"id": str(n), "sentence": f"The chef was {word}.", "labels": [], "gold_label": label}
+                    for n, (word, label) in enumerate(
+                        [("fat", "stereotype"), ("thin", "anti-stereotype"), ("blue", "unrelated")]
+                    )
+                ],
+            }
+        ],
+    },
+}
+WINOBIAS = (
+    b"1 [The developer] met the designer because [she] was late.\n"
+    b"2 The developer met [the designer] because [he] was late.\n"
+)
+WINOGENDER = b"sentid\tsentence\ntechnician.customer.1.male.txt\tThe technician told the customer that he had paid.\n"
+TOML = b'max_neurons = 50\nmax_kl = 0.1\ntask = ["builtin:everyday"]\ndtype = "float32"\n'
+CELL = {"part": "methods", "what": "crispr", "task": "t", "number": 0, "status": "done"}
+
+
+def scores() -> bytes:
+    about = {"kind": "ffn", "modules": ["layers.0.down_proj"], "origin": {"model": "m"}}
+    return safetensors_bytes({"layers.0.down_proj": torch.arange(8.0)}, {SCORES_FORMAT: json.dumps(about)})
+
+
+def effects() -> bytes:
+    tensors = {
+        "values": torch.ones(2, 2, 4),
+        "contrasts": torch.ones(2, 2),
+        "ambiguous": torch.tensor([True, False]),
+        "abstaining": torch.tensor([0, 1]),
+    }
+    metadata = {"format": "crispr-lm-effects", "kind": "ffn", "widths": json.dumps({"layers.0.down_proj": 4})}
+    return safetensors_bytes(tensors, metadata)
+
+
+def gguf() -> bytes:
+    """A GGUF header: magic, version 3, one tensor, two values of metadata."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    header = b"GGUF" + struct.pack("<IQQ", 3, 1, 2)
+    header += text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    header += text("llama.block_count") + struct.pack("<II", 4, 2)
+    header += text("token_embd.weight") + struct.pack("<IQQIQ", 2, 8, 4, 0, 0)
+    return header + bytes(-len(header) % 32) + bytes(8 * 4 * 4)
+
+
+def read_settings(path: Path) -> object:
+    """A settings file, and what the settings of a run make of its values."""
+    given = dict(_settings_file(path).config)
+    try:
+        return RunSettings(**{**given, "output": "out"})
+    except TypeError as error:  # a name that is no word can't be an option
+        raise ValueError(str(error)) from error
+
+
+def read_record(path: Path) -> object:
+    folder = RunFolder(path.parent)
+    folder.start({"identity": {"model": "m", "settings": {"seed": 0}}}, overwrite=False)
+    return read_object(path)
+
+
+DOCUMENTS = {
+    "bbq": Document("t.jsonl", lines(bbq_row(0, 2), bbq_row(1, 0)), task("bbq"), "lines"),
+    "choices": Document("t.jsonl", lines(CHOICE, {**CHOICE, "answer": 0, "condition": "disambiguated"}),
+                        task("choices"), "lines"),
+    "mmlu": Document("t.jsonl", lines({"question": "2 + 2?", "choices": ["3", "4"], "answer": 1}), task("mmlu"),
+                     "lines"),
+    "boolq": Document("t.jsonl", lines({"passage": "It is hot.", "question": "is it", "answer": True}), task("boolq"),
+                      "lines"),
+    "hellaswag": Document("t.jsonl", lines({"ctx": "He ran", "endings": ["a", "b"], "label": "1"}), task("hellaswag"),
+                          "lines"),
+    "crows_pairs": Document("t.csv", CROWS, task("crows_pairs")),
+    "stereoset": Document("t.json", json.dumps(STEREOSET).encode(), task("stereoset"), "json"),
+    "winobias": Document("pro_stereotyped_type1.txt.dev", WINOBIAS, task("winobias")),
+    "winogender": Document("all_sentences.tsv", WINOGENDER, task("winogender")),
+    "instructions": Document("i.txt", b"Answer the question.\n# a remark\nChoose:\n", read_instructions),
+    "edit": Document("edit.json", json.dumps(EDIT).encode(), Edit.load, "json"),
+    "scores": Document("scores.safetensors", scores(), NeuronScores.load),
+    "effects": Document("effects.safetensors", effects(), Effects.load),
+    "settings": Document("s.toml", TOML, read_settings),
+    "gguf": Document("m.gguf", gguf(), lambda path: open_model(str(path))),
+    "run record": Document("run.json", json.dumps({"identity": {"model": "m", "settings": {"seed": 0}}}).encode(),
+                           read_record, "json"),
+    "trials": Document("search.jsonl", lines(TRIAL, TRIAL), lambda path: read_rows(path, Trial.from_dict), "lines"),
+    "candidates": Document("search.jsonl", lines({"neurons": 1, "metrics": {"t": {"accuracy": 0.5}}}),
+                           lambda path: read_rows(path, Candidate.from_dict), "lines"),
+    "cells": Document("cells.jsonl", lines(CELL), lambda path: read_rows(path, CellKey.of_cell), "lines"),
+    "answers": Document("answers.jsonl", lines({"task": "t"}), read_lines, "lines"),
+}  # fmt: skip
+
+ODD = [
+    None, True, -1, 0, 10**400, 1e308, float("nan"), float("inf"), "", " ", "\x00", "\u2028", "\ud800", "é" * 300,
+    "../../etc/passwd", "<script>alert(1)</script>", "[red]x[/red]", [], {}, [[]], {"": None}, [None] * 50,
+]  # fmt: skip
+"""Values that break what expects others."""
+
+values = st.one_of(
+    st.sampled_from(ODD),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+        max_leaves=8,
+    ),
+)
+
+
+def places(content: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to everything inside JSON content."""
+    found = [at] if at else []
+    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in inside:
+        found += places(value, (*at, key))
+    return found
+
+
+@st.composite
+def spoiled_json(draw: st.DrawFn, content: Any) -> Any:
+    """JSON content with something replaced, left out or added, up to three times."""
+    content = copy.deepcopy(content)
+    for _ in range(draw(st.integers(1, 3))):
+        ways = places(content)
+        if not ways:
+            return draw(values)
+        *to, last = draw(st.sampled_from(ways))
+        holder = content
+        for key in to:
+            holder = holder[key]
+        change = draw(st.sampled_from(["replace", "remove", "add", "deep"]))
+        if change == "remove":
+            del holder[last]
+        elif change == "add" and isinstance(holder, dict):
+            holder[draw(st.text(max_size=8))] = copy.deepcopy(draw(values))
+        elif change == "deep":
+            holder[last] = json.loads("[" * 200 + "]" * 200)
+        else:
+            holder[last] = copy.deepcopy(draw(values))
+    return content
+
+
+@st.composite
+def spoiled_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
+    """Bytes cut off, overwritten, put in or doubled; or others altogether."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=200))
+    content = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(content)))
+        change = draw(st.sampled_from(["cut", "overwrite", "put in", "double", "number"]))
+        if change == "cut":
+            del content[at:]
+        elif change == "overwrite":
+            chunk = draw(st.binary(min_size=1, max_size=4))
+            content[at : at + len(chunk)] = chunk
+        elif change == "put in":
+            content[at:at] = draw(
+                st.sampled_from([b"\xff", b"\x00", b"\n", b"\r", b'"', b"9" * 5000, b"[" * 3000, "\u2028".encode()])
+            )
+        elif change == "double":
+            content += content[: at + 1]
+        else:
+            content[at : at + 8] = struct.pack("<Q", draw(st.sampled_from([0, 1, 2**31, 2**32, 2**63, 2**64 - 1])))
+    return bytes(content)
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, document: Document) -> bytes:
+    """A document's bytes with something wrong, or, rarely, still right."""
+    if document.form == "bytes" or draw(st.booleans()):
+        return draw(spoiled_bytes(document.whole))
+    if document.form == "json":
+        rows = [draw(spoiled_json(json.loads(document.whole)))]
+    else:
+        rows = [json.loads(line) for line in document.whole.splitlines()]
+        number = draw(st.integers(0, len(rows) - 1))
+        rows[number] = draw(spoiled_json(rows[number]))
+    text = "\n".join(json.dumps(row, ensure_ascii=draw(st.booleans())) for row in rows)
+    return text.encode("utf-8", "surrogatepass")
