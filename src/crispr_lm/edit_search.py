@@ -161,7 +161,11 @@ def _tuned(
 ) -> Searched:
     """Passes, then rankings, numbers, kinds, strengths, layers; refined, and compared with random neurons."""
     limits = Limits(
-        settings.max_kl, settings.max_accuracy_loss, settings.max_overabstention, min(settings.max_neurons, len(scores))
+        settings.max_kl,
+        settings.max_accuracy_loss,
+        settings.max_overabstention,
+        min(settings.max_neurons, len(scores)),
+        settings.caution,
     )
     on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
     bench = Bench(lm, on, original, limits, settings.batch_size, settings.seed)
