@@ -66,6 +66,8 @@ Medians of {given.rounds} rounds in turn{slow}.
 {table(lines)}
 
 {options}
+## Growth
+
 {linear}
 """
 

@@ -1,4 +1,4 @@
-"""Attribution against one sequence per answer, over the number of options: what is measured and what the passes allow.
+"""Attribution against one sequence per answer, over the number of options: measured, and by counting passes.
 
 Counted in tokens through a forward pass; a backward pass of activations costs as much again, one of weights once more:
 
@@ -31,7 +31,7 @@ class OptionsRow:
 
     options: int
     measured: dict[str, float]
-    bound: dict[str, float]
+    arithmetic: dict[str, float]
 
 
 def by_options(setting: Setting) -> list[OptionsRow]:
@@ -61,7 +61,7 @@ def by_options(setting: Setting) -> list[OptionsRow]:
             OptionsRow(
                 count,
                 {way: times.ratio(way, "ours") for way in BACKWARD},
-                {way: _bound(chosen, backward) for way, backward in BACKWARD.items()},
+                {way: _arithmetic(chosen, backward) for way, backward in BACKWARD.items()},
             )
         )
     return rows
@@ -71,30 +71,29 @@ def section(rows: Sequence[OptionsRow]) -> str:
     """The rows as Markdown, with the reason for them."""
     lines = [
         f"| {row.options} | "
-        + " | ".join(f"{row.measured[way]:.2f} | {row.bound[way]:.2f}" for way in ("trained", "frozen"))
+        + " | ".join(f"{row.measured[way]:.2f} | {row.arithmetic[way]:.2f}" for way in ("trained", "frozen"))
         + " |"
         for row in rows
     ]
     table = "\n".join(lines)
-    return f"""## What one sequence per answer can cost at most
+    return f"""## Why not four times: the arithmetic, over the number of options
 
 Whoever attributes with one sequence per answer needs, for k options, k forward passes to find the biased answer,
 and then a forward and a backward pass for it and for the right answer. A backward pass that reaches activations
 alone costs about a forward pass; where weights take gradients too it costs two. That makes k + 2 · 2 passes with
 frozen weights, and k + 2 · 3 with weights as they are loaded. Ours is one forward pass of the prompt with all its
-options as branches and two backward passes: three passes, which grow only by the options' own tokens. So the ratio
-can be (k + 4) / 3 or (k + 6) / 3 at most: 2.3 or 3.0 for the three options of BBQ, where the target of 4 can't be
-reached. It takes eight options with frozen weights, six with weights as loaded.
+options as branches and two backward passes: three passes, which grow only by the options' own tokens. So the
+arithmetic gives (k + 4) / 3 and (k + 6) / 3: 2.3 and 3.0 for the three options of BBQ. Four times takes eight
+options with frozen weights, six with weights as loaded.
 
-What could still be left out of the three passes (computed for the first instruction and 32 questions of BBQ, not
-built): reading the instruction that all prompts of a batch begin with once, 11 % of the work; the branches of
-options that need no gradient, 1 %; in the last block all tokens but those that predict, 3 %. Together that would
-make 2.3 some 2.7.
+What could still be left out of the three passes (computed for 32 questions of BBQ, not built): reading the
+instruction that all prompts begin with once, 11 % of the work; the branches of options that need no gradient, 1 %;
+in the last of thirty blocks all tokens but those that predict, 3 %. Together they would make of 2.3 some 2.7.
 
-Measured with more options, those that a prompt lacks taken from other prompts. "At most" counts the tokens of these
-very prompts.
+Measured with more options, those that a prompt lacks taken from other prompts; the arithmetic counts the tokens of
+these very prompts.
 
-| options | weights as loaded: measured | at most | weights frozen: measured | at most |
+| options | weights as loaded: measured | by arithmetic | weights frozen: measured | by arithmetic |
 | --- | --- | --- | --- | --- |
 {table}
 """
@@ -105,7 +104,7 @@ def _with_options(prompt: EncodedPrompt, pool: Sequence[list[int]], count: int) 
     return EncodedPrompt(prompt.prompt_ids, [*prompt.option_ids, *others][:count])
 
 
-def _bound(prompts: Sequence[EncodedPrompt], backward: int) -> float:
+def _arithmetic(prompts: Sequence[EncodedPrompt], backward: int) -> float:
     """Tokens through passes, theirs over ours; the two answers are taken to be as long as the mean."""
     theirs = ours = 0.0
     for prompt in prompts:

@@ -10,7 +10,7 @@ from crispr_lm import Edit, InputError, RunSettings, evaluate, load_model, load_
 from crispr_lm import comparison as job
 from crispr_lm.comparison import chosen_methods, compare
 from crispr_lm.report.comparison import markdown, print_comparison
-from crispr_lm.report.comparison_page import render_comparison
+from crispr_lm.report.comparison_page import _methods, _transfers, render_comparison
 from crispr_lm.run import run
 from crispr_lm.settings import CompareSettings
 
@@ -113,6 +113,35 @@ def test_the_page_holds_no_markup_of_others_and_needs_nothing_from_elsewhere(com
     assert outside.count("<script") == len(re.findall(r'id="data-figure-', page)) > 0
     assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", outside)
     assert "&lt;img" in outside
+
+
+def test_a_task_without_halves_is_drawn_by_its_headline(compared):
+    told, settings = compared
+    first, second = settings.task
+    other = json.loads(json.dumps(told))
+    task = other["tasks"][second]
+    task["family"] = "winobias"
+    for row in task["rows"].values():
+        for measured in row.get("measured", {}).values():
+            measured["metrics"] = {"stereotype_gap": -0.25}
+            measured["differences"] = {"stereotype_gap": {"value": -0.5, "low": None, "high": None}}
+    for of_fitted in other["transfer"]["differences"].values():
+        of_fitted[second]["differences"] = {"stereotype_gap": {"value": -0.5, "low": None, "high": None}}
+    labels = [other["methods"][method]["label"] for method in task["rows"]]
+    points = _methods(task, other["methods"])
+    assert sorted(name for trace in points.data for name in trace.y) == sorted(labels)
+    assert {value for trace in points.data for value in trace.x} == {-0.25}
+    drawn = _transfers(other)
+    assert list(drawn) == [
+        "transfer-accuracy_ambiguous",
+        "transfer-accuracy_disambiguated",
+        "transfer-stereotype_gap",
+        "transfer-overlap",
+    ]
+    assert drawn["transfer-stereotype_gap"].data[0].z == ([-0.5], [-0.5])
+    shares = drawn["transfer-overlap"].data[0].z
+    assert (shares[0][0], shares[1][1]) == (1.0, 1.0)
+    assert shares[0][1] == told["transfer"]["overlap"][first][second]["jaccard"]
 
 
 @pytest.mark.browser

@@ -195,7 +195,7 @@ def _changed(session: Session, page: gr.Blocks) -> None:
         interactive=False,
         wrap=True,
         max_height=380,
-        column_widths=["4%", "7%", "11%", "10%", "20%", "16%", "16%", "16%"],
+        column_widths=["5%", "9%", "14%", "14%", "17%", "14%", "14%", "13%"],
         elem_id="changed-table",
     )
     asked = gr.Textbox(label="What was asked", interactive=False, lines=3, elem_id="changed-asked")

@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from crispr_lm.report import figures
+from crispr_lm.report import figures, words
 from crispr_lm.report.comparison import main_metrics, tables
 from crispr_lm.report.page import figure_data, page_environment, shared_assets
 
@@ -54,11 +54,12 @@ def render_comparison(told: Mapping[str, Any]) -> str:
     )
 
 
-def _methods(task: Mapping[str, Any], methods: Mapping[str, Any]) -> go.Figure | None:
-    """A point per method: what it gains over what it costs; with one metric only, that alone."""
+def _methods(task: Mapping[str, Any], methods: Mapping[str, Any]) -> go.Figure:
+    """A point per method: what it gains over what it costs; with one metric only, that alone on a row per method."""
     metrics = main_metrics(task)
     original = next(iter(task["rows"]["original"]["measured"].values()))["metrics"]
     figure = go.Figure()
+    named: set[tuple[int, ...]] = set()
     for kind, colour in KIND_COLOURS.items():
         points = []
         for method, row in task["rows"].items():
@@ -66,29 +67,60 @@ def _methods(task: Mapping[str, Any], methods: Mapping[str, Any]) -> go.Figure |
                 continue
             of_metric = next(iter(row["measured"].values()))["metrics"]
             if all(of_metric.get(metric) is not None for metric in metrics):
-                points.append((methods[method]["label"], *(of_metric[metric] for metric in metrics)))
+                points.append((methods[method]["label"], [of_metric[metric] for metric in metrics]))
         if points:
             figure.add_trace(
-                go.Scatter(
-                    x=[point[-1] for point in points],
-                    y=[point[1] for point in points],
-                    # Names of methods that hardly do anything would hide each other; they are told on hover.
-                    text=[point[0] if _moved(point[1:], original, metrics) else "" for point in points],
-                    customdata=[point[0] for point in points],
-                    mode="markers+text",
-                    textposition="top center",
-                    textfont={"size": 11},
-                    name=kind,
-                    marker={"color": colour, "size": 12},
-                    hovertemplate="%{customdata}<br>%{x:.3f}, %{y:.3f}<extra></extra>",
-                )
+                _points_on_rows(points) if len(metrics) == 1 else _points(points, original, metrics, named)
             )
+            figure.data[-1].update(name=kind, marker={"color": colour, "size": 12})
     if original[metrics[-1]] is not None:
         figure.add_vline(x=original[metrics[-1]], line={"color": KIND_COLOURS["original"], "dash": "dot"})
-    figure.update_xaxes(title=metrics[-1].replace("_", ", "), range=[-0.05, 1.05])
-    figure.update_yaxes(title=metrics[0].replace("_", ", "), range=[-0.05, 1.1])
-    figure.update_layout(height=520)
-    return figures.styled(figure)
+    if len(metrics) == 1:
+        labels = [methods[method]["label"] for method in task["rows"]]
+        figure.update_xaxes(title=_title(metrics[0]))
+        figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=labels)
+        return figures.styled(figure.update_layout(height=120 + figures.ROW_HEIGHT * len(labels)))
+    figure.update_xaxes(title=_title(metrics[-1]), range=[-0.05, 1.05])
+    figure.update_yaxes(title=_title(metrics[0]), range=[-0.05, 1.1])
+    return figures.styled(figure.update_layout(height=520))
+
+
+def _points(
+    points: Sequence[tuple[str, list[float]]],
+    original: Mapping[str, float | None],
+    metrics: Sequence[str],
+    named: set[tuple[int, ...]],
+) -> go.Scatter:
+    """Methods as points of the plane. Names that would hide those at `named` places are told on hover alone."""
+    texts = []
+    for label, values in points:
+        place = tuple(round(value / NEAR) for value in values)
+        texts.append(label if _moved(values, original, metrics) and place not in named else "")
+        named.add(place)
+    return go.Scatter(
+        x=[values[-1] for _, values in points],
+        y=[values[0] for _, values in points],
+        text=texts,
+        customdata=[label for label, _ in points],
+        mode="markers+text",
+        textposition="top center",
+        textfont={"size": 11},
+        hovertemplate="%{customdata}<br>%{x:.3f}, %{y:.3f}<extra></extra>",
+    )
+
+
+def _points_on_rows(points: Sequence[tuple[str, list[float]]]) -> go.Scatter:
+    return go.Scatter(
+        x=[values[0] for _, values in points],
+        y=[label for label, _ in points],
+        mode="markers",
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
+
+
+def _title(metric: str) -> str:
+    """A metric as the title of an axis."""
+    return words.BRIEFLY.get(metric) or metric.replace("_", ", ")
 
 
 def _moved(values: Sequence[float], original: Mapping[str, float | None], metrics: Sequence[str]) -> bool:
@@ -96,32 +128,48 @@ def _moved(values: Sequence[float], original: Mapping[str, float | None], metric
     return any(abs(value - (original[metric] or 0.0)) > NEAR for value, metric in zip(values, metrics, strict=True))
 
 
-def _transfers(told: Mapping[str, Any]) -> dict[str, go.Figure | None]:
-    """A matrix per metric: found on (rows), measured on (columns), difference from the original."""
+def _transfers(told: Mapping[str, Any]) -> dict[str, go.Figure]:
+    """A matrix per metric: found on (rows), measured on (columns), difference from the original; and the overlap."""
     names = list(told["tasks"])
-    shown = [figures.short(name) for name in names]
-    drawn: dict[str, go.Figure | None] = {}
-    for metric in main_metrics(told["tasks"][names[0]]):
-        values = [
-            [_change(told["transfer"]["differences"][fitted].get(name), metric) for name in names] for fitted in names
-        ]
-        figure = go.Figure(
-            go.Heatmap(
-                x=shown,
-                y=shown,
-                z=values,
-                zmin=-1,
-                zmax=1,
-                colorscale="RdBu",
-                texttemplate="%{z:+.3f}",
-                hovertemplate="found on %{y}, measured on %{x}: %{z:+.3f}<extra></extra>",
-                colorbar={"title": metric.replace("_", ",<br>")},
-            )
+    differences = told["transfer"]["differences"]
+    drawn: dict[str, go.Figure] = {}
+    for metric in dict.fromkeys(metric for task in told["tasks"].values() for metric in main_metrics(task)):
+        measured = [name for name in names if metric in main_metrics(told["tasks"][name])]
+        values = [[_change(differences[fitted].get(name), metric) for name in measured] for fitted in names]
+        figure = _matrix(names, measured, values, (-1, 1), "RdBu", _title(metric).replace(", ", ",<br>"))
+        figure.data[0].update(
+            texttemplate="%{z:+.3f}", hovertemplate="found on %{y}, measured on %{x}: %{z:+.3f}<extra></extra>"
         )
-        figure.update_yaxes(autorange="reversed")
-        figure.update_layout(height=160 + 60 * len(names))
-        drawn[f"transfer-{metric}"] = figures.styled(figure)
+        drawn[f"transfer-{metric}"] = figure
+    overlaps = told["transfer"]["overlap"]
+    shares = [[overlaps[first][second]["jaccard"] for second in names] for first in names]
+    figure = _matrix(names, names, shares, (0, 1), "Blues", "edits in<br>common")
+    figure.data[0].update(
+        text=[[f"{overlaps[one][two]['common']} of {overlaps[one][two]['first']}" for two in names] for one in names],
+        texttemplate="%{text} (%{z:.2f})",
+        hovertemplate="%{y} and %{x}: %{text} neurons, Jaccard %{z:.2f}<extra></extra>",
+    )
+    drawn["transfer-overlap"] = figure
     return drawn
+
+
+def _matrix(
+    rows: Sequence[str], columns: Sequence[str], values: Any, ends: tuple[int, int], colours: str, title: str
+) -> go.Figure:
+    """Tasks by tasks."""
+    figure = go.Figure(
+        go.Heatmap(
+            x=[figures.short(name) for name in columns],
+            y=[figures.short(name) for name in rows],
+            z=values,
+            zmin=ends[0],
+            zmax=ends[1],
+            colorscale=colours,
+            colorbar={"title": title},
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    return figures.styled(figure.update_layout(height=160 + 60 * len(rows)))
 
 
 def _change(measured: Mapping[str, Any] | None, metric: str) -> float | None:
@@ -144,7 +192,7 @@ def _curve(points: Any, metrics: list[str], axis: str) -> go.Figure | None:
                 x=[str(point["point"]) for point in known],
                 y=[point["metrics"][metric] for point in known],
                 mode="lines+markers",
-                name=metric.replace("_", ", "),
+                name=_title(metric),
                 line={"color": colour},
                 error_y={
                     "type": "data",
@@ -157,6 +205,7 @@ def _curve(points: Any, metrics: list[str], axis: str) -> go.Figure | None:
     if not figure.data:
         return None
     figure.update_xaxes(title=axis, type="category")
-    figure.update_yaxes(range=[-0.05, 1.05], tickformat=".0%")
+    lowest = min(value for trace in figure.data for value in trace.y)
+    figure.update_yaxes(range=[min(0, 1.5 * lowest) - 0.05, 1.05], tickformat=".0%")
     figure.update_layout(height=360)
     return figures.styled(figure)
