@@ -127,7 +127,7 @@ def _mutmut(folder: Path, *arguments: str) -> str:
 def _statuses(folder: Path) -> dict[str, str]:
     """Name of every mutant to what became of it."""
     lines = _mutmut(folder, "results", "--all", "true").splitlines()
-    return dict(line.strip().split(": ", 1) for line in lines if ": " in line)  # type: ignore[misc]
+    return dict(line.strip().split(": ", 1) for line in lines if ": " in line)
 
 
 def page(rows: Sequence[Row], survivors: Sequence[str], arguments: Sequence[str]) -> str:
