@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -116,9 +117,10 @@ def run_mutants(sample: int | None, seed: int) -> tuple[list[Row], list[str]]:
 
 def _mutmut(folder: Path, *arguments: str) -> str:
     """What a command of mutmut prints."""
-    done = subprocess.run(
-        [Path(sys.executable).with_name("mutmut"), *arguments], cwd=folder, capture_output=True, text=True
-    )
+    # The mutated sources must be found before those of this tree; threads only wait for each other on tiny models.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    command = [str(Path(sys.executable).with_name("mutmut")), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"mutmut {arguments[0]} failed: {(done.stdout + done.stderr)[-3000:]}")
     return done.stdout
@@ -142,7 +144,7 @@ def page(rows: Sequence[Row], survivors: Sequence[str], arguments: Sequence[str]
         if shown
         else []
     )
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    versions = ", ".join(f"{package} {version(package)}" for package in packages if find_spec(package))
     return (
         "\n\n".join(
             ["# Robustness in figures", f"`{command}`", versions + ".", "\n".join(table), *unnoticed, *shown, ""]
