@@ -57,7 +57,9 @@ app = App(
     help="Find the few neurons that make a language model answer with a stereotype, remove them, prove what that did.",
     version=__version__,
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says what comes of it
 )
+app.meta.suppress_keyboard_interrupt = False
 
 ModelArgument = Annotated[
     str, Parameter(help="Hub id, local folder, .gguf file, or builtin:smollm2.", env_var=(), show_env_var=False)
