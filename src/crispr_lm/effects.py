@@ -94,6 +94,8 @@ class Effects:
     @staticmethod
     def joined(several: Sequence[Effects]) -> Effects:
         """The effects on all examples of several measurements of the same neurons."""
+        if len(several) == 1:  # values are large: no copy
+            return several[0]
         most = max(effects.contrasts.shape[1] for effects in several)
 
         def filled(array: NDArray[np.float32], with_value: float) -> NDArray[np.float32]:

@@ -59,7 +59,7 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
     taken: tuple[Neuron, ...] = ()
     excesses = 0
     while len(taken) < limits.neurons and excesses < PATIENCE:
-        if tally.out_of_time and not tally.has(len(tally.trials)):
+        if tally.is_over("passes"):
             return
         trial = tally.run(
             lambda before=taken: _proposal(chain, before, following, limits),  # type: ignore[misc]

@@ -26,8 +26,12 @@ MOST_EXAMPLES = 600
 """Changed answers that the page carries; all are in answers.jsonl."""
 
 
-def write_report(path: Path) -> Path:
+def write_report(path: Path, results: Mapping[str, Any] | None = None) -> Path:
     """Write ``report.html`` into a finished run's folder.
+
+    Args:
+        path: The folder.
+        results: What ``results.json`` is about to say; None to read it.
 
     Raises:
         InputError: the folder holds no finished run, or one of another version.
@@ -35,7 +39,7 @@ def write_report(path: Path) -> Path:
     folder = RunFolder(path)
     content = render_report(
         run=read_object(folder.run),
-        results=read_object(folder.results),
+        results=read_object(folder.results) if results is None else json.loads(json.dumps(results)),
         edit=read_object(folder.edit),
         answers=read_lines(folder.answers),
         scores=NeuronScores.load(folder.scores),
