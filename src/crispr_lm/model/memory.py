@@ -43,7 +43,9 @@ def empty_model(config: Any, is_encoder_decoder: bool, trust_remote_code: bool =
     auto_class = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            return auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            model.tie_weights()  # not every release of transformers does so without weights
+            return model
     except Exception as error:  # of many types
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"transformers can't build a model of this configuration: {reason}") from error
