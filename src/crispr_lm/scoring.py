@@ -20,6 +20,7 @@ from crispr_lm import distributed
 from crispr_lm.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.caching import (
     Beginnings,
+    cache_name,
     continued_scores,
     keeps_logits,
     paying_beginning,
@@ -206,7 +207,7 @@ def _behind_beginning(
     """Options as branches of rows that go on from the `shared` tokens all begin with; returns as `packed_scores`."""
     packed = pack_branches(prompts, _pad_id(lm), mask_dtype(lm), lm.device, shared)
     cache = beginnings.cache_of(prompts[0].prompt_ids[:shared], len(prompts))
-    return packed_scores(lm, replace(packed, inputs={**packed.inputs, "past_key_values": cache}))
+    return packed_scores(lm, replace(packed, inputs={**packed.inputs, cache_name(lm): cache}))
 
 
 def pack(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
@@ -258,7 +259,7 @@ def token_logits(lm: LanguageModel, packed: Packed) -> Tensor:
     elif keeps_logits(lm):
         inputs["logits_to_keep"] = packed.kept
     with _contiguous_head_input(lm):
-        logits = lm.model(**inputs, use_cache="past_key_values" in inputs, return_dict=True).logits
+        logits = lm.model(**inputs, use_cache=cache_name(lm) in inputs, return_dict=True).logits
     # Columns count from the end, so they are right whether or not the model left the first positions out.
     rows, columns = packed.token_rows.to(logits.device), packed.token_columns.to(logits.device)
     of_position: Tensor = logits[rows, columns].float()
