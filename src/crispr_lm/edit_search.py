@@ -213,6 +213,8 @@ def _tuned(
             if not tally.trials:
                 raise
             progress.say("Interrupted: going on with the best edit so far")
+            if is_first():  # a trial may have been known, and not yet on record
+                write_lines(folder.search, [trial.to_dict() for trial in tally.cut_short()])
         decision = decide(bench, tally, limits, settings.seed)
     if settings.pick == "ask":
         front, recommended = [trial.summary() for trial in decision.front], decision.trial.number

@@ -20,6 +20,7 @@ from torch import Tensor
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.measurement import Measurement
 from crispr_lm.metrics.language import PERPLEXITY
+from crispr_lm.model.memory import out_of_memory_told
 from crispr_lm.prompts import Reader, beginning
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def perplexity(
     losses = []
     for window in cut:
         input_ids = torch.tensor([window[:-1]], device=lm.device)
-        logits = lm.model(input_ids=input_ids, use_cache=False, return_dict=True).logits[0]
-        losses.append(_loss(logits, torch.tensor(window[1:], device=logits.device)))
+        with out_of_memory_told(f"on a window of {len(window) - 1} tokens"):
+            logits = lm.model(input_ids=input_ids, use_cache=False, return_dict=True).logits[0]
+            losses.append(_loss(logits, torch.tensor(window[1:], device=logits.device)))
         if progress is not None:
             progress(1)
     if not np.isfinite(losses).all():

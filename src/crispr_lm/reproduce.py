@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from crispr_lm.edit import Edit, weights_fingerprint
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_json
-from crispr_lm.folder import RunFolder, check_writable, read_object
+from crispr_lm.folder import RunFolder, read_object
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import file_hash
 from crispr_lm.progress import Progress, SilentProgress
@@ -78,9 +78,7 @@ def reproduce(
     record, then = read_object(folder.run), read_object(folder.results)
     edit_then = Edit.load(folder.edit)
     settings = _settings(record, output, device)
-    check_writable(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"output {output} exists and is not an empty folder; give another one")
+    RunFolder(output).check(resume=False, overwrite=False)  # one that was interrupted is gone on with
     identity = record["identity"]
     name = model or identity["model"]
     _check_data(identity["data"])

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from crispr_lm.errors import InputError, nearest
-from crispr_lm.model.memory import check_fits, empty_model
+from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +207,8 @@ class ModelSource:
                 f"(first: {missing[0]}); it is incomplete, or of a model that does not write text"
             )
         if "device_map" not in arguments:
-            model.to(target)
+            with out_of_memory_told(f"while model {self.name} is moved to {target}"):
+                model.to(target)
         elif offloaded := sorted({str(place) for place in model.hf_device_map.values()} & {"disk", "cpu"}):
             # Offloaded weights are not there between calls: an edit could neither be checked nor baked.
             raise InputError(f"model {self.name} does not fit on the devices: parts of it would lie on {offloaded[0]}")
