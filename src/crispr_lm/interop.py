@@ -106,13 +106,22 @@ def lm_eval_tasks(model: str, output: Path, settings: LmEvalSettings) -> list[st
     for task in tasks:
         _check(source, parts[task.name], task.name)
         check_prompts(source, parts[task.name], task.instructions)
-    names = []
-    for task in tasks:
-        for number, instruction in enumerate(task.instructions, start=1):
-            name = re.sub(r"[^\w-]+", "_", f"{Path(task.name).stem}_{number}")
-            if name in names:
-                raise InputError(f"two tasks would be called {name}; export them into folders of their own")
-            output.mkdir(parents=True, exist_ok=True)
-            export_lm_eval(source, parts[task.name], instruction, output, name)
-            names.append(name)
+    planned = [
+        (f"{_plain_name(task.name)}_{number}", task, instruction)
+        for task in tasks
+        for number, instruction in enumerate(task.instructions, start=1)
+    ]
+    names = [name for name, _, _ in planned]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"two tasks would be called {twice}; export them into folders of their own")
+    output.mkdir(parents=True, exist_ok=True)
+    for name, task, instruction in planned:
+        export_lm_eval(source, parts[task.name], instruction, output, name)
     return names
+
+
+def _plain_name(task: str) -> str:
+    """What lm-eval calls a task: its kind and its file, such as bbq_Age, without folders and signs."""
+    kind, _, rest = task.partition(":")
+    stem = Path(rest).stem
+    return re.sub(r"[^\w-]+", "_", kind if stem == kind else f"{kind}_{stem}")

