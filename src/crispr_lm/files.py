@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
@@ -34,17 +34,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         WriteError: the folder does not exist, can't be written to, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    with write_errors(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:  # Ctrl-C can come here too
-            temporary.unlink(missing_ok=True)
-            raise
+    with _replacing(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -57,8 +48,9 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
     """Write objects as JSON Lines, atomically."""
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    write_bytes(path, "".join(lines).encode("utf-8"))
+    with _replacing(path) as file:
+        for row in rows:
+            file.write(_line(row))
 
 
 def append_line(path: Path, content: Any) -> None:
@@ -67,7 +59,7 @@ def append_line(path: Path, content: Any) -> None:
     Raises:
         WriteError: as `write_bytes`.
     """
-    line = memoryview((json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+    line = memoryview(_line(content))
     with write_errors(path), path.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         try:
@@ -140,6 +132,26 @@ def write_errors(path: Path) -> Iterator[None]:
         full = getattr(error, "errno", None) in NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
         advice = "make room there, then give the same command again" if full else "check the folder and the disk"
         raise WriteError(f"{path} can't be written ({reason}); {advice}") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to that takes the place of `path` once the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    with write_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:  # Ctrl-C can come here too
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _line(row: Any) -> bytes:
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
 
 
 def _flush(folder: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from crispr_lm.batching import BatchSize, ProgressCallback, batches
-from crispr_lm.prompts import EncodedPrompt, encode_all
+from crispr_lm.prompts import EncodedPrompt, encode, encode_all, portions
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -69,14 +69,18 @@ def generated_scores(
     Raises:
         InputError: a prompt does not fit the model's context.
     """
-    prompts = encode_all(lm, examples, instruction)
-    longest = max(len(ids) for prompt in prompts for ids in prompt.option_ids)
-    written = continuations(lm, [prompt.prompt_ids for prompt in prompts], longest + EXTRA_TOKENS, batch_size, progress)
     scores = torch.full((len(examples), max(len(example.options) for example in examples)), -torch.inf)
-    for row, (example, ids) in enumerate(zip(examples, written, strict=True)):
-        option = matched_option(lm.tokenizer.decode(ids, skip_special_tokens=True), example.options)
-        if option is not None:
-            scores[row, option] = 0
+    # Of all examples: how much is written must not depend on which portion a question is in.
+    longest = max(len(ids) for example in examples for ids in encode(lm, example, instruction).option_ids)
+    row = 0
+    for some in portions(examples):
+        prompts = [prompt.prompt_ids for prompt in encode_all(lm, some, instruction)]
+        written = continuations(lm, prompts, longest + EXTRA_TOKENS, batch_size, progress)
+        for example, ids in zip(some, written, strict=True):
+            option = matched_option(lm.tokenizer.decode(ids, skip_special_tokens=True), example.options)
+            if option is not None:
+                scores[row, option] = 0
+            row += 1
     return scores
 
 

@@ -31,7 +31,7 @@ from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.model.memory import is_out_of_memory, out_of_memory_told
 from crispr_lm.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
 from crispr_lm.precision import evaluating, mask_dtype
-from crispr_lm.prompts import EncodedPrompt, encode_all
+from crispr_lm.prompts import EncodedPrompt, encode_all, portions
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -89,12 +89,20 @@ def option_scores(
         InputError: no examples, or a prompt does not fit the model's context.
         CrisprError: the model gives scores that are not finite.
     """
-    prompts = encode_all(lm, examples, instruction)
-    scores = prompt_scores(lm, prompts, batch_size, progress)
-    if scoring == "mean":
-        lengths = [torch.tensor([len(ids) for ids in prompt.option_ids]) for prompt in prompts]
-        return scores / torch.nn.utils.rnn.pad_sequence(lengths, batch_first=True, padding_value=1)
-    return scores
+    if not examples:
+        raise InputError("no examples to score; give at least one")
+    rows: list[Tensor] = []
+    for some in portions(examples):
+        prompts = encode_all(lm, some, instruction)
+        scores = prompt_scores(lm, prompts, batch_size, progress)
+        if scoring == "mean":
+            lengths = [torch.tensor([len(ids) for ids in prompt.option_ids]) for prompt in prompts]
+            scores = scores / torch.nn.utils.rnn.pad_sequence(lengths, batch_first=True, padding_value=1)
+        rows.append(scores)
+    most = max(scores.shape[1] for scores in rows)
+    return torch.cat(
+        [torch.nn.functional.pad(scores, (0, most - scores.shape[1]), value=-torch.inf) for scores in rows]
+    )
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from pathlib import Path
 import crispr_lm
 from crispr_lm.settings import CompareSettings, RunSettings
 
-PATIENCE = 300.0
+PATIENCE = 1200.0
 """Seconds after which a command that does not end, or does not come to a step, has failed."""
 
 PASSING = ("*.part", ".lock")

@@ -137,13 +137,13 @@ class ModelSource:
         dtype = getattr(self.config.get_text_config(), "dtype", None)
         return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
-    def _check_fits(self, dtype: torch.dtype, device: torch.device) -> None:
+    def _check_fits(self, dtype: torch.dtype, device: torch.device, *, twice: bool) -> None:
         try:
             empty = self.without_weights()
         except InputError as error:
             logger.info("whether model %s fits is not known: %s", self.name, error)
             return
-        check_fits(self.name, empty, dtype, device)
+        check_fits(self.name, empty, dtype, device, twice=twice)
 
     def without_weights(self) -> Any:
         """Modules and shapes alone, on PyTorch's meta device.
@@ -154,7 +154,13 @@ class ModelSource:
         return empty_model(self.config, self.is_encoder_decoder, self.trust_remote_code)
 
     def load(
-        self, dtype: str = "float32", device: str = "auto", *, allow_pickle: bool = False, quantize: str = "none"
+        self,
+        dtype: str = "float32",
+        device: str = "auto",
+        *,
+        allow_pickle: bool = False,
+        quantize: str = "none",
+        twice: bool = False,
     ) -> LanguageModel:
         """Read the weights.
 
@@ -165,9 +171,10 @@ class ModelSource:
             allow_pickle: Also read weights stored as pickle (``.bin``), which can run code hidden in the file.
             quantize: "none", or "8bit" or "4bit" to load the weights shortened (bitsandbytes): enough to score neurons
                 of a model that does not fit otherwise, but no edit can be made from such weights.
+            twice: Refuse a model of which no second copy fits, which is what checking a saved one takes.
 
         Raises:
-            InputError: weights missing, unreadable, or not those of this architecture.
+            InputError: does not fit, or weights missing, unreadable, or not those of this architecture.
         """
         check_quantize(quantize)
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -191,7 +198,8 @@ class ModelSource:
         if target is None or quantize != "none":
             arguments["device_map"] = device if target is None else {"": target}
         if target is not None and quantize == "none":
-            self._check_fits(torch_dtype if isinstance(torch_dtype, torch.dtype) else self._stored_dtype, target)
+            format_there = torch_dtype if isinstance(torch_dtype, torch.dtype) else self._stored_dtype
+            self._check_fits(format_there, target, twice=twice)
         auto_class = AutoModelForSeq2SeqLM if self.is_encoder_decoder else AutoModelForCausalLM
         try:
             model, report = auto_class.from_pretrained(
