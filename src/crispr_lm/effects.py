@@ -33,9 +33,10 @@ from crispr_lm.batching import BatchSize, ProgressCallback, batches, gradient_by
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.files import write_bytes
 from crispr_lm.model.hooks import Seen, watching
-from crispr_lm.model.neurons import Neuron, NeuronKind, NeuronSite, find_sites
+from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
 from crispr_lm.packing import Packed
 from crispr_lm.prompts import EncodedPrompt
+from crispr_lm.reading import parse_json
 from crispr_lm.relevance import ChangedInPlaceError, UnknownTokensError
 from crispr_lm.scoring import examine, pack, pack_alone, packed_scores
 from crispr_lm.tasks.task import DISAMBIGUATED, Example
@@ -107,6 +108,27 @@ class Effects:
             np.concatenate([effects.abstaining for effects in several]),
         )
 
+    def _check(self) -> None:
+        """Refuse what does not belong together.
+
+        Raises:
+            ValueError, TypeError, AttributeError: another kind, shape or number format than the class says, or NaN.
+        """
+        examples, contrasts, neurons = self.values.shape
+        if self.kind not in NEURON_KINDS:
+            raise ValueError(f"{self.kind!r} is no kind of neuron")
+        if not all(type(width) is int and width > 0 for width in self.widths.values()) or self.count != neurons:
+            raise ValueError("the modules' widths do not add up to the number of neurons")
+        arrays = (self.values, self.contrasts, self.ambiguous, self.abstaining)
+        if [array.dtype for array in arrays] != [np.float32, np.float32, np.bool_, np.int64]:
+            raise ValueError("its arrays are of other number formats")
+        if [array.shape for array in arrays[1:]] != [(examples, contrasts), (examples,), (examples,)]:
+            raise ValueError("its arrays are of different numbers of examples")
+        if not np.isfinite(self.values).all() or np.isnan(self.contrasts).any():
+            raise ValueError("its effects are not finite")
+        if not ((self.abstaining >= -1) & (self.abstaining < contrasts)).all():
+            raise ValueError("it names a contrast that there is none of")
+
     def save(self, path: str | Path) -> None:
         """Write as safetensors."""
         tensors = {
@@ -131,8 +153,10 @@ class Effects:
                 if metadata.get("format") != FORMAT:
                     raise ValueError("it holds no effects")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Effects(metadata["kind"], json.loads(metadata["widths"]), **arrays)
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            read = Effects(metadata["kind"], parse_json(metadata["widths"]), **arrays)
+            read._check()
+            return read
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
             raise InputError(f"effects {path} can't be read ({error}); give --overwrite to start anew") from error
 
 

@@ -37,6 +37,7 @@ from filelock import FileLock, Timeout
 
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_json
+from crispr_lm.reading import parse_json, read_bytes
 
 Row = TypeVar("Row")
 
@@ -143,8 +144,8 @@ class JobFolder:
 
     def _check_same(self, identity: dict[str, Any]) -> None:
         try:
-            earlier = dict(json.loads(self.run.read_text(encoding="utf-8"))["identity"])
-        except (OSError, RecursionError, *MALFORMED) as error:
+            earlier = dict(parse_json(read_bytes(self.run))["identity"])
+        except (OSError, *MALFORMED) as error:
             raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
         now = json.loads(json.dumps(identity))
         for name in sorted({*now, *earlier}):
@@ -284,8 +285,8 @@ def read_object(path: Path) -> dict[str, Any]:
         InputError: missing, unreadable, or something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_bytes(path))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
@@ -309,7 +310,7 @@ def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
     """
     try:
         # Bytes: a line can be torn within a character, and JSON strings may hold what splitlines takes for line ends.
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -319,8 +320,8 @@ def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             if number == len(lines):  # whole lines end with a line break
                 break
             raise InputError(f"{path}:{number} is damaged; give --overwrite to start anew") from error

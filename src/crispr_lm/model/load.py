@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.memory import check_fits, empty_model
+from crispr_lm.model.trust import check_configuration, check_indices, check_links
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +172,8 @@ class ModelSource:
             InputError: weights missing, unreadable, or not those of this architecture.
         """
         check_quantize(quantize)
+        if self.gguf_file is None and Path(self.location).is_dir():
+            check_indices(Path(self.location), self.name, allow_pickle=allow_pickle)
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
         torch_dtype = parse_dtype(dtype)
@@ -198,7 +202,7 @@ class ModelSource:
                 self.location, config=self.config, output_loading_info=True, **arguments
             )
         except Exception as error:  # many types: OSError, SafetensorError, RuntimeError on other shapes, ...
-            hint = "" if allow_pickle else " (weights stored as pickle need allow_pickle)"
+            hint = "" if allow_pickle else " (weights stored as pickle need --allow-pickle)"
             raise InputError(f"model {self.name}: weights can't be loaded: {_one_line(error)}{hint}") from error
         if missing := sorted(report["missing_keys"]):
             # transformers fills these with random numbers; any figure measured on them would be noise.
@@ -270,6 +274,9 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
         arguments["local_files_only"] = _only_cached(location)
     if gguf_file is not None:
         arguments["gguf_file"] = gguf_file
+        check_configuration(check_gguf(Path(location, gguf_file)), name, trust_remote_code=trust_remote_code)
+    else:
+        _check_asked_for(name, location, arguments)
     try:
         config = AutoConfig.from_pretrained(location, **arguments)
     except Exception as error:  # transformers raises many types here, from OSError to struct.error on a broken GGUF
@@ -284,6 +291,24 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
     local_files_only = arguments.get("local_files_only", False)
     return ModelSource(name, location, gguf_file, config, tokenizer, trust_remote_code, local_files_only)
+
+
+def _check_asked_for(name: str, location: str, arguments: dict[str, Any]) -> None:
+    """Check configuration and names of a model before any class is made of them (`crispr_lm.model.trust`)."""
+    from transformers import PretrainedConfig
+    from transformers.utils import find_adapter_config_file
+
+    if Path(location).is_dir():
+        check_links(Path(location), name)
+    where = {"local_files_only": arguments.get("local_files_only", False)}
+    try:
+        content, _ = PretrainedConfig.get_config_dict(location, **where)
+        adapter = find_adapter_config_file(location, **where)
+    except Exception as error:  # of many types: no file, no connection, no JSON
+        raise InputError(f"model {name}: configuration can't be read: {_one_line(error)}") from error
+    check_configuration(content, name, trust_remote_code=arguments["trust_remote_code"])
+    if adapter is not None:  # transformers would load another model, the one that the adapter names
+        raise InputError(f"model {name}: an adapter (LoRA) lies there; merge it into its base model and give that")
 
 
 def parse_dtype(dtype: str) -> torch.dtype | str:
@@ -355,7 +380,11 @@ def _locate(name: str) -> tuple[str, str | None]:
                 return str(file.parent), file.name
         logger.info("package %s is not installed, asking the hub for %s", builtin.requirement, builtin.hub_id)
         return builtin.hub_id, None
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown user's home, a null character
+        raise InputError(f"model {name!r} is no name that can be used ({error}); check it") from error
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise InputError(f"model {name}: no such file; check the path")

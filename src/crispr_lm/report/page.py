@@ -16,8 +16,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from crispr_lm.answers import read_answers
+from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes
-from crispr_lm.folder import RunFolder, read_lines, read_object
+from crispr_lm.folder import MALFORMED, RunFolder, read_object
 from crispr_lm.metrics import ordered_metrics
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report import figures, words
@@ -33,13 +35,12 @@ def write_report(path: Path) -> Path:
         InputError: the folder holds no finished run, or one of another version.
     """
     folder = RunFolder(path)
-    content = render_report(
-        run=read_object(folder.run),
-        results=read_object(folder.results),
-        edit=read_object(folder.edit),
-        answers=read_lines(folder.answers),
-        scores=NeuronScores.load(folder.scores),
-    )
+    run, results, edit = (read_object(file) for file in (folder.run, folder.results, folder.edit))
+    answers, scores = read_answers(folder.answers), NeuronScores.load(folder.scores)
+    try:
+        content = render_report(run, results, edit, answers, scores)
+    except (jinja2.TemplateError, *MALFORMED) as error:
+        raise InputError(f"{path} is not what this version's crispr-lm run writes ({error!r}); run it anew") from error
     write_bytes(folder.report, content.encode("utf-8"))
     return folder.report
 
