@@ -16,7 +16,7 @@ Knows examples, their prompts and a model; knows no benchmark.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +30,9 @@ from torch import Tensor
 
 from crispr_lm.attribution import adapting, frozen
 from crispr_lm.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
-from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes
+from crispr_lm.finite import finite
 from crispr_lm.model.hooks import Seen, watching
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
 from crispr_lm.packing import Packed
@@ -183,7 +184,7 @@ def measure_effects(
 
     Raises:
         InputError: no prompts, or a model without such neurons.
-        CrisprError: an effect is not finite.
+        CrisprError: an effect is not finite (the module that begins with it is named).
     """
     if not prompts:
         raise InputError("effects can't be measured without examples; give at least one")
@@ -239,7 +240,7 @@ def measure_importance(
 
     Raises:
         InputError: no prompts, or a model without such neurons.
-        CrisprError: an effect is not finite.
+        CrisprError: an effect is not finite (the module that begins with it is named).
     """
     if not prompts:
         raise InputError("importance can't be measured without prompts; give at least one")
@@ -283,7 +284,11 @@ def _measure(
 
     def work(indices: list[int]) -> None:
         batch, of_batch = [prompts[index] for index in indices], [weights[index] for index in indices]
-        of_prompts, found = adapting(lm, lambda: _effects_of(lm, batch, of_batch, list(columns)))
+
+        def compute() -> _Found:
+            return adapting(lm, lambda: _effects_of(lm, batch, of_batch, list(columns)))
+
+        of_prompts, found = finite(lm, compute, _numbers)
         for index, of_prompt in zip(indices, of_prompts, strict=True):
             scores[index] = of_prompt
         for number, of_sum in enumerate(found):
@@ -294,8 +299,6 @@ def _measure(
         for indices in batches(lm, prompts, batch_size, work, bytes_per_token=gradient_bytes_per_token(lm)):
             if progress is not None:
                 progress(len(indices))
-    if not all(np.isfinite(of_kind).all() for of_kind in values.values()):
-        raise CrisprError(f"effects of the neurons of {lm.name} are not finite; load the model in float32")
     return scores, values
 
 
@@ -316,6 +319,13 @@ def _abstaining(example: Example) -> int:
 
 _Found = tuple[list[Tensor], list[dict[NeuronSite, Tensor]]]
 """Option scores per prompt, and per weighted sum the effects of every site's neurons, float32 (prompts, neurons)."""
+
+
+def _numbers(found: _Found) -> Iterator[Tensor]:
+    scores, sums = found
+    yield from scores
+    for of_sum in sums:
+        yield from of_sum.values()
 
 
 def _effects_of(

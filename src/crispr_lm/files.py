@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from crispr_lm.errors import InputError
+from crispr_lm.errors import CrisprError, InputError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -33,8 +33,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write an object as readable JSON, atomically. Numbers that are not finite are refused: JSON has none."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write an object as readable JSON, atomically.
+
+    Raises:
+        InputError: as `write_bytes`.
+        CrisprError: a number in it is not finite: JSON has none, and no result may be one.
+    """
+    text = _json(content, path, indent=2)
     # Innermost lists (a neuron, some names) read better on one line. Strings hold no raw line breaks: none is hit.
     text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     write_bytes(path, (text + "\n").encode("utf-8"))
@@ -42,7 +47,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
     """Write objects as JSON Lines, atomically."""
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    lines = (_json(row, path) + "\n" for row in rows)
     write_bytes(path, "".join(lines).encode("utf-8"))
 
 
@@ -50,10 +55,17 @@ def append_line(path: Path, content: Any) -> None:
     """Append one object as a line of JSON, flushed to the disk."""
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(_json(content, path) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise InputError(
             f"{path} can't be written ({error.strerror or error}); check the folder and the disk"
         ) from error
+
+
+def _json(content: Any, path: Path, indent: int | None = None) -> str:
+    try:
+        return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise CrisprError(f"{path} would hold a number that is NaN or infinite, so it is not written") from error

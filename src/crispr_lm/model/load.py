@@ -381,6 +381,7 @@ def _locate(name: str) -> tuple[str, str | None]:
         logger.info("package %s is not installed, asking the hub for %s", builtin.requirement, builtin.hub_id)
         return builtin.hub_id, None
     try:
+        name.encode("utf-8")  # a name in another encoding could be read, but not written into results
         path = Path(name).expanduser()
         path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown user's home, a null character
