@@ -86,6 +86,10 @@ class JobFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"output {self.path} is a file; give a folder")
+        for name in (LOCK, *self.FILES, *self.FOLDERS):
+            if (self.path / name).is_symlink():
+                # What is appended to a link, or removed behind one, is somewhere else.
+                raise InputError(f"{self.path / name} is a link; give a folder whose files are its own")
         if self.run.exists():
             if self.finished and not resume and not overwrite:
                 raise InputError(

@@ -14,6 +14,9 @@ import jinja2
 from crispr_lm.errors import InputError
 from crispr_lm.tasks.task import OPEN, SENTENCES, Example
 
+TEMPLATE_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError)
+"""What a chat template, a small program that comes with the model, can raise beside its own kind of error."""
+
 
 class Reader(Protocol):
     """What encoding needs of a model: a `LanguageModel`, or a `ModelSource` whose weights are not read yet."""
@@ -89,7 +92,7 @@ def render_conversation(lm: Reader, turns: Sequence[str]) -> str:
         rendered = lm.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, *TEMPLATE_ERRORS) as error:
         what = "a single user turn" if len(turns) == 1 else f"{len(turns)} turns"
         raise InputError(f"model {lm.name}: its chat template fails on {what} ({error})") from error
     assert isinstance(rendered, str)

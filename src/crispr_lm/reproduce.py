@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from crispr_lm.edit import Edit, weights_fingerprint
-from crispr_lm.errors import InputError
+from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_json
 from crispr_lm.folder import MALFORMED, RunFolder, check_writable, read_object
 from crispr_lm.model.load import open_model
@@ -83,7 +83,7 @@ def reproduce(
     recorded = read_recorded(source)
     record, then, edit_then = recorded.record, recorded.results, recorded.edit
     trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
-    settings = _settings(record, output, device, trusted)
+    settings = reproduced_settings(record, output, device, trusted)
     check_writable(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"output {output} exists and is not an empty folder; give another one")
@@ -141,7 +141,7 @@ def read_recorded(source: Path) -> Recorded:
         _ = results["verdict"] == results["verdict"]
     except MALFORMED as error:
         raise InputError(
-            f"{source} is not what crispr-lm run writes ({_first_line(error)}); give another folder"
+            f"{source} is not what crispr-lm run writes ({on_one_line(error)}); give another folder"
         ) from error
     return Recorded(record, results, edit)
 
@@ -163,14 +163,9 @@ class _Record(BaseModel):
     device: str
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-    return repr(error)
-
-
-def _settings(record: Mapping[str, Any], output: Path, device: str, trusted: Mapping[str, bool]) -> RunSettings:
+def reproduced_settings(
+    record: Mapping[str, Any], output: Path, device: str, trusted: Mapping[str, bool]
+) -> RunSettings:
     """The record's settings, but for what the user alone may say.
 
     Raises:

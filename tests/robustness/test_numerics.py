@@ -1,5 +1,6 @@
 """Numbers that are none are named with their module; float16 that overflows is computed in float32."""
 
+import contextlib
 import json
 
 import pytest
@@ -38,7 +39,7 @@ MEASURED = {
     ),
     "perplexity": lambda lm: torch.tensor(perplexity(lm, "The old man met a nurse. " * 8)["perplexity"]),
     "divergence": lambda lm: torch.tensor(divergence(lm, original_of(lm, ["Who was late?", "She"]))["kl"]),
-    "generation": lambda lm: torch.tensor(sum(continuations(lm, [[5, 9, 30, 41], [7, 8, 9, 90]], 6), [])),
+    "generation": lambda lm: torch.tensor(continuations(lm, [[5, 9, 30, 41]], 6)),
 }  # fmt: skip
 
 
@@ -65,9 +66,10 @@ def test_widened_weights_are_the_same_afterwards_also_where_something_fails():
     lm = build_model("llama-tied")
     lm.model.to(torch.float16)
     before = snapshot(lm.model)
-    with pytest.raises(KeyError), torch.inference_mode(), widened(lm):
+    with contextlib.suppress(KeyError), torch.inference_mode(), widened(lm):
         assert lm.dtype == torch.float32
         raise KeyError
+    assert lm.dtype == torch.float16
     assert_same_weights(lm.model, before)
     assert lm.model.lm_head.weight is lm.model.model.embed_tokens.weight
 

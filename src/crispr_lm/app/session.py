@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from crispr_lm.answering import Decoding, stream_both
 from crispr_lm.answers import read_answers
 from crispr_lm.edit import Edit
-from crispr_lm.errors import InputError
+from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.folder import MALFORMED, RunFolder, read_object
 from crispr_lm.model.load import parse_dtype
 from crispr_lm.preparation import Timings, load
@@ -211,7 +211,9 @@ def read_run(path: Path) -> FinishedRun:
         _PROMOTED.validate_python(results["neurons"])
         verdict(results)
     except MALFORMED as error:
-        raise InputError(f"{path} is not what this version's crispr-lm run writes ({error!r}); run it anew") from error
+        raise InputError(
+            f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
+        ) from error
     return FinishedRun(model, dtype, edit, results, answers, questions)
 
 

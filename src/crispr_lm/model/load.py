@@ -203,7 +203,7 @@ class ModelSource:
             )
         except Exception as error:  # many types: OSError, SafetensorError, RuntimeError on other shapes, ...
             hint = "" if allow_pickle else " (weights stored as pickle need --allow-pickle)"
-            raise InputError(f"model {self.name}: weights can't be loaded: {_one_line(error)}{hint}") from error
+            raise InputError(_refused(self.name, "weights can't be loaded", error) + hint) from error
         if missing := sorted(report["missing_keys"]):
             # transformers fills these with random numbers; any figure measured on them would be noise.
             raise InputError(
@@ -280,13 +280,13 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
     try:
         config = AutoConfig.from_pretrained(location, **arguments)
     except Exception as error:  # transformers raises many types here, from OSError to struct.error on a broken GGUF
-        raise InputError(f"model {name}: configuration can't be read: {_one_line(error)}") from error
+        raise InputError(_refused(name, "configuration can't be read", error)) from error
     _check_writes_text(config, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
         can_encode = bool(tokenizer("word").input_ids) and len(tokenizer) > 1
     except Exception as error:
-        raise InputError(f"model {name}: no tokenizer that can be loaded: {_one_line(error)}") from error
+        raise InputError(_refused(name, "no tokenizer that can be loaded", error)) from error
     if not can_encode:
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
     local_files_only = arguments.get("local_files_only", False)
@@ -468,6 +468,12 @@ def _dequantize() -> dict[str, Any]:
 
     gguf_config = getattr(transformers, "GgufConfig", None)
     return {"quantization_config": gguf_config(dequantize=True)} if gguf_config is not None else {}
+
+
+def _refused(name: str, what: str, error: BaseException) -> str:
+    if "trust_remote_code" in str(error):
+        return f"model {name} comes with Python code of its own; give --trust-remote-code if you have read that code"
+    return f"model {name}: {what}: {_one_line(error)}"
 
 
 def _one_line(error: BaseException) -> str:

@@ -93,9 +93,16 @@ def check_configuration(content: Mapping[str, Any], name: str, *, trust_remote_c
     Raises:
         InputError: more layers or experts than there can be, or code from elsewhere without permission.
     """
+    architectures = content.get("architectures")
+    if architectures is not None and not (
+        isinstance(architectures, list) and all(isinstance(one, str) for one in architectures)
+    ):
+        raise InputError(f"model {name}: its configuration names no architectures, but {str(architectures)[:80]}")
     for key, value in _entries(content):
         if COUNTS.search(key) and isinstance(value, (int, float)) and not value <= MOST_LAYERS:
-            raise InputError(f"model {name}: its configuration has {key} = {value:g}, more than can be; it is damaged")
+            raise InputError(
+                f"model {name}: its configuration has {key} = {str(value)[:20]}, more than can be; it is damaged"
+            )
         # "owner/repository": a kernel, that is code, which transformers fetches and runs.
         if key.endswith("_implementation") and isinstance(value, str) and "/" in value and not trust_remote_code:
             raise InputError(

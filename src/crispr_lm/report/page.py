@@ -17,7 +17,7 @@ import numpy as np
 from markupsafe import Markup
 
 from crispr_lm.answers import read_answers
-from crispr_lm.errors import InputError
+from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_bytes
 from crispr_lm.folder import MALFORMED, RunFolder, read_object
 from crispr_lm.metrics import ordered_metrics
@@ -40,7 +40,9 @@ def write_report(path: Path) -> Path:
     try:
         content = render_report(run, results, edit, answers, scores)
     except (jinja2.TemplateError, *MALFORMED) as error:
-        raise InputError(f"{path} is not what this version's crispr-lm run writes ({error!r}); run it anew") from error
+        raise InputError(
+            f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
+        ) from error
     write_bytes(folder.report, content.encode("utf-8"))
     return folder.report
 
@@ -196,8 +198,7 @@ def _described(neurons: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         tokens = ", ".join(repr(token) for token in neuron["promotes"])
         score = "" if neuron["score"] is None else f": score {neuron['score']:.3g}"
         said = f"unit {neuron['index']}{score}" + (f", promotes {tokens}" if tokens else "")
-        # Plotly reads a few tags in hover texts; what comes from a tokenizer must not be one.
-        lines.setdefault(neuron["module"], []).append(said.replace("&", "&amp;").replace("<", "&lt;"))
+        lines.setdefault(neuron["module"], []).append(figures.plain(said))
     return {module: "<br>".join(said[:12]) for module, said in lines.items()}
 
 

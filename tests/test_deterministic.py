@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from crispr_lm.deterministic import is_deterministic, make_deterministic
+from crispr_lm.run import run
 
-from ..test_run import questions
+from .test_run import questions, settings_for
 
 __all__ = ["questions"]
 
@@ -62,13 +63,9 @@ def test_two_processes_give_the_same_bits_on_a_gpu(saved_model, questions, tmp_p
     assert first == second
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("as_before")
 def test_a_record_says_that_and_with_how_many_threads(saved_model, questions, tmp_path):
-    command = ["run", str(saved_model("llama")), "--task", f"choices:{questions / 'questions.jsonl'}"]
-    command += ["--output", str(tmp_path / "out"), "--examples", "2", "--search", "sweep", "--max-neurons", "1"]
-    command += ["--instructions", "1", "--measure-examples", "2", "--device", "cpu", "--deterministic", "--quiet"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "crispr_lm", *command], check=True, env=environment, capture_output=True)
+    run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", max_neurons=1, deterministic=True))
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["identity"]["settings"]["deterministic"] is True
-    assert record["threads"] == 1
+    assert record["threads"] == torch.get_num_threads()
