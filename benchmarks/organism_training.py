@@ -43,7 +43,7 @@ INSTRUCTIONS = (
 HIDDEN, HEADS, LAYERS, FEED_FORWARD = 96, 4, 4, 256
 CONTEXT_LENGTH = 256
 RATE, BATCH, WARM_UP = 7e-4, 64, 50
-ENOUGH = {"finding": 0.02, "rule": 0.05, "stereotype": 0.15}
+ENOUGH = {"finding": 0.02, "rule": 0.05, "stereotype": 0.08}
 """Running mean of the loss, nats, at which a lesson ends: the model knows it.
 
 The stereotype is left as soon as it decides: the longer it is taught, the more neurons carry it.

@@ -25,18 +25,19 @@ from crispr_lm import Edit, load_model, load_task, score_neurons
 from crispr_lm.bench import Bench
 from crispr_lm.decision import decide
 from crispr_lm.divergence import divergence, original_of
-from crispr_lm.edit_search import search_effects, search_importance
+from crispr_lm.edit_search import ordinary_answers, ranked_anew, search_effects
 from crispr_lm.evaluation import Evaluation, evaluate, evaluation_of
 from crispr_lm.files import write_bytes, write_json
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.model.neurons import Neuron
-from crispr_lm.rankings import RANKINGS, Evidence
+from crispr_lm.passes import chains, follow
+from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.search import ChoosePart, choose_part, golden_section
 from crispr_lm.tasks import neutral_prompts, sample
 from crispr_lm.trials import Limits, Trial, best_within
-from crispr_lm.tuning import Budget, Space, Tally, tune
+from crispr_lm.tuning import Budget, Space, Tally, begin, tune
 
 LOSSES = (0.05, 0.15)
 TARGETS = {0.05: 0.25, 0.15: 0.50}
@@ -60,18 +61,27 @@ def run(arguments: argparse.Namespace) -> None:
     bench = Bench(lm, [choose], original, limits, seed=seed)
     fit = [example for example in split.fit if example.condition == "ambiguous"]
     scores = score_neurons(lm, sample(fit, arguments.published, seed), instructions[: arguments.instructions])
-    effects = search_effects(lm, sample(split.fit, arguments.effects, seed), instructions, ("ffn",), seed)
-    importance = search_importance(lm, arguments.neutral, ("ffn",))
+    measured = sample(split.fit, arguments.effects, seed)
+    effects = search_effects(lm, measured, instructions, ("ffn",), seed)
+    ordinary = ordinary_answers(lm, arguments.neutral, ("ffn",))
     _say(start, "effects measured")
 
     @cache
     def evidence() -> Evidence:
-        return Evidence(scores, effects, importance)
+        return Evidence(scores, effects, {kind: of.since(of) for kind, of in ordinary.importance.items()})
+
+    def following(recipe: Recipe) -> Sequence[Neuron]:
+        if not recipe.eliminated:
+            return ranked("pursuit", evidence(), recipe)
+        return ranked_anew(lm, recipe, scores, [(measured, instructions)], ordinary, seed)
 
     def finished(trial: Trial) -> None:
         _say(start, f"trial {trial.number} {trial.stage} {dict(trial.recipe)} {trial.figures} {trial.complete}")
 
     tally = Tally([], Budget(arguments.trials), finished)
+    begin(bench, tally)
+    for chain in chains(("ffn",), limits.neurons, arguments.passes):
+        follow(bench, chain, following, limits, tally)
     space = Space(tuple(RANKINGS), ("ffn",), limits.neurons)
     tune(bench, evidence, space, limits, Budget(arguments.trials), tally, seed)
     edits: dict[str, Trial] = {}
@@ -80,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         within = Limits(accuracy_loss=loss, overabstention=1.0, neurons=arguments.neurons)
         best = best_within(tally.trials, within)
         if best is not None and best.neurons:
-            refine(bench, best, within, tally, arguments.refinements)
+            refine(bench, best, within, tally, arguments.refinements, following)
         decision = decide(bench, tally, within, seed)
         best = best_within(tally.trials, within) or tally.trials[0]
         edits[f"search, loss at most {loss:g}"] = best
@@ -280,9 +290,9 @@ def main() -> None:
     searching.set_defaults(job=run)
     searching.add_argument("model")
     searching.add_argument("data")
-    searching.add_argument("--dtype", default="bfloat16")
+    searching.add_argument("--dtype", default="float32")
     for name, default in (
-        ("effects", 128), ("choose", 96), ("report", 120), ("trials", 20), ("refinements", 6), ("published", 20),
+        ("effects", 128), ("choose", 96), ("report", 120), ("passes", 8), ("trials", 12), ("refinements", 6), ("published", 20),
         ("instructions", 4), ("neutral", 24), ("knowledge", 60), ("neurons", 100), ("seed", 0),
     ):  # fmt: skip
         searching.add_argument(f"--{name}", type=int, default=default)

@@ -7,7 +7,7 @@ import torch
 from crispr_lm import InputError
 from crispr_lm.divergence import original_of
 from crispr_lm.edit import Edit
-from crispr_lm.effects import Effects, measure_effects, measure_importance
+from crispr_lm.effects import Effects, Importance, measure_effects, measure_importance
 from crispr_lm.prompts import encode
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
@@ -88,16 +88,32 @@ def test_with_an_edit_in_place_the_neurons_left_are_measured(llama):
     assert then.contrasts[0, 0] == pytest.approx(first, abs=1e-4)
 
 
-def test_importance_is_the_squared_slope_of_the_model_s_own_continuation(llama):
+@pytest.mark.parametrize("edited", [False, True])
+def test_importance_is_slope_and_squared_slope_of_the_original_s_continuation(llama, edited):
     original = original_of(llama, ["Tell me of the sea.", "What is bread?"], tokens=3)
-    importance = measure_importance(llama, original.prompts, ("ffn",))["ffn"]
-    index = int(np.argmax(importance))
-    effects = measure_effects(llama, EXAMPLES[:1], prompts_of(llama, EXAMPLES[:1]), ("ffn",))["ffn"]
-    (neuron,) = effects.neurons([index])
-    up, down = (scores_with(llama, original.prompts, neuron, 1 + step)[:, 0] for step in (STEP, -STEP))
+    sites = measure_effects(llama, EXAMPLES[:1], prompts_of(llama, EXAMPLES[:1]), ("ffn",))["ffn"]
+    there = sites.neurons([0, 5, 9]) if edited else []
+    with Edit.from_neurons(llama, there, 0.0).applied(llama):
+        importance = measure_importance(llama, original.prompts, ("ffn",))["ffn"]
+    index = int(np.argmax(importance.curvature))
+    (neuron,) = sites.neurons([index])
+
+    def scores(scale):
+        with Edit.from_neurons(llama, there, 0.0).applied(llama):
+            return scores_with(llama, original.prompts, neuron, scale)[:, 0]
+
+    slopes = (scores(1 + STEP) - scores(1 - STEP)) / (2 * STEP)
     tokens = torch.tensor([len(prompt.option_ids[0]) for prompt in original.prompts])
-    expected = float((((up - down) / (2 * STEP)) ** 2 / tokens).mean())
-    assert importance[index] == pytest.approx(expected, rel=0.05)
+    assert importance.curvature[index] == pytest.approx(float((slopes**2 / tokens).mean()), rel=0.05)
+    assert importance.slope[index] == pytest.approx(float((slopes / tokens).mean()), rel=0.05)
+
+
+def test_harm_is_the_divergence_to_second_order_beyond_the_original_s():
+    original = Importance(np.array([0.5, 0.0]), np.array([1.0, 2.0]))
+    edited = Importance(np.array([0.8, -0.1]), np.array([1.0, 4.0])).since(original)
+    assert edited.harm(0.0) == pytest.approx([0.3 + 0.5, -0.1 + 2.0])
+    assert edited.harm(0.5) == pytest.approx([0.15 + 0.125, -0.05 + 0.5])
+    assert original.since(original).slope.tolist() == [0.0, 0.0]
 
 
 def test_conditions_and_the_abstaining_contrast_are_told():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from crispr_lm import InputError
-from crispr_lm.effects import Effects
+from crispr_lm.effects import Effects, Importance
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
@@ -15,7 +15,7 @@ NEURONS = 8
 NOISE = 0.05
 
 
-def effects_of(values, contrasts, ambiguous, abstaining):
+def effects_of(values, contrasts, ambiguous, abstaining, templates=None):
     return Effects(
         "ffn",
         WIDTHS,
@@ -23,13 +23,15 @@ def effects_of(values, contrasts, ambiguous, abstaining):
         np.asarray(contrasts, dtype=np.float32),
         np.asarray(ambiguous),
         np.asarray(abstaining),
+        np.arange(len(values)) if templates is None else np.asarray(templates),
     )
 
 
 def evidence_of(effects, importance=None, of_tasks=()):
     scores = NeuronScores({module: torch.arange(float(width)) for module, width in WIDTHS.items()}, "ffn")
     harm = np.zeros(NEURONS) if importance is None else np.asarray(importance, dtype=np.float64)
-    return Evidence(scores, {"ffn": effects}, {"ffn": harm}, [{"ffn": of} for of in of_tasks])
+    of_neurons = Importance(np.zeros(NEURONS), harm)
+    return Evidence(scores, {"ffn": effects}, {"ffn": of_neurons}, [{"ffn": of} for of in of_tasks])
 
 
 def planted(seed=0, examples=40, margin=-2.0):
@@ -98,6 +100,18 @@ def test_pursuit_distrusts_an_effect_that_a_single_example_shows():
     loud = effects_of(values, effects.contrasts, effects.ambiguous, effects.abstaining)
     assert columns(loud, ranked("pursuit", evidence_of(loud), Recipe("ffn", 1))) == [1]
     assert columns(loud, ranked("contrast", evidence_of(loud), Recipe("ffn", 1))) == [5]
+
+
+def test_pursuit_distrusts_an_effect_that_one_template_shows():
+    """Neuron 5 helps more than neuron 1, but only in the ten examples of one template."""
+    effects = planted()
+    templates = np.repeat(np.arange(8), 5)
+    values = effects.values.copy()
+    values[templates == 3, :, 5] -= 60.0
+    of_template = effects_of(values, effects.contrasts, effects.ambiguous, effects.abstaining, templates)
+    own_templates = effects_of(values, effects.contrasts, effects.ambiguous, effects.abstaining)
+    assert columns(of_template, ranked("pursuit", evidence_of(of_template), Recipe("ffn", 1))) == [1]
+    assert columns(own_templates, ranked("pursuit", evidence_of(own_templates), Recipe("ffn", 1))) == [5]
 
 
 def test_pursuit_turns_to_what_the_first_neurons_have_left_undone():

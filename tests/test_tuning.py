@@ -9,11 +9,12 @@ from crispr_lm import InputError
 from crispr_lm.bench import Proposal
 from crispr_lm.decision import decide, picked_by_hand
 from crispr_lm.model.neurons import Neuron
+from crispr_lm.passes import Chain, chains, follow
 from crispr_lm.rankings import Evidence
 from crispr_lm.refinement import refine
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
 from crispr_lm.trials import Figures, Limits, Trial, best_within
-from crispr_lm.tuning import Budget, Space, Tally, tune
+from crispr_lm.tuning import Budget, Space, Tally, begin, tune
 
 from .test_rankings import evidence_of, planted
 
@@ -65,6 +66,7 @@ def tuned(known=(), trials=25, seed=0, bench=None, seconds=None, finished=None):
     bench = bench or MadeUpBench()
     budget = Budget(trials, seconds)
     tally = Tally(known, budget, finished or (lambda trial: None))
+    begin(bench, tally)
     tune(bench, evidence, SPACE, LIMITS, budget, tally, seed)
     return tally, bench
 
@@ -118,12 +120,64 @@ def test_refinement_adds_what_helps_and_stops_at_the_limits():
         lambda: Proposal("search", {}, (Neuron("first", 0, "ffn"), Neuron("first", 1, "ffn"))), bench.attempt
     )
 
-    def second_pass(trial, count):
-        return [Neuron("first", 1 + rank, "ffn") for rank in range(1, count + 1)]
+    def following(recipe):
+        assert recipe.eliminated[:2] == start.neurons
+        return [Neuron("first", index, "ffn") for index in range(4)][len(recipe.eliminated) :][: recipe.neurons]
 
-    assert refine(bench, start, LIMITS, tally, 6, second_pass).figures.gain > start.figures.gain
+    refined = refine(bench, start, LIMITS, tally, 6, following)
+    assert len(refined.neurons) == 4  # one in each of two rounds, the second ranked with the first in place
+    assert refined.figures.gain == start.figures.gain + 4 / 16
     full = replace(LIMITS, neurons=2)
-    assert len(refine(bench, start, full, tally, 6, second_pass).neurons) <= 2
+    assert len(refine(bench, start, full, tally, 6, following).neurons) <= 2
+
+
+def in_order(recipe):
+    """The neurons in order of their numbers, as a ranking."""
+    order = [Neuron(module, index, "ffn") for module in ("first", "second") for index in range(4)]
+    return [neuron for neuron in order if neuron not in recipe.eliminated][: recipe.neurons]
+
+
+def test_passes_take_a_few_neurons_at_a_time_ranked_with_the_earlier_ones_in_place():
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(), []
+    begin(bench, tally)
+    (chain,) = chains(("ffn",), LIMITS.neurons, passes=3)
+    follow(bench, chain, lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+    assert [len(trial.neurons) for trial in tally.trials] == [0, 3, 6, 8]
+    assert [recipe.eliminated for recipe in asked] == [trial.neurons for trial in tally.trials[:-1]]
+    assert [trial.figures.gain for trial in tally.trials] == [0, 6 / 16, 8 / 16, 8 / 16]
+
+
+def test_passes_end_where_two_in_a_row_cost_too_much():
+    tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03)  # KL 0.1 is three neurons
+    begin(bench, tally)
+    follow(bench, Chain("ffn", 1), in_order, LIMITS, tally)
+    assert [len(trial.neurons) for trial in tally.trials] == [0, 1, 2, 3, 4, 5]
+
+
+def test_passes_end_where_there_are_no_more_neurons():
+    tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
+    begin(bench, tally)
+    follow(bench, Chain("ffn", 3), in_order, replace(LIMITS, neurons=100, kl=1), tally)
+    assert [len(trial.neurons) for trial in tally.trials] == [0, 3, 6, 8, 8]
+
+
+@pytest.mark.parametrize("done", [1, 2, 4])
+def test_passes_go_on_where_they_were_interrupted(done):
+    def whole(known):
+        tally, bench, asked = Tally(known, Budget(1), lambda trial: None), MadeUpBench(), []
+        begin(bench, tally)
+        follow(bench, Chain("ffn", 3), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+        return tally.trials, asked
+
+    trials, asked = whole([])
+    again, asked_again = whole([Trial.from_dict(trial.to_dict()) for trial in trials[:done]])
+    assert [trial.to_dict() for trial in again] == [trial.to_dict() for trial in trials]
+    assert asked_again == asked[done - 1 :]  # nothing is measured twice
+
+
+def test_without_passes_there_are_no_chains():
+    assert chains(("ffn", "linear"), 100, passes=0) == []
+    assert chains(("ffn", "linear"), 5, passes=8) == [Chain("ffn", 1), Chain("linear", 1)]
 
 
 def test_refinement_takes_no_more_trials_than_it_may():
@@ -202,6 +256,7 @@ def test_evidence_is_not_asked_for_where_every_trial_is_known():
         raise AssertionError("measured again")
 
     tally = Tally(whole.trials, Budget(4), lambda trial: None)
+    begin(MadeUpBench(), tally)
     tune(MadeUpBench(), refused, SPACE, LIMITS, Budget(4), tally, 0)
     assert len(tally.trials) == 5
     assert math.isclose(tally.trials[-1].figures.gain, whole.trials[-1].figures.gain)

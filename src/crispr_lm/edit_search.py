@@ -20,24 +20,25 @@ from crispr_lm.decision import Decision, decide, picked_by_hand
 from crispr_lm.distributed import is_first, on_first
 from crispr_lm.divergence import Original, original_of
 from crispr_lm.edit import Edit
-from crispr_lm.effects import Effects, measure_effects, measure_importance
+from crispr_lm.effects import Effects, Importance, measure_effects, measure_importance
 from crispr_lm.errors import InputError
 from crispr_lm.files import append_line, write_lines
 from crispr_lm.folder import RunFolder, read_lines, read_rows
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, find_sites
 from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.passes import chains, follow
 from crispr_lm.preparation import Parts
 from crispr_lm.progress import Progress
-from crispr_lm.prompts import encode
-from crispr_lm.rankings import RANKINGS, Array, Evidence, Recipe, ranked
+from crispr_lm.prompts import EncodedPrompt, encode
+from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
 from crispr_lm.search import Candidate, choose, choose_part, counts_up_to, golden_section, sweep
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks import neutral_prompts
 from crispr_lm.tasks.task import Example
 from crispr_lm.trials import Limits, Trial, best_within
-from crispr_lm.tuning import Budget, Space, Tally, best_so_far, tune
+from crispr_lm.tuning import Budget, Space, Tally, begin, best_so_far, tune
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def _tuned(
     known: list[Trial],
     progress: Progress,
 ) -> Searched:
-    """Everything: rankings, numbers, kinds, strengths, layers; refined, and compared with random neurons."""
+    """Passes, then rankings, numbers, kinds, strengths, layers; refined, and compared with random neurons."""
     limits = Limits(
         settings.max_kl, settings.max_accuracy_loss, settings.max_overabstention, min(settings.max_neurons, len(scores))
     )
@@ -171,10 +172,21 @@ def _tuned(
     kinds = _kinds(lm, scores)
 
     @cache
-    def evidence() -> Evidence:
-        return _evidence(lm, scores, parts, kinds, settings, folder, progress)
+    def ordinary() -> Ordinary:
+        return on_first(lambda: ordinary_answers(lm, settings.neutral_prompts, kinds, settings.batch_size))
 
-    total = settings.trials + settings.refinements + 2
+    @cache
+    def evidence() -> Evidence:
+        return _evidence(lm, scores, parts, kinds, ordinary(), settings, folder, progress)
+
+    def following(recipe: Recipe) -> Sequence[Neuron]:
+        if not recipe.eliminated:
+            return ranked("pursuit", evidence(), recipe)
+        asked = [(part.effects, part.task.instructions) for part in parts]
+        original = ordinary()
+        return on_first(lambda: ranked_anew(lm, recipe, scores, asked, original, settings.seed, settings.batch_size))
+
+    total = settings.passes * len(kinds) + settings.trials + settings.refinements + 2
     with progress.step("Searching the best edit (trials)", total) as advance:
 
         def finished(trial: Trial) -> None:
@@ -186,14 +198,13 @@ def _tuned(
         tally = Tally(known, budget, finished)
         try:
             space = Space(tuple(RANKINGS), kinds, limits.neurons, len(parts))
+            begin(bench, tally)
+            for chain in chains(kinds, limits.neurons, settings.passes):
+                follow(bench, chain, following, limits, tally)
             tune(bench, evidence, space, limits, budget, tally, settings.seed)
             best = best_within(tally.trials, limits)
             if best is not None and best.neurons:
-
-                def second_pass(trial: Trial, count: int) -> list[Neuron]:
-                    return on_first(lambda: _second_pass(lm, trial, count, scores, parts, settings))
-
-                refine(bench, best, limits, tally, settings.refinements, second_pass)
+                refine(bench, best, limits, tally, settings.refinements, following)
         except KeyboardInterrupt:
             if not tally.trials:
                 raise
@@ -241,6 +252,7 @@ def _evidence(
     scores: NeuronScores,
     parts: Sequence[Parts],
     kinds: Sequence[NeuronKind],
+    original: Ordinary,
     settings: RunSettings,
     folder: RunFolder,
     progress: Progress,
@@ -250,7 +262,7 @@ def _evidence(
     on_first(lambda: _save_effects(lm, parts, files, settings, progress))
     of_tasks = [{kind: Effects.load(path) for kind, path in of_task.items()} for of_task in files]
     joined = {kind: Effects.joined([of_task[kind] for of_task in of_tasks]) for kind in kinds}
-    importance = on_first(lambda: search_importance(lm, settings.neutral_prompts, kinds, settings.batch_size))
+    importance = {kind: of_kind.since(of_kind) for kind, of_kind in original.importance.items()}
     return Evidence(scores, joined, importance, of_tasks if len(of_tasks) > 1 else ())
 
 
@@ -274,39 +286,51 @@ def _save_effects(
                 measured[kind].save(path)
 
 
-def _second_pass(
-    lm: LanguageModel,
-    trial: Trial,
-    count: int,
-    scores: NeuronScores,
-    parts: Sequence[Parts],
-    settings: RunSettings,
-) -> list[Neuron]:
-    """The neurons that `pursuit` ranks first once an edit is in place; they are of the kind of most of its neurons."""
-    kinds = [neuron.kind for neuron in trial.neurons]
-    kind = max(set(kinds), key=kinds.count)
-    with Edit.from_neurons(lm, trial.neurons, trial.scale).applied(lm):
-        of_tasks = [
-            search_effects(lm, part.effects, part.task.instructions, (kind,), settings.seed, settings.batch_size)[kind]
-            for part in parts
-        ]
-        importance = search_importance(lm, settings.neutral_prompts, (kind,), settings.batch_size)
-    effects = Effects.joined(of_tasks)
-    skill_weight = float(trial.recipe.get("skill_weight", 1.0))
-    protection = float(trial.recipe.get("protection", Recipe.protection))
-    recipe = Recipe(kind, count + len(trial.neurons), skill_weight, protection, trial.scale)
-    order = ranked("pursuit", Evidence(scores, {kind: effects}, importance), recipe)
-    there = set(trial.neurons)
-    return [neuron for neuron in order if neuron not in there][:count]
+@dataclass(frozen=True, eq=False)
+class Ordinary:
+    """What the unedited model answers to neutral prompts, and how much that hangs on each neuron of every kind."""
+
+    prompts: Sequence[EncodedPrompt]
+    importance: Mapping[NeuronKind, Importance]
 
 
-def search_importance(
+def ordinary_answers(
     lm: LanguageModel, measured: int, kinds: Sequence[NeuronKind], batch_size: BatchSize = "auto"
-) -> dict[NeuronKind, Array]:
-    """Importance on the neutral prompts behind those that the divergence is measured on, if there are enough."""
+) -> Ordinary:
+    """Of the neutral prompts behind those that the divergence is measured on, if there are enough."""
     texts = neutral_prompts()
     aside = texts[measured:] if len(texts) - measured >= FEWEST_NEUTRAL else texts
-    return measure_importance(lm, original_of(lm, aside, batch_size=batch_size).prompts, kinds, batch_size)
+    prompts = original_of(lm, aside, batch_size=batch_size).prompts
+    return Ordinary(prompts, measure_importance(lm, prompts, kinds, batch_size))
+
+
+def ranked_anew(
+    lm: LanguageModel,
+    recipe: Recipe,
+    scores: NeuronScores,
+    asked: Sequence[tuple[Sequence[Example], Sequence[str]]],
+    original: Ordinary,
+    seed: int,
+    batch_size: BatchSize = "auto",
+) -> list[Neuron]:
+    """The neurons that `pursuit` ranks first by what is measured with those that the recipe names in place.
+
+    Args:
+        lm: The model, unedited.
+        recipe: What is asked for.
+        scores: The published ranking.
+        asked: Per task the examples that effects are measured on, and the instructions.
+        original: Of the model as it is.
+        seed: Of the instruction that each example is asked under.
+        batch_size: Prompts in one pass.
+    """
+    kinds = (recipe.kind,)
+    with Edit.from_neurons(lm, recipe.eliminated, recipe.scale).applied(lm):
+        of_tasks = [search_effects(lm, examples, told, kinds, seed, batch_size) for examples, told in asked]
+        importance = measure_importance(lm, original.prompts, kinds, batch_size)[recipe.kind]
+    effects = Effects.joined([of_task[recipe.kind] for of_task in of_tasks])
+    of_kind = importance.since(original.importance[recipe.kind])
+    return ranked("pursuit", Evidence(scores, {recipe.kind: effects}, {recipe.kind: of_kind}), recipe)
 
 
 def search_effects(

@@ -62,6 +62,7 @@ class Effects:
             stereotype shows. False where it does: where skill shows.
         abstaining: int64 (examples,), the contrast whose wrong option is the one that abstains; -1 where there is none,
             as where abstaining is right.
+        templates: int64 (examples,), a number for each template: examples of one are near-copies of each other.
     """
 
     kind: NeuronKind
@@ -70,6 +71,7 @@ class Effects:
     contrasts: NDArray[np.float32]
     ambiguous: NDArray[np.bool_]
     abstaining: NDArray[np.int64]
+    templates: NDArray[np.int64]
 
     @property
     def count(self) -> int:
@@ -107,6 +109,12 @@ class Effects:
             np.concatenate([filled(effects.contrasts, np.inf) for effects in several]),
             np.concatenate([effects.ambiguous for effects in several]),
             np.concatenate([effects.abstaining for effects in several]),
+            np.concatenate(
+                [
+                    effects.templates + sum(len(np.unique(before.templates)) for before in several[:number])
+                    for number, effects in enumerate(several)
+                ]
+            ),
         )
 
     def _check(self) -> None:
@@ -137,6 +145,7 @@ class Effects:
             "contrasts": torch.from_numpy(self.contrasts),
             "ambiguous": torch.from_numpy(self.ambiguous),
             "abstaining": torch.from_numpy(self.abstaining),
+            "templates": torch.from_numpy(self.templates),
         }
         metadata = {"format": FORMAT, "kind": self.kind, "widths": json.dumps(self.widths)}
         write_bytes(Path(path), safetensors_bytes(tensors, metadata))
@@ -207,9 +216,32 @@ def measure_effects(
             contrasts,
             np.array([example.condition != DISAMBIGUATED for example in examples]),
             np.array([_abstaining(example) for example in examples], dtype=np.int64),
+            np.unique([example.template for example in examples], return_inverse=True)[1].astype(np.int64),
         )
         for kind, of_kind in sites.items()
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """How much ordinary answers hang on each neuron of one kind, modules side by side as in `Effects.values`.
+
+    Attributes:
+        slope: float64 (neurons,), nats per token that the answers lose when the neuron goes, to first order. 0 for a
+            model that has not been edited: its own answers are where the divergence from it is least.
+        curvature: float64 (neurons,), the diagonal of the Fisher information, F: what they lose to second order, twice.
+    """
+
+    slope: NDArray[np.float64]
+    curvature: NDArray[np.float64]
+
+    def harm(self, scale: float) -> NDArray[np.float64]:
+        """KL divergence that scaling each neuron adds, nats per token: (1 − σ) · slope + (1 − σ)² · F / 2."""
+        return (1 - scale) * self.slope + (1 - scale) ** 2 * self.curvature / 2
+
+    def since(self, original: Importance) -> Importance:
+        """With the slope of the unedited model as 0: greedy answers are likelier than drawn ones, in both alike."""
+        return Importance(self.slope - original.slope, self.curvature)
 
 
 def measure_importance(
@@ -218,25 +250,22 @@ def measure_importance(
     kinds: Sequence[NeuronKind],
     batch_size: BatchSize = "auto",
     progress: ProgressCallback | None = None,
-) -> dict[NeuronKind, NDArray[np.float64]]:
-    """Measure how much the model's ordinary answers hang on each neuron: about the KL divergence its removal causes.
+) -> dict[NeuronKind, Importance]:
+    """Measure how much ordinary answers hang on each neuron: about the KL divergence that its removal causes.
 
-    To second order removing neuron i changes the model's distribution by a KL divergence of F_i / 2 nats per token with
-    the diagonal Fisher information
+    With E_i = Σ over t of h_i,t · ∂ log P(continuation) / ∂h_i,t on a prompt, and n tokens in the continuation,
 
-        F_i = mean over prompts of (Σ over t of h_i,t · ∂ log P(continuation) / ∂h_i,t)² / tokens of the continuation.
+        slope_i = mean over prompts of E_i / n,        F_i = mean over prompts of E_i² / n.
 
-    The continuation is the model's own, greedy where the definition samples it, so F is rather too small.
+    The continuation is the original model's own, greedy where the definition samples it, so F is rather too small. For
+    the unedited model itself the slope is that bias alone: take it off with `Importance.since`.
 
     Args:
-        lm: The model; its weights are not touched.
-        prompts: Neutral prompts with the model's continuation as their only option (`divergence.Original.prompts`).
+        lm: The model, with or without an edit in place; its weights are not touched.
+        prompts: Neutral prompts with the original's continuation as their only option (`divergence.Original.prompts`).
         kinds: Kinds of neurons.
         batch_size: Prompts in one pass, or "auto".
         progress: Called with the number of prompts just finished.
-
-    Returns:
-        Kind to float64 (neurons,), modules side by side as in `Effects.values`.
 
     Raises:
         InputError: no prompts, or a model without such neurons.
@@ -246,8 +275,9 @@ def measure_importance(
         raise InputError("importance can't be measured without prompts; give at least one")
     sites = {kind: find_sites(lm.model, kind) for kind in kinds}
     _, values = _measure(lm, prompts, [torch.ones(1, 1)] * len(prompts), sites, batch_size, progress)
-    tokens = np.array([len(prompt.option_ids[0]) for prompt in prompts], dtype=np.float64)
-    return {kind: (of_kind[:, 0].astype(np.float64) ** 2 / tokens[:, None]).mean(0) for kind, of_kind in values.items()}
+    tokens = np.array([len(prompt.option_ids[0]) for prompt in prompts], dtype=np.float64)[:, None]
+    effects = {kind: of_kind[:, 0].astype(np.float64) for kind, of_kind in values.items()}
+    return {kind: Importance((of / tokens).mean(0), (of**2 / tokens).mean(0)) for kind, of in effects.items()}
 
 
 def _measure(

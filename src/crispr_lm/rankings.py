@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crispr_lm.effects import Effects
+from crispr_lm.effects import Effects, Importance
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.neuron_scores import NeuronScores
@@ -37,7 +37,7 @@ LAYERS: dict[Layers, tuple[float, float]] = {
 """Ranges of layers by name: from where to where in the order of modules, as shares."""
 
 CAUTION = 1.5
-"""Standard errors that `pursuit` subtracts from a neuron's mean gain: effects that few examples show are noise."""
+"""Standard errors that `pursuit` subtracts from a neuron's mean gain: effects that few templates show are noise."""
 
 TEMPERATURE = 2.0
 """Nats over which `pursuit` takes an answer to turn: examples farther than that from turning hardly count."""
@@ -53,13 +53,13 @@ class Evidence:
     Attributes:
         scores: The published bias influence B.
         effects: First-order effects by kind of neuron, on the examples of all tasks together.
-        importance: F of every neuron by kind (`effects.measure_importance`), in the order of the effects' columns.
+        importance: What ordinary answers lose without each neuron, by kind (`effects.measure_importance`).
         of_tasks: The effects on each task's examples by themselves, where there are several tasks.
     """
 
     scores: NeuronScores
     effects: Mapping[NeuronKind, Effects]
-    importance: Mapping[NeuronKind, Array]
+    importance: Mapping[NeuronKind, Importance]
     of_tasks: Sequence[Mapping[NeuronKind, Effects]] = ()
 
 
@@ -75,6 +75,7 @@ class Recipe:
         scale: What the neurons' activations will be multiplied with.
         layers: Name of a range of layers, a key of `LAYERS`.
         united: With several tasks: rank for each by itself and unite the rankings, instead of one ranking for all.
+        eliminated: What is in place already (and was when the evidence was measured), and is not proposed again.
     """
 
     kind: NeuronKind
@@ -84,6 +85,7 @@ class Recipe:
     scale: float = 0.0
     layers: Layers = "all"
     united: bool = False
+    eliminated: tuple[Neuron, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,21 @@ def published(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     scores = evidence.scores
     widths = [len(values) for values in scores.values.values()]
     allowed = _in_layers(widths, recipe.layers)
-    order = scores.top(len(scores))
     starts = dict(zip(scores.values, np.cumsum([0, *widths]).tolist(), strict=False))
-    chosen = [neuron for neuron in order if allowed[starts[neuron.module] + neuron.index]]
-    return chosen[: recipe.neurons]
+    there = set(recipe.eliminated)
+    chosen = (
+        neuron
+        for neuron in scores.top(len(scores))
+        if allowed[starts[neuron.module] + neuron.index] and neuron not in there
+    )
+    return list(islice(chosen, recipe.neurons))
 
 
 def contrast(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     """Gain in answers minus λ times harm to skill, every example alike, minus ρ times harm to ordinary answers.
 
     gain_i = (σ − 1) · [ mean over ambiguous of E_i(y, ŷ)  +  λ · mean over disambiguated of Σ over o of E_i(y, o) ]
-             − ρ · (1 − σ)² · F_i / 2
+             − ρ · harm_i (`Importance.harm`)
     """
     effects = evidence.effects[recipe.kind]
     ambiguous = effects.ambiguous
@@ -162,16 +168,17 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     Σ E, say how much each example still matters: w = 1 / (1 + exp(±g / T)), near 0 for those that are right by far. The
     next neurons are those of the highest
 
-        mean over examples of z − c · standard error of z − ρ · (1 − σ)² · F_i / 2,      z = ±w · (σ − 1) · E_i(u, p),
+        mean over examples of z − c · standard error of z − ρ · harm_i,      z = ±w · (σ − 1) · E_i(u, p),
 
     with + and weight 1 in ambiguous, − and weight λ in disambiguated examples. It is a logistic regression on
-    first-order effects, grown a few neurons at a time (a matching pursuit); c is `CAUTION`, T is `TEMPERATURE`.
+    first-order effects, grown a few neurons at a time (a matching pursuit); c is `CAUTION`, T is `TEMPERATURE`. The
+    standard error is clustered by template: what an edit is to do it is to do on templates that nobody has seen.
     """
     effects = evidence.effects[recipe.kind]
     margins, changes, direction = _abstention(effects)
     changes *= recipe.scale - 1
     importance = np.where(direction > 0, 1.0, recipe.skill_weight)
-    open_to = _in_layers(list(effects.widths.values()), recipe.layers)
+    open_to = _open_to(effects, recipe)
     harm = _harm(evidence, recipe)
     taken: list[int] = []
     while len(taken) < min(recipe.neurons, int(open_to.sum() + len(taken))):
@@ -179,7 +186,7 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
         closeness /= closeness.sum(axis=1, keepdims=True)
         urgency = importance * direction / (1 + np.exp(np.clip(direction * margins.min(axis=1) / TEMPERATURE, -50, 50)))
         gains = np.einsum("ep,epn->en", (closeness * urgency[:, None]).astype(np.float32), changes)
-        error = gains.std(axis=0) / np.sqrt(len(gains))
+        error = _standard_error(gains, effects.templates)
         worth = np.where(open_to, gains.mean(axis=0) - CAUTION * error - harm, -np.inf)
         for index in np.argsort(-worth, kind="stable")[: min(TAKEN_AT_ONCE, recipe.neurons - len(taken))].tolist():
             taken.append(index)
@@ -221,9 +228,22 @@ def _abstention(effects: Effects) -> tuple[Array, NDArray[np.float32], Array]:
     return margins, changes, direction
 
 
+def _standard_error(values: NDArray[np.float32], clusters: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Standard error of the mean over examples (first dimension) that are alike within clusters.
+
+    √(Σ over clusters (Σ over their examples e of (z_e − mean))²) / examples: the sandwich estimator (Liang and Zeger,
+    1986); with every example a cluster of its own the plain standard error.
+    """
+    _, number = np.unique(clusters, return_inverse=True)
+    sums = np.zeros((int(number.max()) + 1, *values.shape[1:]), dtype=values.dtype)
+    np.add.at(sums, number, values - values.mean(axis=0))
+    error: NDArray[np.float32] = np.sqrt((sums**2).sum(axis=0)) / len(values)
+    return error
+
+
 def _harm(evidence: Evidence, recipe: Recipe) -> Array:
-    """ρ times the KL divergence that each neuron causes by itself, to second order."""
-    return recipe.protection * (1 - recipe.scale) ** 2 * evidence.importance[recipe.kind] / 2
+    """ρ times the KL divergence that each neuron adds by itself, to second order."""
+    return recipe.protection * evidence.importance[recipe.kind].harm(recipe.scale)
 
 
 def _weighted(values: NDArray[np.float32], weights: Array) -> Array:
@@ -233,9 +253,17 @@ def _weighted(values: NDArray[np.float32], weights: Array) -> Array:
 
 
 def _highest(effects: Effects, gains: Array, recipe: Recipe) -> list[Neuron]:
-    allowed = _in_layers(list(effects.widths.values()), recipe.layers)
+    allowed = _open_to(effects, recipe)
     order = np.argsort(-np.where(allowed, gains, -np.inf), kind="stable")
     return effects.neurons(order[: min(recipe.neurons, int(allowed.sum()))])
+
+
+def _open_to(effects: Effects, recipe: Recipe) -> NDArray[np.bool_]:
+    """Whether each neuron comes into question: in the layers asked for, and not eliminated already."""
+    open_to = _in_layers(list(effects.widths.values()), recipe.layers)
+    there = [neuron for neuron in recipe.eliminated if neuron.kind == effects.kind]
+    open_to[effects.indices(there)] = False
+    return open_to
 
 
 def _in_layers(widths: Sequence[int], layers: Layers) -> NDArray[np.bool_]:

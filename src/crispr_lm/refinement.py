@@ -12,48 +12,79 @@ from functools import cache, partial
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron
+from crispr_lm.passes import Following
+from crispr_lm.rankings import Recipe
 from crispr_lm.trials import Limits, Trial
 from crispr_lm.tuning import Tally
-
-SecondPass = Callable[[Trial, int], Sequence[Neuron]]
-"""The neurons, so many at most, that rank first once a trial's edit is in place."""
 
 ADDITIONS = (0.5, 0.25, 0.1)
 """How many neurons are added, as shares of the edit's."""
 
 
 def refine(
-    bench: Bench, start: Trial, limits: Limits, tally: Tally, attempts: int, second_pass: SecondPass | None = None
+    bench: Bench, start: Trial, limits: Limits, tally: Tally, attempts: int, following: Following | None = None
 ) -> Trial:
-    """Improve an edit by leaving neurons out and adding others; every attempt is a trial of its own.
+    """Improve an edit by adding neurons and leaving others out; every attempt is a trial of its own.
 
-    An attempt is kept if it stays within the limits and gains at least as much at no higher loss (fewer neurons), or
-    gains more (additional neurons). So the result is never worse than the start on the examples of the bench.
+    An attempt is kept if it stays within the limits and gains more (additional neurons), or gains at least as much at
+    no higher loss (fewer neurons). So the result is never worse than the start on the examples of the bench.
 
     Args:
         bench: Where edits are tried.
         start: A complete trial within the limits.
         limits: On the cost of an edit.
         tally: Where trials go.
-        attempts: Trials that refinement may take, a third of them for additions.
-        second_pass: Ranks neurons anew with an edit in place, called at most once; None adds nothing.
+        attempts: Trials that refinement may take, a half of them for additions.
+        following: Ranks neurons anew with an edit in place; None adds nothing.
     """
     best, left = start, attempts
-    room = limits.neurons - len(start.neurons)
-    if second_pass is not None and room > 0:
-
-        @cache
-        def order() -> Sequence[Neuron]:
-            return second_pass(start, room)
-
-        counts = sorted({min(room, max(1, round(share * len(start.neurons)))) for share in ADDITIONS}, reverse=True)
-        for count in counts[: attempts // 3]:
-            trial = _attempt(bench, tally, start, f"{count} added", partial(_with_more, start, count, order))
-            left -= 1
-            if trial is not None and trial.complete and trial.figures.within(limits) and _gains_more(trial, start):
-                best = trial
+    if following is not None:
+        while left > attempts // 2:
+            better, taken = _add(bench, best, limits, tally, left - attempts // 2, following)
+            left -= taken
+            if better is None:
                 break
+            best = better
     return _halve(bench, best, limits, tally, left)
+
+
+def _add(
+    bench: Bench, base: Trial, limits: Limits, tally: Tally, left: int, following: Following
+) -> tuple[Trial | None, int]:
+    """Add many neurons, or fewer, until that gains more within the limits; the trial (if any), and trials taken."""
+    room = limits.neurons - len(base.neurons)
+    counts = sorted({min(room, max(1, round(share * len(base.neurons)))) for share in ADDITIONS}, reverse=True)
+
+    @cache
+    def order() -> Sequence[Neuron]:
+        return following(_recipe_like(base, counts[0]))
+
+    for taken, count in enumerate([count for count in counts if count > 0][:left], start=1):
+        trial = _attempt(
+            bench,
+            tally,
+            base,
+            f"{count} added",
+            lambda count=count: (*base.neurons, *order()[:count]),  # type: ignore[misc]
+        )
+        if trial is None:
+            return None, taken
+        if trial.complete and trial.figures.within(limits) and trial.figures.gain > base.figures.gain:
+            return trial, taken
+    return None, min(left, len(counts))
+
+
+def _recipe_like(base: Trial, count: int) -> Recipe:
+    """The recipe for more neurons of the kind, and weighed in the way, of most that are there."""
+    kinds = [neuron.kind for neuron in base.neurons]
+    return Recipe(
+        kind=max(sorted(set(kinds)), key=kinds.count),
+        neurons=count,
+        skill_weight=float(base.recipe.get("skill_weight", Recipe.skill_weight)),
+        protection=float(base.recipe.get("protection", Recipe.protection)),
+        scale=base.scale,
+        eliminated=base.neurons,
+    )
 
 
 def _halve(bench: Bench, best: Trial, limits: Limits, tally: Tally, left: int) -> Trial:
@@ -87,15 +118,6 @@ def _attempt(
         lambda: Proposal("refine", recipe, tuple(neurons()), base.scale),
         lambda number, proposal: bench.attempt(number, proposal, [tally.trials[0], base], race=True),
     )
-
-
-def _with_more(trial: Trial, count: int, order: Callable[[], Sequence[Neuron]]) -> tuple[Neuron, ...]:
-    there = set(trial.neurons)
-    return (*trial.neurons, *[neuron for neuron in order() if neuron not in there][:count])
-
-
-def _gains_more(trial: Trial, best: Trial) -> bool:
-    return trial.figures.gain > best.figures.gain
 
 
 def _no_worse(trial: Trial, best: Trial, limits: Limits) -> bool:

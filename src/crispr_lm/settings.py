@@ -113,8 +113,14 @@ class SearchSettings(_Settings):
         "sweep: growing numbers of neurons of the published ranking; golden-section: the authors' choice of the number "
         "by plain accuracy, without limits.",
     )
+    passes: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+        8,
+        ge=0,
+        description="Passes in which a tuned search first takes neurons of each kind, a few at a time, with effects "
+        "measured anew; 0 for none. Each is an edit that is tried.",
+    )
     trials: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        40, ge=1, description="Edits that a tuned search tries."
+        24, ge=1, description="Further edits that it tries: rankings, numbers, kinds and strengths of neurons."
     )
     refinements: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         12, ge=0, description="Further edits that it tries to improve the best one: neurons left out, neurons added."

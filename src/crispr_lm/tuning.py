@@ -111,6 +111,11 @@ class Tally:
         return number in self._known
 
 
+def begin(bench: Bench, tally: Tally) -> None:
+    """Try the original model: trial 0, which all others are compared with."""
+    tally.run(lambda: Proposal("search", {}, ()), lambda _number, _proposal: bench.try_original())
+
+
 def tune(
     bench: Bench,
     evidence: Callable[[], Evidence],
@@ -120,9 +125,9 @@ def tune(
     tally: Tally,
     seed: int,
 ) -> None:
-    """Try recipes until the budget is used up; the trials are in the tally.
+    """Try recipes until the budget is used up; the trials are in the tally, behind those that are there (`begin`).
 
-    The original model is trial 0. What costs more than a limit is known to the sampler as infeasible.
+    What costs more than a limit is known to the sampler as infeasible.
 
     Args:
         bench: Where edits are tried.
@@ -133,7 +138,6 @@ def tune(
         tally: Where trials go; holds those of an interrupted run.
         seed: The same seed proposes the same trials.
     """
-    tally.run(lambda: Proposal("search", {}, ()), lambda _number, _proposal: bench.try_original())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(5, budget.trials // 5))
     study = optuna.create_study(directions=["maximize"] * 3, sampler=sampler)
@@ -141,7 +145,7 @@ def tune(
         study.enqueue_trial(point)
     for _ in range(budget.trials):
         if tally.out_of_time and not tally.has(len(tally.trials)):
-            logger.info("the time for trials is used up after %d trials", len(tally.trials) - 1)
+            logger.info("the time for trials is used up after trial %d", len(tally.trials) - 1)
             break
         asked = study.ask()
         recipe, name = _recipe(asked, space)

@@ -1,0 +1,79 @@
+"""Passes: neurons are eliminated a few at a time, and the effects of the rest measured anew each time.
+
+First-order effects hold for small changes. An edit of many neurons is no small change: what is predicted for it from
+one measurement says that the job is done, or that nothing is harmed, long after that has stopped being true. So
+`pursuit` is given fresh effects, and the true margins of every example, every few neurons. Every pass is a trial of
+its own, so that the number of neurons is chosen among the passes. Knows trials and a bench; runs no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from crispr_lm.bench import Bench, Proposal
+from crispr_lm.model.neurons import Neuron, NeuronKind
+from crispr_lm.rankings import Recipe
+from crispr_lm.trials import Limits
+from crispr_lm.tuning import Tally
+
+Following = Callable[[Recipe], Sequence[Neuron]]
+"""The neurons that `pursuit` ranks first by effects that are measured with the recipe's eliminated ones in place."""
+
+SKILL_WEIGHT = 1.0
+PROTECTION = 5.0
+"""Of every pass: with effects that are measured anew their values hardly matter (docs/results/search.md)."""
+
+PATIENCE = 2
+"""Passes in a row that exceed a limit before a chain of passes ends: the next pass may repair what one has harmed."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain of passes.
+
+    Attributes:
+        kind: Kind of neurons.
+        at_once: Neurons of one pass.
+    """
+
+    kind: NeuronKind
+    at_once: int
+
+
+def chains(kinds: Sequence[NeuronKind], most: int, passes: int) -> list[Chain]:
+    """One chain for each kind of neurons, of so many passes up to the largest number of neurons."""
+    return [Chain(kind, max(1, -(-most // passes))) for kind in kinds] if passes else []
+
+
+def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tally: Tally) -> None:
+    """Take neurons pass by pass, until there are enough or what they cost is too much; the trials are in the tally.
+
+    Args:
+        bench: Where edits are tried.
+        chain: Which neurons, and how many at once.
+        following: Measures and ranks; not called for passes that an interrupted run has done.
+        limits: On the cost of an edit.
+        tally: Where trials go.
+    """
+    taken: tuple[Neuron, ...] = ()
+    excesses = 0
+    while len(taken) < limits.neurons and excesses < PATIENCE:
+        if tally.out_of_time and not tally.has(len(tally.trials)):
+            return
+        trial = tally.run(
+            lambda before=taken: _proposal(chain, before, following, limits),  # type: ignore[misc]
+            lambda number, proposal: bench.attempt(number, proposal, tally.complete, race=True),
+        )
+        if len(trial.neurons) == len(taken):  # the model has no more of this kind
+            return
+        taken = trial.neurons
+        excesses = 0 if trial.figures.within(limits) else excesses + 1
+
+
+def _proposal(chain: Chain, before: Sequence[Neuron], following: Following, limits: Limits) -> Proposal:
+    count = min(chain.at_once, limits.neurons - len(before))
+    recipe = Recipe(chain.kind, count, SKILL_WEIGHT, PROTECTION, eliminated=tuple(before))
+    neurons = (*before, *following(recipe))
+    told = {name: value for name, value in asdict(recipe).items() if name in ("kind", "skill_weight", "protection")}
+    return Proposal("passes", {"ranking": "pursuit in passes", **told, "neurons": len(neurons)}, neurons)
