@@ -292,8 +292,8 @@ def main() -> None:
     searching.add_argument("data")
     searching.add_argument("--dtype", default="float32")
     for name, default in (
-        ("effects", 128), ("choose", 96), ("report", 120), ("passes", 8), ("trials", 12), ("refinements", 6), ("published", 20),
-        ("instructions", 4), ("neutral", 24), ("knowledge", 60), ("neurons", 100), ("seed", 0),
+        ("effects", 128), ("choose", 96), ("report", 120), ("passes", 8), ("trials", 12), ("refinements", 6),
+        ("published", 20), ("instructions", 4), ("neutral", 24), ("knowledge", 60), ("neurons", 100), ("seed", 0),
     ):  # fmt: skip
         searching.add_argument(f"--{name}", type=int, default=default)
     searching.add_argument("--output", type=Path, required=True)

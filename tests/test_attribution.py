@@ -434,7 +434,8 @@ def test_scores_whose_description_is_spoilt_are_refused(tmp_path: Path, change: 
     _hand_made().save(path)
     with safe_open(path, framework="pt") as file:
         ((key, about),) = file.metadata().items()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Copies: what safetensors reads may lie in the file itself, which is written over below.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     save_file(tensors, path, {key: json.dumps(change(json.loads(about)))})
     with pytest.raises(InputError, match=r"scores\.safetensors"):
         NeuronScores.load(path)

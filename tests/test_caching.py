@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor
 from transformers import Qwen3NextConfig, Qwen3NextForCausalLM
 
 from crispr_lm import EncodedPrompt, LanguageModel, caching, option_scores, score_neurons
-from crispr_lm.caching import sharing_groups
+from crispr_lm.answering import Decoding, stream_answer
+from crispr_lm.caching import cache_name, sharing_groups
 from crispr_lm.scoring import examine, prompt_scores
 
 from .helpers import (
@@ -145,8 +147,8 @@ def test_a_cache_that_gives_other_scores_is_found_out_and_not_used(
     lm = build_model("bloom")
 
     def forget(_module: Any, arguments: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if keywords.get("past_key_values") is not None:
-            for layer in keywords["past_key_values"].layers:
+        if keywords.get(cache_name(lm)) is not None:
+            for layer in keywords[cache_name(lm)].layers:
                 layer.keys[..., 0, :] = 0  # the first token is lost
         return arguments, keywords
 
@@ -156,6 +158,17 @@ def test_a_cache_that_gives_other_scores_is_found_out_and_not_used(
     assert lm.takes_cache is False
     assert "not scored from their prompt's cache: scores would differ" in caplog.text
     assert_rows_close(scores, reference_of("bloom").option_scores(EXAMPLES, INSTRUCTIONS[0]))
+
+
+@pytest.mark.usefixtures("always_shared")
+@pytest.mark.parametrize("architecture", ["llama", "bloom", "bart"])
+def test_a_user_is_not_warned_of_names_that_transformers_gives_up(architecture: str) -> None:
+    lm = build_model(architecture)
+    with warnings.catch_warnings(record=True) as told:  # as errors the check at load would take them for the model's
+        warnings.simplefilter("always", FutureWarning)
+        option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
+        list(stream_answer(lm, ["Who was late?"], Decoding(max_new_tokens=2)))
+    assert [str(warning.message) for warning in told] == []
 
 
 @pytest.mark.usefixtures("always_shared")

@@ -31,7 +31,8 @@ def test_a_machine_is_told_as_one_json_document(capsys):
     status, printed = told_by(capsys, "doctor", "--json")
     assert status == 0
     told = json.loads(printed.out)
-    assert told["versions"]["torch"] == torch.__version__
+    # Some builds of PyTorch name their CUDA release (2.6.0+cu124) in one of the two places only.
+    assert told["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     cpu = told["devices"][0]
     assert cpu["device"] == "cpu"
     assert 0 < cpu["free"] <= 2 * cpu["memory"]

@@ -22,6 +22,7 @@ __all__ = ["questions"]
 
 TUNED = {
     "search": "tuned",
+    "passes": 2,
     "trials": 8,
     "refinements": 3,
     "effect_examples": 8,
@@ -56,7 +57,8 @@ def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
     rows = rows_of(output)
     assert [row["number"] for row in rows] == list(range(len(rows)))
     assert (rows[0]["neurons"], rows[0]["figures"]["gain"]) == ([], 0.0)
-    assert {row["stage"] for row in rows} <= {"search", "refine", "control"}
+    assert {row["stage"] for row in rows} <= {"passes", "search", "refine", "control"}
+    assert {row["stage"] for row in rows} >= {"passes", "search"}
     assert sum(row["stage"] == "search" for row in rows) == 9
     assert all(len(row["neurons"]) <= 5 for row in rows)
     assert [row["trial"] for row in results["search"]] == [row["number"] for row in rows]
@@ -150,7 +152,7 @@ def test_an_interruption_ends_with_the_best_so_far(saved_model, questions, tmp_p
     output = tmp_path / "out"
     results = run(str(saved_model("llama")), settings_for(questions, output, **TUNED))
     assert results["verdict"] in ("recommended", "none")
-    assert sum(row["stage"] == "search" for row in rows_of(output)) == 4
+    assert sum(row["stage"] in ("passes", "search") for row in rows_of(output)) == 4
     assert (output / "results.json").exists()
 
 

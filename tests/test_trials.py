@@ -96,3 +96,10 @@ def test_a_task_without_conditions_gains_by_its_accuracy_and_loses_nothing():
 def test_a_trial_survives_being_written_and_read():
     original = trial(3, 0.1, -0.2, 0.05, neurons=3)
     assert Trial.from_dict(original.to_dict()) == original
+
+
+def test_a_loss_must_stay_below_its_limit_by_some_standard_errors():
+    figures = Figures(0.5, 0.02, 0.0, 0.0, doubt=0.04)
+    assert not figures.within(Limits(accuracy_loss=0.05))
+    assert figures.within(Limits(accuracy_loss=0.05, caution=0.5))
+    assert figures.within(Limits(accuracy_loss=0.06))

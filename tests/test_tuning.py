@@ -147,7 +147,7 @@ def test_passes_take_a_few_neurons_at_a_time_ranked_with_the_earlier_ones_in_pla
     assert [trial.figures.gain for trial in tally.trials] == [0, 6 / 16, 8 / 16, 8 / 16]
 
 
-def test_passes_end_where_two_in_a_row_cost_too_much():
+def test_passes_end_where_two_in_a_row_move_the_model_too_far():
     tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03)  # KL 0.1 is three neurons
     begin(bench, tally)
     follow(bench, Chain("ffn", 1), in_order, LIMITS, tally)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from crispr_lm.caching import cache_name
 from crispr_lm.edit import Edit
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.finite import not_finite
@@ -188,11 +189,11 @@ def _reader(lm: LanguageModel, prompt_ids: list[int], scope: Scope) -> _Read:
             output = lm.model(
                 input_ids=torch.tensor([new], device=lm.device),
                 attention_mask=torch.ones((1, len(ids)), dtype=torch.long, device=lm.device),
-                past_key_values=cache,
+                **{cache_name(lm): cache},
                 use_cache=lm.takes_cache,
                 return_dict=True,
             )
-        cache = output.past_key_values if lm.takes_cache else None
+        cache = getattr(output, cache_name(lm)) if lm.takes_cache else None
         last: Tensor = output.logits[0, -1].float()
         return last
 
@@ -215,11 +216,11 @@ def _encoder_decoder_reader(lm: LanguageModel, prompt_ids: list[int], scope: Sco
                 encoder_outputs=encoded,
                 attention_mask=torch.ones_like(given),
                 decoder_input_ids=torch.tensor([[start if token is None else token]], device=lm.device),
-                past_key_values=cache,
+                **{cache_name(lm): cache},
                 use_cache=True,
                 return_dict=True,
             )
-        cache = output.past_key_values
+        cache = getattr(output, cache_name(lm))
         last: Tensor = output.logits[0, -1].float()
         return last
 

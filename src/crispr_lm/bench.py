@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from crispr_lm.batching import BatchSize
 from crispr_lm.distributed import on_first
 from crispr_lm.divergence import Original, divergence
 from crispr_lm.edit import Edit
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.metrics.question_answering import question_answering_metrics
+from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neurons import Neuron, find_sites
 from crispr_lm.prompts import EncodedPrompt
 from crispr_lm.scoring import prompt_scores
@@ -161,7 +164,21 @@ class Bench:
                 asked += prompt_scores(self.lm, ahead, self.batch_size).argmax(dim=1).tolist()
 
     def _figures(self, answers: Answers, original: Answers, kl: float) -> Figures:
-        return figures_of(self._metrics(original, answers), self._metrics(answers, answers), kl)
+        doubt = max(self._doubt(part, answers[part.task], original[part.task]) for part in self.parts)
+        return figures_of(self._metrics(original, answers), self._metrics(answers, answers), kl, doubt)
+
+    @staticmethod
+    def _doubt(part: ChoosePart, answers: Sequence[int], original: Sequence[int]) -> float:
+        """Standard error of the loss of disambiguated accuracy over the examples asked, clustered by template."""
+        asked = [
+            (example.template, (before == example.answer) - (after == example.answer))
+            for example, after, before in zip(part.examples, answers, original, strict=False)
+            if example.condition == DISAMBIGUATED
+        ]
+        if not asked:
+            return 0.0
+        losses = np.array([loss for _, loss in asked], dtype=np.float64)
+        return float(clustered_error(losses, np.unique([template for template, _ in asked], return_inverse=True)[1]))
 
     def _metrics(self, answers: Answers, like: Answers) -> dict[str, Metrics]:
         """Metrics by task, over as many examples as the other has answered."""

@@ -129,8 +129,9 @@ def _continued(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Tensor:
         given[row, : len(ids) - 1] = True
     cache.reorder_cache(prompt_of_row)
     seen = torch.ones((len(options), input_ids.shape[1] + longest), dtype=torch.int64, device=lm.device)
+    given_cache = {cache_name(lm): cache}
     logits = lm.model(
-        input_ids=rows.to(lm.device), attention_mask=seen, past_key_values=cache, use_cache=True, return_dict=True
+        input_ids=rows.to(lm.device), attention_mask=seen, **given_cache, use_cache=True, return_dict=True
     ).logits.float()
     of_token = _log_probability(logits, following.to(logits.device))
     return total + of_token.masked_fill(~given.to(logits.device), 0).sum(dim=1).to(total.device)
@@ -141,7 +142,7 @@ def _read(lm: LanguageModel, input_ids: Tensor) -> tuple[Any, Tensor]:
     keep = {"logits_to_keep": 1} if keeps_logits(lm) else {}
     given = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     output = lm.model(**given, **keep, use_cache=True, return_dict=True)
-    cache = getattr(output, "past_key_values", None)
+    cache = getattr(output, cache_name(lm), None)
     if not hasattr(cache, "reorder_cache"):
         raise CrisprError(f"model {lm.name} gives no cache that sequences can go on from")
     return cache, output.logits[:, -1].float()
@@ -150,6 +151,14 @@ def _read(lm: LanguageModel, input_ids: Tensor) -> tuple[Any, Tensor]:
 def keeps_logits(lm: LanguageModel) -> bool:
     """Whether the model can be asked for the logits of its last positions alone."""
     return "logits_to_keep" in inspect.signature(lm.model.forward).parameters
+
+
+def cache_name(lm: LanguageModel) -> str:
+    """What the model calls its cache of keys and values, as an argument and in its output.
+
+    transformers has long said "past_key_values", renames it to "cache" model by model, and warns of the old name.
+    """
+    return "cache" if "cache" in inspect.signature(lm.model.forward).parameters else "past_key_values"
 
 
 def _log_probability(logits: Tensor, ids: Tensor) -> Tensor:

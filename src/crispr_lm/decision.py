@@ -78,8 +78,8 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     reason = (
         f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {best.number}): the highest gain in "
         f"ambiguous accuracy among the {allowed} of {len(complete) - 1} complete trials within the limits "
-        f"({_limits_told(limits)}), {told}; it costs {max(figures.loss, 0.0):.3f} of disambiguated accuracy and "
-        f"{figures.kl:.3f} nats"
+        f"({_limits_told(limits)}), {told}; it costs {max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard "
+        f"error {figures.doubt:.3f}) and {figures.kl:.3f} nats"
     )
     return Decision(best, "recommended", reason, front, control, over_original, over_control)
 
@@ -135,7 +135,8 @@ def _interval(difference: Difference) -> str:
 
 
 def _limits_told(limits: Limits) -> str:
+    caution = f" with {limits.caution:g} standard error{'s' * (limits.caution != 1)}" if limits.caution else ""
     return (
-        f"KL {limits.kl:g}, accuracy loss {limits.accuracy_loss:g}, over-abstention {limits.overabstention:g}, "
-        f"{limits.neurons} neurons"
+        f"KL {limits.kl:g}, accuracy loss {limits.accuracy_loss:g}{caution}, "
+        f"over-abstention {limits.overabstention:g}, {limits.neurons} neurons"
     )

@@ -171,13 +171,18 @@ class Edit:
         """
         self._refuse_baked(lm)
         saved: _Saved = []
-        for site, indices in self._checked_sites(lm).items():
-            chosen = torch.tensor(indices)
-            for weights in site.weights:
-                original = weights.read(chosen)
-                saved.append((weights, chosen, original))
-                weights.write(chosen, torch.zeros_like(original) if self.scale == 0 else original * self.scale)
-        _baked[lm.model] = (self, saved)
+        try:
+            for site, indices in self._checked_sites(lm).items():
+                chosen = torch.tensor(indices)
+                for weights in site.weights:
+                    original = weights.read(chosen)
+                    scaled = torch.zeros_like(original) if self.scale == 0 else original * self.scale
+                    saved.append((weights, chosen, original))
+                    weights.write(chosen, scaled)
+            _baked[lm.model] = (self, saved)
+        except BaseException:  # out of memory, Ctrl-C
+            _put_back(saved)
+            raise
 
     def undo(self, lm: LanguageModel) -> None:
         """Put the weights back that `bake` changed, bit for bit.
@@ -187,9 +192,8 @@ class Edit:
         """
         if lm.model not in _baked or _baked[lm.model][0] != self:
             raise EditMismatchError(f"this edit is not baked into {lm.name}, so there is nothing to undo")
-        # Backwards: a weight that two neurons share (an output and an input of one layer) was saved twice.
-        for weights, chosen, original in reversed(_baked.pop(lm.model)[1]):
-            weights.write(chosen, original)
+        _put_back(_baked[lm.model][1])
+        del _baked[lm.model]
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON types; neurons as [kind, module, index], in order of rank."""
@@ -227,6 +231,12 @@ class Edit:
     def _refuse_baked(self, lm: LanguageModel) -> None:
         if lm.model in _baked:
             raise EditMismatchError(f"{lm.name} carries a baked edit already; undo that one first")
+
+
+def _put_back(saved: _Saved) -> None:
+    # Backwards: a weight that two neurons share (an output and an input of one layer) was saved twice.
+    for weights, chosen, original in reversed(saved):
+        weights.write(chosen, original)
 
 
 def _from_dict(content: dict[str, Any]) -> Edit:

@@ -161,7 +161,11 @@ def _tuned(
 ) -> Searched:
     """Passes, then rankings, numbers, kinds, strengths, layers; refined, and compared with random neurons."""
     limits = Limits(
-        settings.max_kl, settings.max_accuracy_loss, settings.max_overabstention, min(settings.max_neurons, len(scores))
+        settings.max_kl,
+        settings.max_accuracy_loss,
+        settings.max_overabstention,
+        min(settings.max_neurons, len(scores)),
+        settings.caution,
     )
     on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
     bench = Bench(lm, on, original, limits, settings.batch_size, settings.seed)
@@ -209,6 +213,8 @@ def _tuned(
             if not tally.trials:
                 raise
             progress.say("Interrupted: going on with the best edit so far")
+            if is_first():  # a trial may have been known, and not yet on record
+                write_lines(folder.search, [trial.to_dict() for trial in tally.cut_short()])
         decision = decide(bench, tally, limits, settings.seed)
     if settings.pick == "ask":
         front, recommended = [trial.summary() for trial in decision.front], decision.trial.number

@@ -96,6 +96,8 @@ class Effects:
     @staticmethod
     def joined(several: Sequence[Effects]) -> Effects:
         """The effects on all examples of several measurements of the same neurons."""
+        if len(several) == 1:  # values are large: no copy
+            return several[0]
         most = max(effects.contrasts.shape[1] for effects in several)
 
         def filled(array: NDArray[np.float32], with_value: float) -> NDArray[np.float32]:
@@ -236,8 +238,12 @@ class Importance:
     curvature: NDArray[np.float64]
 
     def harm(self, scale: float) -> NDArray[np.float64]:
-        """KL divergence that scaling each neuron adds, nats per token: (1 − σ) · slope + (1 − σ)² · F / 2."""
-        return (1 - scale) * self.slope + (1 - scale) ** 2 * self.curvature / 2
+        """KL divergence that scaling each neuron adds, nats per token: (1 − σ) · max(slope, 0) + (1 − σ)² · F / 2.
+
+        What seems to take from the divergence is not counted in a neuron's favour: the most negative of many thousand
+        slopes, measured on a few prompts, is noise.
+        """
+        return (1 - scale) * np.maximum(self.slope, 0) + (1 - scale) ** 2 * self.curvature / 2
 
     def since(self, original: Importance) -> Importance:
         """With the slope of the unedited model as 0: greedy answers are likelier than drawn ones, in both alike."""

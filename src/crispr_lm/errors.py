@@ -1,7 +1,8 @@
 """The errors that a user can cause and mend.
 
 Every message is one sentence that says what is wrong, where, and what to do next. The command line prints it
-alone, without a traceback, and exits with status 2; a library user catches `CrisprError`.
+alone, without a traceback, and exits with status 2 (mistakes) or 1 (what went wrong on the way); a library user catches
+`CrisprError`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ class CrisprError(Exception):
 
 class InputError(CrisprError, ValueError):
     """What was given (a model, a task, an option, a file) can't be used as it is."""
+
+
+class WriteError(InputError):
+    """A file can't be written, mostly because the disk is full. The command line ends with status 1."""
 
 
 class EditMismatchError(InputError):

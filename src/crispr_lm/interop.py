@@ -14,7 +14,7 @@ from typing import Any
 
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes, write_lines
-from crispr_lm.folder import check_writable
+from crispr_lm.folder import check_new
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import load_tasks
 from crispr_lm.printable import json_line
@@ -108,9 +108,7 @@ def lm_eval_tasks(model: str, output: Path, settings: LmEvalSettings) -> list[st
     Raises:
         InputError: the input can't be used.
     """
-    check_writable(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"output {output} exists and is not an empty folder; give another one")
+    check_new(output)
     tasks = load_tasks(settings)
     source = open_model(model, trust_remote_code=settings.trust_remote_code)
     parts = {task.name: task.examples if settings.part == "all" else task.split(settings.seed).report for task in tasks}

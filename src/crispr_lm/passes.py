@@ -14,18 +14,19 @@ from dataclasses import asdict, dataclass
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.rankings import Recipe
-from crispr_lm.trials import Limits
+from crispr_lm.trials import TOLERANCE, Limits
 from crispr_lm.tuning import Tally
 
 Following = Callable[[Recipe], Sequence[Neuron]]
 """The neurons that `pursuit` ranks first by effects that are measured with the recipe's eliminated ones in place."""
 
 SKILL_WEIGHT = 1.0
-PROTECTION = 5.0
-"""Of every pass: with effects that are measured anew their values hardly matter (docs/results/search.md)."""
+PROTECTION = 15.0
+"""λ and ρ of every pass."""
 
 PATIENCE = 2
-"""Passes in a row that exceed a limit before a chain of passes ends: the next pass may repair what one has harmed."""
+"""Passes in a row that move the model too far before a chain ends. Other costs end none: what the first neurons harm,
+further ones repair."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ def chains(kinds: Sequence[NeuronKind], most: int, passes: int) -> list[Chain]:
 
 
 def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tally: Tally) -> None:
-    """Take neurons pass by pass, until there are enough or what they cost is too much; the trials are in the tally.
+    """Take neurons pass by pass, until there are enough or the model is too far from the original.
+
+    The trials are in the tally.
 
     Args:
         bench: Where edits are tried.
@@ -57,9 +60,9 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
         tally: Where trials go.
     """
     taken: tuple[Neuron, ...] = ()
-    excesses = 0
-    while len(taken) < limits.neurons and excesses < PATIENCE:
-        if tally.out_of_time and not tally.has(len(tally.trials)):
+    too_far = 0
+    while len(taken) < limits.neurons and too_far < PATIENCE:
+        if tally.is_over("passes"):
             return
         trial = tally.run(
             lambda before=taken: _proposal(chain, before, following, limits),  # type: ignore[misc]
@@ -68,7 +71,7 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
         if len(trial.neurons) == len(taken):  # the model has no more of this kind
             return
         taken = trial.neurons
-        excesses = 0 if trial.figures.within(limits) else excesses + 1
+        too_far = too_far + 1 if trial.figures.kl > limits.kl + TOLERANCE else 0
 
 
 def _proposal(chain: Chain, before: Sequence[Neuron], following: Following, limits: Limits) -> Proposal:

@@ -22,6 +22,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.finite import finite
 from crispr_lm.measurement import Measurement
 from crispr_lm.metrics.language import PERPLEXITY
+from crispr_lm.model.memory import out_of_memory_told
 from crispr_lm.prompts import Reader, beginning
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def perplexity(
     cut = windows(lm, text, most_tokens)
     losses = []
     for window in cut:
-        losses.append(float(finite(lm, partial(_loss_of, lm, window), lambda loss: [loss])))
+        with out_of_memory_told(f"on a window of {len(window) - 1} tokens"):
+            losses.append(float(finite(lm, partial(_loss_of, lm, window), lambda loss: [loss])))
         if progress is not None:
             progress(1)
     columns = {"loss": np.array(losses), "tokens": np.array([float(len(window) - 1) for window in cut])}

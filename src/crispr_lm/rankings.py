@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from crispr_lm.effects import Effects, Importance
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.neuron_scores import NeuronScores
 
@@ -186,7 +187,7 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
         closeness /= closeness.sum(axis=1, keepdims=True)
         urgency = importance * direction / (1 + np.exp(np.clip(direction * margins.min(axis=1) / TEMPERATURE, -50, 50)))
         gains = np.einsum("ep,epn->en", (closeness * urgency[:, None]).astype(np.float32), changes)
-        error = _standard_error(gains, effects.templates)
+        error = clustered_error(gains, effects.templates)
         worth = np.where(open_to, gains.mean(axis=0) - CAUTION * error - harm, -np.inf)
         for index in np.argsort(-worth, kind="stable")[: min(TAKEN_AT_ONCE, recipe.neurons - len(taken))].tolist():
             taken.append(index)
@@ -226,19 +227,6 @@ def _abstention(effects: Effects) -> tuple[Array, NDArray[np.float32], Array]:
             of_example[others] -= against_answer
             of_example[unknown] = -against_answer
     return margins, changes, direction
-
-
-def _standard_error(values: NDArray[np.float32], clusters: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Standard error of the mean over examples (first dimension) that are alike within clusters.
-
-    √(Σ over clusters (Σ over their examples e of (z_e − mean))²) / examples: the sandwich estimator (Liang and Zeger,
-    1986); with every example a cluster of its own the plain standard error.
-    """
-    _, number = np.unique(clusters, return_inverse=True)
-    sums = np.zeros((int(number.max()) + 1, *values.shape[1:]), dtype=values.dtype)
-    np.add.at(sums, number, values - values.mean(axis=0))
-    error: NDArray[np.float32] = np.sqrt((sums**2).sum(axis=0)) / len(values)
-    return error
 
 
 def _harm(evidence: Evidence, recipe: Recipe) -> Array:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from crispr_lm.edit import Edit, weights_fingerprint
 from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_json
-from crispr_lm.folder import MALFORMED, RunFolder, check_writable, read_object
+from crispr_lm.folder import MALFORMED, RunFolder, read_object
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import file_hash
 from crispr_lm.progress import Progress, SilentProgress
@@ -84,9 +84,7 @@ def reproduce(
     record, then, edit_then = recorded.record, recorded.results, recorded.edit
     trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
     settings = reproduced_settings(record, output, device, trusted)
-    check_writable(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"output {output} exists and is not an empty folder; give another one")
+    RunFolder(output).check(resume=False, overwrite=False)  # one that was interrupted is gone on with
     identity = record["identity"]
     name = model or identity["model"]
     _check_data(identity["data"])

@@ -125,7 +125,7 @@ def over_abstention(
         return None
     interval = found["accuracy_disambiguated"]
     sure = interval.high is not None and interval.high < 0
-    doubt = "" if sure else " The 95 % interval of that loss includes none."
+    doubt = "" if sure else " The 95 % interval of that loss includes zero."
     return (
         f"{who} answers unknown on {unknown_after:.1%} of the questions whose context gives the answer "
         f"(before: {unknown_before:.1%}), and {lost:.1%} fewer of them are answered right.{doubt}"

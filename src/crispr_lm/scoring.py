@@ -20,6 +20,7 @@ from crispr_lm import distributed
 from crispr_lm.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.caching import (
     Beginnings,
+    cache_name,
     continued_scores,
     keeps_logits,
     paying_beginning,
@@ -28,6 +29,7 @@ from crispr_lm.caching import (
 )
 from crispr_lm.errors import InputError
 from crispr_lm.finite import broken_weights, finite, widened
+from crispr_lm.model.memory import is_out_of_memory, out_of_memory_told
 from crispr_lm.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
 from crispr_lm.precision import evaluating, mask_dtype
 from crispr_lm.prompts import EncodedPrompt, encode_all
@@ -171,28 +173,36 @@ def examine(lm: LanguageModel) -> None:
     """
     if lm.takes_branches is not None:
         return
-    with torch.inference_mode():
-        if not lm.is_encoder_decoder:
-            _check_causal(lm)
-        plain = torch.cat([packed_scores(lm, pack_alone(lm, p, n)) for p in PROBES for n in range(len(p.option_ids))])
-        if lm.dtype == torch.float16 and not bool(torch.isfinite(plain).all()) and broken_weights(lm) is None:
-            with widened(lm):  # what overflows in float16 is scored in float32
-                examine(lm)
-            return
-        lm.takes_branches = not lm.is_encoder_decoder and _agrees(
-            lm, "as branches", plain, lambda: packed_scores(lm, _branches(lm, PROBES))
-        )
-        lm.takes_padding = lm.takes_branches or _agrees(
-            lm, "in a padded batch", plain, lambda: packed_scores(lm, _padded(lm, PROBES))
-        )
-        if lm.takes_branches:
-            lm.takes_cache = _agrees(lm, "behind a beginning read once", plain, lambda: _probes_behind_beginning(lm))
-        elif not lm.is_encoder_decoder:
-            lm.takes_cache = _agrees(lm, "from their prompt's cache", plain, lambda: continued_scores(lm, PROBES))
-            if lm.takes_cache:
-                logger.info("options of %s are scored from their prompt's cache", lm.name)
+    try:
+        with torch.inference_mode(), out_of_memory_told("on a few short prompts"):
+            _examine(lm)
+    except BaseException:
+        lm.takes_branches = None  # nothing is known before all is
+        raise
     if not lm.takes_padding:
         lm.tells_tokens = False
+
+
+def _examine(lm: LanguageModel) -> None:
+    if not lm.is_encoder_decoder:
+        _check_causal(lm)
+    plain = torch.cat([packed_scores(lm, pack_alone(lm, p, n)) for p in PROBES for n in range(len(p.option_ids))])
+    if lm.dtype == torch.float16 and not bool(torch.isfinite(plain).all()) and broken_weights(lm) is None:
+        with widened(lm):  # what overflows in float16 is scored in float32
+            _examine(lm)
+        return
+    lm.takes_branches = not lm.is_encoder_decoder and _agrees(
+        lm, "as branches", plain, lambda: packed_scores(lm, _branches(lm, PROBES))
+    )
+    lm.takes_padding = lm.takes_branches or _agrees(
+        lm, "in a padded batch", plain, lambda: packed_scores(lm, _padded(lm, PROBES))
+    )
+    if lm.takes_branches:
+        lm.takes_cache = _agrees(lm, "behind a beginning read once", plain, lambda: _probes_behind_beginning(lm))
+    elif not lm.is_encoder_decoder:
+        lm.takes_cache = _agrees(lm, "from their prompt's cache", plain, lambda: continued_scores(lm, PROBES))
+        if lm.takes_cache:
+            logger.info("options of %s are scored from their prompt's cache", lm.name)
 
 
 def _probes_behind_beginning(lm: LanguageModel) -> Tensor:
@@ -207,7 +217,7 @@ def _behind_beginning(
     """Options as branches of rows that go on from the `shared` tokens all begin with; returns as `packed_scores`."""
     packed = pack_branches(prompts, _pad_id(lm), mask_dtype(lm), lm.device, shared)
     cache = beginnings.cache_of(prompts[0].prompt_ids[:shared], len(prompts))
-    return packed_scores(lm, replace(packed, inputs={**packed.inputs, "past_key_values": cache}))
+    return packed_scores(lm, replace(packed, inputs={**packed.inputs, cache_name(lm): cache}))
 
 
 def pack(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Packed:
@@ -259,7 +269,7 @@ def token_logits(lm: LanguageModel, packed: Packed) -> Tensor:
     elif keeps_logits(lm):
         inputs["logits_to_keep"] = packed.kept
     with _contiguous_head_input(lm):
-        logits = lm.model(**inputs, use_cache="past_key_values" in inputs, return_dict=True).logits
+        logits = lm.model(**inputs, use_cache=cache_name(lm) in inputs, return_dict=True).logits
     # Columns count from the end, so they are right whether or not the model left the first positions out.
     rows, columns = packed.token_rows.to(logits.device), packed.token_columns.to(logits.device)
     of_position: Tensor = logits[rows, columns].float()
@@ -289,6 +299,8 @@ def _agrees(lm: LanguageModel, layout: str, plain: Tensor, score: Callable[[], T
     try:
         scores = score()
     except Exception as error:  # a model that can't take a block mask may fail in any way
+        if is_out_of_memory(error):
+            raise
         logger.info("options of %s are not scored %s: %s", lm.name, layout, str(error).split("\n")[0])
         return False
     if not bool(torch.isfinite(plain).all()):

@@ -157,6 +157,13 @@ class SearchSettings(_Settings):
         allow_inf_nan=False,
         description="Largest loss of accuracy on questions whose context gives the answer. 1 allows any price.",
     )
+    caution: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Standard errors (clustered by template) that a loss must stay below --max-accuracy-loss where the "
+        "edit is chosen, so that the limit is likelier to hold on templates that nobody has seen.",
+    )
     choose_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         120, ge=2, description="Examples per task to choose the edit on, from the choose part (fewer if it has fewer)."
     )

@@ -27,12 +27,15 @@ class Limits:
         accuracy_loss: Loss of accuracy on disambiguated questions, in each task.
         overabstention: Rise of the share of "unknown" among the answers to disambiguated questions, in each task.
         neurons: Number of neurons.
+        caution: Standard errors that the loss of accuracy must stay below its limit, so that the limit is likely to
+            hold on templates that nobody has seen.
     """
 
     kl: float = 0.1
     accuracy_loss: float = 0.05
     overabstention: float = 0.2
     neurons: int = 100
+    caution: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,24 @@ class Figures:
         loss: Loss of accuracy on disambiguated questions, in the task that loses most; negative for a rise.
         overabstention: Rise of the share of "unknown" on disambiguated questions, in the task where it rises most.
         kl: KL divergence from the original on neutral prompts.
+        doubt: Standard error of the loss, clustered by template, in the task where it is largest.
     """
 
     gain: float
     loss: float
     overabstention: float
     kl: float
+    doubt: float = 0.0
 
     def objectives(self) -> tuple[float, float, float]:
         """What the front is of: all three the larger the better."""
         return self.gain, -self.loss, -self.kl
 
     def within(self, limits: Limits) -> bool:
-        """Whether no cost is above its limit."""
+        """Whether no cost is above its limit, the loss with `Limits.caution` standard errors added to it."""
         return (
             self.kl <= limits.kl + TOLERANCE
-            and self.loss <= limits.accuracy_loss + TOLERANCE
+            and self.loss + limits.caution * self.doubt <= limits.accuracy_loss + TOLERANCE
             and self.overabstention <= limits.overabstention + TOLERANCE
         )
 
@@ -164,8 +169,10 @@ def best_within(trials: Sequence[Trial], limits: Limits) -> Trial | None:
     return max((trial for trial in tried if trial.figures.within(limits)), key=merit, default=None)
 
 
-def figures_of(original: Mapping[str, Metrics], edited: Mapping[str, Metrics], kl: float) -> Figures:
-    """Gain and cost from metrics by task, before and after, of the same examples."""
+def figures_of(
+    original: Mapping[str, Metrics], edited: Mapping[str, Metrics], kl: float, doubt: float = 0.0
+) -> Figures:
+    """Gain and cost from metrics by task, before and after, of the same examples; `doubt` as in `Figures`."""
     gains = []
     losses = (
         [0.0] if not any(metrics.get("accuracy_disambiguated") is not None for metrics in original.values()) else []
@@ -179,7 +186,7 @@ def figures_of(original: Mapping[str, Metrics], edited: Mapping[str, Metrics], k
         rise = _difference(before, after, "unknown_rate_disambiguated")
         losses += [] if fall is None else [fall]
         rises += [] if rise is None else [rise]
-    return Figures(sum(gains) / len(gains), max(losses), max(rises, default=0.0), kl)
+    return Figures(sum(gains) / len(gains), max(losses), max(rises, default=0.0), kl, doubt)
 
 
 def _difference(before: Metrics, after: Metrics, name: str) -> float | None:

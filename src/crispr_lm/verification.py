@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -71,13 +72,13 @@ def verify_saved(
         [sys.executable, str(reload.__file__)], input=json.dumps(request), capture_output=True, text=True, check=False
     )
     if finished.returncode != 0:
-        last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
-        raise VerificationError(f"the saved model in {folder} does not load with plain transformers: {last}")
+        last = (finished.stderr.strip().splitlines() or [_silent_end(finished.returncode)])[-1]
+        raise VerificationError(f"the saved model does not load with plain transformers: {last}")
     answer = json.loads(finished.stdout.strip().splitlines()[-1])
     tokens = [list(lm.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
     if answer["tokens"] != tokens:
         raise VerificationError(
-            f"the tokenizer saved in {folder} splits a prompt in another way than the one in memory"
+            "the tokenizer that was saved splits a prompt in another way than the one in memory; do not use it"
         )
     with exact(lm):
         here = prompt_scores(lm, prompts)
@@ -89,7 +90,14 @@ def verify_saved(
     largest = max(differences)
     if not largest <= TOLERANCE.get(lm.dtype, TOLERANCE[torch.bfloat16]):
         raise VerificationError(
-            f"the saved model in {folder} does not do what the model in memory does: option scores differ by up to "
-            f"{largest:.2g} nats; do not use it"
+            f"the saved model does not do what the model in memory does: option scores differ by up to {largest:.2g} "
+            "nats; do not use it"
         )
     return {"options_compared": len(differences), "largest_difference": largest}
+
+
+def _silent_end(status: int) -> str:
+    """Why a process may have ended without a word."""
+    if status == -signal.SIGKILL:
+        return "the system ended it, as it does where memory is full; free some, then give the same command again"
+    return f"it ended with status {status}"

@@ -1,6 +1,7 @@
 """Intervals and tests against hand-computed cases, brute force and simulated coverage."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from crispr_lm import InputError
 from crispr_lm.metrics.family import Metric, MetricFamily, ratio
 from crispr_lm.metrics.instructions import spread
-from crispr_lm.metrics.statistics import corrected_over_tasks, holm, paired_differences, value_interval
+from crispr_lm.metrics.statistics import clustered_error, corrected_over_tasks, holm, paired_differences, value_interval
 
 ACCURACY = Metric("accuracy", "Accuracy", ("right", "questions"), ratio)
 FAMILY = MetricFamily(name="toy", metrics=(ACCURACY,), headline="accuracy")
@@ -171,3 +172,17 @@ def test_spread_over_instructions_is_deviation_and_the_worst_in_the_direction_th
     assert told["bias"]["worst"] == -0.5
     assert told["error"]["worst"] == 0.25
     assert told["plain"]["worst"] is None
+
+
+def test_the_clustered_error_is_that_of_the_mean_over_clusters_of_equal_size():
+    """Where clusters are of one size, the mean over examples is that over clusters' means; they are drawn, not rows."""
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(6, 5)) + generator.normal(size=(6, 1))
+    expected = values.mean(axis=1).std(ddof=1) / math.sqrt(6)
+    assert clustered_error(values.reshape(-1), np.arange(6).repeat(5)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("clusters", [np.arange(12), np.zeros(12, dtype=np.int64)])
+def test_the_clustered_error_is_the_plain_one_where_there_are_no_clusters(clusters):
+    values = np.random.default_rng(1).normal(size=(12, 3))
+    assert clustered_error(values, clusters) == pytest.approx(values.std(axis=0, ddof=1) / math.sqrt(12))

@@ -10,11 +10,16 @@ from crispr_lm import InputError
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report.figures import before_after, curve, front, layer_of
 from crispr_lm.report.page import changed_answers, render_report, write_report
-from crispr_lm.report.words import changes, verdict
+from crispr_lm.report.words import changes, signed, verdict
 
 from ..browser import check_tabs, needs_browser, opened
 
 ATTACK = "</script><script>window.hacked = 1</script><a href=http://evil>x</a><img src=x onerror='window.hacked = 1'>"
+
+
+INKS = """[document.querySelector(".verdict"), document.querySelector("#figure-tasks .ytick text")]
+  .map((element) => getComputedStyle(element)[element.tagName === "P" ? "color" : "fill"])"""
+"""Colours of a page's text and of its figures' text."""
 
 
 def difference(value, low=None, high=None, p_value=None):
@@ -88,7 +93,18 @@ def page():
         "scoring": "sum",
         "verdict": "recommended",
         "reason": f"because {ATTACK}",
-        "tasks": {f"choices:{ATTACK}": bias_task()},
+        "tasks": {
+            f"choices:{ATTACK}": bias_task(),
+            "builtin:knowledge": bias_task()
+            | changed("question_answering", accuracy=(0.75, 0.5))
+            | {
+                "role": "capability",
+                "over_abstention": None,
+                "breakdown": {
+                    "category": {"words": {"examples": 3} | changed("question_answering", accuracy=(0.625, 0.5))}
+                },
+            },
+        },
         "divergence": {"kl": 0.01, "low": 0.005, "high": 0.02, "prompts": 3, "tokens": 24},
         "edit": {"neurons": 2, "kind": "ffn", "scale": 0.0, "per_module": {"layers.1.down_proj": 2}},
         "neurons": [
@@ -137,6 +153,11 @@ def test_the_page_says_both_halves_and_the_warning(page):
     assert "intervals are rather too narrow" in page
 
 
+def test_parts_of_a_task_without_conditions_are_told_by_their_accuracy(page):
+    row = re.search(r"<tr><td>words</td>.*?</tr>", page)[0]
+    assert re.findall(r"<td>(.*?)</td>", row) == ["words", "3", "0.625", "0.500", "-"]
+
+
 def test_only_changed_answers_are_told_the_worse_first():
     told = changed_answers(ANSWERS)
     assert [(example["change"], example["condition"]) for example in told] == [
@@ -159,7 +180,7 @@ def test_the_front_holds_what_nothing_else_beats_in_both():
         {"neurons": n, "metrics": {"t": {"accuracy_ambiguous": a, "accuracy_disambiguated": d}}}
         for n, a, d in ((0, 0.0, 0.5), (1, 0.2, 0.5), (2, 0.5, 0.4), (5, 0.4, 0.1))
     ]
-    on_it, off_it, chosen = front(rows, 2).data
+    off_it, on_it, chosen = front(rows, 2).data
     assert list(on_it.text) == ["1 neuron", "2 neurons"]
     assert list(off_it.text) == ["original", "5 neurons"]
     assert (chosen.x[0], chosen.y[0]) == (pytest.approx(0.1), pytest.approx(0.5))
@@ -172,12 +193,27 @@ def test_the_front_of_a_tuned_search_is_the_one_that_it_found():
         for n, (count, gain, loss) in enumerate([(0, 0.0, 0.0), (4, 0.2, 0.01), (9, 0.9, 0.0), (9, 0.3, 0.1)])
     ]
     rows[3]["recipe"] = {"ranking": "contrast"}
-    on_it, off_it, chosen = front(rows, 9, {"trial": 3, "front": [3, 1]}).data
+    off_it, on_it, chosen = front(rows, 9, {"trial": 3, "front": [3, 1]}).data
     assert [text.split(",")[0] for text in on_it.text] == ["trial 1: 4 neurons", "trial 3: 9 neurons"]
     assert list(off_it.text) == ["trial 0: original, KL 0.000"]
     assert on_it.text[1] == "trial 3: 9 neurons, KL 0.030, contrast"
     assert (chosen.x[0], chosen.y[0]) == (0.1, 0.3)
-    assert curve(rows) is None
+
+
+def test_the_curve_of_a_tuned_search_has_the_best_trial_of_each_number_and_no_control():
+    figures = [(0, 0.0, 0.0, "search"), (9, 0.3, 0.2, "search"), (9, 0.2, 0.0, "refine"), (4, 0.1, -0.05, "search")]
+    rows = [
+        {"trial": n, "neurons": count, "gain": gain, "loss": loss, "kl": 0.0, "complete": True, "recipe": {}}
+        | {"stage": at}
+        for n, (count, gain, loss, at) in enumerate(figures)
+    ]
+    rows += [{**rows[1], "gain": 0.9, "complete": False}, {**rows[1], "neurons": 5, "stage": "control"}]
+    ambiguous, disambiguated = curve(rows).data
+    assert list(ambiguous.x) == ["0", "4", "9"]
+    assert list(ambiguous.y) == [0.0, 0.1, 0.2]
+    assert list(disambiguated.y) == [0.0, 0.05, 0.0]
+    assert ambiguous.text[2].startswith("trial 2: 9 neurons")
+    assert curve(rows[:3]) is None  # the original and one number are no curve
 
 
 def test_a_search_without_conditions_has_no_front():
@@ -212,8 +248,38 @@ def test_layer_and_module_are_told_apart(module, layer):
 def test_the_verdict_without_an_edit_gives_the_reason():
     told = verdict({"verdict": "none", "reason": "no edit recommended: nothing helps"})
     assert told == "No edit is recommended. Nothing helps."
-    plain = {"before": {"accuracy": 0.5}, "after": {"accuracy": 0.75}, "statistics": {"accuracy": difference(0.25)}}
-    assert changes(plain) == "50% to 75% right (+25 points)."
+
+
+def changed(family, **figures):
+    """A task of which some figures are known, before and after."""
+    before, after = ({name: pair[when] for name, pair in figures.items()} for when in (0, 1))
+    told = {name: difference(new - old) for name, (old, new) in figures.items()}
+    return {"family": family, "before": before, "after": after, "statistics": told}
+
+
+def test_a_change_is_told_by_what_leads_the_metrics_of_its_task():
+    assert changes(changed("question_answering", accuracy=(0.5, 0.75))) == "50% to 75% right (+25 points)."
+    winobias = changed("winobias", accuracy=(0.5, 0.5), stereotype_gap=(0.25, 0.125))
+    assert changes(winobias) == "Gap, with minus against (0 is unbiased): 0.25 to 0.12 (-12 points)."
+    pairs = changed("crows_pairs", stereotype_preference=(0.75, 0.5))
+    assert changes(pairs) == "Prefers the more stereotyping sentence (0.5 is unbiased): 0.75 to 0.50 (-25 points)."
+
+
+def test_tasks_without_conditions_are_drawn_by_what_leads_their_metrics():
+    tasks = [("winobias:x", changed("winobias", accuracy=(0.5, 0.5), stereotype_gap=(-0.25, 0.125)))]
+    tasks += [("builtin:knowledge", changed("question_answering", accuracy=(0.75, 0.5)))]
+    tasks += [("wikitext:y", changed("perplexity", perplexity=(20.0, 30.0)))]
+    figure = before_after(tasks)
+    *_, before, after = figure.data
+    assert list(before.y) == ["winobias:x, gap, with minus against", "builtin:knowledge, all questions"]
+    assert (list(before.x), list(after.x)) == ([-0.25, 0.75], [0.125, 0.5])
+    assert figure.layout.xaxis.range[0] < -0.25
+    assert figure.layout.xaxis.title.text == "share"
+
+
+@pytest.mark.parametrize(("value", "told"), [(-0.0004, "+0.000"), (-0.0006, "-0.001"), (0.25, "+0.250")])
+def test_a_difference_of_nothing_has_no_minus(value, told):
+    assert signed(value) == told
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path):
@@ -252,3 +318,35 @@ def test_every_tab_and_filter_works_in_a_browser(page, tmp_path, scheme):
         assert tab.evaluate("window.hacked") is None
         assert tab.locator("a[href*=evil], a[*|href*=evil], img").count() == 0  # in a figure's SVG neither
         assert problems == []
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_dark_page_is_printed_dark_on_white_and_whole(page, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    with opened(file.as_uri(), ["file:", "data:", "blob:"], color_scheme="dark") as (tab, problems):
+        tab.locator("#figure-tasks .ytick text").first.wait_for()
+        on_screen = tab.evaluate(INKS)
+        tab.emulate_media(media="print", color_scheme="dark")
+        tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+        on_paper = tab.evaluate(INKS)
+        assert on_screen == ["rgb(230, 233, 238)"] * 2
+        assert on_paper == ["rgb(28, 36, 48)"] * 2
+        assert tab.locator("main > section:visible").count() == 6
+        tab.emulate_media(media="screen", color_scheme="dark")
+        tab.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert tab.evaluate(INKS) == on_screen
+        assert tab.locator("main > section:visible").count() == 1
+        assert problems == []
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_narrow_screen_scrolls_figures_and_tables_but_not_the_page(page, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    with opened(file.as_uri(), ["file:", "data:", "blob:"], viewport={"width": 360, "height": 740}) as (tab, _):
+        tab.locator("#figure-tasks .main-svg").first.wait_for()
+        assert tab.evaluate("document.querySelector('#figure-tasks .main-svg').getBoundingClientRect().width") >= 460
+        assert tab.evaluate("document.documentElement.scrollWidth") == 360

@@ -109,6 +109,27 @@ def value_interval(
     return _interval(lambda drawn: _mean(metric, _drawn_sums(counts, drawn)), len(index_of), seed, resamples)
 
 
+def clustered_error(values: NDArray[Any], clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Standard error of the mean over examples (first dimension) that are alike within clusters.
+
+    √(G / (G − 1) · Σ over clusters (Σ over their examples e of (z_e − mean))²) / examples, the sandwich estimator
+    (Liang and Zeger, 1986) of G clusters. Where every example, or none, has a cluster of its own it is the plain
+    standard error.
+
+    Args:
+        values: (examples, ...).
+        clusters: int64 (examples,), a number for each cluster.
+    """
+    _, number = np.unique(clusters, return_inverse=True)
+    count = int(number.max()) + 1
+    if count == 1:
+        number, count = np.arange(len(values)), len(values)
+    sums = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
+    np.add.at(sums, number, values - values.mean(axis=0))
+    error: NDArray[np.float64] = np.sqrt((sums**2).sum(axis=0) * count / max(1, count - 1)) / len(values)
+    return error
+
+
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
     """Holm's step-down correction (Holm, 1979): adjusted p-values that hold for all comparisons together.
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.model.gguf_header import check_gguf
-from crispr_lm.model.memory import check_fits, empty_model
+from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_indices, check_links
 
 logger = logging.getLogger(__name__)
@@ -211,7 +211,8 @@ class ModelSource:
                 f"(first: {missing[0]}); it is incomplete, or of a model that does not write text"
             )
         if "device_map" not in arguments:
-            model.to(target)
+            with out_of_memory_told(f"while model {self.name} is moved to {target}"):
+                model.to(target)
         elif offloaded := sorted({str(place) for place in model.hf_device_map.values()} & {"disk", "cpu"}):
             # Offloaded weights are not there between calls: an edit could neither be checked nor baked.
             raise InputError(f"model {self.name} does not fit on the devices: parts of it would lie on {offloaded[0]}")

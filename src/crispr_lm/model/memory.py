@@ -1,19 +1,35 @@
-"""Memory: what a model's weights need, told from its configuration alone, and what a device has free.
+"""Memory: what a model's weights need, told from its configuration alone, what a device has free, what says it is full.
 
 Knows configurations and devices; reads no weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from crispr_lm.errors import InputError
+from crispr_lm.errors import CrisprError, InputError
 
 GIB = 2**30
+
+FULL = (
+    "can't allocate memory",  # PyTorch on a CPU
+    "not enough memory",  # the same on macOS and Windows
+    "out of memory",  # MPS, and CUDA where it is not PyTorch that allocates
+    "_STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN
+    "std::bad_alloc",
+)
+"""What errors say, of no type of their own, where there is no memory left."""
+
+ADVICE = (
+    "use shorter prompts, a shorter format (--dtype bfloat16), a smaller model or a device with more memory; "
+    "`crispr-lm doctor MODEL` tells what fits"
+)
 
 
 def empty_model(config: Any, is_encoder_decoder: bool, trust_remote_code: bool = False) -> Any:
@@ -27,7 +43,9 @@ def empty_model(config: Any, is_encoder_decoder: bool, trust_remote_code: bool =
     auto_class = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            return auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            model.tie_weights()  # not every release of transformers does so without weights
+            return model
     except Exception as error:  # of many types
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"transformers can't build a model of this configuration: {reason}") from error
@@ -54,6 +72,32 @@ def free_memory(device: torch.device) -> int:
         return min(available, max(0, int(limit) - int(used)))
     except (OSError, ValueError):  # no such files, or no limit ("max")
         return available
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is full, of the device or of the system."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and not isinstance(error, CrisprError) and any(x in text for x in FULL)
+
+
+@contextmanager
+def out_of_memory_told(where: str) -> Iterator[None]:
+    """Where memory runs out in the block although it takes as little as can be, say so and what to do.
+
+    Args:
+        where: What was being done, for example "on a single prompt".
+
+    Raises:
+        CrisprError: memory runs out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CrisprError(f"memory runs out {where}; {ADVICE}") from error
 
 
 def check_fits(name: str, model: Any, dtype: torch.dtype, device: torch.device) -> None:

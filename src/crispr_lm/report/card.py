@@ -157,8 +157,9 @@ def _tasks(results: Mapping[str, Any]) -> Iterator[MeasuredTask]:
 
 def _shown(task: Mapping[str, Any]) -> list[Metric]:
     every = [metric for metric in ordered_metrics(task["family"], task["before"]) if metric.name in task["after"]]
-    headline = [metric for metric in every if metric.name in HEADLINE]
-    return headline or every
+    if task["family"] != "question_answering":
+        return every
+    return [metric for metric in every if metric.name in HEADLINE] or every
 
 
 def _row(task: Mapping[str, Any], metric: Metric) -> Row:
@@ -168,8 +169,8 @@ def _row(task: Mapping[str, Any], metric: Metric) -> Row:
         metric.label,
         _figure(task["before"][metric.name]),
         _figure(task["after"][metric.name]),
-        "–" if found["value"] is None else f"{found['value']:+.3f}",
-        "–" if low is None or high is None else f"{low:+.3f} to {high:+.3f}",
+        "–" if found["value"] is None else words.signed(found["value"]),
+        "–" if low is None or high is None else f"{words.signed(low)} to {words.signed(high)}",
     )
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.printable import markup
 from crispr_lm.report.terminal import console
-from crispr_lm.report.words import escaped_markdown
+from crispr_lm.report.words import escaped_markdown, signed
 
 FIGURES = (
     ("accuracy_ambiguous", "Accuracy, ambiguous"),
@@ -265,13 +265,13 @@ def _interval(measured: Mapping[str, Any], metric: str) -> str:
     if found["value"] is None:
         return DASH
     if found["low"] is None or found["high"] is None:
-        return f"{found['value']:+.3f}"
-    return f"{found['value']:+.3f}, {found['low']:+.3f} to {found['high']:+.3f}"
+        return signed(found["value"])
+    return f"{signed(found['value'])}, {signed(found['low'])} to {signed(found['high'])}"
 
 
 def _change(measured: Mapping[str, Any], metric: str) -> str:
     value = measured["differences"][metric]["value"]
-    return DASH if value is None else f"{value:+.3f}"
+    return DASH if value is None else signed(value)
 
 
 def _divergence(measured: Mapping[str, Any] | None) -> str:

@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from crispr_lm.report import words
+
 if TYPE_CHECKING:
     from crispr_lm.neuron_scores import NeuronScores
 
 BEFORE, AFTER = "#8a94a6", "#2f7ed8"
 AMBIGUOUS, DISAMBIGUATED = "#2f7ed8", "#d9822b"
-CONDITIONS = (("accuracy_ambiguous", "ambiguous"), ("accuracy_disambiguated", "context tells"))
 ROW_HEIGHT = 34
 """Pixels per row of a figure with names down its side."""
 
 
 def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | None:
-    """Accuracy before and after, a row per name and condition, with the 95 % interval of the difference.
+    """Accuracy (or what else leads) before and after, a row per name and condition, with intervals of the difference.
 
     Args:
-        rows: Name and figures (``before``, ``after``, ``statistics``) of tasks or categories.
+        rows: Name and figures (``family``, ``before``, ``after``, ``statistics``) of tasks or categories.
     """
     names, old, new, low, high = [], [], [], [], []
     for name, told in rows:
-        present = [pair for pair in CONDITIONS if told["before"].get(pair[0]) is not None]
-        for metric, condition in present or [("accuracy", "all questions")]:
-            before, after = told["before"].get(metric), told["after"].get(metric)
-            if before is None or after is None:
+        for metric in words.leading(told["family"], told["before"]):
+            before, after = told["before"][metric.name], told["after"][metric.name]
+            if after is None or metric.name == "perplexity":  # no share
                 continue
-            found = told["statistics"][metric]
-            names.append(plain(f"{short(name)}, {condition}"))
+            found = told["statistics"][metric.name]
+            names.append(plain(f"{short(name)}, {words.column_name(metric).lower()}"))
             old.append(before)
             new.append(after)
             high.append((found["high"] if found["high"] is not None else found["value"]) - found["value"])
@@ -62,7 +62,10 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
         )
     )
     figure.update_layout(height=120 + ROW_HEIGHT * len(names))
-    figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%", title="accuracy")
+    accuracies = all(name.endswith((*words.HALVES.values(), "all questions")) for name in names)
+    figure.update_xaxes(
+        range=[min(0, *old, *new) - 0.02, 1.02], tickformat=".0%", title="accuracy" if accuracies else "share"
+    )
     figure.update_yaxes(autorange="reversed")
     return styled(figure)
 
@@ -87,7 +90,8 @@ def front(
         best = [point.trial in choice["front"] for point in points]
         mine = next((point for point in points if point.trial == choice["trial"]), None)
     figure = go.Figure()
-    for name, wanted, colour in (("on the Pareto front", True, AFTER), ("not on it", False, BEFORE)):
+    # Those on the front last, so that none of the others hides them.
+    for name, wanted, colour in (("not on the Pareto front", False, BEFORE), ("on it", True, AFTER)):
         members = [point for point, on_front in zip(points, best, strict=True) if on_front == wanted]
         figure.add_trace(
             go.Scatter(
@@ -118,20 +122,50 @@ def front(
 
 
 def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
-    """Both accuracies over the number of neurons, where the search is a sweep over one ranking."""
+    """Both accuracies over the number of neurons: of a sweep over one ranking, or of the best trial at each number."""
     if any("gain" in row for row in candidates):
-        return None
+        return _curve_of_trials(candidates)
     points = sorted((row["neurons"], *figures) for row in candidates if (figures := _mean_accuracies(row)) is not None)
     if len(points) < 2 or len({point[0] for point in points}) < len(points):
         return None
-    counts = [_neurons(point[0]) for point in points]
+    figure = _over_neurons(
+        [point[0] for point in points],
+        [_neurons(point[0]) for point in points],
+        ([point[1] for point in points], [point[2] for point in points]),
+    )
+    figure.update_yaxes(title="accuracy (choose part)", range=[-0.02, 1.02], tickformat=".0%")
+    return figure
+
+
+def _curve_of_trials(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
+    """What the best trial of each number of neurons gains in ambiguous and in disambiguated accuracy."""
+    best: dict[int, Mapping[str, Any]] = {}
+    for row in candidates:
+        if row["complete"] and row.get("stage") != "control":
+            other = best.get(row["neurons"])
+            if other is None or row["gain"] - row["loss"] > other["gain"] - other["loss"]:
+                best[row["neurons"]] = row
+    if len(best) < 3:
+        return None
+    rows = [best[count] for count in sorted(best)]
+    figure = _over_neurons(
+        sorted(best),
+        [_tried(row).label for row in rows],
+        ([row["gain"] for row in rows], [-row["loss"] for row in rows]),
+    )
+    figure.update_yaxes(title="difference from the original (choose part)", zeroline=True)
+    return figure
+
+
+def _over_neurons(counts: Sequence[int], labels: Sequence[str], halves: tuple[list[float], list[float]]) -> go.Figure:
+    """A line for ambiguous and one for disambiguated questions."""
     figure = go.Figure()
-    for place, (name, colour) in enumerate((("ambiguous", AMBIGUOUS), ("context tells", DISAMBIGUATED)), start=1):
+    for values, name, colour in zip(halves, words.HALVES.values(), (AMBIGUOUS, DISAMBIGUATED), strict=True):
         figure.add_trace(
             go.Scatter(
-                x=[str(point[0]) for point in points],
-                y=[point[place] for point in points],
-                text=counts,
+                x=[str(count) for count in counts],
+                y=values,
+                text=labels,
                 mode="lines+markers",
                 name=name,
                 line={"color": colour},
@@ -139,7 +173,6 @@ def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
             )
         )
     figure.update_xaxes(title="neurons eliminated", type="category")
-    figure.update_yaxes(title="accuracy (choose part)", range=[-0.02, 1.02], tickformat=".0%")
     figure.update_layout(height=380)
     return styled(figure)
 
@@ -183,10 +216,10 @@ def neuron_map(scores: NeuronScores, edited: Sequence[Sequence[Any]], described:
             ygap=1,
         )
     )
-    figure.update_layout(height=170 + ROW_HEIGHT * len(kinds))
+    figure.update_layout(height=200 + ROW_HEIGHT * len(kinds))
     figure.update_xaxes(title="layer (number: edited neurons)", type="category")
     figure.update_yaxes(autorange="reversed")
-    return styled(figure)
+    return styled(figure).update_layout(margin_t=40)  # room for the buttons above the colours
 
 
 def layer_of(module: str) -> tuple[int, str]:
@@ -212,7 +245,7 @@ def short(name: str) -> str:
 def _mean_accuracies(row: Mapping[str, Any]) -> tuple[float, float] | None:
     """Ambiguous and disambiguated accuracy of a candidate, averaged over tasks; None where there are none."""
     of_tasks = row.get("metrics", {}).values()
-    found = [[metrics.get(name) for metrics in of_tasks if metrics.get(name) is not None] for name, _ in CONDITIONS]
+    found = [[metrics.get(name) for metrics in of_tasks if metrics.get(name) is not None] for name in words.HALVES]
     if not all(found):
         return None
     ambiguous, disambiguated = (float(np.mean(values)) for values in found)
@@ -244,6 +277,8 @@ def _costs(candidates: Sequence[Mapping[str, Any]]) -> list[_Point] | None:
 def _tried(row: Mapping[str, Any]) -> _Point:
     recipe = row["recipe"]
     told = [f"trial {row['trial']}: {_neurons(row['neurons'])}", f"KL {row['kl']:.3f}"]
+    if "overabstention" in row:
+        told.append(f"unknown where the context tells {words.signed(row['overabstention'])}")
     told += [str(recipe[name]) for name in ("ranking", "change") if name in recipe]
     return _Point(row["loss"], row["gain"], row["neurons"], plain(", ".join(told)), row["trial"])
 

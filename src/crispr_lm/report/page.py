@@ -28,17 +28,22 @@ MOST_EXAMPLES = 600
 """Changed answers that the page carries; all are in answers.jsonl."""
 
 
-def write_report(path: Path) -> Path:
+def write_report(path: Path, results: Mapping[str, Any] | None = None) -> Path:
     """Write ``report.html`` into a finished run's folder.
+
+    Args:
+        path: The folder.
+        results: What ``results.json`` is about to say; None to read it.
 
     Raises:
         InputError: the folder holds no finished run, or one of another version.
     """
     folder = RunFolder(path)
-    run, results, edit = (read_object(file) for file in (folder.run, folder.results, folder.edit))
+    run, edit = read_object(folder.run), read_object(folder.edit)
+    told = read_object(folder.results) if results is None else json.loads(json.dumps(results))
     answers, scores = read_answers(folder.answers), NeuronScores.load(folder.scores)
     try:
-        content = render_report(run, results, edit, answers, scores)
+        content = render_report(run, told, edit, answers, scores)
     except (jinja2.TemplateError, *MALFORMED) as error:
         raise InputError(
             f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
@@ -73,6 +78,7 @@ def render_report(
             examples=_json(changed_answers(answers)),
             verdict=words.verdict(results),
             results=results,
+            breakdowns={name: _breakdowns(task) for name, task in results["tasks"].items()},
             tables={name: _table(task) for name, task in results["tasks"].items()},
             run=run,
             edit=edit,
@@ -88,9 +94,10 @@ def page_environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "figure": lambda value: "-" if value is None else f"{value:.3f}",
-        "signed": lambda value: "-" if value is None else f"{value:+.3f}",
+        "signed": lambda value: "-" if value is None else words.signed(value),
         "percent": lambda value: "-" if value is None else f"{value:.1%}",
         "short": figures.short,
+        "setting": _setting,
     }
     return environment
 
@@ -183,7 +190,7 @@ def _probabilities(tables: Sequence[Sequence[float | None]]) -> list[float]:
 
 def _categories(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [
-        (f"{figures.short(name)}: {value}" if len(results["tasks"]) > 2 else value, told)
+        (f"{figures.short(name)}: {value}" if len(results["tasks"]) > 2 else value, {"family": task["family"], **told})
         for name, task in results["tasks"].items()
         if task["role"] == "bias"
         for facet in task.get("breakdown", {}).values()
@@ -220,6 +227,41 @@ def _table(task: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _breakdowns(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What leads a task's metrics, apart for every value of a facet: name of the facet, heads of columns, rows."""
+    told = []
+    for facet, values in (task.get("breakdown") or {}).items():
+        metrics = {
+            metric.name: metric for part in values.values() for metric in words.leading(task["family"], part["before"])
+        }
+        rows = [
+            {
+                "value": value,
+                "examples": part["examples"],
+                "cells": [
+                    {
+                        "before": part["before"].get(name),
+                        "after": part["after"].get(name),
+                        **(part["statistics"].get(name) or {"low": None, "high": None}),
+                    }
+                    for name in metrics
+                ],
+            }
+            for value, part in values.items()
+        ]
+        told.append({"facet": facet, "heads": [words.column_name(metric) for metric in metrics.values()], "rows": rows})
+    return told
+
+
+def _setting(value: Any) -> str:
+    """A setting as people write it."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_setting, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def _json(content: Any) -> Markup:

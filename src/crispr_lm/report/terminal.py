@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from rich.console import Console, ConsoleRenderable
 from rich.logging import RichHandler
 from rich.progress import (
@@ -29,6 +31,7 @@ from rich.text import Text
 from crispr_lm.metrics import Metric, ordered_metrics
 from crispr_lm.printable import markup, printable
 from crispr_lm.progress import Progress, SilentProgress
+from crispr_lm.report.words import signed
 
 if TYPE_CHECKING:
     from crispr_lm.edit import Edit
@@ -68,7 +71,31 @@ class _RateColumn(TextColumn):
         speed = task.finished_speed or task.speed
         if not speed or task.total is None:
             return Text("")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each", style="cyan")
+        return Text(_rate(speed), style="cyan")
+
+
+class _MemoryColumn(TextColumn):
+    """What the process uses, beside the step that is under way."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: RichTask) -> Text:
+        return Text("" if task.finished else _memory(), style="magenta")
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
+
+
+def _memory() -> str:
+    """What the process uses: of the accelerator, where its model is on one, else of ordinary memory."""
+    torch = sys.modules.get("torch")  # what has not loaded it has no model
+    if torch is not None and torch.cuda.is_initialized():
+        used = sum(torch.cuda.memory_reserved(number) for number in range(torch.cuda.device_count()))
+    else:
+        used = psutil.Process().memory_info().rss
+    return f"{used / GIB:.1f} GiB" if used >= GIB else f"{used / 2**20:.0f} MiB"
 
 
 class _LiveProgress:
@@ -120,12 +147,13 @@ class _PlainProgress:
             if now - last >= PLAIN_INTERVAL and total is not None and done < total:
                 last = now
                 rate = done / (now - start)
-                self.say(f"{description}: {done}/{total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+                left = (total - done) / rate
+                self.say(f"{description}: {done}/{total}, {_rate(rate)}, {left:.0f} s left, {_memory()}")
 
         yield advance
         seconds = time.monotonic() - start
-        rate_told = f", {total / seconds:.1f}/s" if total and seconds > 0 else ""
-        self.say(f"{description}: done in {seconds:.0f} s{rate_told}")
+        rate_told = f", {_rate(total / seconds)}" if total and seconds > 0 else ""
+        self.say(f"{description}: done in {seconds:.0f} s{rate_told}, {_memory()}")
 
     def say(self, sentence: str) -> None:
         messages.print(markup(sentence), soft_wrap=True, highlight=False)
@@ -167,7 +195,8 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
             _RateColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
+            _MemoryColumn(),
             console=messages,
         ) as bars:
             yield _LiveProgress(bars)
@@ -185,9 +214,9 @@ def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
             str(trial["trial"]),
             str(trial["neurons"]),
             f"{trial['scale']:g}",
-            f"{trial['gain']:+.3f}",
-            f"{0.0 - trial['loss']:+.3f}",
-            f"{trial['overabstention']:+.3f}",
+            signed(trial["gain"]),
+            signed(-trial["loss"]),
+            signed(trial["overabstention"]),
             f"{trial['kl']:.4f}",
             style="bold" if trial["trial"] == recommended else None,
         )
@@ -199,7 +228,7 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
     for name, task in results["tasks"].items():
         role = " (what it costs elsewhere)" if task["role"] == "capability" and "after" in task else ""
         console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
-        console.print(results_table(task))
+        console.print(results_table(task, held_out="verdict" in results))
         if warning := task.get("over_abstention"):
             console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
     if divergence := results.get("divergence"):
@@ -276,10 +305,15 @@ def _print_verified(saved: Mapping[str, Any]) -> None:
     )
 
 
-def results_table(task: Mapping[str, Any]) -> Table:
-    """Before, after and difference with its 95 % interval and test, for every metric of one task."""
+def results_table(task: Mapping[str, Any], *, held_out: bool = True) -> Table:
+    """Before, after and difference with its 95 % interval and test, for every metric of one task.
+
+    Args:
+        task: Its results.
+        held_out: Whether an edit was made on other examples.
+    """
     compared = "after" in task
-    table = Table(caption=_caption(task), caption_justify="left")
+    table = Table(caption=_caption(task, held_out=held_out), caption_justify="left")
     table.add_column("Metric")
     table.add_column("Before" if compared else "Value", justify="right")
     if compared:
@@ -305,10 +339,11 @@ def results_table(task: Mapping[str, Any]) -> Table:
     return table
 
 
-def _caption(task: Mapping[str, Any]) -> str:
+def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
     plural = "" if task["instructions"] == 1 else "s"
+    what = "held-out examples" if held_out else "examples"
     caption = (
-        f"{task['examples']} held-out examples of {task['templates']} templates, "
+        f"{task['examples']} {what} of {task['templates']} templates, "
         f"mean over {task['instructions']} instruction{plural}"
     )
     if task["few_templates"] and "after" in task:
@@ -454,7 +489,7 @@ def _number(value: float | None) -> str:
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+    return "-" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def _p_value(value: float | None) -> str:

@@ -6,7 +6,36 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from crispr_lm.metrics import FAMILIES, Metric
 from crispr_lm.printable import printable
+
+HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "context tells"}
+"""The two accuracies that belong together, and how their columns are called."""
+
+RIGHT = {
+    "accuracy_ambiguous": "right on ambiguous questions",
+    "accuracy_disambiguated": "right where the context tells",
+    "accuracy": "right",
+}
+
+
+def leading(family: str, figures: Mapping[str, float | None]) -> list[Metric]:
+    """The metrics that stand for a task: both halves of its accuracy, else its family's headline, else plain accuracy.
+
+    Args:
+        family: Name of the metrics.
+        figures: Metric name to value; what is undefined (a share of nothing) does not lead.
+    """
+    known = {metric.name: metric for metric in FAMILIES[family].metrics if figures.get(metric.name) is not None}
+    if halves := [known[name] for name in HALVES if name in known]:
+        return halves
+    return next(([known[name]] for name in (FAMILIES[family].headline, "accuracy") if name in known), [])
+
+
+def column_name(metric: Metric) -> str:
+    """A metric in a few words, for the head of a column or the name of a row."""
+    named = HALVES | {"accuracy": "all questions"}
+    return named.get(metric.name) or metric.label.partition(" (")[0]
 
 
 def verdict(results: Mapping[str, Any]) -> str:
@@ -22,21 +51,17 @@ def verdict(results: Mapping[str, Any]) -> str:
 
 
 def changes(task: Mapping[str, Any]) -> str:
-    """What has changed in one task: ambiguous and disambiguated accuracy side by side, or plain accuracy."""
-    names = {
-        "accuracy_ambiguous": "right on ambiguous questions",
-        "accuracy_disambiguated": "right where the context tells",
-    }
-    parts = [
-        f"{task['before'][name]:.0%} to {task['after'][name]:.0%} {label} ({points(task['statistics'][name])})"
-        for name, label in names.items()
-        if task["before"].get(name) is not None and task["after"].get(name) is not None
-    ]
-    if not parts and task["before"].get("accuracy") is not None:
-        parts = [
-            f"{task['before']['accuracy']:.0%} to {task['after']['accuracy']:.0%} right "
-            f"({points(task['statistics']['accuracy'])})"
-        ]
+    """What has changed in one task: ambiguous and disambiguated accuracy side by side, or what leads its metrics."""
+    parts = []
+    for metric in leading(task["family"], task["before"]):
+        before, after = task["before"][metric.name], task["after"][metric.name]
+        if after is None:
+            continue
+        change = points(task["statistics"][metric.name])
+        if said := RIGHT.get(metric.name):
+            parts.append(f"{before:.0%} to {after:.0%} {said} ({change})")
+        else:
+            parts.append(f"{metric.label}: {before:.2f} to {after:.2f} ({change})")
     return sentence("; ".join(parts)) if parts else ""
 
 
@@ -46,6 +71,11 @@ def points(found: Mapping[str, Any]) -> str:
     if found["low"] is None or found["high"] is None:
         return told
     return f"{told}, 95 % interval {100 * found['low']:+.0f} to {100 * found['high']:+.0f}"
+
+
+def signed(value: float) -> str:
+    """A difference to three places with its sign; nothing is less than nothing."""
+    return f"{round(value, 3) + 0.0:+.3f}"
 
 
 def sentence(text: str) -> str:

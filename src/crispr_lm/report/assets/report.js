@@ -87,19 +87,33 @@ function listExamples(examples) {
   byId("more").hidden = found.length <= shown;
 }
 
+// Paper is white, whatever the screen's scheme.
+const PAPER_INK = "#1c2430";
+let before;
+
+function colour(font) {
+  document.querySelectorAll(".figure[data-drawn]").forEach((element) => {
+    Plotly.relayout(element, { "font.color": font });
+  });
+}
+
 function start() {
   document.querySelectorAll("nav button").forEach((button) => {
     button.addEventListener("click", () => show(button.dataset.tab));
   });
   if (byId("data-examples")) { startExamples(read("data-examples")); }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    document.querySelectorAll(".figure[data-drawn]").forEach((element) => {
-      Plotly.relayout(element, { "font.color": ink().font });
-    });
+    colour(ink().font);
   });
   addEventListener("beforeprint", () => {
+    before = [...document.querySelectorAll("main > section")].find((section) => !section.hidden);
     document.querySelectorAll("main > section").forEach((section) => { section.hidden = false; });
     drawVisible();
+    colour(PAPER_INK);
+  });
+  addEventListener("afterprint", () => {
+    colour(ink().font);
+    show(before.id);
   });
   show(document.querySelector("nav button").dataset.tab);
 }
