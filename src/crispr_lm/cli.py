@@ -432,6 +432,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+    app.config = ()  # nothing of an earlier call in this process
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()  # here, where it can still be told that it fails

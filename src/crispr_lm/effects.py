@@ -130,12 +130,12 @@ class Effects:
             raise ValueError(f"{self.kind!r} is no kind of neuron")
         if not all(type(width) is int and width > 0 for width in self.widths.values()) or self.count != neurons:
             raise ValueError("the modules' widths do not add up to the number of neurons")
-        arrays = (self.values, self.contrasts, self.ambiguous, self.abstaining)
-        if [array.dtype for array in arrays] != [np.float32, np.float32, np.bool_, np.int64]:
+        arrays = (self.values, self.contrasts, self.ambiguous, self.abstaining, self.templates)
+        if [array.dtype for array in arrays] != [np.float32, np.float32, np.bool_, np.int64, np.int64]:
             raise ValueError("its arrays are of other number formats")
-        if [array.shape for array in arrays[1:]] != [(examples, contrasts), (examples,), (examples,)]:
+        if [array.shape for array in arrays[1:]] != [(examples, contrasts), *[(examples,)] * 3]:
             raise ValueError("its arrays are of different numbers of examples")
-        if not np.isfinite(self.values).all() or np.isnan(self.contrasts).any():
+        if not all(np.isfinite(of_example).all() for of_example in self.values) or np.isnan(self.contrasts).any():
             raise ValueError("its effects are not finite")
         if not ((self.abstaining >= -1) & (self.abstaining < contrasts)).all():
             raise ValueError("it names a contrast that there is none of")

@@ -107,7 +107,7 @@ TRIAL = {
     "complete": True,
     "seconds": 1.0,
     "recipe": {"ranking": "published"},
-    "figures": {"gain": 0.1, "loss": 0.0, "overabstention": 0.0, "kl": 0.01},
+    "figures": {"gain": 0.1, "loss": 0.0, "overabstention": 0.0, "kl": 0.01, "doubt": 0.0},
     "metrics": {"t": {"accuracy": 0.5}},
     "answers": {"t": [0, 1]},
 }
@@ -213,6 +213,7 @@ def effects() -> bytes:
         "contrasts": torch.ones(2, 2),
         "ambiguous": torch.tensor([True, False]),
         "abstaining": torch.tensor([0, 1]),
+        "templates": torch.tensor([0, 1]),
     }
     metadata = {"format": "crispr-lm-effects", "kind": "ffn", "widths": json.dumps({"layers.0.down_proj": 4})}
     return safetensors_bytes(tensors, metadata)

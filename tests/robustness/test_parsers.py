@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from crispr_lm import CrisprError
 
 from .documents import DOCUMENTS, spoiled
-from .trying import settings_for, tell
+from .trying import settings_for, tried
 
 SECONDS = 10
 """Of computing, for a file of a few kB; most take a thousandth of it."""
@@ -79,4 +79,4 @@ def test_spoiled_files_are_read_or_refused(name, tmp_path):
         assert {file.name for file in tmp_path.iterdir()} == {"there"}  # nothing was written elsewhere
 
     check()
-    tell("parser", {"parser": name, "cases": ends.total(), **ends})
+    tried("parser", parser=name, cases=ends.total(), **ends)

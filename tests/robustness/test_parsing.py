@@ -105,8 +105,8 @@ def test_scores_that_are_none(tmp_path, change, message):
 def test_effects_that_do_not_belong_together(tmp_path, change):
     whole = Effects.load(write(tmp_path, effects(), "w.safetensors"))
     assert whole.count == 4
-    tensors = {name: torch.from_numpy(np.array(getattr(whole, name))) for name in
-               ("values", "contrasts", "ambiguous", "abstaining")}  # fmt: skip
+    names = ("values", "contrasts", "ambiguous", "abstaining", "templates")
+    tensors = {name: torch.from_numpy(np.array(getattr(whole, name))) for name in names}
     metadata = {"format": "crispr-lm-effects", "kind": "ffn", "widths": json.dumps(whole.widths)}
     save_file(tensors | change, tmp_path / "e.safetensors", metadata)
     with pytest.raises(InputError, match="can't be read"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ TRIED = os.environ.get("CRISPR_LM_TRIED")
 """File that a line of JSON per property is appended to."""
 
 
-def tell(what: str, counts: Mapping[str, Any]) -> None:
+def tried(what: str, **counts: int | float | str) -> None:
     """Append what was tried to the file, if there is one."""
     if TRIED:
         with Path(TRIED).open("a", encoding="utf-8") as file:
@@ -40,13 +40,13 @@ def trying(what: str, default: int) -> Callable[[Callable[[], None]], Callable[[
     """Try a property as often as `settings_for` says, and tell how often it was."""
 
     def decorated(check: Callable[[], None]) -> Callable[[], None]:
-        tried = 0
+        cases = 0
         inner = check.hypothesis.inner_test  # type: ignore[attr-defined]
 
         @functools.wraps(inner)
         def counted(*arguments: Any, **named: Any) -> None:
-            nonlocal tried
-            tried += 1
+            nonlocal cases
+            cases += 1
             inner(*arguments, **named)
 
         check.hypothesis.inner_test = counted  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def trying(what: str, default: int) -> Callable[[Callable[[], None]], Callable[[
 
         def run() -> None:
             checked()
-            tell(what, {"cases": tried})
+            tried(what, cases=cases)
 
         return run
 
