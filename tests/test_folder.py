@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from crispr_lm import InputError, WriteError
+from crispr_lm import CrisprError, InputError, WriteError
 from crispr_lm.files import append_line, whole_folder, write_bytes, write_json, write_lines
 from crispr_lm.folder import LOCK, RunFolder, check_new, read_lines
 
@@ -113,7 +113,7 @@ def test_json_is_readable_and_survives_reading_back(tmp_path):
 
 
 def test_json_refuses_numbers_that_are_not_finite(tmp_path):
-    with pytest.raises(ValueError):
+    with pytest.raises(CrisprError, match="NaN or infinite"):
         write_json(tmp_path / "x.json", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
 

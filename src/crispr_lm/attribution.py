@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from crispr_lm import distributed
 from crispr_lm.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
 from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.finite import finite
 from crispr_lm.model.hooks import watching
 from crispr_lm.model.neurons import NeuronKind, NeuronSite, find_sites
 from crispr_lm.neuron_scores import NeuronScores
@@ -61,7 +62,7 @@ def score_neurons(
 
     Raises:
         InputError: nothing to attribute on, a prompt that does not fit, or a model without such neurons.
-        CrisprError: a score is not finite (the module is named).
+        CrisprError: a score is not finite (the module that begins with it is named).
     """
     if isinstance(instructions, str):
         raise InputError("instructions must be a list of strings; put a single one into a list")
@@ -82,17 +83,17 @@ def score_neurons(
             indices: list[int], chosen: Sequence[EncodedPrompt] = chosen, golden: Sequence[int] = golden
         ) -> None:
             batch, answers = [chosen[index] for index in indices], [golden[index] for index in indices]
-            _add(total, adapting(lm, lambda: influence_of(lm, batch, answers, sites, skill_weight)))
+
+            def compute() -> dict[str, Tensor]:
+                return adapting(lm, lambda: influence_of(lm, batch, answers, sites, skill_weight))
+
+            _add(total, finite(lm, compute, lambda found: found.values()))
 
         with frozen(lm.model):
             for indices in batches(lm, chosen, batch_size, attribute, bytes_per_token=gradient_bytes_per_token(lm)):
                 advance(len(indices))
     count = len(instructions) * len(examples)
     values = {name: (summed / count).float() for name, summed in distributed.summed(total).items()}
-    for name, of_module in values.items():
-        if not torch.isfinite(of_module).all():
-            cause = "the weights hold NaN or infinity" if lm.dtype == torch.float32 else "load the model in float32"
-            raise CrisprError(f"scores of module {name} are not finite; {cause}")
     origin = {"model": lm.name, "skill_weight": skill_weight, "prompts": count}
     return NeuronScores(values=values, kind=neurons, origin=origin)
 

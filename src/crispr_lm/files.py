@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
-from crispr_lm.errors import WriteError
+from crispr_lm.errors import CrisprError, WriteError
 
 PART = ".part"
 """Ends the temporary name of a file that is being written; the name of the folder that one is written in."""
@@ -39,8 +39,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write an object as readable JSON, atomically. Numbers that are not finite are refused: JSON has none."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write an object as readable JSON, atomically.
+
+    Raises:
+        InputError: as `write_bytes`.
+        CrisprError: a number in it is not finite: JSON has none, and no result may be one.
+    """
+    text = _json(content, path, indent=2)
     # Innermost lists (a neuron, some names) read better on one line. Strings hold no raw line breaks: none is hit.
     text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     write_bytes(path, (text + "\n").encode("utf-8"))
@@ -50,7 +55,7 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
     """Write objects as JSON Lines, atomically."""
     with _replacing(path) as file:
         for row in rows:
-            file.write(_line(row))
+            file.write(_line(row, path))
 
 
 def append_line(path: Path, content: Any) -> None:
@@ -58,8 +63,9 @@ def append_line(path: Path, content: Any) -> None:
 
     Raises:
         WriteError: as `write_bytes`.
+        CrisprError: a number in it is not finite.
     """
-    line = memoryview(_line(content))
+    line = memoryview(_line(content, path))
     with write_errors(path), path.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         try:
@@ -150,8 +156,8 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
-def _line(row: Any) -> bytes:
-    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+def _line(row: Any, path: Path) -> bytes:
+    return (_json(row, path) + "\n").encode("utf-8")
 
 
 def _flush(folder: Path) -> None:
@@ -160,3 +166,10 @@ def _flush(folder: Path) -> None:
         if path.is_file():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
+
+
+def _json(content: Any, path: Path, indent: int | None = None) -> str:
+    try:
+        return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise CrisprError(f"{path} would hold a number that is NaN or infinite, so it is not written") from error

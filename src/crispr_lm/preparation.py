@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from crispr_lm.deterministic import make_deterministic
 from crispr_lm.distributed import ranks
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.folder import check_writable
@@ -140,6 +141,8 @@ def load(
         probe: A task and examples that decide on the number format that answers are measured in.
         twice: Whether the edited model will be loaded beside it.
     """
+    if settings.deterministic:
+        make_deterministic()
     check_device(settings.device)
     if settings.device in SPREAD and ranks() > 1:
         raise InputError(

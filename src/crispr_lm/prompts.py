@@ -19,6 +19,9 @@ Asked = TypeVar("Asked", Example, tuple[str, Example])
 ENCODED_AT_ONCE = 4096
 """Examples whose tokens are in memory at a time: enough to find prompts of like length among."""
 
+TEMPLATE_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError)
+"""What a chat template, a small program that comes with the model, can raise beside its own kind of error."""
+
 
 class Reader(Protocol):
     """What encoding needs of a model: a `LanguageModel`, or a `ModelSource` whose weights are not read yet."""
@@ -94,7 +97,7 @@ def render_conversation(lm: Reader, turns: Sequence[str]) -> str:
         rendered = lm.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, *TEMPLATE_ERRORS) as error:
         what = "a single user turn" if len(turns) == 1 else f"{len(turns)} turns"
         raise InputError(f"model {lm.name}: its chat template fails on {what} ({error})") from error
     assert isinstance(rendered, str)

@@ -27,7 +27,8 @@ from crispr_lm.caching import (
     shared_beginning,
     sharing_groups,
 )
-from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.errors import InputError
+from crispr_lm.finite import broken_weights, finite, widened
 from crispr_lm.model.memory import is_out_of_memory, out_of_memory_told
 from crispr_lm.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
 from crispr_lm.precision import evaluating, mask_dtype
@@ -87,7 +88,7 @@ def option_scores(
 
     Raises:
         InputError: no examples, or a prompt does not fit the model's context.
-        CrisprError: the model gives scores that are not finite.
+        CrisprError: the model gives scores that are not finite (the module is named).
     """
     if not examples:
         raise InputError("no examples to score; give at least one")
@@ -124,9 +125,17 @@ def prompt_scores(
     apart = sharing_groups(chosen) if lm.takes_branches and lm.takes_cache else None
     advance = distributed.scaled(progress, len(own), len(prompts))
 
+    stored = lm.dtype
+
     def score(indices: list[int]) -> None:
-        with evaluating(lm):
-            of_batch = scores_of(lm, [chosen[index] for index in indices], beginnings)
+        def compute() -> list[Tensor]:
+            # What was read in another format is of no use while weights are widened.
+            with evaluating(lm):
+                return scores_of(
+                    lm, [chosen[index] for index in indices], beginnings if lm.dtype == stored else Beginnings(lm)
+                )
+
+        of_batch = finite(lm, compute, lambda found: found)
         for index, values in zip(indices, of_batch, strict=True):
             scores[own[index], : len(values)] = values
 
@@ -134,9 +143,6 @@ def prompt_scores(
         advance(len(indices))
     scores = distributed.summed({"scores": scores})["scores"].float()
     given = torch.tensor([[column < len(prompt.option_ids) for column in range(scores.shape[1])] for prompt in prompts])
-    if not torch.isfinite(scores[given]).all():
-        cause = "its weights hold NaN or infinity" if lm.dtype == torch.float32 else "load it with dtype float32"
-        raise CrisprError(f"model {lm.name} gives scores that are not finite; {cause}")
     return scores.masked_fill(~given, -torch.inf)
 
 
@@ -189,6 +195,10 @@ def _examine(lm: LanguageModel) -> None:
     if not lm.is_encoder_decoder:
         _check_causal(lm)
     plain = torch.cat([packed_scores(lm, pack_alone(lm, p, n)) for p in PROBES for n in range(len(p.option_ids))])
+    if lm.dtype == torch.float16 and not bool(torch.isfinite(plain).all()) and broken_weights(lm) is None:
+        with widened(lm):  # what overflows in float16 is scored in float32
+            _examine(lm)
+        return
     lm.takes_branches = not lm.is_encoder_decoder and _agrees(
         lm, "as branches", plain, lambda: packed_scores(lm, _branches(lm, PROBES))
     )

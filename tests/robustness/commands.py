@@ -132,10 +132,3 @@ def without_times(content: object) -> object:
         kept = {name: value for name, value in content.items() if name not in ("seconds", "timings")}
         return {name: without_times(value) for name, value in kept.items()}
     return [without_times(value) for value in content] if isinstance(content, list) else content
-
-
-def tried(what: str, **counts: int | float) -> None:
-    """Report what a test has tried to the file named by CRISPR_LM_TRIED."""
-    if file := os.environ.get("CRISPR_LM_TRIED"):
-        with Path(file).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"what": what, **counts}) + "\n")

@@ -19,8 +19,9 @@ from crispr_lm.folder import RunFolder
 
 from ..test_edit_search import TUNED
 from ..test_run import questions, settings_for
-from .commands import ENVIRONMENT, Running, arguments_of, outcome, passing_files, picked, tried
+from .commands import ENVIRONMENT, Running, arguments_of, outcome, passing_files, picked
 from .forked import Forks
+from .trying import tried
 
 __all__ = ["questions"]
 
