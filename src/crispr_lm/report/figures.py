@@ -35,7 +35,7 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
             if after is None or metric.name == "perplexity":  # no share
                 continue
             found = told["statistics"][metric.name]
-            names.append(plain(f"{short(name)}, {words.column_name(metric).lower()}"))
+            names.append(plain(f"{short(name)}, {words.column_name(metric)}"))
             old.append(before)
             new.append(after)
             high.append((found["high"] if found["high"] is not None else found["value"]) - found["value"])
@@ -66,7 +66,7 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
     figure.update_xaxes(
         range=[min(0, *old, *new) - 0.02, 1.02], tickformat=".0%", title="accuracy" if accuracies else "share"
     )
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", tickmode="array", tickvals=names, ticktext=[clipped(x) for x in names])
     return styled(figure)
 
 
@@ -121,10 +121,15 @@ def front(
     return styled(figure)
 
 
-def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
-    """Both accuracies over the number of neurons: of a sweep over one ranking, or of the best trial at each number."""
+def curve(candidates: Sequence[Mapping[str, Any]], *, halves: bool = True) -> go.Figure | None:
+    """Both accuracies over the number of neurons: of a sweep over one ranking, or of the best trial at each number.
+
+    Args:
+        candidates: What was tried.
+        halves: Whether questions are ambiguous and disambiguated; else there is one accuracy.
+    """
     if any("gain" in row for row in candidates):
-        return _curve_of_trials(candidates)
+        return _curve_of_trials(candidates, halves=halves)
     points = sorted((row["neurons"], *figures) for row in candidates if (figures := _mean_accuracies(row)) is not None)
     if len(points) < 2 or len({point[0] for point in points}) < len(points):
         return None
@@ -137,7 +142,7 @@ def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
     return figure
 
 
-def _curve_of_trials(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
+def _curve_of_trials(candidates: Sequence[Mapping[str, Any]], *, halves: bool) -> go.Figure | None:
     """What the best trial of each number of neurons gains in ambiguous and in disambiguated accuracy."""
     best: dict[int, Mapping[str, Any]] = {}
     for row in candidates:
@@ -154,6 +159,13 @@ def _curve_of_trials(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | Non
         ([row["gain"] for row in rows], [-row["loss"] for row in rows]),
     )
     figure.update_yaxes(title="difference from the original (choose part)", zeroline=True)
+    return figure if halves else _only_first(figure)
+
+
+def _only_first(figure: go.Figure) -> go.Figure:
+    """A single line needs no name."""
+    figure.data = figure.data[:1]
+    figure.data[0].update(name="accuracy", showlegend=False, hovertemplate="%{text}: %{y:.3f}<extra></extra>")
     return figure
 
 
@@ -240,6 +252,11 @@ def short(name: str) -> str:
     """A task's name without its folders."""
     scheme, separator, rest = name.partition(":")
     return f"{scheme}:{rest.rsplit('/', 1)[-1]}" if separator else name
+
+
+def clipped(name: str, most: int = 44) -> str:
+    """A name that leaves room for the figure beside it: the end tells more than the middle."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
 def _mean_accuracies(row: Mapping[str, Any]) -> tuple[float, float] | None:

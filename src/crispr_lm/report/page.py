@@ -7,7 +7,7 @@ no "<" is left, set by the script as text.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,15 @@ def render_report(
     scores: NeuronScores,
 ) -> str:
     """The page as text."""
+    halves = words.has_halves(results)
     described = _described(results.get("neurons", []))
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
         "categories": figures.before_after(_categories(results)),
-        "front": figures.front(results["search"], results["edit"]["neurons"], results.get("choice")),
-        "curve": figures.curve(results["search"]),
+        "front": figures.front(results["search"], results["edit"]["neurons"], results.get("choice"))
+        if halves
+        else None,
+        "curve": figures.curve(results["search"], halves=halves),
         "neurons": figures.neuron_map(scores, edit["neurons"], described),
     }
     return (
@@ -74,6 +77,7 @@ def render_report(
         .render(
             **shared_assets(),
             controls=controls(results),
+            halves=halves,
             figures={name: figure_data(figure) for name, figure in drawn.items() if figure is not None},
             examples=_json(changed_answers(answers)),
             verdict=words.verdict(results),
@@ -92,13 +96,15 @@ def page_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "figure": lambda value: "-" if value is None else f"{value:.3f}",
         "signed": lambda value: "-" if value is None else words.signed(value),
         "percent": lambda value: "-" if value is None else f"{value:.1%}",
         "short": figures.short,
+        "sentence": words.sentence,
         "setting": _setting,
     }
+    environment.filters |= filters
     return environment
 
 

@@ -95,7 +95,11 @@ def _memory() -> str:
         used = sum(torch.cuda.memory_reserved(number) for number in range(torch.cuda.device_count()))
     else:
         used = psutil.Process().memory_info().rss
-    return f"{used / GIB:.1f} GiB" if used >= GIB else f"{used / 2**20:.0f} MiB"
+    return _bytes(used)
+
+
+def _bytes(count: float) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"
 
 
 class _LiveProgress:
@@ -463,7 +467,7 @@ def _print_needs(model: Mapping[str, Any]) -> None:
     for name in ("Format", "Weights", "With attribution of one prompt", "Fits on"):
         table.add_column(name)
     for name, needs in model["needs"].items():
-        figures = (f"{needs[what] / GIB:.2f} GiB" for what in ("weights", "attribution"))
+        figures = (_bytes(needs[what]) for what in ("weights", "attribution"))
         table.add_row(name, *figures, ", ".join(needs["fits"]) or "[red]nothing here[/]")
     console.print(table)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in model["neurons"].items() if count)

@@ -18,6 +18,15 @@ RIGHT = {
     "accuracy": "right",
 }
 
+BRIEFLY = {
+    "accuracy": "all questions",
+    "stereotype_preference": "prefers stereotype",
+    "stereotype_gap": "stereotype gap",
+    "changed_by_gender": "changed by gender",
+    "icat": "ICAT",
+}
+"""Metrics in a few words, where their label is longer."""
+
 
 def leading(family: str, figures: Mapping[str, float | None]) -> list[Metric]:
     """The metrics that stand for a task: both halves of its accuracy, else its family's headline, else plain accuracy.
@@ -34,8 +43,13 @@ def leading(family: str, figures: Mapping[str, float | None]) -> list[Metric]:
 
 def column_name(metric: Metric) -> str:
     """A metric in a few words, for the head of a column or the name of a row."""
-    named = HALVES | {"accuracy": "all questions"}
-    return named.get(metric.name) or metric.label.partition(" (")[0]
+    return (HALVES | BRIEFLY).get(metric.name) or metric.label.partition(" (")[0]
+
+
+def has_halves(results: Mapping[str, Any]) -> bool:
+    """Whether the tasks that the edit was made for have ambiguous and disambiguated questions."""
+    tasks = [task for task in results["tasks"].values() if task["role"] == "bias"]
+    return any(task["before"].get(name) is not None for task in tasks for name in HALVES)
 
 
 def verdict(results: Mapping[str, Any]) -> str:

@@ -166,7 +166,7 @@ class Task:
         return Split(*(tuple(part) for part in parts))
 
 
-def sample(examples: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
+def sample(examples: Sequence[Example], size: int, seed: int = 0) -> tuple[Example, ...]:
     """Draw `size` examples spread as evenly as can be over conditions, templates and polarities.
 
     Near-copies add cost and no information, so the draw takes from every condition in turn, within it from every
