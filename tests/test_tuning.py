@@ -1,5 +1,6 @@
 """The search strategy on a bench that is made up: what is proposed, kept, refined and recommended."""
 
+import dataclasses
 import math
 from dataclasses import replace
 
@@ -103,6 +104,25 @@ def test_the_time_of_an_interrupted_run_counts():
     gone_on, bench = tuned(known=whole.trials[:4], trials=6, seconds=3.5)  # four trials of one second each
     assert len(gone_on.trials) == 4
     assert bench.tried == []
+
+
+def test_a_search_that_was_cut_short_is_not_taken_for_a_longer_one():
+    whole, _ = tuned(trials=6)
+    control = dataclasses.replace(whole.trials[4], stage="control")
+    known = [*whole.trials[:4], control]  # Ctrl-C after trial 3; then came the control
+    gone_on, bench = tuned(known=known, trials=6)
+    assert gone_on.trials == whole.trials[:4]
+    assert gone_on.run(None, None) == control
+    assert bench.tried == []
+
+
+def test_ctrl_c_while_known_trials_are_gone_through_loses_none_of_them():
+    whole, _ = tuned(trials=6)
+    control = dataclasses.replace(whole.trials[6], stage="control")
+    tally = Tally([*whole.trials[:6], control], Budget(6), lambda trial: None)
+    tally.run(None, None)
+    assert tally.cut_short() == [*whole.trials[:6], control]  # the record
+    assert tally.trials == whole.trials[:6]  # what the decision is between
 
 
 def test_refinement_leaves_out_the_neurons_that_do_nothing():

@@ -15,6 +15,9 @@ from pathlib import Path
 import crispr_lm
 from crispr_lm.settings import CompareSettings, RunSettings
 
+LONG = int(os.environ.get("CRISPR_LM_CASES", "100")) > 100
+"""Whether the long versions are asked for (`make robust`)."""
+
 PATIENCE = 1200.0
 """Seconds after which a command that does not end, or does not come to a step, has failed."""
 

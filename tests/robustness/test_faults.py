@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import signal
 import subprocess
@@ -19,13 +18,17 @@ from crispr_lm.folder import RunFolder
 
 from ..test_edit_search import TUNED
 from ..test_run import questions, settings_for
+<<<<<<< HEAD
 from .commands import ENVIRONMENT, Running, arguments_of, outcome, passing_files, picked
+=======
+from .commands import ENVIRONMENT, LONG, Running, arguments_of, outcome, passing_files, picked, tried
+>>>>>>> crash
 from .forked import Forks
 from .trying import tried
 
 __all__ = ["questions"]
 
-EVERY = 1 if int(os.environ.get("CRISPR_LM_CASES", "100")) > 100 else 24
+EVERY = 1 if LONG else 24
 """Every so many changes of the folder one is tried."""
 
 FAULTS = {

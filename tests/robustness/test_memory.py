@@ -16,10 +16,10 @@ from crispr_lm import evaluate, score_neurons
 from crispr_lm.tasks.task import Example
 
 from ..helpers import build_model
-from .commands import tried
+from .commands import LONG, tried
 
-ASKED = int(os.environ.get("CRISPR_LM_EXAMPLES", "6000"))
-ATTRIBUTED = int(os.environ.get("CRISPR_LM_ATTRIBUTED", "2400"))
+ASKED = int(os.environ.get("CRISPR_LM_EXAMPLES", "100000" if LONG else "6000"))
+ATTRIBUTED = int(os.environ.get("CRISPR_LM_ATTRIBUTED", "20000" if LONG else "2400"))
 
 BYTES_PER_EXAMPLE = 600
 """What an example may leave behind: its scores, its columns of metrics, places in lists. Its tokens would be 6,000."""
@@ -71,5 +71,5 @@ def test_memory_stays_flat(what, count, monkeypatch):
         for number in (count // 4, count)
     )
     more = count - count // 4
-    tried(f"memory of {what}", examples=count, megabytes=round(many / 2**20), bytes_per_example=(many - few) // more)
+    tried(f"memory of {what}", tried=count, megabytes=round(many / 2**20), bytes_per_example=(many - few) // more)
     assert many - few < NOISE + BYTES_PER_EXAMPLE * more

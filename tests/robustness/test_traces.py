@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import random
 import tempfile
 
@@ -19,11 +18,11 @@ from crispr_lm.run import run
 from ..helpers import assert_same_weights, build_model, hook_count, snapshot
 from ..test_edit_search import TUNED
 from ..test_run import questions, settings_for
-from .commands import outcome, passing_files, tried
+from .commands import LONG, outcome, passing_files, tried
 
 __all__ = ["questions"]
 
-PLACES = None if int(os.environ.get("CRISPR_LM_CASES", "100")) > 100 else 8
+PLACES = None if LONG else 8
 
 STEPS = (
     "record_of",
