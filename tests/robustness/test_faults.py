@@ -18,11 +18,7 @@ from crispr_lm.folder import RunFolder
 
 from ..test_edit_search import TUNED
 from ..test_run import questions, settings_for
-<<<<<<< HEAD
-from .commands import ENVIRONMENT, Running, arguments_of, outcome, passing_files, picked
-=======
-from .commands import ENVIRONMENT, LONG, Running, arguments_of, outcome, passing_files, picked, tried
->>>>>>> crash
+from .commands import ENVIRONMENT, LONG, Running, arguments_of, outcome, passing_files, picked
 from .forked import Forks
 from .trying import tried
 
