@@ -16,7 +16,8 @@ from crispr_lm import evaluate, score_neurons
 from crispr_lm.tasks.task import Example
 
 from ..helpers import build_model
-from .commands import LONG, tried
+from .commands import LONG
+from .trying import tried
 
 ASKED = int(os.environ.get("CRISPR_LM_EXAMPLES", "100000" if LONG else "6000"))
 ATTRIBUTED = int(os.environ.get("CRISPR_LM_ATTRIBUTED", "20000" if LONG else "2400"))

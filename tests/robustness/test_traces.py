@@ -18,7 +18,8 @@ from crispr_lm.run import run
 from ..helpers import assert_same_weights, build_model, hook_count, snapshot
 from ..test_edit_search import TUNED
 from ..test_run import questions, settings_for
-from .commands import LONG, outcome, passing_files, tried
+from .commands import LONG, outcome, passing_files
+from .trying import tried
 
 __all__ = ["questions"]
 
