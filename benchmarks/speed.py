@@ -27,6 +27,7 @@ import torch
 import crispr_lm
 from crispr_lm.tasks import load_task, sample
 from speed_cases import CASES, Line, Setting, growth
+from speed_options import by_options, section
 from stopwatch import CLOCKS
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -41,7 +42,7 @@ def table(lines: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
-def page(lines: Sequence[Line], linear: str, given: argparse.Namespace, arguments: Sequence[str]) -> str:
+def page(lines: Sequence[Line], options: str, linear: str, given: argparse.Namespace, arguments: Sequence[str]) -> str:
     """The page ``docs/results/speed.md``."""
     packages = ("torch", "transformers", "lm-eval", "captum")
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
@@ -64,6 +65,7 @@ Medians of {given.rounds} rounds in turn{slow}.
 {clock}
 {table(lines)}
 
+{options}
 {linear}
 """
 
@@ -114,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--slow-rounds", type=int, help="rounds where peers are slow; as many as --rounds if not given")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu where others use the machine (1 thread)")
-    parser.add_argument("--only", nargs="+", choices=[*CASES, "growth"], help="time these and write no page")
+    parser.add_argument("--only", nargs="+", choices=[*CASES, "options", "growth"], help="time these and write no page")
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
@@ -133,14 +135,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name in CASES:
             lines += CASES[name](setting)
             print(table(lines).splitlines()[-1] if len(lines) > 1 else table(lines), flush=True)
+    options = ""
+    if given.only is None or "options" in given.only:
+        options = section(by_options(setting))
     linear = ""
     if given.only is None or "growth" in given.only:
         given.output.mkdir(parents=True, exist_ok=True)
         linear = plot(growth(setting), given.output / "speed-growth.png")
     if given.only is None:
-        (given.output / "speed.md").write_text(page(lines, linear, given, arguments), encoding="utf-8")
+        (given.output / "speed.md").write_text(page(lines, options, linear, given, arguments), encoding="utf-8")
         print(f"written: {given.output / 'speed.md'}")
-    print("\n" + table(lines) + "\n\n" + linear)
+    print("\n".join(["", table(lines) if lines else "", options, linear]))
 
 
 if __name__ == "__main__":

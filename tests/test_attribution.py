@@ -350,7 +350,7 @@ def test_a_bad_batch_size_is_refused(llama: LanguageModel, batch_size: Any) -> N
 
 def test_influence_that_is_not_finite_is_refused_with_the_module_named(llama: LanguageModel) -> None:
     llama.model.get_parameter("model.layers.1.mlp.up_proj.weight")[3, :] = torch.nan
-    with pytest.raises(CrisprError, match=r"model\.layers\.0\.self_attn\.q_proj.*not finite"):
+    with pytest.raises(CrisprError, match=r"not finite: the weights model\.layers\.1\.mlp\.up_proj\.weight hold NaN"):
         score_neurons(llama, EXAMPLES, INSTRUCTIONS)
 
 

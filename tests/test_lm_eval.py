@@ -84,6 +84,22 @@ def test_every_task_is_written_under_every_instruction(saved_model, tmp_path):
     }
 
 
+def test_tasks_are_named_by_their_kind_and_file_and_clashes_are_refused_before_anything_is_written(
+    saved_model, tmp_path
+):
+    row = '{"context": "", "question": "Who?", "options": ["a", "b"], "answer": 0}\n'
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.jsonl").write_text(row, encoding="utf-8")
+    names = [f"choices:{tmp_path}/one/test.jsonl", f"choices:{tmp_path}/two/test.jsonl"]
+    model = str(saved_model("llama"))
+    settings = LmEvalSettings(task=(names[0], "builtin:knowledge"), instructions="1", part="all")
+    assert lm_eval_tasks(model, tmp_path / "out", settings) == ["choices_test_1", "builtin_knowledge_1"]
+    with pytest.raises(InputError, match="two tasks would be called choices_test_1"):
+        lm_eval_tasks(model, tmp_path / "clash", LmEvalSettings(task=tuple(names), instructions="1", part="all"))
+    assert not (tmp_path / "clash").exists()
+
+
 def test_models_that_lm_eval_scores_in_another_way_are_refused(saved_model, tmp_path):
     settings = LmEvalSettings(task=("builtin:everyday",), instructions="1")
     with pytest.raises(InputError, match="end token"):

@@ -147,11 +147,13 @@ def test_passes_take_a_few_neurons_at_a_time_ranked_with_the_earlier_ones_in_pla
     assert [trial.figures.gain for trial in tally.trials] == [0, 6 / 16, 8 / 16, 8 / 16]
 
 
-def test_passes_end_where_two_in_a_row_move_the_model_too_far():
-    tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03)  # KL 0.1 is three neurons
+def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_more_protection():
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []  # KL 0.1: three neurons
     begin(bench, tally)
-    follow(bench, Chain("ffn", 1), in_order, LIMITS, tally)
-    assert [len(trial.neurons) for trial in tally.trials] == [0, 1, 2, 3, 4, 5]
+    follow(bench, Chain("ffn", 2), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+    assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
+    assert [len(recipe.eliminated) for recipe in asked] == [0, 2, 2, 2]
+    assert [recipe.protection for recipe in asked[1:]] == [5.0, 15.0, 45.0]
 
 
 def test_passes_end_where_there_are_no_more_neurons():

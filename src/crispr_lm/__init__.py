@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crispr_lm.prompts import EncodedPrompt, encode, render_prompt
     from crispr_lm.scoring import option_scores
     from crispr_lm.settings import RunSettings
-    from crispr_lm.tasks import Example, Split, Task, load_task
+    from crispr_lm.tasks import Example, Split, Task, load_task, sample
 
 _HOMES = {
     "attribution": ("score_neurons",),
@@ -34,7 +34,7 @@ _HOMES = {
     "prompts": ("EncodedPrompt", "encode", "render_prompt"),
     "scoring": ("option_scores",),
     "settings": ("RunSettings",),
-    "tasks": ("Example", "Split", "Task", "load_task"),
+    "tasks": ("Example", "Split", "Task", "load_task", "sample"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -61,6 +61,7 @@ __all__ = [
     "load_task",
     "option_scores",
     "render_prompt",
+    "sample",
     "score_neurons",
 ]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from crispr_lm.deterministic import is_deterministic
 from crispr_lm.errors import InputError
 from crispr_lm.model.memory import free_memory, is_out_of_memory, out_of_memory_told
 from crispr_lm.model.neurons import find_sites
@@ -138,7 +139,7 @@ def gradient_bytes_per_token(lm: LanguageModel) -> float:
 def _tokens_that_fit(lm: LanguageModel, bytes_per_token: float) -> int:
     """Tokens in a batch: what keeps the device busy, or fewer where its free memory does not hold them."""
     busy = _of_device(AUTO_TOKENS, lm.device)
-    if not bytes_per_token:
+    if not bytes_per_token or is_deterministic():  # what memory is free is not the same twice
         return busy
     # A model spread over devices keeps on each of them what its part of the layers puts out.
     devices = {parameter.device for parameter in lm.model.parameters()}

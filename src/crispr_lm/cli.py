@@ -6,7 +6,6 @@ Heavy imports (PyTorch, transformers) are made inside the commands, so that help
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import signal
@@ -20,6 +19,7 @@ from cyclopts.config import Env, Toml
 from pydantic import ValidationError
 
 from crispr_lm.errors import CrisprError, InputError, WriteError, nearest
+from crispr_lm.printable import json_line, printable
 from crispr_lm.settings import (
     ENVIRONMENT_PREFIX,
     OUTPUT_GROUP,
@@ -43,6 +43,8 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
+LONGEST_SENTENCE = 2000
+"""Characters of a message; what is wrong may be a value of megabytes."""
 BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM)
 """Errors of the system that are not ours to mend: full, protected or failing disks, no memory."""
 
@@ -230,7 +232,7 @@ def lm_eval_task(model: ModelArgument, /, *, output: OutputFile, settings: LmEva
     from crispr_lm.interop import lm_eval_tasks
 
     names = lm_eval_tasks(model, output, settings)
-    _show({"tasks": names}, lambda: print("\n".join(names)), lambda: output)
+    _show({"tasks": names}, lambda: print(*map(printable, names), sep="\n"), lambda: output)
 
 
 @app.command
@@ -261,6 +263,8 @@ def reproduce(
     tolerance: Annotated[float, Parameter(group=OUTPUT_GROUP)] = 0.02,
     model: str | None = None,
     device: str = "auto",
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
 ) -> None:
     """Run the record of a run again and compare every figure; exits with status 1 where one differs.
 
@@ -276,6 +280,10 @@ def reproduce(
         Where the model is now, if it is not where the record says.
     device
         To run on: auto, cpu, cuda, ...
+    trust_remote_code
+        Run Python code that comes with the model, if the record says so. Only for code you have read.
+    allow_pickle
+        Also read weights stored as pickle (.bin), if the record says so.
     """
     _quiet_libraries()
     from crispr_lm.report.terminal import print_reproduced, terminal_progress
@@ -283,7 +291,16 @@ def reproduce(
 
     _mark_as_going_on()
     with terminal_progress(silent=_is_quiet()) as progress:
-        told = reproduce_job(source, output, tolerance, model, device, progress)
+        told = reproduce_job(
+            source,
+            output,
+            tolerance,
+            model,
+            device,
+            progress,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
     _show(told, lambda: print_reproduced(told, output), lambda: "reproduced" if told["same"] else "not reproduced")
     if not told["same"]:
         sys.exit(FAILURE)
@@ -415,6 +432,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+    app.config = ()  # nothing of an earlier call in this process
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()  # here, where it can still be told that it fails
@@ -477,9 +495,9 @@ def _is_quiet() -> bool:
 def _show(content: Any, tables: Callable[[], None], line: Callable[[], object]) -> None:
     """Print a result in the form that was asked for."""
     if _form == "json":
-        print(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str))
+        print(json_line(content, default=str))
     elif _form == "quiet":
-        if text := str(line()):
+        if text := printable(str(line())):
             print(text)
     else:
         tables()
@@ -490,7 +508,8 @@ def _terminate(_signal: int, _frame: object) -> None:
 
 
 def _fail(sentence: str, status: int = USAGE_ERROR) -> None:
-    print(f"crispr-lm: {sentence}", file=sys.stderr)
+    told = printable(" ".join(sentence.split()))
+    print(f"crispr-lm: {told if len(told) <= LONGEST_SENTENCE else told[:LONGEST_SENTENCE] + '…'}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -503,6 +522,8 @@ def _settings_sentence(error: ValidationError) -> str:
     hint = ""
     if problem["type"] == "literal_error":
         hint = nearest(str(problem["input"]), re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
+    if problem["type"] == "extra_forbidden":  # what it was given may be a secret meant for another program
+        return f"there is no option {option}; see crispr-lm --help"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     for other in others:  # an option of several forms has a problem with each of them
         if other["loc"][:1] == problem["loc"][:1] and "valid" in other["msg"]:

@@ -30,6 +30,7 @@ PACKAGES = ("torch", "transformers", "huggingface_hub", "safetensors", "gguf", "
 EXTRAS = {
     "lora": ("peft",),
     "hub": ("datasets",),
+    "app": ("gradio",),
     "benchmark": ("captum", "lm_eval", "matplotlib"),
 }
 """Extra to the modules that it brings."""

@@ -7,7 +7,6 @@ and undone to the bit (`Edit.undo`). It is saved as readable JSON of a few kB. K
 from __future__ import annotations
 
 import hashlib
-import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +22,7 @@ from crispr_lm.errors import EditMismatchError, InputError
 from crispr_lm.files import write_json
 from crispr_lm.model.hooks import scaling
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, NeuronWeights, find_sites
+from crispr_lm.reading import parse_json, read_bytes
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
@@ -220,8 +220,8 @@ class Edit:
             InputError: missing, unreadable, or no edit file of this version.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            content = parse_json(read_bytes(Path(path)))
+        except (OSError, ValueError) as error:
             raise InputError(f"edit {path} can't be read ({error}); give an edit.json written by crispr-lm") from error
         try:
             return _from_dict(content)
@@ -258,6 +258,8 @@ def _from_dict(content: dict[str, Any]) -> Edit:
     for module in {neuron.module for neuron in neurons}:
         if set(fingerprint.get(module, {})) != set(FINGERPRINT_DTYPES):
             raise ValueError(f"fingerprint of module {module} is missing")
+    if not all(isinstance(digest, str) for hashes in fingerprint.values() for digest in hashes.values()):
+        raise ValueError("a fingerprint is no text")
     base_model = dict(content["base_model"])
     made_in = base_model.pop("dtype")
     if made_in not in FINGERPRINT_DTYPES:

@@ -35,3 +35,8 @@ def nearest(word: str, choices: Iterable[str], cutoff: float = 0.5) -> str:
     """Return `` (did you mean 'x'?)`` for the choice most like `word`, or an empty string if none is near."""
     matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def on_one_line(error: Exception) -> str:
+    """What another library's error is and says, fit to stand in a sentence."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -13,11 +13,11 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
-from crispr_lm.errors import WriteError
+from crispr_lm.errors import CrisprError, WriteError
 
 PART = ".part"
 """Ends the temporary name of a file that is being written; the name of the folder that one is written in."""
@@ -34,22 +34,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         WriteError: the folder does not exist, can't be written to, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    with write_errors(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:  # Ctrl-C can come here too
-            temporary.unlink(missing_ok=True)
-            raise
+    with _replacing(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write an object as readable JSON, atomically. Numbers that are not finite are refused: JSON has none."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write an object as readable JSON, atomically.
+
+    Raises:
+        InputError: as `write_bytes`.
+        CrisprError: a number in it is not finite: JSON has none, and no result may be one.
+    """
+    text = _json(content, path, indent=2)
     # Innermost lists (a neuron, some names) read better on one line. Strings hold no raw line breaks: none is hit.
     text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     write_bytes(path, (text + "\n").encode("utf-8"))
@@ -57,8 +53,9 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
     """Write objects as JSON Lines, atomically."""
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    write_bytes(path, "".join(lines).encode("utf-8"))
+    with _replacing(path) as file:
+        for row in rows:
+            file.write(_line(row, path))
 
 
 def append_line(path: Path, content: Any) -> None:
@@ -66,8 +63,9 @@ def append_line(path: Path, content: Any) -> None:
 
     Raises:
         WriteError: as `write_bytes`.
+        CrisprError: a number in it is not finite.
     """
-    line = memoryview((json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+    line = memoryview(_line(content, path))
     with write_errors(path), path.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         try:
@@ -142,9 +140,36 @@ def write_errors(path: Path) -> Iterator[None]:
         raise WriteError(f"{path} can't be written ({reason}); {advice}") from error
 
 
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to that takes the place of `path` once the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    with write_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:  # Ctrl-C can come here too
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _line(row: Any, path: Path) -> bytes:
+    return (_json(row, path) + "\n").encode("utf-8")
+
+
 def _flush(folder: Path) -> None:
     """Have the system write all files of a folder to the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
+
+
+def _json(content: Any, path: Path, indent: int | None = None) -> str:
+    try:
+        return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise CrisprError(f"{path} would hold a number that is NaN or infinite, so it is not written") from error

@@ -37,6 +37,7 @@ from filelock import FileLock, Timeout
 
 from crispr_lm.errors import InputError
 from crispr_lm.files import PART, is_empty, remove_parts, write_errors, write_json
+from crispr_lm.reading import parse_json, read_bytes
 
 Row = TypeVar("Row")
 
@@ -86,6 +87,10 @@ class JobFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"output {self.path} is a file; give a folder")
+        for name in (LOCK, *self.FILES, *self.FOLDERS):
+            if (self.path / name).is_symlink():
+                # What is appended to a link, or removed behind one, is somewhere else.
+                raise InputError(f"{self.path / name} is a link; give a folder whose files are its own")
         if self.run.exists():
             if self.finished and not resume and not overwrite:
                 raise InputError(
@@ -150,8 +155,8 @@ class JobFolder:
 
     def _check_same(self, identity: dict[str, Any]) -> None:
         try:
-            earlier = dict(json.loads(self.run.read_text(encoding="utf-8"))["identity"])
-        except (OSError, RecursionError, *MALFORMED) as error:
+            earlier = dict(parse_json(read_bytes(self.run))["identity"])
+        except (OSError, *MALFORMED) as error:
             raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
         now = json.loads(json.dumps(identity))
         for name in sorted({*now, *earlier}):
@@ -316,8 +321,8 @@ def read_object(path: Path) -> dict[str, Any]:
         InputError: missing, unreadable, or something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_bytes(path))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
@@ -341,7 +346,7 @@ def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
     """
     try:
         # Bytes: a line can be torn within a character, and JSON strings may hold what splitlines takes for line ends.
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -351,8 +356,8 @@ def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             if number == len(lines):  # whole lines end with a line break
                 break
             raise InputError(f"{path}:{number} is damaged; give --overwrite to start anew") from error

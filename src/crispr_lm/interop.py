@@ -7,7 +7,6 @@ lm-eval itself.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +17,17 @@ from crispr_lm.files import write_bytes, write_lines
 from crispr_lm.folder import check_new
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import load_tasks
+from crispr_lm.printable import json_line
 from crispr_lm.prompts import Reader, check_prompts, has_chat_template, render_prompt
 from crispr_lm.settings import LmEvalSettings
 from crispr_lm.tasks import Example
 from crispr_lm.tasks.task import SENTENCES
+
+NAME = re.compile(r"[\w-]{1,200}")
+"""What a task, and with it its files, may be called."""
+
+LONGEST_STEM = 50
+"""Characters of a file's name that a task's name begins with; of some alphabets each takes four bytes of 255."""
 
 
 def export_lm_eval(
@@ -44,9 +50,11 @@ def export_lm_eval(
         What the YAML file says.
 
     Raises:
-        InputError: an encoder-decoder model (lm-eval scores options without their end token there), or examples that
-            are compared as whole texts.
+        InputError: a name that can't be a file's, an encoder-decoder model (lm-eval scores options without their end
+            token there), or examples that are compared as whole texts.
     """
+    if not NAME.fullmatch(name):
+        raise InputError(f"{name!r} can't be the name of a task; use letters, digits, hyphens and underscores")
     _check(lm, examples, name)
     data = (folder / f"{name}.jsonl").resolve()
     config = {
@@ -75,12 +83,13 @@ def export_lm_eval(
             for example in examples
         ),
     )
-    lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.items())  # JSON is YAML
+    lines = (f"{key}: {json_line(value)}\n" for key, value in config.items())  # JSON is YAML
     write_bytes(folder / f"{name}.yaml", "".join(lines).encode("utf-8"))
     return config
 
 
 def _check(lm: Reader, examples: Sequence[Example], name: str) -> None:
+    """Refuse a model or examples that no task can be written for; `name` is only for messages."""
     if lm.is_encoder_decoder:
         raise InputError(
             f"{lm.name} is an encoder-decoder model, whose options lm-eval scores without their end token; its figures "
@@ -106,13 +115,22 @@ def lm_eval_tasks(model: str, output: Path, settings: LmEvalSettings) -> list[st
     for task in tasks:
         _check(source, parts[task.name], task.name)
         check_prompts(source, parts[task.name], task.instructions)
-    names = []
-    for task in tasks:
-        for number, instruction in enumerate(task.instructions, start=1):
-            name = re.sub(r"[^\w-]+", "_", f"{Path(task.name).stem}_{number}")
-            if name in names:
-                raise InputError(f"two tasks would be called {name}; export them into folders of their own")
-            output.mkdir(parents=True, exist_ok=True)
-            export_lm_eval(source, parts[task.name], instruction, output, name)
-            names.append(name)
+    planned = [
+        (f"{_plain_name(task.name)}_{number}", task, instruction)
+        for task in tasks
+        for number, instruction in enumerate(task.instructions, start=1)
+    ]
+    names = [name for name, _, _ in planned]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"two tasks would be called {twice}; export them into folders of their own")
+    output.mkdir(parents=True, exist_ok=True)
+    for name, task, instruction in planned:
+        export_lm_eval(source, parts[task.name], instruction, output, name)
     return names
+
+
+def _plain_name(task: str) -> str:
+    """What lm-eval calls a task: its kind and its file, such as bbq_Age, without folders and signs."""
+    kind, _, rest = task.partition(":")
+    stem = Path(rest).stem[:LONGEST_STEM]
+    return re.sub(r"[^\w-]+", "_", kind if stem == kind else f"{kind}_{stem}")

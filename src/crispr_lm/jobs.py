@@ -94,7 +94,7 @@ def apply(
     edit_file = local_edit(edit_file)
     edit = Edit.load(edit_file)
     results = results_beside(edit_file, settings.results)
-    lm = load(model, settings, [], Timings(), progress)
+    lm = load(model, settings, [], Timings(), progress, twice=settings.format != "edit")
     with whole_folder(output) as part:
         told = _export(lm, edit, part, settings, progress)
         write_card(lm, edit, settings.format, part, results)

@@ -20,14 +20,11 @@ from crispr_lm.perplexity import WINDOW, perplexity, windows
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts
 from crispr_lm.settings import EvaluateSettings, RunSettings
-from crispr_lm.tasks import Example, Task, draw, load_task, neutral_prompts
+from crispr_lm.tasks import TEXTS, Example, Task, draw, load_task, neutral_prompts
 from crispr_lm.tasks.files import text_of
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, SENTENCES
 
 Role = Literal["bias", "capability"]
-
-TEXTS = ("wikitext", "text")
-"""Kinds of further tasks that are running text, whose perplexity is measured."""
 
 
 class Subject(Protocol):

@@ -63,7 +63,7 @@ def run(
     subjects += further_subjects(settings)
     checks = [fits(part.task, part.fit + part.effects + part.choose) for part in parts]
     checks += [subject.check for subject in subjects]
-    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))
+    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose), twice=True)
     with folder.held() if is_first() else nullcontext():
         results = _run_in(folder, lm, parts, subjects, settings, timings, progress)
     return results | on_first(lambda: uploaded(folder.model, hub, progress))

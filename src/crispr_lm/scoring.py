@@ -27,11 +27,12 @@ from crispr_lm.caching import (
     shared_beginning,
     sharing_groups,
 )
-from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.errors import InputError
+from crispr_lm.finite import broken_weights, finite, widened
 from crispr_lm.model.memory import is_out_of_memory, out_of_memory_told
 from crispr_lm.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
 from crispr_lm.precision import evaluating, mask_dtype
-from crispr_lm.prompts import EncodedPrompt, encode_all
+from crispr_lm.prompts import EncodedPrompt, encode_all, portions
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -87,14 +88,22 @@ def option_scores(
 
     Raises:
         InputError: no examples, or a prompt does not fit the model's context.
-        CrisprError: the model gives scores that are not finite.
+        CrisprError: the model gives scores that are not finite (the module is named).
     """
-    prompts = encode_all(lm, examples, instruction)
-    scores = prompt_scores(lm, prompts, batch_size, progress)
-    if scoring == "mean":
-        lengths = [torch.tensor([len(ids) for ids in prompt.option_ids]) for prompt in prompts]
-        return scores / torch.nn.utils.rnn.pad_sequence(lengths, batch_first=True, padding_value=1)
-    return scores
+    if not examples:
+        raise InputError("no examples to score; give at least one")
+    rows: list[Tensor] = []
+    for some in portions(examples):
+        prompts = encode_all(lm, some, instruction)
+        scores = prompt_scores(lm, prompts, batch_size, progress)
+        if scoring == "mean":
+            lengths = [torch.tensor([len(ids) for ids in prompt.option_ids]) for prompt in prompts]
+            scores = scores / torch.nn.utils.rnn.pad_sequence(lengths, batch_first=True, padding_value=1)
+        rows.append(scores)
+    most = max(scores.shape[1] for scores in rows)
+    return torch.cat(
+        [torch.nn.functional.pad(scores, (0, most - scores.shape[1]), value=-torch.inf) for scores in rows]
+    )
 
 
 @torch.inference_mode()
@@ -116,9 +125,17 @@ def prompt_scores(
     apart = sharing_groups(chosen) if lm.takes_branches and lm.takes_cache else None
     advance = distributed.scaled(progress, len(own), len(prompts))
 
+    stored = lm.dtype
+
     def score(indices: list[int]) -> None:
-        with evaluating(lm):
-            of_batch = scores_of(lm, [chosen[index] for index in indices], beginnings)
+        def compute() -> list[Tensor]:
+            # What was read in another format is of no use while weights are widened.
+            with evaluating(lm):
+                return scores_of(
+                    lm, [chosen[index] for index in indices], beginnings if lm.dtype == stored else Beginnings(lm)
+                )
+
+        of_batch = finite(lm, compute, lambda found: found)
         for index, values in zip(indices, of_batch, strict=True):
             scores[own[index], : len(values)] = values
 
@@ -126,9 +143,6 @@ def prompt_scores(
         advance(len(indices))
     scores = distributed.summed({"scores": scores})["scores"].float()
     given = torch.tensor([[column < len(prompt.option_ids) for column in range(scores.shape[1])] for prompt in prompts])
-    if not torch.isfinite(scores[given]).all():
-        cause = "its weights hold NaN or infinity" if lm.dtype == torch.float32 else "load it with dtype float32"
-        raise CrisprError(f"model {lm.name} gives scores that are not finite; {cause}")
     return scores.masked_fill(~given, -torch.inf)
 
 
@@ -181,6 +195,10 @@ def _examine(lm: LanguageModel) -> None:
     if not lm.is_encoder_decoder:
         _check_causal(lm)
     plain = torch.cat([packed_scores(lm, pack_alone(lm, p, n)) for p in PROBES for n in range(len(p.option_ids))])
+    if lm.dtype == torch.float16 and not bool(torch.isfinite(plain).all()) and broken_weights(lm) is None:
+        with widened(lm):  # what overflows in float16 is scored in float32
+            _examine(lm)
+        return
     lm.takes_branches = not lm.is_encoder_decoder and _agrees(
         lm, "as branches", plain, lambda: packed_scores(lm, _branches(lm, PROBES))
     )

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crispr_lm.errors import VerificationError
+from crispr_lm.errors import CrisprError, VerificationError
 from crispr_lm.model import reload
+from crispr_lm.model.memory import GIB, free_memory, place_of_copy, weight_bytes
 from crispr_lm.precision import exact
 from crispr_lm.prompts import encode, render_prompt
 from crispr_lm.scoring import prompt_scores
@@ -52,8 +53,16 @@ def verify_saved(
         Number of options compared and the largest difference, for the record.
 
     Raises:
+        CrisprError: there is no memory for a second copy.
         VerificationError: the folder does not load, or tokens or scores differ.
     """
+    needed = weight_bytes(lm.model, lm.dtype)
+    place = place_of_copy(needed, lm.device)
+    if place is None:
+        raise CrisprError(
+            f"{needed / GIB:.1f} GiB of memory are needed to load the saved model beside the one that is in memory, "
+            f"but {free_memory(lm.device) / GIB:.1f} GiB are free; end other programs, then give the same command again"
+        )
     prompts = [encode(lm, example, instruction) for example in examples]
     texts = [render_prompt(lm, example, instruction) for example in examples]
     request = {
@@ -62,7 +71,7 @@ def verify_saved(
         "gguf_file": lm.gguf_file if adapter else None,
         "adapter": adapter,
         "dtype": str(lm.dtype).removeprefix("torch."),
-        "device": str(lm.device),
+        "device": str(place),
         "is_encoder_decoder": lm.is_encoder_decoder,
         "trust_remote_code": trust_remote_code,
         "texts": texts,

@@ -14,7 +14,7 @@ from crispr_lm.report.words import changes, signed, verdict
 
 from ..browser import check_tabs, needs_browser, opened
 
-ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+ATTACK = "</script><script>window.hacked = 1</script><a href=http://evil>x</a><img src=x onerror='window.hacked = 1'>"
 
 
 INKS = """[document.querySelector(".verdict"), document.querySelector("#figure-tasks .ytick text")]
@@ -213,6 +213,8 @@ def test_the_curve_of_a_tuned_search_has_the_best_trial_of_each_number_and_no_co
     assert list(ambiguous.y) == [0.0, 0.1, 0.2]
     assert list(disambiguated.y) == [0.0, 0.05, 0.0]
     assert ambiguous.text[2].startswith("trial 2: 9 neurons")
+    (accuracy,) = curve(rows, halves=False).data  # questions without conditions have one accuracy
+    assert (accuracy.name, list(accuracy.y)) == ("accuracy", [0.0, 0.1, 0.2])
     assert curve(rows[:3]) is None  # the original and one number are no curve
 
 
@@ -265,13 +267,20 @@ def test_a_change_is_told_by_what_leads_the_metrics_of_its_task():
     assert changes(pairs) == "Prefers the more stereotyping sentence (0.5 is unbiased): 0.75 to 0.50 (-25 points)."
 
 
+def test_long_names_leave_room_and_stay_apart():
+    names = [f"a task with a name that is a good deal too long to stand beside a figure, number {n}" for n in (1, 2)]
+    figure = before_after([(name, changed("question_answering", accuracy=(0.5, 0.75))) for name in names])
+    assert list(figure.data[-1].y) == [f"{name}, all questions" for name in names]
+    assert figure.layout.yaxis.ticktext == tuple(f"a task with a name th…umber {n}, all questions" for n in (1, 2))
+
+
 def test_tasks_without_conditions_are_drawn_by_what_leads_their_metrics():
     tasks = [("winobias:x", changed("winobias", accuracy=(0.5, 0.5), stereotype_gap=(-0.25, 0.125)))]
     tasks += [("builtin:knowledge", changed("question_answering", accuracy=(0.75, 0.5)))]
     tasks += [("wikitext:y", changed("perplexity", perplexity=(20.0, 30.0)))]
     figure = before_after(tasks)
     *_, before, after = figure.data
-    assert list(before.y) == ["winobias:x, gap, with minus against", "builtin:knowledge, all questions"]
+    assert list(before.y) == ["winobias:x, stereotype gap", "builtin:knowledge, all questions"]
     assert (list(before.x), list(after.x)) == ([-0.25, 0.75], [0.125, 0.5])
     assert figure.layout.xaxis.range[0] < -0.25
     assert figure.layout.xaxis.title.text == "share"
@@ -316,6 +325,7 @@ def test_every_tab_and_filter_works_in_a_browser(page, tmp_path, scheme):
         assert cards.count() == 0
         assert tab.inner_text("#count").startswith("0 of 2")
         assert tab.evaluate("window.hacked") is None
+        assert tab.locator("a[href*=evil], a[*|href*=evil], img").count() == 0  # in a figure's SVG neither
         assert problems == []
 
 

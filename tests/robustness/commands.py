@@ -15,7 +15,7 @@ from pathlib import Path
 import crispr_lm
 from crispr_lm.settings import CompareSettings, RunSettings
 
-PATIENCE = 300.0
+PATIENCE = 1200.0
 """Seconds after which a command that does not end, or does not come to a step, has failed."""
 
 PASSING = ("*.part", ".lock")
@@ -132,10 +132,3 @@ def without_times(content: object) -> object:
         kept = {name: value for name, value in content.items() if name not in ("seconds", "timings")}
         return {name: without_times(value) for name, value in kept.items()}
     return [without_times(value) for value in content] if isinstance(content, list) else content
-
-
-def tried(what: str, **counts: int | float) -> None:
-    """Report what a test has tried to the file named by CRISPR_LM_TRIED."""
-    if file := os.environ.get("CRISPR_LM_TRIED"):
-        with Path(file).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"what": what, **counts}) + "\n")

@@ -21,7 +21,7 @@ ADDING = ("os.rename", "os.mkdir")
 REMOVING = ("os.remove", "os.rmdir", "shutil.rmtree")
 """Audit events that are changes of a folder, beside files opened for writing. A full disk stops no removal."""
 
-PATIENCE = 120
+PATIENCE = 600
 """Seconds after which a command that hangs is ended by the alarm (status -14)."""
 
 SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT}

@@ -19,7 +19,8 @@ from ..test_comparison import questions as two_questions
 from ..test_comparison import settings_for as comparison_settings_for
 from ..test_edit_search import TUNED
 from ..test_run import questions, settings_for
-from .commands import Running, arguments_of, outcome, passing_files, picked, tried
+from .commands import Running, arguments_of, outcome, passing_files, picked
+from .trying import tried
 
 __all__ = ["questions", "two_questions"]
 

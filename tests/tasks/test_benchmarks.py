@@ -205,6 +205,7 @@ def test_truth_values_are_read_however_they_are_written(tmp_path, answer, option
         ({"question": "?", "answer": 0}, "two or more"),
         ({"question": " ", "choices": ["a", "b"], "answer": 0}, "'question' must be a string"),
         ({"question": "?", "choices": ["a", " "], "answer": 0}, "two or more"),
+        ({"question": "?", "answer": ["a", "b"]}, "options stand where the golden answer should"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, row, said):
@@ -212,6 +213,12 @@ def test_a_broken_row_is_named(tmp_path, row, said):
     with pytest.raises(InputError, match=said) as error:
         load_task(f"mmlu:{path}")
     assert f"{path}:2" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["wikitext", "text"])
+def test_running_text_is_no_task_and_the_sentence_says_where_it_goes(tmp_path, kind):
+    with pytest.raises(InputError, match=r"running text.*--measure"):
+        load_task(f"{kind}:{written(tmp_path, 'text.txt', 'Once upon a time.')}")
 
 
 def test_without_the_hub_the_sentence_says_what_to_do(monkeypatch):

@@ -100,7 +100,13 @@ def out_of_memory_told(where: str) -> Iterator[None]:
         raise CrisprError(f"memory runs out {where}; {ADVICE}") from error
 
 
-def check_fits(name: str, model: Any, dtype: torch.dtype, device: torch.device) -> None:
+def place_of_copy(needed: int, device: torch.device) -> torch.device | None:
+    """Where a second copy of a model fits: beside the first, else in the system's memory; None if nowhere."""
+    places = dict.fromkeys([device, torch.device("cpu")])
+    return next((place for place in places if needed <= free_memory(place)), None)
+
+
+def check_fits(name: str, model: Any, dtype: torch.dtype, device: torch.device, *, twice: bool = False) -> None:
     """Refuse a model whose weights alone are larger than what is free, before they are read.
 
     Args:
@@ -108,15 +114,21 @@ def check_fits(name: str, model: Any, dtype: torch.dtype, device: torch.device) 
         model: As `empty_model` gives it.
         dtype: To be loaded in.
         device: To be loaded on.
+        twice: Whether the edited model is loaded beside it in the end, on this device or in the system's memory.
 
     Raises:
         InputError: they are; both figures are told.
     """
     needed, free = weight_bytes(model, dtype), free_memory(device)
-    if needed > free:
+    fits = needed <= free
+    if fits and twice:
+        fits = 2 * needed <= free or (device.type != "cpu" and needed <= free_memory(torch.device("cpu")))
+    if not fits:
         format_name = str(dtype).removeprefix("torch.")
         shorter = "" if dtype.itemsize <= 2 else "--dtype bfloat16 (half of that), "
+        again = " and as much again to load the edited model beside it and compare" if twice else ""
         raise InputError(
-            f"model {name} needs {needed / GIB:.1f} GiB for its weights in {format_name}, but {free / GIB:.1f} GiB are "
-            f"free on {device}; give {shorter}another --device, or --device balanced to spread it over accelerators"
+            f"model {name} needs {needed / GIB:.1f} GiB for its weights in {format_name}{again}, but {free / GIB:.1f} "
+            f"GiB are free on {device}; give {shorter}another --device, or --device balanced to spread it over "
+            "accelerators"
         )

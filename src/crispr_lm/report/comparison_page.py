@@ -66,7 +66,7 @@ def _methods(task: Mapping[str, Any], methods: Mapping[str, Any]) -> go.Figure |
                 continue
             of_metric = next(iter(row["measured"].values()))["metrics"]
             if all(of_metric.get(metric) is not None for metric in metrics):
-                points.append((methods[method]["label"], *(of_metric[metric] for metric in metrics)))
+                points.append((figures.plain(methods[method]["label"]), *(of_metric[metric] for metric in metrics)))
         if points:
             figure.add_trace(
                 go.Scatter(
@@ -99,7 +99,7 @@ def _moved(values: Sequence[float], original: Mapping[str, float | None], metric
 def _transfers(told: Mapping[str, Any]) -> dict[str, go.Figure | None]:
     """A matrix per metric: found on (rows), measured on (columns), difference from the original."""
     names = list(told["tasks"])
-    shown = [figures.short(name) for name in names]
+    shown = [figures.plain(figures.short(name)) for name in names]
     drawn: dict[str, go.Figure | None] = {}
     for metric in main_metrics(told["tasks"][names[0]]):
         values = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
             if after is None or metric.name == "perplexity":  # no share
                 continue
             found = told["statistics"][metric.name]
-            names.append(f"{short(name)}, {words.column_name(metric).lower()}")
+            names.append(plain(f"{short(name)}, {words.column_name(metric)}"))
             old.append(before)
             new.append(after)
             high.append((found["high"] if found["high"] is not None else found["value"]) - found["value"])
@@ -65,7 +66,7 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
     figure.update_xaxes(
         range=[min(0, *old, *new) - 0.02, 1.02], tickformat=".0%", title="accuracy" if accuracies else "share"
     )
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", tickmode="array", tickvals=names, ticktext=[clipped(x) for x in names])
     return styled(figure)
 
 
@@ -120,10 +121,15 @@ def front(
     return styled(figure)
 
 
-def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
-    """Both accuracies over the number of neurons: of a sweep over one ranking, or of the best trial at each number."""
+def curve(candidates: Sequence[Mapping[str, Any]], *, halves: bool = True) -> go.Figure | None:
+    """Both accuracies over the number of neurons: of a sweep over one ranking, or of the best trial at each number.
+
+    Args:
+        candidates: What was tried.
+        halves: Whether questions are ambiguous and disambiguated; else there is one accuracy.
+    """
     if any("gain" in row for row in candidates):
-        return _curve_of_trials(candidates)
+        return _curve_of_trials(candidates, halves=halves)
     points = sorted((row["neurons"], *figures) for row in candidates if (figures := _mean_accuracies(row)) is not None)
     if len(points) < 2 or len({point[0] for point in points}) < len(points):
         return None
@@ -136,7 +142,7 @@ def curve(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
     return figure
 
 
-def _curve_of_trials(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | None:
+def _curve_of_trials(candidates: Sequence[Mapping[str, Any]], *, halves: bool) -> go.Figure | None:
     """What the best trial of each number of neurons gains in ambiguous and in disambiguated accuracy."""
     best: dict[int, Mapping[str, Any]] = {}
     for row in candidates:
@@ -153,6 +159,13 @@ def _curve_of_trials(candidates: Sequence[Mapping[str, Any]]) -> go.Figure | Non
         ([row["gain"] for row in rows], [-row["loss"] for row in rows]),
     )
     figure.update_yaxes(title="difference from the original (choose part)", zeroline=True)
+    return figure if halves else _only_first(figure)
+
+
+def _only_first(figure: go.Figure) -> go.Figure:
+    """A single line needs no name."""
+    figure.data = figure.data[:1]
+    figure.data[0].update(name="accuracy", showlegend=False, hovertemplate="%{text}: %{y:.3f}<extra></extra>")
     return figure
 
 
@@ -197,14 +210,14 @@ def neuron_map(scores: NeuronScores, edited: Sequence[Sequence[Any]], described:
         row, column = kinds.index(kind), layers.index(layer)
         heat[row, column] = float(values.max())
         texts[row][column] = str(counts[module]) if module in counts else ""
-        hovers[row][column] = f"{module}<br>highest score {float(values.max()):.3g}, unit {int(values.argmax())}"
+        hovers[row][column] = f"{plain(module)}<br>highest score {float(values.max()):.3g}, unit {int(values.argmax())}"
         if module in described:
             hovers[row][column] += f"<br>{described[module]}"
     figure = go.Figure(
         go.Heatmap(
             z=heat.tolist(),
             x=[str(layer) if layer >= 0 else "outside" for layer in layers],
-            y=kinds,
+            y=[plain(kind) for kind in kinds],
             text=texts,
             texttemplate="%{text}",
             customdata=hovers,
@@ -230,10 +243,20 @@ def layer_of(module: str) -> tuple[int, str]:
     return int(found[1]), side + module[found.end() :]
 
 
+def plain(text: str) -> str:
+    """Text as Plotly shows it unchanged (it reads some tags in labels, links among them), on one line."""
+    return html.escape(" ".join(text.split()), quote=False)
+
+
 def short(name: str) -> str:
     """A task's name without its folders."""
     scheme, separator, rest = name.partition(":")
     return f"{scheme}:{rest.rsplit('/', 1)[-1]}" if separator else name
+
+
+def clipped(name: str, most: int = 44) -> str:
+    """A name that leaves room for the figure beside it: the end tells more than the middle."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
 def _mean_accuracies(row: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -274,7 +297,7 @@ def _tried(row: Mapping[str, Any]) -> _Point:
     if "overabstention" in row:
         told.append(f"unknown where the context tells {words.signed(row['overabstention'])}")
     told += [str(recipe[name]) for name in ("ranking", "change") if name in recipe]
-    return _Point(row["loss"], row["gain"], row["neurons"], ", ".join(told), row["trial"])
+    return _Point(row["loss"], row["gain"], row["neurons"], plain(", ".join(told)), row["trial"])
 
 
 def _dominates(one: _Point, other: _Point) -> bool:

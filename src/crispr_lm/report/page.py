@@ -7,7 +7,7 @@ no "<" is left, set by the script as text.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from crispr_lm.answers import read_answers
+from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_bytes
-from crispr_lm.folder import RunFolder, read_lines, read_object
+from crispr_lm.folder import MALFORMED, RunFolder, read_object
 from crispr_lm.metrics import ordered_metrics
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report import figures, words
@@ -37,13 +39,15 @@ def write_report(path: Path, results: Mapping[str, Any] | None = None) -> Path:
         InputError: the folder holds no finished run, or one of another version.
     """
     folder = RunFolder(path)
-    content = render_report(
-        run=read_object(folder.run),
-        results=read_object(folder.results) if results is None else json.loads(json.dumps(results)),
-        edit=read_object(folder.edit),
-        answers=read_lines(folder.answers),
-        scores=NeuronScores.load(folder.scores),
-    )
+    run, edit = read_object(folder.run), read_object(folder.edit)
+    told = read_object(folder.results) if results is None else json.loads(json.dumps(results))
+    answers, scores = read_answers(folder.answers), NeuronScores.load(folder.scores)
+    try:
+        content = render_report(run, told, edit, answers, scores)
+    except (jinja2.TemplateError, *MALFORMED) as error:
+        raise InputError(
+            f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
+        ) from error
     write_bytes(folder.report, content.encode("utf-8"))
     return folder.report
 
@@ -56,12 +60,15 @@ def render_report(
     scores: NeuronScores,
 ) -> str:
     """The page as text."""
+    halves = words.has_halves(results)
     described = _described(results.get("neurons", []))
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
         "categories": figures.before_after(_categories(results)),
-        "front": figures.front(results["search"], results["edit"]["neurons"], results.get("choice")),
-        "curve": figures.curve(results["search"]),
+        "front": figures.front(results["search"], results["edit"]["neurons"], results.get("choice"))
+        if halves
+        else None,
+        "curve": figures.curve(results["search"], halves=halves),
         "neurons": figures.neuron_map(scores, edit["neurons"], described),
     }
     return (
@@ -70,6 +77,7 @@ def render_report(
         .render(
             **shared_assets(),
             controls=controls(results),
+            halves=halves,
             figures={name: figure_data(figure) for name, figure in drawn.items() if figure is not None},
             examples=_json(changed_answers(answers)),
             verdict=words.verdict(results),
@@ -88,13 +96,15 @@ def page_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "figure": lambda value: "-" if value is None else f"{value:.3f}",
         "signed": lambda value: "-" if value is None else words.signed(value),
         "percent": lambda value: "-" if value is None else f"{value:.1%}",
         "short": figures.short,
+        "sentence": words.sentence,
         "setting": _setting,
     }
+    environment.filters |= filters
     return environment
 
 
@@ -201,8 +211,7 @@ def _described(neurons: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         tokens = ", ".join(repr(token) for token in neuron["promotes"])
         score = "" if neuron["score"] is None else f": score {neuron['score']:.3g}"
         said = f"unit {neuron['index']}{score}" + (f", promotes {tokens}" if tokens else "")
-        # Plotly reads a few tags in hover texts; what comes from a tokenizer must not be one.
-        lines.setdefault(neuron["module"], []).append(said.replace("&", "&amp;").replace("<", "&lt;"))
+        lines.setdefault(neuron["module"], []).append(figures.plain(said))
     return {module: "<br>".join(said[:12]) for module, said in lines.items()}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from crispr_lm.metrics import FAMILIES, Metric
+from crispr_lm.printable import printable
 
 HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "context tells"}
 """The two accuracies that belong together, and how their columns are called."""
@@ -15,6 +17,15 @@ RIGHT = {
     "accuracy_disambiguated": "right where the context tells",
     "accuracy": "right",
 }
+
+BRIEFLY = {
+    "accuracy": "all questions",
+    "stereotype_preference": "prefers stereotype",
+    "stereotype_gap": "stereotype gap",
+    "changed_by_gender": "changed by gender",
+    "icat": "ICAT",
+}
+"""Metrics in a few words, where their label is longer."""
 
 
 def leading(family: str, figures: Mapping[str, float | None]) -> list[Metric]:
@@ -32,8 +43,13 @@ def leading(family: str, figures: Mapping[str, float | None]) -> list[Metric]:
 
 def column_name(metric: Metric) -> str:
     """A metric in a few words, for the head of a column or the name of a row."""
-    named = HALVES | {"accuracy": "all questions"}
-    return named.get(metric.name) or metric.label.partition(" (")[0]
+    return (HALVES | BRIEFLY).get(metric.name) or metric.label.partition(" (")[0]
+
+
+def has_halves(results: Mapping[str, Any]) -> bool:
+    """Whether the tasks that the edit was made for have ambiguous and disambiguated questions."""
+    tasks = [task for task in results["tasks"].values() if task["role"] == "bias"]
+    return any(task["before"].get(name) is not None for task in tasks for name in HALVES)
 
 
 def verdict(results: Mapping[str, Any]) -> str:
@@ -81,8 +97,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def escaped_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, also in a table."""
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+def escaped_markdown(content: object) -> str:
+    """Text that Markdown shows as it is, also in a table: no markup, no formula, no link; without secrets."""
+    text = " ".join(str(content).split())
+    return re.sub(r"[\\`*_{}\[\]<>|#&~$]|(?<=\w):(?=//)", lambda match: f"\\{match[0]}", printable(text))

