@@ -177,8 +177,9 @@ def test_influence_is_right_for_prompts_and_options_of_any_lengths(
     reference = reference_of(architecture)
     for chosen in (EXAMPLES[:1], EXAMPLES[1:2], EXAMPLES[2:3], EXAMPLES[:3]):
         golden = [min(example.answer, 1) for example in chosen]
-        monkeypatch.setattr(attribution, "encode_all", lambda *_, chosen=chosen: [by_example[x] for x in chosen])
         examples = [_with_answer(example, answer) for example, answer in zip(chosen, golden, strict=True)]
+        encoded = {given: by_example[example] for given, example in zip(examples, chosen, strict=True)}
+        monkeypatch.setattr(attribution, "encode", lambda _lm, example, _instruction, encoded=encoded: encoded[example])
         relevances = [
             reference.prompt_relevances(by_example[example].prompt_ids, by_example[example].option_ids, answer, kind)
             for example, answer in zip(chosen, golden, strict=True)
