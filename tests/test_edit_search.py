@@ -156,6 +156,33 @@ def test_an_interruption_ends_with_the_best_so_far(saved_model, questions, tmp_p
     assert (output / "results.json").exists()
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_ctrl_c_has_cut_short_stays_so_and_every_trial_is_on_record(
+    saved_model, questions, tmp_path, monkeypatch, recorded
+):
+    real = files.append_line
+
+    def interrupted(path, row):
+        if row["number"] == 3 and not recorded:
+            raise KeyboardInterrupt
+        real(path, row)
+        if row["number"] == 3:
+            raise KeyboardInterrupt
+
+    output, model = tmp_path / "out", str(saved_model("llama"))
+    with monkeypatch.context() as patched:
+        patched.setattr("crispr_lm.edit_search.append_line", interrupted)
+        results = run(model, settings_for(questions, output, **TUNED))
+    written = rows_of(output)
+    assert [row["number"] for row in written] == list(range(len(written)))
+    assert len(written) in (4, 5)  # with the control, where an edit came into question
+    if written[-1]["stage"] == "control":  # else nothing says that the search was over
+        again = run(model, settings_for(questions, output, resume=True, **TUNED))
+        assert rows_of(output) == written
+        assert again["choice"] == results["choice"]
+        assert again["search"] == results["search"]
+
+
 def test_another_point_of_the_front_is_taken_without_trying_anything_again(
     whole, saved_model, questions, tmp_path, monkeypatch
 ):

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from crispr_lm import InputError
-from crispr_lm.files import append_line, write_bytes, write_json
-from crispr_lm.folder import RunFolder, read_lines
+from crispr_lm import CrisprError, InputError, WriteError
+from crispr_lm.files import append_line, whole_folder, write_bytes, write_json, write_lines
+from crispr_lm.folder import LOCK, RunFolder, check_new, read_lines
 
 IDENTITY = {"model": "m", "settings": {"seed": 0}}
 
@@ -113,7 +113,7 @@ def test_json_is_readable_and_survives_reading_back(tmp_path):
 
 
 def test_json_refuses_numbers_that_are_not_finite(tmp_path):
-    with pytest.raises(ValueError):
+    with pytest.raises(CrisprError, match="NaN or infinite"):
         write_json(tmp_path / "x.json", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
@@ -150,3 +150,133 @@ def test_a_run_that_is_gone_on_with_is_not_finished_any_more(tmp_path):
     assert folder.scores.exists()
     assert not folder.results.exists()
     assert not folder.report.exists()
+
+
+class Stopped(BaseException):
+    """As Ctrl-C and SIGTERM arrive: anywhere, and no `Exception`."""
+
+
+def stop(*_given):
+    raise Stopped
+
+
+@pytest.mark.parametrize("write", [write_bytes, write_json, write_lines])
+def test_a_write_that_is_stopped_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, write):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(Stopped):
+        write(path, b"new" if write is write_bytes else ["new"])
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), Stopped()])
+def test_a_line_is_appended_whole_or_not_at_all(tmp_path, monkeypatch, failure):
+    path = tmp_path / "search.jsonl"
+    append_line(path, {"neurons": 1})
+
+    def fail(_descriptor):
+        raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(WriteError if isinstance(failure, OSError) else Stopped):
+            append_line(path, {"neurons": 2})
+    append_line(path, {"neurons": 3})
+    assert path.read_text() == '{"neurons": 1}\n{"neurons": 3}\n'
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
+def test_a_full_disk_is_told_in_one_sentence_that_says_what_to_do(tmp_path):
+    (tmp_path / "search.jsonl").symlink_to("/dev/full")
+    with pytest.raises(WriteError) as told:
+        append_line(tmp_path / "search.jsonl", {"neurons": 1})
+    assert str(told.value) == (
+        f"{tmp_path / 'search.jsonl'} can't be written (No space left on device); make room there, then give the same "
+        "command again"
+    )
+
+
+def names_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "model"
+    with whole_folder(path) as part:
+        (part / "config.json").write_text("{}")
+        (part / "model-00001-of-00002.safetensors").write_bytes(b"1")
+        assert names_in(path) == [".part", ".part/config.json", ".part/model-00001-of-00002.safetensors"]
+    assert names_in(path) == ["config.json", "model-00001-of-00002.safetensors"]
+    with whole_folder(path) as part:
+        (part / "config.json").write_text("new")
+        (part / "model.safetensors").write_bytes(b"2")
+    assert names_in(path) == ["config.json", "model.safetensors"]
+    assert (path / "config.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), Stopped(), ValueError("no")])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_whose_writing_fails_stays_as_it_was(tmp_path, failure, there):
+    path = tmp_path / "model"
+    if there:
+        path.mkdir()
+        (path / "config.json").write_text("old")
+
+    def write():
+        with whole_folder(path) as part:
+            (part / "config.json").write_text("new")
+            raise failure
+
+    with pytest.raises({OSError: WriteError}.get(type(failure), type(failure))):
+        write()
+    assert names_in(tmp_path) == (["model", "model/config.json"] if there else [])
+
+
+def test_what_a_killed_process_left_half_written_is_no_folder_of_ones_own(tmp_path):
+    (tmp_path / "out" / ".part").mkdir(parents=True)
+    (tmp_path / "out" / ".part" / "config.json").write_text("half")
+    check_new(tmp_path / "out")
+    with whole_folder(tmp_path / "out") as part:
+        (part / "edit.json").write_text("{}")
+    assert names_in(tmp_path / "out") == ["edit.json"]
+    with pytest.raises(InputError, match="not an empty folder"):
+        check_new(tmp_path / "out")
+
+
+def test_a_run_that_goes_on_removes_what_a_killed_one_left_and_nothing_else(tmp_path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / ".run.json.123.part").write_text("{")  # killed before it had a record
+    (tmp_path / LOCK).write_text("")
+    folder.check(resume=False, overwrite=False)
+    assert not folder.start({"identity": IDENTITY}, overwrite=False)
+    (tmp_path / "effects").mkdir()
+    for name in (".results.json.123.part", "effects/.0-ffn.safetensors.123.part", "mine.part", ".mine"):
+        (tmp_path / name).write_text("")
+    assert folder.start({"identity": IDENTITY}, overwrite=False)
+    assert names_in(tmp_path) == [".mine", "effects", "mine.part", "run.json"]
+
+
+def test_a_folder_is_a_runs_at_every_moment_of_its_being_overwritten(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.start({"identity": IDENTITY}, overwrite=False)
+    for path in (folder.results, folder.edit, folder.search, folder.scores):
+        path.write_text("{}")
+    unlink = type(tmp_path).unlink
+    removed = []
+
+    def stopping(path, missing_ok=False):
+        if len(removed) == 3:
+            raise Stopped
+        removed.append(path.name)
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(tmp_path), "unlink", stopping)
+        with pytest.raises(Stopped):
+            folder.start({"identity": {**IDENTITY, "model": "other"}}, overwrite=True)
+    assert removed[0] == "results.json"  # not finished any more before anything else goes
+    folder.check(resume=False, overwrite=False)
+    folder.start({"identity": {**IDENTITY, "model": "other"}}, overwrite=True)
+    assert names_in(tmp_path) == ["run.json"]

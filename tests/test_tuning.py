@@ -1,5 +1,6 @@
 """The search strategy on a bench that is made up: what is proposed, kept, refined and recommended."""
 
+import dataclasses
 import math
 from dataclasses import replace
 
@@ -105,6 +106,25 @@ def test_the_time_of_an_interrupted_run_counts():
     assert bench.tried == []
 
 
+def test_a_search_that_was_cut_short_is_not_taken_for_a_longer_one():
+    whole, _ = tuned(trials=6)
+    control = dataclasses.replace(whole.trials[4], stage="control")
+    known = [*whole.trials[:4], control]  # Ctrl-C after trial 3; then came the control
+    gone_on, bench = tuned(known=known, trials=6)
+    assert gone_on.trials == whole.trials[:4]
+    assert gone_on.run(None, None) == control
+    assert bench.tried == []
+
+
+def test_ctrl_c_while_known_trials_are_gone_through_loses_none_of_them():
+    whole, _ = tuned(trials=6)
+    control = dataclasses.replace(whole.trials[6], stage="control")
+    tally = Tally([*whole.trials[:6], control], Budget(6), lambda trial: None)
+    tally.run(None, None)
+    assert tally.cut_short() == [*whole.trials[:6], control]  # the record
+    assert tally.trials == whole.trials[:6]  # what the decision is between
+
+
 def test_refinement_leaves_out_the_neurons_that_do_nothing():
     tally, bench = tuned(trials=3)
     everything = tuple(Neuron(module, index, "ffn") for module in ("first", "second") for index in range(4))
@@ -147,11 +167,13 @@ def test_passes_take_a_few_neurons_at_a_time_ranked_with_the_earlier_ones_in_pla
     assert [trial.figures.gain for trial in tally.trials] == [0, 6 / 16, 8 / 16, 8 / 16]
 
 
-def test_passes_end_where_two_in_a_row_cost_too_much():
-    tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03)  # KL 0.1 is three neurons
+def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_more_protection():
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []  # KL 0.1: three neurons
     begin(bench, tally)
-    follow(bench, Chain("ffn", 1), in_order, LIMITS, tally)
-    assert [len(trial.neurons) for trial in tally.trials] == [0, 1, 2, 3, 4, 5]
+    follow(bench, Chain("ffn", 2), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+    assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
+    assert [len(recipe.eliminated) for recipe in asked] == [0, 2, 2, 2]
+    assert [recipe.protection for recipe in asked[1:]] == [5.0, 15.0, 45.0]
 
 
 def test_passes_end_where_there_are_no_more_neurons():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from crispr_lm.errors import CrisprError, EditMismatchError, InputError, VerificationError
+from crispr_lm.errors import CrisprError, EditMismatchError, InputError, VerificationError, WriteError
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ __all__ = [
     "Split",
     "Task",
     "VerificationError",
+    "WriteError",
     "__version__",
     "encode",
     "evaluate",

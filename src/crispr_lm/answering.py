@@ -18,6 +18,7 @@ from torch import Tensor
 from crispr_lm.caching import cache_name
 from crispr_lm.edit import Edit
 from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.finite import not_finite
 from crispr_lm.prompts import encode_conversation
 from crispr_lm.scoring import examine
 
@@ -116,6 +117,12 @@ def _text(lm: LanguageModel, ids: list[int]) -> str:
     return text.strip()
 
 
+def _read_once(lm: LanguageModel, prompt_ids: list[int]) -> None:
+    """One pass over a prompt, to be watched."""
+    input_ids = torch.tensor([prompt_ids], device=lm.device)
+    lm.model(input_ids=input_ids, **({"decoder_input_ids": input_ids[:, :1]} if lm.is_encoder_decoder else {}))
+
+
 def _tokens(lm: LanguageModel, prompt_ids: list[int], decoding: Decoding, scope: Scope) -> Iterator[int]:
     """Tokens of an answer, without the end token."""
     room = _room(lm, prompt_ids)
@@ -129,7 +136,8 @@ def _tokens(lm: LanguageModel, prompt_ids: list[int], decoding: Decoding, scope:
     for _ in range(min(decoding.max_new_tokens, room)):
         logits = reader(token)
         if not bool(torch.isfinite(logits).any()) or bool(torch.isnan(logits).any()):
-            raise CrisprError(f"model {lm.name} gives scores that are not finite; load it with dtype float32")
+            with torch.inference_mode(), scope():
+                raise CrisprError(not_finite(lm, lambda: _read_once(lm, prompt_ids)))
         token = _pick(logits, decoding.temperature, generator)
         if token in ends:
             return

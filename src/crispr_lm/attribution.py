@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from crispr_lm import distributed
 from crispr_lm.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
 from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.finite import finite
 from crispr_lm.model.hooks import watching
 from crispr_lm.model.neurons import NeuronKind, NeuronSite, find_sites
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.packing import packed_length
-from crispr_lm.prompts import EncodedPrompt, encode_all
+from crispr_lm.prompts import EncodedPrompt, encode, portions
 from crispr_lm.relevance import ChangedInPlaceError, Relevance, UnknownTokensError
 from crispr_lm.scoring import examine, pack, pack_alone, packed_scores, scores_of
 from crispr_lm.tasks.task import Example
@@ -61,7 +62,7 @@ def score_neurons(
 
     Raises:
         InputError: nothing to attribute on, a prompt that does not fit, or a model without such neurons.
-        CrisprError: a score is not finite (the module is named).
+        CrisprError: a score is not finite (the module that begins with it is named).
     """
     if isinstance(instructions, str):
         raise InputError("instructions must be a list of strings; put a single one into a list")
@@ -70,27 +71,30 @@ def score_neurons(
     if not 0 <= skill_weight < float("inf"):
         raise InputError(f"the skill weight must be a finite number that is not negative, but is {skill_weight}")
     sites = find_sites(lm.model, neurons)
-    prompts = [prompt for instruction in instructions for prompt in encode_all(lm, examples, instruction)]
-    golden = [example.answer for _ in instructions for example in examples]
-    own = distributed.share([packed_length(prompt) for prompt in prompts])
-    chosen = [prompts[index] for index in own]
-    advance = distributed.scaled(progress, len(own), len(prompts))
     # Summed in float64 on the CPU, so that the order of batches does not show.
     total = {site.name: torch.zeros(site.width, dtype=torch.float64) for site in sites}
+    for asked in portions([(instruction, example) for instruction in instructions for example in examples]):
+        prompts = [encode(lm, example, instruction) for instruction, example in asked]
+        own = distributed.share([packed_length(prompt) for prompt in prompts])
+        chosen, golden = [prompts[index] for index in own], [asked[index][1].answer for index in own]
+        advance = distributed.scaled(progress, len(own), len(prompts))
 
-    def attribute(indices: list[int]) -> None:
-        batch, answers = [chosen[index] for index in indices], [golden[own[index]] for index in indices]
-        _add(total, adapting(lm, lambda: influence_of(lm, batch, answers, sites, skill_weight)))
+        def attribute(
+            indices: list[int], chosen: Sequence[EncodedPrompt] = chosen, golden: Sequence[int] = golden
+        ) -> None:
+            batch, answers = [chosen[index] for index in indices], [golden[index] for index in indices]
 
-    with frozen(lm.model):
-        for indices in batches(lm, chosen, batch_size, attribute, bytes_per_token=gradient_bytes_per_token(lm)):
-            advance(len(indices))
-    values = {name: (summed / len(prompts)).float() for name, summed in distributed.summed(total).items()}
-    for name, of_module in values.items():
-        if not torch.isfinite(of_module).all():
-            cause = "the weights hold NaN or infinity" if lm.dtype == torch.float32 else "load the model in float32"
-            raise CrisprError(f"scores of module {name} are not finite; {cause}")
-    origin = {"model": lm.name, "skill_weight": skill_weight, "prompts": len(prompts)}
+            def compute() -> dict[str, Tensor]:
+                return adapting(lm, lambda: influence_of(lm, batch, answers, sites, skill_weight))
+
+            _add(total, finite(lm, compute, lambda found: found.values()))
+
+        with frozen(lm.model):
+            for indices in batches(lm, chosen, batch_size, attribute, bytes_per_token=gradient_bytes_per_token(lm)):
+                advance(len(indices))
+    count = len(instructions) * len(examples)
+    values = {name: (summed / count).float() for name, summed in distributed.summed(total).items()}
+    origin = {"model": lm.name, "skill_weight": skill_weight, "prompts": count}
     return NeuronScores(values=values, kind=neurons, origin=origin)
 
 

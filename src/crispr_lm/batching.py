@@ -5,14 +5,17 @@ Knows lengths of prompts, devices and their memory; knows no layout of a batch a
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 
-from crispr_lm.errors import CrisprError, InputError
-from crispr_lm.model.memory import free_memory
+from crispr_lm.deterministic import is_deterministic
+from crispr_lm.errors import InputError
+from crispr_lm.model.memory import free_memory, is_out_of_memory, out_of_memory_told
 from crispr_lm.model.neurons import find_sites
 from crispr_lm.packing import packed_length
 from crispr_lm.prompts import EncodedPrompt
@@ -85,14 +88,11 @@ def batches(
                 planned = batch_sizes(lengths, tokens, most, _of_device(OVERHEAD_TOKENS, lm.device))
             batch = waiting[: planned.pop(0) if planned else most]
             try:
-                work(batch)
+                with out_of_memory_told("on a single prompt") if len(batch) == 1 else nullcontext():
+                    work(batch)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                if len(batch) == 1:
-                    raise CrisprError(
-                        "memory runs out on a single prompt; use shorter prompts, a shorter dtype or a smaller model"
-                    ) from error
                 most, planned = len(batch) // 2, []
             else:
                 waiting = waiting[len(batch) :]
@@ -100,6 +100,7 @@ def batches(
                 continue
             # Here, where the error and with it the failed pass's tensors are gone.
             logger.warning("out of memory with %d prompts in a batch, going on with %d", len(batch), most)
+            gc.collect()  # hooks and the activations that they look at hold each other
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -138,7 +139,7 @@ def gradient_bytes_per_token(lm: LanguageModel) -> float:
 def _tokens_that_fit(lm: LanguageModel, bytes_per_token: float) -> int:
     """Tokens in a batch: what keeps the device busy, or fewer where its free memory does not hold them."""
     busy = _of_device(AUTO_TOKENS, lm.device)
-    if not bytes_per_token:
+    if not bytes_per_token or is_deterministic():  # what memory is free is not the same twice
         return busy
     # A model spread over devices keeps on each of them what its part of the layers puts out.
     devices = {parameter.device for parameter in lm.model.parameters()}
@@ -150,10 +151,3 @@ def _tokens_that_fit(lm: LanguageModel, bytes_per_token: float) -> int:
 
 def _of_device(table: Mapping[str, int], device: torch.device) -> int:
     return table.get(device.type, table["cpu"])
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    # The CPU allocator raises a plain RuntimeError.
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

@@ -5,7 +5,7 @@ Heavy imports (PyTorch, transformers) are made inside the commands, so that help
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import re
 import signal
@@ -18,7 +18,8 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 from pydantic import ValidationError
 
-from crispr_lm.errors import CrisprError, InputError, nearest
+from crispr_lm.errors import CrisprError, InputError, WriteError, nearest
+from crispr_lm.printable import json_line, printable
 from crispr_lm.settings import (
     ENVIRONMENT_PREFIX,
     OUTPUT_GROUP,
@@ -42,15 +43,25 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
+LONGEST_SENTENCE = 2000
+"""Characters of a message; what is wrong may be a value of megabytes."""
+BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM)
+"""Errors of the system that are not ours to mend: full, protected or failing disks, no memory."""
+
 _form: Literal["tables", "quiet", "json"] = "tables"
 """How results are printed; progress and errors go to standard error."""
+
+_goes_on = False
+"""Whether the command that runs leaves behind what the same command goes on with."""
 
 app = App(
     name="crispr-lm",
     help="Find the few neurons that make a language model answer with a stereotype, remove them, prove what that did.",
     version=__version__,
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says what comes of it
 )
+app.meta.suppress_keyboard_interrupt = False
 
 ModelArgument = Annotated[
     str, Parameter(help="Hub id, local folder, .gguf file, or builtin:smollm2.", env_var=(), show_env_var=False)
@@ -70,6 +81,7 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
     from crispr_lm.report.words import verdict
     from crispr_lm.run import run as main_job
 
+    _mark_as_going_on()
     with joined():
         with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
             results = main_job(model, settings, progress, hub)
@@ -88,6 +100,7 @@ def compare(model: ModelArgument, /, *, settings: CompareSettings) -> None:
     from crispr_lm.report.comparison import print_comparison
     from crispr_lm.report.terminal import terminal_progress
 
+    _mark_as_going_on()
     with terminal_progress(silent=_is_quiet()) as progress:
         told = comparison_job(model, settings, progress)
     _show(told, lambda: print_comparison(told, settings.output), lambda: settings.output)
@@ -219,7 +232,7 @@ def lm_eval_task(model: ModelArgument, /, *, output: OutputFile, settings: LmEva
     from crispr_lm.interop import lm_eval_tasks
 
     names = lm_eval_tasks(model, output, settings)
-    _show({"tasks": names}, lambda: print("\n".join(names)), lambda: output)
+    _show({"tasks": names}, lambda: print(*map(printable, names), sep="\n"), lambda: output)
 
 
 @app.command
@@ -250,6 +263,8 @@ def reproduce(
     tolerance: Annotated[float, Parameter(group=OUTPUT_GROUP)] = 0.02,
     model: str | None = None,
     device: str = "auto",
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
 ) -> None:
     """Run the record of a run again and compare every figure; exits with status 1 where one differs.
 
@@ -265,13 +280,27 @@ def reproduce(
         Where the model is now, if it is not where the record says.
     device
         To run on: auto, cpu, cuda, ...
+    trust_remote_code
+        Run Python code that comes with the model, if the record says so. Only for code you have read.
+    allow_pickle
+        Also read weights stored as pickle (.bin), if the record says so.
     """
     _quiet_libraries()
     from crispr_lm.report.terminal import print_reproduced, terminal_progress
     from crispr_lm.reproduce import reproduce as reproduce_job
 
+    _mark_as_going_on()
     with terminal_progress(silent=_is_quiet()) as progress:
-        told = reproduce_job(source, output, tolerance, model, device, progress)
+        told = reproduce_job(
+            source,
+            output,
+            tolerance,
+            model,
+            device,
+            progress,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
     _show(told, lambda: print_reproduced(told, output), lambda: "reproduced" if told["same"] else "not reproduced")
     if not told["same"]:
         sys.exit(FAILURE)
@@ -369,10 +398,11 @@ def _launch(
         bool, Parameter(name="--json", help="Print one JSON document on standard output.", negative="")
     ] = False,
 ) -> None:
-    global _form
+    global _form, _goes_on
     if quiet and as_json:
         raise InputError("--quiet and --json exclude each other; give one of them")
     _form = "json" if as_json else "quiet" if quiet else "tables"
+    _goes_on = False
     sources: list[Env | Toml] = [Env(ENVIRONMENT_PREFIX, command=False)]
     if config is not None:
         sources.append(_settings_file(config))
@@ -396,28 +426,66 @@ class _Terminated(BaseException):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``crispr-lm``. A mistake of the user ends in one sentence on standard error and status 2."""
+    """Entry point of ``crispr-lm``; what goes wrong and is no defect of ours ends in one sentence on standard error.
+
+    The status is then 2 for a mistake of the user, 130 for Ctrl-C, 143 for SIGTERM, else 1.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+    app.config = ()  # nothing of an earlier call in this process
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()  # here, where it can still be told that it fails
     except CrisprError as error:
-        _fail(str(error), USAGE_ERROR if isinstance(error, InputError) else FAILURE)
+        is_mistake = isinstance(error, InputError) and not isinstance(error, WriteError)
+        _fail(str(error), USAGE_ERROR if is_mistake else FAILURE)
     except ValidationError as error:
         _fail(_settings_sentence(error))
     except CycloptsError as error:
         cause = error.__cause__
         _fail(_settings_sentence(cause) if isinstance(cause, ValidationError) else " ".join(str(error).split()))
     except BrokenPipeError:
-        # Who read the output (head, less) has enough; Python must not try to flush the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who read the output (head, less) has enough.
+        _give_up_output()
         sys.exit(FAILURE)
     except KeyboardInterrupt:
-        print("crispr-lm: interrupted; the same command goes on, unless it says --overwrite", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _fail(f"interrupted; {_what_then()}", INTERRUPTED)
     except _Terminated:
-        print("crispr-lm: terminated; the same command goes on, unless it says --overwrite", file=sys.stderr)
-        sys.exit(TERMINATED)
+        _fail(f"terminated; {_what_then()}", TERMINATED)
+    except (OSError, RuntimeError, MemoryError) as error:
+        sentence = _of_the_machine(error)
+        if sentence is None:
+            raise
+        _fail(sentence, FAILURE)
+
+
+def _mark_as_going_on() -> None:
+    global _goes_on
+    _goes_on = True
+
+
+def _what_then() -> str:
+    if _goes_on:
+        return "the same command goes on, unless it says --overwrite"
+    return "nothing is left half-written, the same command starts anew"
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What to tell of a full disk or full memory where no part of the library has told it; None for anything else."""
+    if isinstance(error, OSError):
+        if error.errno not in BROKEN:
+            return None
+        _give_up_output()  # it may be what can't be written
+        where = error.filename or "the output"
+        return f"{where} can't be read or written ({error.strerror}); check the disk, then give the same command again"
+    from crispr_lm.model.memory import ADVICE, is_out_of_memory
+
+    return f"memory runs out; {ADVICE}" if is_out_of_memory(error) else None
+
+
+def _give_up_output() -> None:
+    """Have Python not try at exit to write what is left of standard output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_quiet() -> bool:
@@ -427,9 +495,9 @@ def _is_quiet() -> bool:
 def _show(content: Any, tables: Callable[[], None], line: Callable[[], object]) -> None:
     """Print a result in the form that was asked for."""
     if _form == "json":
-        print(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str))
+        print(json_line(content, default=str))
     elif _form == "quiet":
-        if text := str(line()):
+        if text := printable(str(line())):
             print(text)
     else:
         tables()
@@ -440,7 +508,8 @@ def _terminate(_signal: int, _frame: object) -> None:
 
 
 def _fail(sentence: str, status: int = USAGE_ERROR) -> None:
-    print(f"crispr-lm: {sentence}", file=sys.stderr)
+    told = printable(" ".join(sentence.split()))
+    print(f"crispr-lm: {told if len(told) <= LONGEST_SENTENCE else told[:LONGEST_SENTENCE] + '…'}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -453,6 +522,8 @@ def _settings_sentence(error: ValidationError) -> str:
     hint = ""
     if problem["type"] == "literal_error":
         hint = nearest(str(problem["input"]), re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
+    if problem["type"] == "extra_forbidden":  # what it was given may be a secret meant for another program
+        return f"there is no option {option}; see crispr-lm --help"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     for other in others:  # an option of several forms has a problem with each of them
         if other["loc"][:1] == problem["loc"][:1] and "valid" in other["msg"]:

@@ -122,9 +122,9 @@ def _compare_in(
 
     with progress.step("Drawing intervals"):
         told = comparison_of(record, settings, methods, subjects, further, table.wanted)
-    write_json(folder.results, told)
     write_bytes(folder.tables, markdown(told).encode("utf-8"))
     write_bytes(folder.page, render_comparison(told).encode("utf-8"))
+    write_json(folder.results, told)  # the very last: it marks the comparison as finished
     return told
 
 

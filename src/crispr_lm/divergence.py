@@ -18,6 +18,7 @@ from torch import Tensor
 
 from crispr_lm.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.finite import finite
 from crispr_lm.generation import continuations
 from crispr_lm.measurement import Measurement
 from crispr_lm.metrics.language import DIVERGENCE
@@ -64,7 +65,7 @@ def original_of(
 
     Raises:
         InputError: no prompts.
-        CrisprError: the model ends every answer before its first token.
+        CrisprError: the model ends every answer before its first token, or gives numbers that are not finite.
     """
     if not texts:
         raise InputError("KL divergence needs at least one neutral prompt")
@@ -105,15 +106,17 @@ def _distributions(
     examine(lm)
     found: list[Tensor] = [torch.empty(0) for _ in prompts]
 
+    def of_batch(batch: list[EncodedPrompt]) -> list[Tensor]:
+        if not lm.takes_padding:
+            return [token_logits(lm, pack_alone(lm, prompt, 0)).log_softmax(dim=-1).cpu() for prompt in batch]
+        packed = pack(lm, batch)
+        joined = token_logits(lm, packed).log_softmax(dim=-1).cpu()
+        return [joined[packed.token_option.cpu() == position] for position in range(len(batch))]
+
     def work(indices: list[int]) -> None:
-        if lm.takes_padding:
-            packed = pack(lm, [prompts[index] for index in indices])
-            of_batch = token_logits(lm, packed).log_softmax(dim=-1).cpu()
-            for position, index in enumerate(indices):
-                found[index] = of_batch[packed.token_option.cpu() == position]
-            return
-        for index in indices:
-            found[index] = token_logits(lm, pack_alone(lm, prompts[index], 0)).log_softmax(dim=-1).cpu()
+        batch = [prompts[index] for index in indices]
+        for index, values in zip(indices, finite(lm, lambda: of_batch(batch), lambda given: given), strict=True):
+            found[index] = values
 
     for batch in batches(lm, prompts, batch_size, work):
         if progress is not None:

@@ -7,7 +7,6 @@ and undone to the bit (`Edit.undo`). It is saved as readable JSON of a few kB. K
 from __future__ import annotations
 
 import hashlib
-import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +22,7 @@ from crispr_lm.errors import EditMismatchError, InputError
 from crispr_lm.files import write_json
 from crispr_lm.model.hooks import scaling
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, NeuronWeights, find_sites
+from crispr_lm.reading import parse_json, read_bytes
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
@@ -171,13 +171,18 @@ class Edit:
         """
         self._refuse_baked(lm)
         saved: _Saved = []
-        for site, indices in self._checked_sites(lm).items():
-            chosen = torch.tensor(indices)
-            for weights in site.weights:
-                original = weights.read(chosen)
-                saved.append((weights, chosen, original))
-                weights.write(chosen, torch.zeros_like(original) if self.scale == 0 else original * self.scale)
-        _baked[lm.model] = (self, saved)
+        try:
+            for site, indices in self._checked_sites(lm).items():
+                chosen = torch.tensor(indices)
+                for weights in site.weights:
+                    original = weights.read(chosen)
+                    scaled = torch.zeros_like(original) if self.scale == 0 else original * self.scale
+                    saved.append((weights, chosen, original))
+                    weights.write(chosen, scaled)
+            _baked[lm.model] = (self, saved)
+        except BaseException:  # out of memory, Ctrl-C
+            _put_back(saved)
+            raise
 
     def undo(self, lm: LanguageModel) -> None:
         """Put the weights back that `bake` changed, bit for bit.
@@ -187,9 +192,8 @@ class Edit:
         """
         if lm.model not in _baked or _baked[lm.model][0] != self:
             raise EditMismatchError(f"this edit is not baked into {lm.name}, so there is nothing to undo")
-        # Backwards: a weight that two neurons share (an output and an input of one layer) was saved twice.
-        for weights, chosen, original in reversed(_baked.pop(lm.model)[1]):
-            weights.write(chosen, original)
+        _put_back(_baked[lm.model][1])
+        del _baked[lm.model]
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON types; neurons as [kind, module, index], in order of rank."""
@@ -216,8 +220,8 @@ class Edit:
             InputError: missing, unreadable, or no edit file of this version.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            content = parse_json(read_bytes(Path(path)))
+        except (OSError, ValueError) as error:
             raise InputError(f"edit {path} can't be read ({error}); give an edit.json written by crispr-lm") from error
         try:
             return _from_dict(content)
@@ -227,6 +231,12 @@ class Edit:
     def _refuse_baked(self, lm: LanguageModel) -> None:
         if lm.model in _baked:
             raise EditMismatchError(f"{lm.name} carries a baked edit already; undo that one first")
+
+
+def _put_back(saved: _Saved) -> None:
+    # Backwards: a weight that two neurons share (an output and an input of one layer) was saved twice.
+    for weights, chosen, original in reversed(saved):
+        weights.write(chosen, original)
 
 
 def _from_dict(content: dict[str, Any]) -> Edit:
@@ -248,6 +258,8 @@ def _from_dict(content: dict[str, Any]) -> Edit:
     for module in {neuron.module for neuron in neurons}:
         if set(fingerprint.get(module, {})) != set(FINGERPRINT_DTYPES):
             raise ValueError(f"fingerprint of module {module} is missing")
+    if not all(isinstance(digest, str) for hashes in fingerprint.values() for digest in hashes.values()):
+        raise ValueError("a fingerprint is no text")
     base_model = dict(content["base_model"])
     made_in = base_model.pop("dtype")
     if made_in not in FINGERPRINT_DTYPES:

@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -183,12 +183,14 @@ def _tuned(
     def evidence() -> Evidence:
         return _evidence(lm, scores, parts, kinds, ordinary(), settings, folder, progress)
 
+    asked = [(part.effects, part.task.instructions) for part in parts]
+    anew = lru_cache(1)(partial(evidence_anew, lm, scores, asked, settings.seed, settings.batch_size))
+
     def following(recipe: Recipe) -> Sequence[Neuron]:
         if not recipe.eliminated:
             return ranked("pursuit", evidence(), recipe)
-        asked = [(part.effects, part.task.instructions) for part in parts]
         original = ordinary()
-        return on_first(lambda: ranked_anew(lm, recipe, scores, asked, original, settings.seed, settings.batch_size))
+        return on_first(lambda: ranked("pursuit", anew(original, recipe.kind, recipe.eliminated, recipe.scale), recipe))
 
     total = settings.passes * len(kinds) + settings.trials + settings.refinements + 2
     with progress.step("Searching the best edit (trials)", total) as advance:
@@ -213,6 +215,8 @@ def _tuned(
             if not tally.trials:
                 raise
             progress.say("Interrupted: going on with the best edit so far")
+            if is_first():  # a trial may have been known, and not yet on record
+                write_lines(folder.search, [trial.to_dict() for trial in tally.cut_short()])
         decision = decide(bench, tally, limits, settings.seed)
     if settings.pick == "ask":
         front, recommended = [trial.summary() for trial in decision.front], decision.trial.number
@@ -308,33 +312,35 @@ def ordinary_answers(
     return Ordinary(prompts, measure_importance(lm, prompts, kinds, batch_size))
 
 
-def ranked_anew(
+def evidence_anew(
     lm: LanguageModel,
-    recipe: Recipe,
     scores: NeuronScores,
     asked: Sequence[tuple[Sequence[Example], Sequence[str]]],
-    original: Ordinary,
     seed: int,
-    batch_size: BatchSize = "auto",
-) -> list[Neuron]:
-    """The neurons that `pursuit` ranks first by what is measured with those that the recipe names in place.
+    batch_size: BatchSize,
+    original: Ordinary,
+    kind: NeuronKind,
+    eliminated: Sequence[Neuron],
+    scale: float,
+) -> Evidence:
+    """What rankings are computed from, measured with an edit in place.
 
     Args:
         lm: The model, unedited.
-        recipe: What is asked for.
         scores: The published ranking.
         asked: Per task the examples that effects are measured on, and the instructions.
-        original: Of the model as it is.
         seed: Of the instruction that each example is asked under.
         batch_size: Prompts in one pass.
+        original: Of the model as it is.
+        kind: Kind of neurons that are measured.
+        eliminated: The edit's neurons.
+        scale: What their activations are multiplied with.
     """
-    kinds = (recipe.kind,)
-    with Edit.from_neurons(lm, recipe.eliminated, recipe.scale).applied(lm):
-        of_tasks = [search_effects(lm, examples, told, kinds, seed, batch_size) for examples, told in asked]
-        importance = measure_importance(lm, original.prompts, kinds, batch_size)[recipe.kind]
-    effects = Effects.joined([of_task[recipe.kind] for of_task in of_tasks])
-    of_kind = importance.since(original.importance[recipe.kind])
-    return ranked("pursuit", Evidence(scores, {recipe.kind: effects}, {recipe.kind: of_kind}), recipe)
+    with Edit.from_neurons(lm, eliminated, scale).applied(lm):
+        of_tasks = [search_effects(lm, examples, told, (kind,), seed, batch_size) for examples, told in asked]
+        importance = measure_importance(lm, original.prompts, (kind,), batch_size)[kind]
+    effects = Effects.joined([of_task[kind] for of_task in of_tasks])
+    return Evidence(scores, {kind: effects}, {kind: importance.since(original.importance[kind])})
 
 
 def search_effects(

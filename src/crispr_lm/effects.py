@@ -16,7 +16,7 @@ Knows examples, their prompts and a model; knows no benchmark.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,12 +30,14 @@ from torch import Tensor
 
 from crispr_lm.attribution import adapting, frozen
 from crispr_lm.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
-from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes
+from crispr_lm.finite import finite
 from crispr_lm.model.hooks import Seen, watching
-from crispr_lm.model.neurons import Neuron, NeuronKind, NeuronSite, find_sites
+from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
 from crispr_lm.packing import Packed
 from crispr_lm.prompts import EncodedPrompt
+from crispr_lm.reading import parse_json
 from crispr_lm.relevance import ChangedInPlaceError, UnknownTokensError
 from crispr_lm.scoring import examine, pack, pack_alone, packed_scores
 from crispr_lm.tasks.task import DISAMBIGUATED, Example
@@ -94,6 +96,8 @@ class Effects:
     @staticmethod
     def joined(several: Sequence[Effects]) -> Effects:
         """The effects on all examples of several measurements of the same neurons."""
+        if len(several) == 1:  # values are large: no copy
+            return several[0]
         most = max(effects.contrasts.shape[1] for effects in several)
 
         def filled(array: NDArray[np.float32], with_value: float) -> NDArray[np.float32]:
@@ -114,6 +118,27 @@ class Effects:
                 ]
             ),
         )
+
+    def _check(self) -> None:
+        """Refuse what does not belong together.
+
+        Raises:
+            ValueError, TypeError, AttributeError: another kind, shape or number format than the class says, or NaN.
+        """
+        examples, contrasts, neurons = self.values.shape
+        if self.kind not in NEURON_KINDS:
+            raise ValueError(f"{self.kind!r} is no kind of neuron")
+        if not all(type(width) is int and width > 0 for width in self.widths.values()) or self.count != neurons:
+            raise ValueError("the modules' widths do not add up to the number of neurons")
+        arrays = (self.values, self.contrasts, self.ambiguous, self.abstaining, self.templates)
+        if [array.dtype for array in arrays] != [np.float32, np.float32, np.bool_, np.int64, np.int64]:
+            raise ValueError("its arrays are of other number formats")
+        if [array.shape for array in arrays[1:]] != [(examples, contrasts), *[(examples,)] * 3]:
+            raise ValueError("its arrays are of different numbers of examples")
+        if not all(np.isfinite(of_example).all() for of_example in self.values) or np.isnan(self.contrasts).any():
+            raise ValueError("its effects are not finite")
+        if not ((self.abstaining >= -1) & (self.abstaining < contrasts)).all():
+            raise ValueError("it names a contrast that there is none of")
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors."""
@@ -140,8 +165,10 @@ class Effects:
                 if metadata.get("format") != FORMAT:
                     raise ValueError("it holds no effects")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Effects(metadata["kind"], json.loads(metadata["widths"]), **arrays)
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            read = Effects(metadata["kind"], parse_json(metadata["widths"]), **arrays)
+            read._check()
+            return read
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
             raise InputError(f"effects {path} can't be read ({error}); give --overwrite to start anew") from error
 
 
@@ -168,7 +195,7 @@ def measure_effects(
 
     Raises:
         InputError: no prompts, or a model without such neurons.
-        CrisprError: an effect is not finite.
+        CrisprError: an effect is not finite (the module that begins with it is named).
     """
     if not prompts:
         raise InputError("effects can't be measured without examples; give at least one")
@@ -211,8 +238,12 @@ class Importance:
     curvature: NDArray[np.float64]
 
     def harm(self, scale: float) -> NDArray[np.float64]:
-        """KL divergence that scaling each neuron adds, nats per token: (1 − σ) · slope + (1 − σ)² · F / 2."""
-        return (1 - scale) * self.slope + (1 - scale) ** 2 * self.curvature / 2
+        """KL divergence that scaling each neuron adds, nats per token: (1 − σ) · max(slope, 0) + (1 − σ)² · F / 2.
+
+        What seems to take from the divergence is not counted in a neuron's favour: the most negative of many thousand
+        slopes, measured on a few prompts, is noise.
+        """
+        return (1 - scale) * np.maximum(self.slope, 0) + (1 - scale) ** 2 * self.curvature / 2
 
     def since(self, original: Importance) -> Importance:
         """With the slope of the unedited model as 0: greedy answers are likelier than drawn ones, in both alike."""
@@ -244,7 +275,7 @@ def measure_importance(
 
     Raises:
         InputError: no prompts, or a model without such neurons.
-        CrisprError: an effect is not finite.
+        CrisprError: an effect is not finite (the module that begins with it is named).
     """
     if not prompts:
         raise InputError("importance can't be measured without prompts; give at least one")
@@ -289,7 +320,11 @@ def _measure(
 
     def work(indices: list[int]) -> None:
         batch, of_batch = [prompts[index] for index in indices], [weights[index] for index in indices]
-        of_prompts, found = adapting(lm, lambda: _effects_of(lm, batch, of_batch, list(columns)))
+
+        def compute() -> _Found:
+            return adapting(lm, lambda: _effects_of(lm, batch, of_batch, list(columns)))
+
+        of_prompts, found = finite(lm, compute, _numbers)
         for index, of_prompt in zip(indices, of_prompts, strict=True):
             scores[index] = of_prompt
         for number, of_sum in enumerate(found):
@@ -300,8 +335,6 @@ def _measure(
         for indices in batches(lm, prompts, batch_size, work, bytes_per_token=gradient_bytes_per_token(lm)):
             if progress is not None:
                 progress(len(indices))
-    if not all(np.isfinite(of_kind).all() for of_kind in values.values()):
-        raise CrisprError(f"effects of the neurons of {lm.name} are not finite; load the model in float32")
     return scores, values
 
 
@@ -322,6 +355,13 @@ def _abstaining(example: Example) -> int:
 
 _Found = tuple[list[Tensor], list[dict[NeuronSite, Tensor]]]
 """Option scores per prompt, and per weighted sum the effects of every site's neurons, float32 (prompts, neurons)."""
+
+
+def _numbers(found: _Found) -> Iterator[Tensor]:
+    scores, sums = found
+    yield from scores
+    for of_sum in sums:
+        yield from of_sum.values()
 
 
 def _effects_of(

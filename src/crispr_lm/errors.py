@@ -1,7 +1,8 @@
 """The errors that a user can cause and mend.
 
 Every message is one sentence that says what is wrong, where, and what to do next. The command line prints it
-alone, without a traceback, and exits with status 2; a library user catches `CrisprError`.
+alone, without a traceback, and exits with status 2 (mistakes) or 1 (what went wrong on the way); a library user catches
+`CrisprError`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ class InputError(CrisprError, ValueError):
     """What was given (a model, a task, an option, a file) can't be used as it is."""
 
 
+class WriteError(InputError):
+    """A file can't be written, mostly because the disk is full. The command line ends with status 1."""
+
+
 class EditMismatchError(InputError):
     """An edit was made for other weights than those it is applied to."""
 
@@ -30,3 +35,8 @@ def nearest(word: str, choices: Iterable[str], cutoff: float = 0.5) -> str:
     """Return `` (did you mean 'x'?)`` for the choice most like `word`, or an empty string if none is near."""
     matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def on_one_line(error: Exception) -> str:
+    """What another library's error is and says, fit to stand in a sentence."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -36,7 +36,8 @@ from typing import Any, ClassVar, TypeVar
 from filelock import FileLock, Timeout
 
 from crispr_lm.errors import InputError
-from crispr_lm.files import write_json
+from crispr_lm.files import PART, is_empty, remove_parts, write_errors, write_json
+from crispr_lm.reading import parse_json, read_bytes
 
 Row = TypeVar("Row")
 
@@ -52,7 +53,8 @@ class JobFolder:
         RECORD: File that settings, versions and hashes are written to.
         FILES: All files that the job writes.
         FOLDERS: All folders that it writes.
-        LAST: Files that are written at the end, from all others.
+        LAST: Files that are written at the end, from all others; the first of them is the very last, and marks the job
+            as finished.
     """
 
     RECORD: ClassVar[str]
@@ -85,13 +87,17 @@ class JobFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"output {self.path} is a file; give a folder")
+        for name in (LOCK, *self.FILES, *self.FOLDERS):
+            if (self.path / name).is_symlink():
+                # What is appended to a link, or removed behind one, is somewhere else.
+                raise InputError(f"{self.path / name} is a link; give a folder whose files are its own")
         if self.run.exists():
             if self.finished and not resume and not overwrite:
                 raise InputError(
                     f"output folder {self.path} holds a finished run; give --overwrite to replace it, --resume to make "
                     "its results anew from what it found, or another folder"
                 )
-        elif any(path.name != LOCK for path in self.path.iterdir()):
+        elif any(not _is_passing(path) for path in self.path.iterdir()):
             raise InputError(f"output folder {self.path} is not empty and holds no run; give another folder")
         if (self.path / LOCK).exists():
             with self.held():
@@ -104,14 +110,15 @@ class JobFolder:
         Raises:
             InputError: another process is writing here.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise InputError(
-                f"another process is writing to {self.path} now; wait until it is done, or give another folder"
-            ) from error
+        with write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise InputError(
+                    f"another process is writing to {self.path} now; wait until it is done, or give another folder"
+                ) from error
         try:
             yield
         finally:
@@ -131,20 +138,25 @@ class JobFolder:
         Raises:
             InputError: the run there has other settings, model or data (the first difference is named).
         """
-        if self.run.exists() and not overwrite:
+        resumed = self.run.exists() and not overwrite
+        if resumed:
             self._check_same(record["identity"])
+        with write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            for folder in (self.path, *(below for name in self.FOLDERS for below in _folders(self.path / name))):
+                remove_parts(folder)
             for name in self.LAST:  # until they are written anew, they may tell of something else
                 (self.path / name).unlink(missing_ok=True)
-            return True
-        self._clear()
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.run, record)
-        return False
+            if not resumed:
+                self._clear()
+        if not resumed:
+            write_json(self.run, record)
+        return resumed
 
     def _check_same(self, identity: dict[str, Any]) -> None:
         try:
-            earlier = dict(json.loads(self.run.read_text(encoding="utf-8"))["identity"])
-        except (OSError, RecursionError, *MALFORMED) as error:
+            earlier = dict(parse_json(read_bytes(self.run))["identity"])
+        except (OSError, *MALFORMED) as error:
             raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
         now = json.loads(json.dumps(identity))
         for name in sorted({*now, *earlier}):
@@ -155,9 +167,13 @@ class JobFolder:
                 )
 
     def _clear(self) -> None:
-        """Remove an earlier run's files, and nothing else."""
+        """Remove an earlier run's files, and nothing else; its record stays until there is another one.
+
+        Without a record a folder would be taken for someone else's.
+        """
         for name in self.FILES:
-            (self.path / name).unlink(missing_ok=True)
+            if name != self.RECORD:
+                (self.path / name).unlink(missing_ok=True)
         for name in self.FOLDERS:
             if (self.path / name).is_dir():
                 shutil.rmtree(self.path / name)
@@ -258,6 +274,16 @@ class ComparisonFolder(JobFolder):
         return self.path / "comparison.html"
 
 
+def _is_passing(path: Path) -> bool:
+    """Whether a file is there only while a process of ours writes, or because one was killed."""
+    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(PART))
+
+
+def _folders(path: Path) -> list[Path]:
+    """A folder with all that are below it; none where there is none."""
+    return [path, *(below for below in path.rglob("*") if below.is_dir())] if path.is_dir() else []
+
+
 def check_writable(path: Path) -> None:
     """Check that `path` can be made or written, without making anything.
 
@@ -273,6 +299,17 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path} can't be written: no permission in {existing}; give another path")
 
 
+def check_new(path: Path) -> None:
+    """Check that a folder can be written that is not there yet, or empty.
+
+    Raises:
+        InputError: it can't, or it holds something.
+    """
+    check_writable(path)
+    if path.exists() and (not path.is_dir() or not is_empty(path)):
+        raise InputError(f"output {path} exists and is not an empty folder; give another one")
+
+
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 """What reading a file of another shape than ours can raise."""
 
@@ -284,8 +321,8 @@ def read_object(path: Path) -> dict[str, Any]:
         InputError: missing, unreadable, or something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_bytes(path))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
@@ -309,7 +346,7 @@ def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
     """
     try:
         # Bytes: a line can be torn within a character, and JSON strings may hold what splitlines takes for line ends.
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -319,8 +356,8 @@ def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             if number == len(lines):  # whole lines end with a line break
                 break
             raise InputError(f"{path}:{number} is damaged; give --overwrite to start anew") from error

@@ -10,13 +10,14 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from crispr_lm.batching import BatchSize, ProgressCallback, batches
-from crispr_lm.prompts import EncodedPrompt, encode_all
+from crispr_lm.finite import finite
+from crispr_lm.prompts import EncodedPrompt, encode, encode_all, portions
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -69,14 +70,18 @@ def generated_scores(
     Raises:
         InputError: a prompt does not fit the model's context.
     """
-    prompts = encode_all(lm, examples, instruction)
-    longest = max(len(ids) for prompt in prompts for ids in prompt.option_ids)
-    written = continuations(lm, [prompt.prompt_ids for prompt in prompts], longest + EXTRA_TOKENS, batch_size, progress)
     scores = torch.full((len(examples), max(len(example.options) for example in examples)), -torch.inf)
-    for row, (example, ids) in enumerate(zip(examples, written, strict=True)):
-        option = matched_option(lm.tokenizer.decode(ids, skip_special_tokens=True), example.options)
-        if option is not None:
-            scores[row, option] = 0
+    # Of all examples: how much is written must not depend on which portion a question is in.
+    longest = max(len(ids) for example in examples for ids in encode(lm, example, instruction).option_ids)
+    row = 0
+    for some in portions(examples):
+        prompts = [prompt.prompt_ids for prompt in encode_all(lm, some, instruction)]
+        written = continuations(lm, prompts, longest + EXTRA_TOKENS, batch_size, progress)
+        for example, ids in zip(some, written, strict=True):
+            option = matched_option(lm.tokenizer.decode(ids, skip_special_tokens=True), example.options)
+            if option is not None:
+                scores[row, option] = 0
+            row += 1
     return scores
 
 
@@ -102,7 +107,7 @@ def _plain(text: str) -> str:
 
 def _generate(lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
     """Continue prompts of equal length."""
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList
 
     own = lm.model.generation_config
     # The model's own defaults (sampling, penalties, shortest lengths) are not greedy decoding.
@@ -116,12 +121,30 @@ def _generate(lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: int) 
         decoder_start_token_id=own.decoder_start_token_id,
     )
     input_ids = torch.tensor([list(prompt) for prompt in prompts], device=lm.device)
-    output = lm.model.generate(
-        input_ids=input_ids, attention_mask=torch.ones_like(input_ids), generation_config=config
-    ).tolist()
+
+    def generate() -> tuple[Any, list[Tensor]]:
+        sums = _Sums()
+        given = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        return lm.model.generate(
+            **given, generation_config=config, logits_processor=LogitsProcessorList([sums])
+        ), sums.found
+
+    output = finite(lm, generate, lambda found: found[1])[0].tolist()
     start = 1 if lm.is_encoder_decoder else input_ids.shape[1]
     ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     return [_until(row[start:], ends) for row in output]
+
+
+class _Sums:
+    """Notes a sum of the logits at every token: a number that is none among them shows in it."""
+
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []
+
+    def __call__(self, _ids: Tensor, logits: Tensor) -> Tensor:
+        """Leave the logits (prompts, vocabulary) as they are."""
+        self.found.append(logits.double().sum(dim=-1))
+        return logits
 
 
 def _until(ids: list[int], ends: Sequence[int | None]) -> list[int]:

@@ -7,7 +7,6 @@ lm-eval itself.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,20 @@ from typing import Any
 
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes, write_lines
-from crispr_lm.folder import check_writable
+from crispr_lm.folder import check_new
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import load_tasks
+from crispr_lm.printable import json_line
 from crispr_lm.prompts import Reader, check_prompts, has_chat_template, render_prompt
 from crispr_lm.settings import LmEvalSettings
 from crispr_lm.tasks import Example
 from crispr_lm.tasks.task import SENTENCES
+
+NAME = re.compile(r"[\w-]{1,200}")
+"""What a task, and with it its files, may be called."""
+
+LONGEST_STEM = 50
+"""Characters of a file's name that a task's name begins with; of some alphabets each takes four bytes of 255."""
 
 
 def export_lm_eval(
@@ -44,9 +50,11 @@ def export_lm_eval(
         What the YAML file says.
 
     Raises:
-        InputError: an encoder-decoder model (lm-eval scores options without their end token there), or examples that
-            are compared as whole texts.
+        InputError: a name that can't be a file's, an encoder-decoder model (lm-eval scores options without their end
+            token there), or examples that are compared as whole texts.
     """
+    if not NAME.fullmatch(name):
+        raise InputError(f"{name!r} can't be the name of a task; use letters, digits, hyphens and underscores")
     _check(lm, examples, name)
     data = (folder / f"{name}.jsonl").resolve()
     config = {
@@ -75,12 +83,13 @@ def export_lm_eval(
             for example in examples
         ),
     )
-    lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.items())  # JSON is YAML
+    lines = (f"{key}: {json_line(value)}\n" for key, value in config.items())  # JSON is YAML
     write_bytes(folder / f"{name}.yaml", "".join(lines).encode("utf-8"))
     return config
 
 
 def _check(lm: Reader, examples: Sequence[Example], name: str) -> None:
+    """Refuse a model or examples that no task can be written for; `name` is only for messages."""
     if lm.is_encoder_decoder:
         raise InputError(
             f"{lm.name} is an encoder-decoder model, whose options lm-eval scores without their end token; its figures "
@@ -99,9 +108,7 @@ def lm_eval_tasks(model: str, output: Path, settings: LmEvalSettings) -> list[st
     Raises:
         InputError: the input can't be used.
     """
-    check_writable(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"output {output} exists and is not an empty folder; give another one")
+    check_new(output)
     tasks = load_tasks(settings)
     source = open_model(model, trust_remote_code=settings.trust_remote_code)
     parts = {task.name: task.examples if settings.part == "all" else task.split(settings.seed).report for task in tasks}
@@ -125,5 +132,5 @@ def lm_eval_tasks(model: str, output: Path, settings: LmEvalSettings) -> list[st
 def _plain_name(task: str) -> str:
     """What lm-eval calls a task: its kind and its file, such as bbq_Age, without folders and signs."""
     kind, _, rest = task.partition(":")
-    stem = Path(rest).stem
+    stem = Path(rest).stem[:LONGEST_STEM]
     return re.sub(r"[^\w-]+", "_", kind if stem == kind else f"{kind}_{stem}")

@@ -8,12 +8,12 @@ from typing import Any
 from crispr_lm.distributed import on_first
 from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit
-from crispr_lm.errors import InputError
 from crispr_lm.export import export_folder, export_lora, export_slim
-from crispr_lm.files import write_json
-from crispr_lm.folder import check_writable
+from crispr_lm.files import whole_folder, write_json
+from crispr_lm.folder import check_new
 from crispr_lm.hub import local_edit
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
+from crispr_lm.model.load import LanguageModel
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.preparation import Timings, check_output_file, fit_sample, fits, load, load_tasks, report_sample
 from crispr_lm.progress import Progress, SilentProgress
@@ -89,38 +89,41 @@ def apply(
         VerificationError: what was saved does not do what the edited model in memory does.
     """
     progress = progress or SilentProgress()
-    check_writable(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"output {output} exists and is not an empty folder; give another one")
+    check_new(output)
     check_hub(settings)
     edit_file = local_edit(edit_file)
     edit = Edit.load(edit_file)
     results = results_beside(edit_file, settings.results)
-    lm = load(model, settings, [], Timings(), progress)
+    lm = load(model, settings, [], Timings(), progress, twice=settings.format != "edit")
+    with whole_folder(output) as part:
+        told = _export(lm, edit, part, settings, progress)
+        write_card(lm, edit, settings.format, part, results)
+    return told | uploaded(output, settings, progress)
+
+
+def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings, progress: Progress) -> dict[str, Any]:
+    """Save the edited model in the format that was asked for, and check it; what is to be told of it."""
     told: dict[str, Any] = {}
     if settings.format == "edit":
         edit.check(lm)
-        output.mkdir(parents=True, exist_ok=True)
-    else:
-        with progress.step("Saving the edited model"):
-            if settings.format == "lora":
-                export_lora(lm, edit, output)
-            elif settings.format == "slim":
-                told["parameters_saved"] = export_slim(lm, edit, output)
-            else:
-                export_folder(lm, edit, output)
-        probes = load_task("builtin:everyday")
-        with progress.step("Loading it again in a fresh process"), edit.applied(lm):
-            told["verified"] = verify_saved(
-                lm,
-                output,
-                sample(probes.examples, VERIFIED_EXAMPLES, 0),
-                probes.instructions[0],
-                adapter=settings.format == "lora",
-                trust_remote_code=settings.trust_remote_code,
-            )
-    write_card(lm, edit, settings.format, output, results)
-    told |= uploaded(output, settings, progress)
+        return told
+    with progress.step("Saving the edited model"):
+        if settings.format == "lora":
+            export_lora(lm, edit, folder)
+        elif settings.format == "slim":
+            told["parameters_saved"] = export_slim(lm, edit, folder)
+        else:
+            export_folder(lm, edit, folder)
+    probes = load_task("builtin:everyday")
+    with progress.step("Loading it again in a fresh process"), edit.applied(lm):
+        told["verified"] = verify_saved(
+            lm,
+            folder,
+            sample(probes.examples, VERIFIED_EXAMPLES, 0),
+            probes.instructions[0],
+            adapter=settings.format == "lora",
+            trust_remote_code=settings.trust_remote_code,
+        )
     return told
 
 

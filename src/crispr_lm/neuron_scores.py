@@ -13,6 +13,7 @@ from torch import Tensor
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind
+from crispr_lm.reading import parse_json
 
 SCORES_FORMAT = "crispr-lm-scores"
 
@@ -76,7 +77,7 @@ class NeuronScores:
         """Read a file that `save` wrote.
 
         Raises:
-            InputError: missing, unreadable, or no scores file.
+            InputError: missing, unreadable, no scores file, or scores that are not finite.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -85,7 +86,7 @@ class NeuronScores:
                 metadata = file.metadata() or {}
                 if SCORES_FORMAT not in metadata:
                     raise InputError(f"{path} holds tensors, but not neuron scores written by crispr-lm")
-                about = json.loads(metadata[SCORES_FORMAT])
+                about = parse_json(metadata[SCORES_FORMAT])
                 values = {module: file.get_tensor(module) for module in about["modules"]}
                 kind, origin = about["kind"], dict(about["origin"])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -94,4 +95,9 @@ class NeuronScores:
             raise InputError(f"{path} can't be read as a scores file ({error})") from error
         if kind not in NEURON_KINDS:
             raise InputError(f"{path}: unknown neuron kind {kind!r}; was it written by a newer version?")
+        for module, tensor in values.items():
+            if tensor.dtype != torch.float32 or tensor.dim() != 1:
+                raise InputError(f"{path}: the scores of module {module} are no list of float32 numbers")
+            if not torch.isfinite(tensor).all():
+                raise InputError(f"{path}: the scores of module {module} hold NaN or infinity; score the neurons anew")
         return NeuronScores(values=values, kind=kind, origin=origin)

@@ -10,22 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.rankings import Recipe
-from crispr_lm.trials import Limits
+from crispr_lm.trials import TOLERANCE, Limits
 from crispr_lm.tuning import Tally
 
 Following = Callable[[Recipe], Sequence[Neuron]]
 """The neurons that `pursuit` ranks first by effects that are measured with the recipe's eliminated ones in place."""
 
 SKILL_WEIGHT = 1.0
-PROTECTION = 5.0
-"""Of every pass: with effects that are measured anew their values hardly matter (docs/results/search.md)."""
+"""λ of every pass."""
 
-PATIENCE = 2
-"""Passes in a row that exceed a limit before a chain of passes ends: the next pass may repair what one has harmed."""
+PROTECTION = 5.0
+"""ρ of the first pass."""
+
+STRICTER = 3.0
+"""What ρ is multiplied with where a pass moves the model too far."""
+
+PATIENCE = 3
+"""How often in a row a pass is taken back before its chain ends."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,10 @@ def chains(kinds: Sequence[NeuronKind], most: int, passes: int) -> list[Chain]:
 
 
 def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tally: Tally) -> None:
-    """Take neurons pass by pass, until there are enough or what they cost is too much; the trials are in the tally.
+    """Take neurons pass by pass, until there are enough; the trials are in the tally.
+
+    A pass that moves the model too far from the original is taken back, and taken again with more protection of
+    ordinary answers. Other costs take nothing back: what the first neurons harm, further ones repair.
 
     Args:
         bench: Where edits are tried.
@@ -57,23 +66,23 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
         tally: Where trials go.
     """
     taken: tuple[Neuron, ...] = ()
-    excesses = 0
-    while len(taken) < limits.neurons and excesses < PATIENCE:
-        if tally.out_of_time and not tally.has(len(tally.trials)):
+    protection, taken_back = PROTECTION, 0
+    while len(taken) < limits.neurons and taken_back < PATIENCE and not tally.is_over("passes"):
+        propose = partial(_proposal, chain, taken, protection, following, limits)
+        trial = tally.run(propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, race=True))
+        if trial.figures.kl > limits.kl + TOLERANCE:
+            protection, taken_back = STRICTER * protection, taken_back + 1
+        elif len(trial.neurons) == len(taken):  # the model has no more of this kind
             return
-        trial = tally.run(
-            lambda before=taken: _proposal(chain, before, following, limits),  # type: ignore[misc]
-            lambda number, proposal: bench.attempt(number, proposal, tally.complete, race=True),
-        )
-        if len(trial.neurons) == len(taken):  # the model has no more of this kind
-            return
-        taken = trial.neurons
-        excesses = 0 if trial.figures.within(limits) else excesses + 1
+        else:
+            taken, taken_back = trial.neurons, 0
 
 
-def _proposal(chain: Chain, before: Sequence[Neuron], following: Following, limits: Limits) -> Proposal:
+def _proposal(
+    chain: Chain, before: Sequence[Neuron], protection: float, following: Following, limits: Limits
+) -> Proposal:
     count = min(chain.at_once, limits.neurons - len(before))
-    recipe = Recipe(chain.kind, count, SKILL_WEIGHT, PROTECTION, eliminated=tuple(before))
+    recipe = Recipe(chain.kind, count, SKILL_WEIGHT, protection, eliminated=tuple(before))
     neurons = (*before, *following(recipe))
     told = {name: value for name, value in asdict(recipe).items() if name in ("kind", "skill_weight", "protection")}
     return Proposal("passes", {"ranking": "pursuit in passes", **told, "neurons": len(neurons)}, neurons)

@@ -11,15 +11,18 @@ text; knows no benchmark.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.errors import InputError
+from crispr_lm.finite import finite
 from crispr_lm.measurement import Measurement
 from crispr_lm.metrics.language import PERPLEXITY
+from crispr_lm.model.memory import out_of_memory_told
 from crispr_lm.prompts import Reader, beginning
 
 if TYPE_CHECKING:
@@ -67,15 +70,19 @@ def perplexity(
     cut = windows(lm, text, most_tokens)
     losses = []
     for window in cut:
-        input_ids = torch.tensor([window[:-1]], device=lm.device)
-        logits = lm.model(input_ids=input_ids, use_cache=False, return_dict=True).logits[0]
-        losses.append(_loss(logits, torch.tensor(window[1:], device=logits.device)))
+        with out_of_memory_told(f"on a window of {len(window) - 1} tokens"):
+            losses.append(float(finite(lm, partial(_loss_of, lm, window), lambda loss: [loss])))
         if progress is not None:
             progress(1)
-    if not np.isfinite(losses).all():
-        raise CrisprError(f"model {lm.name} gives probabilities that are not finite; load it with dtype float32")
     columns = {"loss": np.array(losses), "tokens": np.array([float(len(window) - 1) for window in cut])}
     return Measurement.of(PERPLEXITY, [columns], list(range(len(cut))))
+
+
+def _loss_of(lm: LanguageModel, window: list[int]) -> Tensor:
+    """Summed negative log-likelihood of a window without its first token, float64 ()."""
+    input_ids = torch.tensor([window[:-1]], device=lm.device)
+    logits = lm.model(input_ids=input_ids, use_cache=False, return_dict=True).logits[0]
+    return torch.tensor(_loss(logits, torch.tensor(window[1:], device=logits.device)), dtype=torch.float64)
 
 
 def _loss(logits: Tensor, targets: Tensor) -> float:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from crispr_lm.deterministic import make_deterministic
 from crispr_lm.distributed import ranks
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.folder import check_writable
@@ -126,6 +127,8 @@ def load(
     timings: Timings,
     progress: Progress,
     probe: tuple[Task, Sequence[Example]] | None = None,
+    *,
+    twice: bool = False,
 ) -> LanguageModel:
     """Open the model, check that all it will be asked fits it, and only then read the weights.
 
@@ -136,7 +139,10 @@ def load(
         timings: Seconds are added to "load".
         progress: Shows that it loads.
         probe: A task and examples that decide on the number format that answers are measured in.
+        twice: Whether the edited model will be loaded beside it.
     """
+    if settings.deterministic:
+        make_deterministic()
     check_device(settings.device)
     if settings.device in SPREAD and ranks() > 1:
         raise InputError(
@@ -150,7 +156,9 @@ def load(
         for check in checks:
             check(source)
         quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"
-        lm = source.load(settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize)
+        lm = source.load(
+            settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize, twice=twice
+        )
     if isinstance(settings, ReportSettings) and probe is not None:
         task, examples = probe
         prompts = encode_all(lm, sample(examples, PROBED_PROMPTS, settings.seed), task.instructions[0])

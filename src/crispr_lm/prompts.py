@@ -5,14 +5,22 @@ Knows examples, instructions and tokenizers; knows nothing about weights, scores
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jinja2
 
 from crispr_lm.errors import InputError
 from crispr_lm.tasks.task import OPEN, SENTENCES, Example
+
+Asked = TypeVar("Asked", Example, tuple[str, Example])
+
+ENCODED_AT_ONCE = 4096
+"""Examples whose tokens are in memory at a time: enough to find prompts of like length among."""
+
+TEMPLATE_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError)
+"""What a chat template, a small program that comes with the model, can raise beside its own kind of error."""
 
 
 class Reader(Protocol):
@@ -89,7 +97,7 @@ def render_conversation(lm: Reader, turns: Sequence[str]) -> str:
         rendered = lm.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, *TEMPLATE_ERRORS) as error:
         what = "a single user turn" if len(turns) == 1 else f"{len(turns)} turns"
         raise InputError(f"model {lm.name}: its chat template fails on {what} ({error})") from error
     assert isinstance(rendered, str)
@@ -189,13 +197,20 @@ def encode_all(lm: Reader, examples: Iterable[Example], instruction: str) -> lis
     return [encode(lm, example, instruction) for example in examples]
 
 
+def portions(examples: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
+    """Cut many examples (with their instructions) into portions to be encoded in turn, so memory stays flat."""
+    for start in range(0, len(examples), ENCODED_AT_ONCE):
+        yield examples[start : start + ENCODED_AT_ONCE]
+
+
 def check_prompts(lm: Reader, examples: Sequence[Example], instructions: Sequence[str]) -> None:
     """Encode every example once and the longest ones under every instruction: what can't fit is known at once.
 
     Raises:
         InputError: as in `encode`.
     """
-    encode_all(lm, examples, max(instructions, key=len))
+    for example in examples:  # not kept: the tokens of a large task take more memory than its text
+        encode(lm, example, max(instructions, key=len))
     longest = sorted(examples, key=lambda example: -len(prompt_text(example, "")))[:8]
     for instruction in instructions:
         encode_all(lm, longest, instruction)

@@ -47,6 +47,7 @@ def record_of(
         "revision": lm.revision,
         "device": str(lm.device),
         "batch_size": settings.batch_size,
+        "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

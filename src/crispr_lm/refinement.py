@@ -111,7 +111,7 @@ def _attempt(
     bench: Bench, tally: Tally, base: Trial, what: str, neurons: Callable[[], Sequence[Neuron]]
 ) -> Trial | None:
     """Try a changed edit; None where there is no time left for it."""
-    if tally.out_of_time and not tally.has(len(tally.trials)):
+    if tally.is_over("refine"):
         return None
     recipe = {"from": base.number, "change": what}
     return tally.run(

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from crispr_lm.edit import Edit, weights_fingerprint
-from crispr_lm.errors import InputError
+from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_json
-from crispr_lm.folder import RunFolder, check_writable, read_object
+from crispr_lm.folder import MALFORMED, RunFolder, read_object
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import file_hash
 from crispr_lm.progress import Progress, SilentProgress
@@ -54,6 +54,9 @@ def reproduce(
     model: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    *,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
 ) -> dict[str, Any]:
     """Run again what a folder's ``run.json`` tells and compare every figure of ``results.json``.
 
@@ -64,6 +67,9 @@ def reproduce(
         model: Where the model is now, if it is not where the record says.
         device: To run on.
         progress: Shows how far it is.
+        trust_remote_code: Run Python code that comes with the model. A record that says so is not enough: it may be a
+            stranger's.
+        allow_pickle: Also read weights stored as pickle, which can run code hidden in the file; likewise.
 
     Returns:
         What ``reproduce.json`` holds: versions that differ, overlap of the edits, every figure, and whether all are the
@@ -74,13 +80,11 @@ def reproduce(
             anything is run.
     """
     progress = progress or SilentProgress()
-    folder = RunFolder(source)
-    record, then = read_object(folder.run), read_object(folder.results)
-    edit_then = Edit.load(folder.edit)
-    settings = _settings(record, output, device)
-    check_writable(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"output {output} exists and is not an empty folder; give another one")
+    recorded = read_recorded(source)
+    record, then, edit_then = recorded.record, recorded.results, recorded.edit
+    trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
+    settings = reproduced_settings(record, output, device, trusted)
+    RunFolder(output).check(resume=False, overwrite=False)  # one that was interrupted is gone on with
     identity = record["identity"]
     name = model or identity["model"]
     _check_data(identity["data"])
@@ -110,10 +114,69 @@ def reproduce(
     return told
 
 
-def _settings(record: Mapping[str, Any], output: Path, device: str) -> RunSettings:
+@dataclass(frozen=True)
+class Recorded:
+    """What a folder says of the run in it: ``run.json``, ``results.json`` and the edit."""
+
+    record: Mapping[str, Any]
+    results: Mapping[str, Any]
+    edit: Edit
+
+
+def read_recorded(source: Path) -> Recorded:
+    """Read what a run is compared with, and check that it can be.
+
+    Raises:
+        InputError: no folder of a finished run, or its files are not what a run writes.
+    """
+    folder = RunFolder(source)
+    record, results = read_object(folder.run), read_object(folder.results)
+    edit = Edit.load(folder.edit)
+    try:
+        _Record.model_validate(record)
+        # Compared with itself, so that what can't be compared is known before the run is made again.
+        list(_compared(results, results, DEFAULT_TOLERANCE))
+        _ = results["verdict"] == results["verdict"]
+    except MALFORMED as error:
+        raise InputError(
+            f"{source} is not what crispr-lm run writes ({on_one_line(error)}); give another folder"
+        ) from error
+    return Recorded(record, results, edit)
+
+
+class _Identity(BaseModel):
+    model: str
+    model_fingerprint: str
+    settings: dict[str, Any]
+    data: dict[str, str]
+    crispr_lm: str
+
+
+class _Record(BaseModel):
+    """What is needed of ``run.json``."""
+
+    identity: _Identity
+    batch_size: int | str
+    versions: dict[str, str]
+    device: str
+
+
+def reproduced_settings(
+    record: Mapping[str, Any], output: Path, device: str, trusted: Mapping[str, bool]
+) -> RunSettings:
+    """The record's settings, but for what the user alone may say.
+
+    Raises:
+        InputError: they are of another version, or run what came with the model without that the user says so.
+    """
+    given = record["identity"]["settings"]
+    for name, allowed in trusted.items():
+        if given.get(name) and not allowed:
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"the run was made with {option}, which a record alone can't switch on; give {option} too")
     try:
         return RunSettings(
-            **record["identity"]["settings"], batch_size=record["batch_size"], output=output, device=device
+            **{**given, **trusted, "batch_size": record["batch_size"], "output": output, "device": device}
         )
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(

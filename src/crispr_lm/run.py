@@ -16,7 +16,7 @@ from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit
 from crispr_lm.edit_search import search_edit
 from crispr_lm.errors import InputError
-from crispr_lm.files import write_json, write_lines
+from crispr_lm.files import whole_folder, write_json, write_lines
 from crispr_lm.folder import RunFolder
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.model.load import LanguageModel
@@ -63,7 +63,7 @@ def run(
     subjects += further_subjects(settings)
     checks = [fits(part.task, part.fit + part.effects + part.choose) for part in parts]
     checks += [subject.check for subject in subjects]
-    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))
+    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose), twice=True)
     with folder.held() if is_first() else nullcontext():
         results = _run_in(folder, lm, parts, subjects, settings, timings, progress)
     return results | on_first(lambda: uploaded(folder.model, hub, progress))
@@ -100,7 +100,7 @@ def _run_in(
             after = measure_all(lm, subjects, settings, progress, "Measuring after")
             diverged = divergence(lm, original, settings.batch_size)
         with timings.of("save"), progress.step("Saving the edited model"):
-            on_first(lambda: lm.save(folder.model))
+            on_first(lambda: _save(lm, folder))
         with timings.of("verify"), progress.step("Loading it again in a fresh process"):
             verified = on_first(
                 lambda: verify_saved(
@@ -127,10 +127,15 @@ def _run_in(
         "timings": timings.seconds,
     }
     on_first(lambda: write_lines(folder.answers, answer_rows(subjects, before, after)))
-    on_first(lambda: write_json(folder.results, results))
     on_first(lambda: write_card(lm, edit, "folder", folder.model, results))
-    on_first(lambda: write_report(folder.path))
+    on_first(lambda: write_report(folder.path, results))
+    on_first(lambda: write_json(folder.results, results))  # the very last: it marks the run as finished
     return results
+
+
+def _save(lm: LanguageModel, folder: RunFolder) -> None:
+    with whole_folder(folder.model) as part:
+        lm.save(part)
 
 
 def _check_pick(settings: RunSettings, progress: Progress) -> None:

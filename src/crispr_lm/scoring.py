@@ -27,10 +27,12 @@ from crispr_lm.caching import (
     shared_beginning,
     sharing_groups,
 )
-from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.errors import InputError
+from crispr_lm.finite import broken_weights, finite, widened
+from crispr_lm.model.memory import is_out_of_memory, out_of_memory_told
 from crispr_lm.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
 from crispr_lm.precision import evaluating, mask_dtype
-from crispr_lm.prompts import EncodedPrompt, encode_all
+from crispr_lm.prompts import EncodedPrompt, encode_all, portions
 from crispr_lm.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -86,14 +88,22 @@ def option_scores(
 
     Raises:
         InputError: no examples, or a prompt does not fit the model's context.
-        CrisprError: the model gives scores that are not finite.
+        CrisprError: the model gives scores that are not finite (the module is named).
     """
-    prompts = encode_all(lm, examples, instruction)
-    scores = prompt_scores(lm, prompts, batch_size, progress)
-    if scoring == "mean":
-        lengths = [torch.tensor([len(ids) for ids in prompt.option_ids]) for prompt in prompts]
-        return scores / torch.nn.utils.rnn.pad_sequence(lengths, batch_first=True, padding_value=1)
-    return scores
+    if not examples:
+        raise InputError("no examples to score; give at least one")
+    rows: list[Tensor] = []
+    for some in portions(examples):
+        prompts = encode_all(lm, some, instruction)
+        scores = prompt_scores(lm, prompts, batch_size, progress)
+        if scoring == "mean":
+            lengths = [torch.tensor([len(ids) for ids in prompt.option_ids]) for prompt in prompts]
+            scores = scores / torch.nn.utils.rnn.pad_sequence(lengths, batch_first=True, padding_value=1)
+        rows.append(scores)
+    most = max(scores.shape[1] for scores in rows)
+    return torch.cat(
+        [torch.nn.functional.pad(scores, (0, most - scores.shape[1]), value=-torch.inf) for scores in rows]
+    )
 
 
 @torch.inference_mode()
@@ -115,9 +125,17 @@ def prompt_scores(
     apart = sharing_groups(chosen) if lm.takes_branches and lm.takes_cache else None
     advance = distributed.scaled(progress, len(own), len(prompts))
 
+    stored = lm.dtype
+
     def score(indices: list[int]) -> None:
-        with evaluating(lm):
-            of_batch = scores_of(lm, [chosen[index] for index in indices], beginnings)
+        def compute() -> list[Tensor]:
+            # What was read in another format is of no use while weights are widened.
+            with evaluating(lm):
+                return scores_of(
+                    lm, [chosen[index] for index in indices], beginnings if lm.dtype == stored else Beginnings(lm)
+                )
+
+        of_batch = finite(lm, compute, lambda found: found)
         for index, values in zip(indices, of_batch, strict=True):
             scores[own[index], : len(values)] = values
 
@@ -125,9 +143,6 @@ def prompt_scores(
         advance(len(indices))
     scores = distributed.summed({"scores": scores})["scores"].float()
     given = torch.tensor([[column < len(prompt.option_ids) for column in range(scores.shape[1])] for prompt in prompts])
-    if not torch.isfinite(scores[given]).all():
-        cause = "its weights hold NaN or infinity" if lm.dtype == torch.float32 else "load it with dtype float32"
-        raise CrisprError(f"model {lm.name} gives scores that are not finite; {cause}")
     return scores.masked_fill(~given, -torch.inf)
 
 
@@ -166,24 +181,36 @@ def examine(lm: LanguageModel) -> None:
     """
     if lm.takes_branches is not None:
         return
-    with torch.inference_mode():
-        if not lm.is_encoder_decoder:
-            _check_causal(lm)
-        plain = torch.cat([packed_scores(lm, pack_alone(lm, p, n)) for p in PROBES for n in range(len(p.option_ids))])
-        lm.takes_branches = not lm.is_encoder_decoder and _agrees(
-            lm, "as branches", plain, lambda: packed_scores(lm, _branches(lm, PROBES))
-        )
-        lm.takes_padding = lm.takes_branches or _agrees(
-            lm, "in a padded batch", plain, lambda: packed_scores(lm, _padded(lm, PROBES))
-        )
-        if lm.takes_branches:
-            lm.takes_cache = _agrees(lm, "behind a beginning read once", plain, lambda: _probes_behind_beginning(lm))
-        elif not lm.is_encoder_decoder:
-            lm.takes_cache = _agrees(lm, "from their prompt's cache", plain, lambda: continued_scores(lm, PROBES))
-            if lm.takes_cache:
-                logger.info("options of %s are scored from their prompt's cache", lm.name)
+    try:
+        with torch.inference_mode(), out_of_memory_told("on a few short prompts"):
+            _examine(lm)
+    except BaseException:
+        lm.takes_branches = None  # nothing is known before all is
+        raise
     if not lm.takes_padding:
         lm.tells_tokens = False
+
+
+def _examine(lm: LanguageModel) -> None:
+    if not lm.is_encoder_decoder:
+        _check_causal(lm)
+    plain = torch.cat([packed_scores(lm, pack_alone(lm, p, n)) for p in PROBES for n in range(len(p.option_ids))])
+    if lm.dtype == torch.float16 and not bool(torch.isfinite(plain).all()) and broken_weights(lm) is None:
+        with widened(lm):  # what overflows in float16 is scored in float32
+            _examine(lm)
+        return
+    lm.takes_branches = not lm.is_encoder_decoder and _agrees(
+        lm, "as branches", plain, lambda: packed_scores(lm, _branches(lm, PROBES))
+    )
+    lm.takes_padding = lm.takes_branches or _agrees(
+        lm, "in a padded batch", plain, lambda: packed_scores(lm, _padded(lm, PROBES))
+    )
+    if lm.takes_branches:
+        lm.takes_cache = _agrees(lm, "behind a beginning read once", plain, lambda: _probes_behind_beginning(lm))
+    elif not lm.is_encoder_decoder:
+        lm.takes_cache = _agrees(lm, "from their prompt's cache", plain, lambda: continued_scores(lm, PROBES))
+        if lm.takes_cache:
+            logger.info("options of %s are scored from their prompt's cache", lm.name)
 
 
 def _probes_behind_beginning(lm: LanguageModel) -> Tensor:
@@ -280,6 +307,8 @@ def _agrees(lm: LanguageModel, layout: str, plain: Tensor, score: Callable[[], T
     try:
         scores = score()
     except Exception as error:  # a model that can't take a block mask may fail in any way
+        if is_out_of_memory(error):
+            raise
         logger.info("options of %s are not scored %s: %s", lm.name, layout, str(error).split("\n")[0])
         return False
     if not bool(torch.isfinite(plain).all()):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from crispr_lm.batching import BatchSize, ProgressCallback
 from crispr_lm.edit import Edit
 from crispr_lm.metrics.family import Metrics
@@ -48,8 +50,15 @@ class Candidate:
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Candidate:
-        """Read what `to_dict` wrote."""
-        return Candidate(neurons=int(row["neurons"]), metrics=row["metrics"])
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: something else.
+        """
+        return _CANDIDATE.validate_python(row)
+
+
+_CANDIDATE = TypeAdapter(Candidate)
 
 
 @dataclass(frozen=True)

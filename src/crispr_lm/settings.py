@@ -52,6 +52,10 @@ class ModelSettings(_Settings):
     batch_size: Annotated[BatchSizeSetting, Parameter(group=MODEL_GROUP)] = Field(
         "auto", description="Prompts in one forward pass, or auto. Results do not depend on it."
     )
+    deterministic: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
+        False,
+        description="Take only algorithms that give the same bits every time on the same machine (slower on a GPU).",
+    )
     trust_remote_code: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
         False, description="Run Python code that comes with the model. Only for code you have read."
     )

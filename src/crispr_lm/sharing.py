@@ -5,17 +5,20 @@ Where the card, the hub and the jobs meet.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
+
 from crispr_lm.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes, write_json
+from crispr_lm.folder import MALFORMED
 from crispr_lm.hub import check_upload, upload
-from crispr_lm.model.origin import origin_of
+from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.progress import Progress
+from crispr_lm.reading import parse_json, read_bytes
 from crispr_lm.report.card import Shared, card
 from crispr_lm.results import RESULTS_FORMAT, RESULTS_VERSION
 from crispr_lm.settings import HubSettings
@@ -56,10 +59,12 @@ def results_beside(edit_file: Path, given: Path | None) -> Mapping[str, Any] | N
             raise InputError(f"results {path} do not exist; give the results.json of a run")
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_bytes(path))
         known = content["format"] == RESULTS_FORMAT and content["version"] == RESULTS_VERSION
-        known = known and all("after" in task for task in content["tasks"].values()) and "verdict" in content
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        if known:
+            # What can't be told on a card shall be known now, not when the model is saved.
+            card("edit", Edit(neurons=()), ModelOrigin(), content)
+    except (OSError, jinja2.TemplateError, *MALFORMED):
         known = False
     if not known:
         raise InputError(f"{path} holds no results of this version of crispr-lm run; give another one, or none")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.neurons import Neuron
 
@@ -109,14 +111,16 @@ class Trial:
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Trial:
-        """Read what `to_dict` wrote."""
-        return Trial(
-            **{name: row[name] for name in ("number", "stage", "scale", "complete", "seconds", "recipe")},
-            metrics=row["metrics"],
-            answers=row["answers"],
-            neurons=tuple(Neuron(module, index, kind) for kind, module, index in row["neurons"]),
-            figures=Figures(**row["figures"]),
-        )
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: something else.
+        """
+        neurons = [{"kind": kind, "module": module, "index": index} for kind, module, index in row["neurons"]]
+        trial = _TRIAL.validate_python({**row, "neurons": neurons})
+        if any(neuron.index < 0 for neuron in trial.neurons):
+            raise ValueError("a neuron's index is negative")
+        return trial
 
     def summary(self) -> dict[str, Any]:
         """What results tell of it, short."""
@@ -130,6 +134,9 @@ class Trial:
             **asdict(self.figures),
             "metrics": {task: dict(metrics) for task, metrics in self.metrics.items()},
         }
+
+
+_TRIAL = TypeAdapter(Trial)
 
 
 def dominates(one: Trial, other: Trial) -> bool:

@@ -106,9 +106,20 @@ class Tally:
             self._finished(trial)
         return trial
 
-    def has(self, number: int) -> bool:
-        """Whether the trial of this number was done by an interrupted run."""
-        return number in self._known
+    def is_over(self, stage: str) -> bool:
+        """Whether a stage ends before its trials are used up: time is, or an interrupted run went on to another."""
+        known = self._known.get(len(self.trials))
+        return self.out_of_time if known is None else known.stage != stage
+
+    def cut_short(self) -> list[Trial]:
+        """Take what is left of the interrupted run's trials, but for the control, and try nothing further.
+
+        Returns:
+            Every trial that there is, which is what the record must then hold.
+        """
+        while (known := self._known.get(len(self.trials))) is not None and known.stage != "control":
+            self.trials.append(known)
+        return [*self.trials, *(trial for trial in self._known.values() if trial.number >= len(self.trials))]
 
 
 def begin(bench: Bench, tally: Tally) -> None:
@@ -144,8 +155,8 @@ def tune(
     for point in starting_points(space):
         study.enqueue_trial(point)
     for _ in range(budget.trials):
-        if tally.out_of_time and not tally.has(len(tally.trials)):
-            logger.info("the time for trials is used up after trial %d", len(tally.trials) - 1)
+        if tally.is_over("search"):
+            logger.info("the search is over after trial %d", len(tally.trials) - 1)
             break
         asked = study.ask()
         recipe, name = _recipe(asked, space)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crispr_lm.errors import VerificationError
+from crispr_lm.errors import CrisprError, VerificationError
 from crispr_lm.model import reload
+from crispr_lm.model.memory import GIB, free_memory, place_of_copy, weight_bytes
 from crispr_lm.precision import exact
 from crispr_lm.prompts import encode, render_prompt
 from crispr_lm.scoring import prompt_scores
@@ -51,8 +53,16 @@ def verify_saved(
         Number of options compared and the largest difference, for the record.
 
     Raises:
+        CrisprError: there is no memory for a second copy.
         VerificationError: the folder does not load, or tokens or scores differ.
     """
+    needed = weight_bytes(lm.model, lm.dtype)
+    place = place_of_copy(needed, lm.device)
+    if place is None:
+        raise CrisprError(
+            f"{needed / GIB:.1f} GiB of memory are needed to load the saved model beside the one that is in memory, "
+            f"but {free_memory(lm.device) / GIB:.1f} GiB are free; end other programs, then give the same command again"
+        )
     prompts = [encode(lm, example, instruction) for example in examples]
     texts = [render_prompt(lm, example, instruction) for example in examples]
     request = {
@@ -61,7 +71,7 @@ def verify_saved(
         "gguf_file": lm.gguf_file if adapter else None,
         "adapter": adapter,
         "dtype": str(lm.dtype).removeprefix("torch."),
-        "device": str(lm.device),
+        "device": str(place),
         "is_encoder_decoder": lm.is_encoder_decoder,
         "trust_remote_code": trust_remote_code,
         "texts": texts,
@@ -71,13 +81,13 @@ def verify_saved(
         [sys.executable, str(reload.__file__)], input=json.dumps(request), capture_output=True, text=True, check=False
     )
     if finished.returncode != 0:
-        last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
-        raise VerificationError(f"the saved model in {folder} does not load with plain transformers: {last}")
+        last = (finished.stderr.strip().splitlines() or [_silent_end(finished.returncode)])[-1]
+        raise VerificationError(f"the saved model does not load with plain transformers: {last}")
     answer = json.loads(finished.stdout.strip().splitlines()[-1])
     tokens = [list(lm.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
     if answer["tokens"] != tokens:
         raise VerificationError(
-            f"the tokenizer saved in {folder} splits a prompt in another way than the one in memory"
+            "the tokenizer that was saved splits a prompt in another way than the one in memory; do not use it"
         )
     with exact(lm):
         here = prompt_scores(lm, prompts)
@@ -89,7 +99,14 @@ def verify_saved(
     largest = max(differences)
     if not largest <= TOLERANCE.get(lm.dtype, TOLERANCE[torch.bfloat16]):
         raise VerificationError(
-            f"the saved model in {folder} does not do what the model in memory does: option scores differ by up to "
-            f"{largest:.2g} nats; do not use it"
+            f"the saved model does not do what the model in memory does: option scores differ by up to {largest:.2g} "
+            "nats; do not use it"
         )
     return {"options_compared": len(differences), "largest_difference": largest}
+
+
+def _silent_end(status: int) -> str:
+    """Why a process may have ended without a word."""
+    if status == -signal.SIGKILL:
+        return "the system ended it, as it does where memory is full; free some, then give the same command again"
+    return f"it ended with status {status}"

@@ -113,6 +113,7 @@ def test_a_neurons_colours_are_relative_to_its_own_activations():
 def test_every_tab_works_in_a_browser_and_other_origins_are_refused(attacking):
     from playwright.sync_api import expect
 
+    expect.set_options(timeout=60_000)  # machines that run the tests may be busy
     with served(attacking) as address:
         for path in ("/", "/config", "/gradio_api/info"):
             assert status(address + path) == 200

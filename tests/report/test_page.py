@@ -14,7 +14,7 @@ from crispr_lm.report.words import changes, signed, verdict
 
 from ..browser import check_tabs, needs_browser, opened
 
-ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+ATTACK = "</script><script>window.hacked = 1</script><a href=http://evil>x</a><img src=x onerror='window.hacked = 1'>"
 
 
 INKS = """[document.querySelector(".verdict"), document.querySelector("#figure-tasks .ytick text")]
@@ -325,6 +325,7 @@ def test_every_tab_and_filter_works_in_a_browser(page, tmp_path, scheme):
         assert cards.count() == 0
         assert tab.inner_text("#count").startswith("0 of 2")
         assert tab.evaluate("window.hacked") is None
+        assert tab.locator("a[href*=evil], a[*|href*=evil], img").count() == 0  # in a figure's SVG neither
         assert problems == []
 
 

@@ -15,14 +15,20 @@ from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
 from crispr_lm import Edit, load_task
+from crispr_lm.answers import read_answers
+from crispr_lm.app.session import read_run
 from crispr_lm.cli import _settings_file
 from crispr_lm.comparison_results import CellKey
 from crispr_lm.effects import Effects
-from crispr_lm.folder import RunFolder, read_lines, read_object, read_rows
+from crispr_lm.folder import RunFolder, read_object, read_rows
+from crispr_lm.hub import local_edit
 from crispr_lm.model.load import open_model
+from crispr_lm.model.trust import check_indices
 from crispr_lm.neuron_scores import SCORES_FORMAT, NeuronScores
+from crispr_lm.reproduce import read_recorded, reproduced_settings
 from crispr_lm.search import Candidate
 from crispr_lm.settings import RunSettings
+from crispr_lm.sharing import results_beside
 from crispr_lm.tasks import read_instructions
 from crispr_lm.trials import Trial
 
@@ -35,7 +41,7 @@ class Document:
         name: Of the file that is written.
         whole: Its bytes where nothing is wrong with it.
         read: What the library does with it.
-        form: "json", "lines" (a JSON object each), or "bytes".
+        form: "json", "lines" (a JSON object each), "tensors" (a JSON header before them), or "bytes".
     """
 
     name: str
@@ -101,7 +107,7 @@ TRIAL = {
     "complete": True,
     "seconds": 1.0,
     "recipe": {"ranking": "published"},
-    "figures": {"gain": 0.1, "loss": 0.0, "overabstention": 0.0, "kl": 0.01},
+    "figures": {"gain": 0.1, "loss": 0.0, "overabstention": 0.0, "kl": 0.01, "doubt": 0.0},
     "metrics": {"t": {"accuracy": 0.5}},
     "answers": {"t": [0, 1]},
 }
@@ -134,8 +140,66 @@ WINOBIAS = (
     b"2 The developer met [the designer] because [he] was late.\n"
 )
 WINOGENDER = b"sentid\tsentence\ntechnician.customer.1.male.txt\tThe technician told the customer that he had paid.\n"
+CONFIGURATION = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32, "hidden_size": 8,
+    "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "torch_dtype": "float32",
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}  # fmt: skip
+INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a.weight": "model-1.safetensors"}}
 TOML = b'max_neurons = 50\nmax_kl = 0.1\ntask = ["builtin:everyday"]\ndtype = "float32"\n'
 CELL = {"part": "methods", "what": "crispr", "task": "t", "number": 0, "status": "done"}
+
+
+ANSWER = {
+    "task": "t", "source": "t.jsonl:1", "template": "a", "category": "", "condition": "ambiguous", "context": "A boy.",
+    "question": "Who?", "options": ["boy", "man", "unknown"], "answer": 2, "unknown": 2, "stereotyped": 1,
+    "scores": {"before": [[-1.0, -2.0, -3.0]], "after": [[-2.0, -3.0, None]]},
+}  # fmt: skip
+SETTINGS = {"dtype": "float32", "task": ["t"], "seed": 0}
+IDENTITY = {
+    "model": "m", "model_fingerprint": "f", "settings": SETTINGS, "data": {"t.jsonl": "sha256:0"},
+    "instructions": [["Choose."]], "crispr_lm": "0.1.0",
+}  # fmt: skip
+RECORD = {
+    "identity": IDENTITY, "batch_size": "auto", "versions": {"python": "3.11"}, "device": "cpu",
+    "parts": {"t": {"fit": [], "choose": [], "report": []}},
+}  # fmt: skip
+
+
+def difference() -> dict[str, Any]:
+    return {"value": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.1, "p_value_holm": 0.1}
+
+
+RESULTS = {
+    "format": "crispr-lm-results",
+    "version": 2,
+    "model": "m",
+    "scoring": "sum",
+    "verdict": "recommended",
+    "reason": "because",
+    "edit": {"neurons": 1, "kind": "ffn", "scale": 0.0, "per_module": {"layers.0.down_proj": 1}},
+    "neurons": [{"kind": "ffn", "module": "layers.0.down_proj", "index": 1, "score": 0.1, "promotes": ["he"]}],
+    "divergence": {"kl": 0.1, "low": 0.0, "high": 0.2, "prompts": 2, "tokens": 16},
+    "tasks": {
+        "t": {
+            "role": "bias",
+            "family": "question_answering",
+            "examples": 3,
+            "templates": 3,
+            "instructions": 1,
+            "before": {"accuracy": 0.1, "accuracy_ambiguous": 0.1},
+            "after": {"accuracy": 0.2, "accuracy_ambiguous": 0.2},
+            "statistics": {"accuracy": difference(), "accuracy_ambiguous": difference()},
+            "over_abstention": None,
+        }
+    },
+}
+RUN_FILES = {
+    "run.json": json.dumps(RECORD).encode(),
+    "results.json": json.dumps(RESULTS).encode(),
+    "edit.json": json.dumps(EDIT).encode(),
+    "answers.jsonl": lines(ANSWER),
+}
 
 
 def scores() -> bytes:
@@ -149,6 +213,7 @@ def effects() -> bytes:
         "contrasts": torch.ones(2, 2),
         "ambiguous": torch.tensor([True, False]),
         "abstaining": torch.tensor([0, 1]),
+        "templates": torch.tensor([0, 1]),
     }
     metadata = {"format": "crispr-lm-effects", "kind": "ffn", "widths": json.dumps({"layers.0.down_proj": 4})}
     return safetensors_bytes(tensors, metadata)
@@ -176,6 +241,33 @@ def read_settings(path: Path) -> object:
         raise ValueError(str(error)) from error
 
 
+def read_named(open_it: Callable[[str], object]) -> Callable[[Path], object]:
+    """A name that a user gives, written into a file so that it can be spoiled like one."""
+    return lambda path: open_it(path.read_bytes().decode("utf-8", "surrogateescape"))
+
+
+def read_results(path: Path) -> object:
+    """Results that a card is to tell."""
+    return results_beside(path, path)
+
+
+def read_tried(path: Path) -> object:
+    """A finished run to be looked at: all its files are as they should be but the one that is spoiled."""
+    for name, content in RUN_FILES.items():
+        if name != path.name:
+            (path.parent / name).write_bytes(content)
+    return read_run(path.parent)
+
+
+def read_again(path: Path) -> object:
+    """A finished run to be made again; likewise."""
+    for name, content in RUN_FILES.items():
+        if name != path.name:
+            (path.parent / name).write_bytes(content)
+    recorded = read_recorded(path.parent)
+    return reproduced_settings(recorded.record, path.parent, "cpu", {"trust_remote_code": False})
+
+
 def read_record(path: Path) -> object:
     folder = RunFolder(path.parent)
     folder.start({"identity": {"model": "m", "settings": {"seed": 0}}}, overwrite=False)
@@ -197,9 +289,20 @@ DOCUMENTS = {
     "winobias": Document("pro_stereotyped_type1.txt.dev", WINOBIAS, task("winobias")),
     "winogender": Document("all_sentences.tsv", WINOGENDER, task("winogender")),
     "instructions": Document("i.txt", b"Answer the question.\n# a remark\nChoose:\n", read_instructions),
+    "piqa": Document("t.jsonl", lines({"goal": "To open", "sol1": "push", "sol2": "pull", "label": 0}), task("piqa"),
+                     "lines"),
+    "commonsenseqa": Document(
+        "t.jsonl",
+        lines({"question": "Where?", "choices": {"label": ["A", "B"], "text": ["here", "there"]}, "answerKey": "B"}),
+        task("commonsenseqa"), "lines"),
+    "openbookqa": Document(
+        "t.jsonl",
+        lines({"question": {"stem": "What?", "choices": [{"label": label, "text": f"this {label}"} for label in "AB"]},
+               "answerKey": "A"}),
+        task("openbookqa"), "lines"),
     "edit": Document("edit.json", json.dumps(EDIT).encode(), Edit.load, "json"),
-    "scores": Document("scores.safetensors", scores(), NeuronScores.load),
-    "effects": Document("effects.safetensors", effects(), Effects.load),
+    "scores": Document("scores.safetensors", scores(), NeuronScores.load, "tensors"),
+    "effects": Document("effects.safetensors", effects(), Effects.load, "tensors"),
     "settings": Document("s.toml", TOML, read_settings),
     "gguf": Document("m.gguf", gguf(), lambda path: open_model(str(path))),
     "run record": Document("run.json", json.dumps({"identity": {"model": "m", "settings": {"seed": 0}}}).encode(),
@@ -208,7 +311,19 @@ DOCUMENTS = {
     "candidates": Document("search.jsonl", lines({"neurons": 1, "metrics": {"t": {"accuracy": 0.5}}}),
                            lambda path: read_rows(path, Candidate.from_dict), "lines"),
     "cells": Document("cells.jsonl", lines(CELL), lambda path: read_rows(path, CellKey.of_cell), "lines"),
-    "answers": Document("answers.jsonl", lines({"task": "t"}), read_lines, "lines"),
+    "answers": Document("answers.jsonl", lines(ANSWER, ANSWER), read_answers, "lines"),
+    "results": Document("results.json", RUN_FILES["results.json"], read_results, "json"),
+    "results of a run": Document("results.json", RUN_FILES["results.json"], read_tried, "json"),
+    "record of a run": Document("run.json", RUN_FILES["run.json"], read_tried, "json"),
+    "record to be made again": Document("run.json", RUN_FILES["run.json"], read_again, "json"),
+    "results to be made again": Document("results.json", RUN_FILES["results.json"], read_again, "json"),
+    "configuration": Document("config.json", json.dumps(CONFIGURATION).encode(), lambda path: open_model(path.parent),
+                              "json"),
+    "index of weights": Document("model.safetensors.index.json", json.dumps(INDEX).encode(),
+                                 lambda path: check_indices(path.parent, "m", allow_pickle=False) or True, "json"),
+    "name of a task": Document("name", b"choices:../nowhere/questions.jsonl", read_named(load_task)),
+    "name of a model": Document("name", b"./nowhere/model.gguf", read_named(open_model)),
+    "name of an edit": Document("name", b"hf:owner/name", read_named(lambda name: local_edit(Path(name)))),
 }  # fmt: skip
 
 ODD = [
@@ -290,6 +405,18 @@ def spoiled(draw: st.DrawFn, document: Document) -> bytes:
     """A document's bytes with something wrong, or, rarely, still right."""
     if document.form == "bytes" or draw(st.booleans()):
         return draw(spoiled_bytes(document.whole))
+    if document.form == "tensors":
+        size = struct.unpack("<Q", document.whole[:8])[0]
+        content = json.loads(document.whole[8 : 8 + size])
+        # Metadata are texts, some of them JSON again.
+        inner = {key: json.loads(text) for key, text in content["__metadata__"].items() if text[0] in "[{"}
+        if inner and draw(st.booleans()):
+            key = draw(st.sampled_from(sorted(inner)))
+            content["__metadata__"][key] = json.dumps(draw(spoiled_json(inner[key])))
+        else:
+            content = draw(spoiled_json(content))
+        header = json.dumps(content, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
+        return struct.pack("<Q", len(header)) + header + document.whole[8 + size :]
     if document.form == "json":
         rows = [draw(spoiled_json(json.loads(document.whole)))]
     else:

@@ -5,7 +5,6 @@ Reads questions and shows answers; `crispr_lm.answering` writes them.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
@@ -27,6 +26,7 @@ from crispr_lm.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.hub import local_edit
 from crispr_lm.preparation import Timings, load
+from crispr_lm.printable import json_line, printable
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.report.terminal import console
 from crispr_lm.settings import ChatSettings
@@ -124,15 +124,16 @@ def hold_in_lines(made: Chat, questions: Iterable[str], *, as_json: bool = False
                 return
             told = _command(made, question)
             if not as_json:
-                print(told, flush=True)
+                print(printable(told), flush=True)
             continue
         with _interruptions() as stopped:
             *_, answers = ("", ""), *made.ask(question, stopped)
         if as_json:
             said = {"question": question, "original": answers[0], "edited": answers[1]}
-            print(json.dumps(said, ensure_ascii=False), flush=True)
+            print(json_line(said), flush=True)
         else:
-            print(f"question: {question}\noriginal: {answers[0]}\nedited: {answers[1]}\n", flush=True)
+            original, edited = (printable(answer, keep_lines=True) for answer in answers)
+            print(f"question: {printable(question)}\noriginal: {original}\nedited: {edited}\n", flush=True)
 
 
 def hold_in_terminal(made: Chat, screen: Console, ask: Callable[[], str] | None = None) -> None:
@@ -145,7 +146,7 @@ def hold_in_terminal(made: Chat, screen: Console, ask: Callable[[], str] | None 
     """
     with suppress(ImportError):
         import readline  # noqa: F401  # arrow keys and history in what is typed
-    screen.print(Text(f"{made.lm.name}, original and edited ({_described(made.edit)}). {HELP}", style="dim"))
+    screen.print(Text(f"{printable(made.lm.name)}, original and edited ({_described(made.edit)}). {HELP}", style="dim"))
     while True:
         try:
             question = (ask() if ask is not None else screen.input("\n[bold cyan]you>[/] ")).strip()
@@ -155,12 +156,12 @@ def hold_in_terminal(made: Chat, screen: Console, ask: Callable[[], str] | None 
         if question == "/quit":
             return
         if question.startswith("/"):
-            screen.print(Text(_command(made, question), style="dim"))
+            screen.print(Text(printable(_command(made, question)), style="dim"))
         elif question:
             try:
                 _show_answers(made, question, screen)
             except InputError as error:  # a conversation that has become too long shall not end the program
-                screen.print(Text(f"{error} (/clear starts a new one)", style="yellow"))
+                screen.print(Text(f"{printable(str(error))} (/clear starts a new one)", style="yellow"))
 
 
 def _show_answers(made: Chat, question: str, screen: Console) -> None:
@@ -183,7 +184,7 @@ def columns(edit: Edit, answers: tuple[str, str]) -> Group:
     table = Table(expand=True, show_lines=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(Text("original", style="bold"), ratio=1, overflow="fold")
     table.add_column(Text(f"edited: {_described(edit)}", style="bold magenta"), ratio=1, overflow="fold")
-    table.add_row(Text(answers[0]), Text(answers[1]))
+    table.add_row(*(Text(printable(answer, keep_lines=True)) for answer in answers))
     return Group(Rule(style="dim"), table)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.probing import Firing
-from crispr_lm.report.figures import layer_of
+from crispr_lm.report.figures import layer_of, plain
 
 GRID = "rgba(128, 140, 155, 0.25)"
 ORIGINAL, EDITED = "#9aa5b4", "#2f7ed8"
@@ -20,11 +19,6 @@ ROW_HEIGHT = 22
 FULL_COLOUR = 0.95
 SHOWN_TOKENS = 400
 """A heat map of more tokens can't be read."""
-
-
-def plain(text: str) -> str:
-    """Text as Plotly shows it unchanged (it reads some tags in labels), on one line."""
-    return html.escape(" ".join(text.split()), quote=False)
 
 
 def shortened(text: str, longest: int = LONGEST_LABEL) -> str:

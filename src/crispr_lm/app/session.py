@@ -8,21 +8,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
 from crispr_lm.answering import Decoding, stream_both
+from crispr_lm.answers import read_answers
 from crispr_lm.edit import Edit
-from crispr_lm.errors import InputError
-from crispr_lm.folder import RunFolder, read_lines, read_object
+from crispr_lm.errors import InputError, on_one_line
+from crispr_lm.folder import MALFORMED, RunFolder, read_object
+from crispr_lm.model.load import parse_dtype
 from crispr_lm.preparation import Timings, load
 from crispr_lm.probing import Firing, firing, option_probabilities
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import prompt_text
 from crispr_lm.report.page import changed_answers
+from crispr_lm.report.words import verdict
 from crispr_lm.scoring import Likelihood
 from crispr_lm.settings import AppSettings
 from crispr_lm.tasks.task import QUESTION, SENTENCES, Example
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
+
+
+class _Promoted(BaseModel):
+    """What results.json tells of a neuron of the edit, as far as the page shows it."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: str
+    module: str
+    index: int
+    promotes: list[str]
+
+
+_PROMOTED = TypeAdapter(list[_Promoted])
 
 OWN_QUESTION = "your own question"
 """Stands where an example has the file that it comes from."""
@@ -148,6 +167,32 @@ def open_session(path: Path, settings: AppSettings, progress: Progress) -> Sessi
         InputError: no folder of a finished run, or a model that can't be loaded.
         EditMismatchError: another model than the run's.
     """
+    found = read_run(path)
+    if "dtype" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"dtype": found.dtype})
+    lm = load(settings.model or found.model, settings, [], Timings(), progress)
+    found.edit.check(lm)
+    return Session(lm, found.edit, found.results, found.answers, found.questions)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run's files tell, before any model is loaded; attributes as of `Session`, `model` and `dtype` as asked."""
+
+    model: str
+    dtype: str
+    edit: Edit
+    results: Mapping[str, Any]
+    answers: Sequence[Mapping[str, Any]]
+    questions: Sequence[Question]
+
+
+def read_run(path: Path) -> FinishedRun:
+    """Read the folder of a finished run.
+
+    Raises:
+        InputError: it is none, or its files are not what a run writes.
+    """
     folder = RunFolder(path)
     if not folder.run.is_file() or not folder.results.is_file():
         raise InputError(
@@ -156,20 +201,20 @@ def open_session(path: Path, settings: AppSettings, progress: Progress) -> Sessi
         )
     record, results = read_object(folder.run), read_object(folder.results)
     edit = Edit.load(folder.edit)
-    answers = read_lines(folder.answers)
+    answers = read_answers(folder.answers)
     try:
         identity = record["identity"]
         model, dtype = str(identity["model"]), identity["settings"]["dtype"]
+        parse_dtype(dtype)
         instructions = dict(zip(record["parts"], map(tuple, identity["instructions"]), strict=True))
         questions = [_question(row, instructions[row["task"]]) for row in answers if row["task"] in instructions]
-        _ = [(row["kind"], row["module"], row["index"], row["promotes"]) for row in results["neurons"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not what this version's crispr-lm run writes ({error!r}); run it anew") from error
-    if "dtype" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"dtype": dtype})
-    lm = load(settings.model or model, settings, [], Timings(), progress)
-    edit.check(lm)
-    return Session(lm, edit, results, answers, questions)
+        _PROMOTED.validate_python(results["neurons"])
+        verdict(results)
+    except MALFORMED as error:
+        raise InputError(
+            f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
+        ) from error
+    return FinishedRun(model, dtype, edit, results, answers, questions)
 
 
 def _question(row: Mapping[str, Any], instructions: tuple[str, ...]) -> Question:

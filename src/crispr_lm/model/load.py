@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 from crispr_lm.errors import InputError, nearest
-from crispr_lm.model.memory import check_fits, empty_model
+from crispr_lm.model.gguf_header import check_gguf
+from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
+from crispr_lm.model.trust import check_configuration, check_indices, check_links
 
 logger = logging.getLogger(__name__)
 
@@ -137,13 +139,13 @@ class ModelSource:
         dtype = getattr(self.config.get_text_config(), "dtype", None)
         return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
-    def _check_fits(self, dtype: torch.dtype, device: torch.device) -> None:
+    def _check_fits(self, dtype: torch.dtype, device: torch.device, *, twice: bool) -> None:
         try:
             empty = self.without_weights()
         except InputError as error:
             logger.info("whether model %s fits is not known: %s", self.name, error)
             return
-        check_fits(self.name, empty, dtype, device)
+        check_fits(self.name, empty, dtype, device, twice=twice)
 
     def without_weights(self) -> Any:
         """Modules and shapes alone, on PyTorch's meta device.
@@ -154,7 +156,13 @@ class ModelSource:
         return empty_model(self.config, self.is_encoder_decoder, self.trust_remote_code)
 
     def load(
-        self, dtype: str = "float32", device: str = "auto", *, allow_pickle: bool = False, quantize: str = "none"
+        self,
+        dtype: str = "float32",
+        device: str = "auto",
+        *,
+        allow_pickle: bool = False,
+        quantize: str = "none",
+        twice: bool = False,
     ) -> LanguageModel:
         """Read the weights.
 
@@ -165,11 +173,14 @@ class ModelSource:
             allow_pickle: Also read weights stored as pickle (``.bin``), which can run code hidden in the file.
             quantize: "none", or "8bit" or "4bit" to load the weights shortened (bitsandbytes): enough to score neurons
                 of a model that does not fit otherwise, but no edit can be made from such weights.
+            twice: Refuse a model of which no second copy fits, which is what checking a saved one takes.
 
         Raises:
-            InputError: weights missing, unreadable, or not those of this architecture.
+            InputError: does not fit, or weights missing, unreadable, or not those of this architecture.
         """
         check_quantize(quantize)
+        if self.gguf_file is None and Path(self.location).is_dir():
+            check_indices(Path(self.location), self.name, allow_pickle=allow_pickle)
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
         torch_dtype = parse_dtype(dtype)
@@ -191,15 +202,16 @@ class ModelSource:
         if target is None or quantize != "none":
             arguments["device_map"] = device if target is None else {"": target}
         if target is not None and quantize == "none":
-            self._check_fits(torch_dtype if isinstance(torch_dtype, torch.dtype) else self._stored_dtype, target)
+            format_there = torch_dtype if isinstance(torch_dtype, torch.dtype) else self._stored_dtype
+            self._check_fits(format_there, target, twice=twice)
         auto_class = AutoModelForSeq2SeqLM if self.is_encoder_decoder else AutoModelForCausalLM
         try:
             model, report = auto_class.from_pretrained(
                 self.location, config=self.config, output_loading_info=True, **arguments
             )
         except Exception as error:  # many types: OSError, SafetensorError, RuntimeError on other shapes, ...
-            hint = "" if allow_pickle else " (weights stored as pickle need allow_pickle)"
-            raise InputError(f"model {self.name}: weights can't be loaded: {_one_line(error)}{hint}") from error
+            hint = "" if allow_pickle else " (weights stored as pickle need --allow-pickle)"
+            raise InputError(_refused(self.name, "weights can't be loaded", error) + hint) from error
         if missing := sorted(report["missing_keys"]):
             # transformers fills these with random numbers; any figure measured on them would be noise.
             raise InputError(
@@ -207,7 +219,8 @@ class ModelSource:
                 f"(first: {missing[0]}); it is incomplete, or of a model that does not write text"
             )
         if "device_map" not in arguments:
-            model.to(target)
+            with out_of_memory_told(f"while model {self.name} is moved to {target}"):
+                model.to(target)
         elif offloaded := sorted({str(place) for place in model.hf_device_map.values()} & {"disk", "cpu"}):
             # Offloaded weights are not there between calls: an edit could neither be checked nor baked.
             raise InputError(f"model {self.name} does not fit on the devices: parts of it would lie on {offloaded[0]}")
@@ -270,20 +283,41 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
         arguments["local_files_only"] = _only_cached(location)
     if gguf_file is not None:
         arguments["gguf_file"] = gguf_file
+        check_configuration(check_gguf(Path(location, gguf_file)), name, trust_remote_code=trust_remote_code)
+    else:
+        _check_asked_for(name, location, arguments)
     try:
         config = AutoConfig.from_pretrained(location, **arguments)
     except Exception as error:  # transformers raises many types here, from OSError to struct.error on a broken GGUF
-        raise InputError(f"model {name}: configuration can't be read: {_one_line(error)}") from error
+        raise InputError(_refused(name, "configuration can't be read", error)) from error
     _check_writes_text(config, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
         can_encode = bool(tokenizer("word").input_ids) and len(tokenizer) > 1
     except Exception as error:
-        raise InputError(f"model {name}: no tokenizer that can be loaded: {_one_line(error)}") from error
+        raise InputError(_refused(name, "no tokenizer that can be loaded", error)) from error
     if not can_encode:
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
     local_files_only = arguments.get("local_files_only", False)
     return ModelSource(name, location, gguf_file, config, tokenizer, trust_remote_code, local_files_only)
+
+
+def _check_asked_for(name: str, location: str, arguments: dict[str, Any]) -> None:
+    """Check configuration and names of a model before any class is made of them (`crispr_lm.model.trust`)."""
+    from transformers import PretrainedConfig
+    from transformers.utils import find_adapter_config_file
+
+    if Path(location).is_dir():
+        check_links(Path(location), name)
+    where = {"local_files_only": arguments.get("local_files_only", False)}
+    try:
+        content, _ = PretrainedConfig.get_config_dict(location, **where)
+        adapter = find_adapter_config_file(location, **where)
+    except Exception as error:  # of many types: no file, no connection, no JSON
+        raise InputError(f"model {name}: configuration can't be read: {_one_line(error)}") from error
+    check_configuration(content, name, trust_remote_code=arguments["trust_remote_code"])
+    if adapter is not None:  # transformers would load another model, the one that the adapter names
+        raise InputError(f"model {name}: an adapter (LoRA) lies there; merge it into its base model and give that")
 
 
 def parse_dtype(dtype: str) -> torch.dtype | str:
@@ -355,7 +389,12 @@ def _locate(name: str) -> tuple[str, str | None]:
                 return str(file.parent), file.name
         logger.info("package %s is not installed, asking the hub for %s", builtin.requirement, builtin.hub_id)
         return builtin.hub_id, None
-    path = Path(name).expanduser()
+    try:
+        name.encode("utf-8")  # a name in another encoding could be read, but not written into results
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown user's home, a null character
+        raise InputError(f"model {name!r} is no name that can be used ({error}); check it") from error
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise InputError(f"model {name}: no such file; check the path")
@@ -438,6 +477,12 @@ def _dequantize() -> dict[str, Any]:
 
     gguf_config = getattr(transformers, "GgufConfig", None)
     return {"quantization_config": gguf_config(dequantize=True)} if gguf_config is not None else {}
+
+
+def _refused(name: str, what: str, error: BaseException) -> str:
+    if "trust_remote_code" in str(error):
+        return f"model {name} comes with Python code of its own; give --trust-remote-code if you have read that code"
+    return f"model {name}: {what}: {_one_line(error)}"
 
 
 def _one_line(error: BaseException) -> str:

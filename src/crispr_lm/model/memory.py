@@ -1,19 +1,35 @@
-"""Memory: what a model's weights need, told from its configuration alone, and what a device has free.
+"""Memory: what a model's weights need, told from its configuration alone, what a device has free, what says it is full.
 
 Knows configurations and devices; reads no weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from crispr_lm.errors import InputError
+from crispr_lm.errors import CrisprError, InputError
 
 GIB = 2**30
+
+FULL = (
+    "can't allocate memory",  # PyTorch on a CPU
+    "not enough memory",  # the same on macOS and Windows
+    "out of memory",  # MPS, and CUDA where it is not PyTorch that allocates
+    "_STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN
+    "std::bad_alloc",
+)
+"""What errors say, of no type of their own, where there is no memory left."""
+
+ADVICE = (
+    "use shorter prompts, a shorter format (--dtype bfloat16), a smaller model or a device with more memory; "
+    "`crispr-lm doctor MODEL` tells what fits"
+)
 
 
 def empty_model(config: Any, is_encoder_decoder: bool, trust_remote_code: bool = False) -> Any:
@@ -27,7 +43,9 @@ def empty_model(config: Any, is_encoder_decoder: bool, trust_remote_code: bool =
     auto_class = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            return auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            model.tie_weights()  # not every release of transformers does so without weights
+            return model
     except Exception as error:  # of many types
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"transformers can't build a model of this configuration: {reason}") from error
@@ -56,7 +74,39 @@ def free_memory(device: torch.device) -> int:
         return available
 
 
-def check_fits(name: str, model: Any, dtype: torch.dtype, device: torch.device) -> None:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is full, of the device or of the system."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and not isinstance(error, CrisprError) and any(x in text for x in FULL)
+
+
+@contextmanager
+def out_of_memory_told(where: str) -> Iterator[None]:
+    """Where memory runs out in the block although it takes as little as can be, say so and what to do.
+
+    Args:
+        where: What was being done, for example "on a single prompt".
+
+    Raises:
+        CrisprError: memory runs out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CrisprError(f"memory runs out {where}; {ADVICE}") from error
+
+
+def place_of_copy(needed: int, device: torch.device) -> torch.device | None:
+    """Where a second copy of a model fits: beside the first, else in the system's memory; None if nowhere."""
+    places = dict.fromkeys([device, torch.device("cpu")])
+    return next((place for place in places if needed <= free_memory(place)), None)
+
+
+def check_fits(name: str, model: Any, dtype: torch.dtype, device: torch.device, *, twice: bool = False) -> None:
     """Refuse a model whose weights alone are larger than what is free, before they are read.
 
     Args:
@@ -64,15 +114,21 @@ def check_fits(name: str, model: Any, dtype: torch.dtype, device: torch.device) 
         model: As `empty_model` gives it.
         dtype: To be loaded in.
         device: To be loaded on.
+        twice: Whether the edited model is loaded beside it in the end, on this device or in the system's memory.
 
     Raises:
         InputError: they are; both figures are told.
     """
     needed, free = weight_bytes(model, dtype), free_memory(device)
-    if needed > free:
+    fits = needed <= free
+    if fits and twice:
+        fits = 2 * needed <= free or (device.type != "cpu" and needed <= free_memory(torch.device("cpu")))
+    if not fits:
         format_name = str(dtype).removeprefix("torch.")
         shorter = "" if dtype.itemsize <= 2 else "--dtype bfloat16 (half of that), "
+        again = " and as much again to load the edited model beside it and compare" if twice else ""
         raise InputError(
-            f"model {name} needs {needed / GIB:.1f} GiB for its weights in {format_name}, but {free / GIB:.1f} GiB are "
-            f"free on {device}; give {shorter}another --device, or --device balanced to spread it over accelerators"
+            f"model {name} needs {needed / GIB:.1f} GiB for its weights in {format_name}{again}, but {free / GIB:.1f} "
+            f"GiB are free on {device}; give {shorter}another --device, or --device balanced to spread it over "
+            "accelerators"
         )

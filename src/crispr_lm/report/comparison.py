@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from crispr_lm.metrics import FAMILIES
+from crispr_lm.printable import markup
 from crispr_lm.report.terminal import console
 from crispr_lm.report.words import escaped_markdown, signed
 
@@ -63,16 +63,16 @@ def markdown(told: Mapping[str, Any]) -> str:
 def print_comparison(told: Mapping[str, Any], output: Path) -> None:
     """Print all tables, and where the files are."""
     for text in tables(told):
-        table = Table(title=escape(text.title), title_justify="left")
+        table = Table(title=markup(text.title), title_justify="left")
         for number, name in enumerate(text.header):
-            table.add_column(escape(name), justify="right" if number else "left")
+            table.add_column(markup(name), justify="right" if number else "left")
         for row in text.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(markup, row))
         console.print()
         console.print(table)
         for note in text.notes:
-            console.print(escape(note), soft_wrap=True)
-    console.print(f"Files: {escape(str(output))}", soft_wrap=True)
+            console.print(markup(note), soft_wrap=True)
+    console.print(f"Files: {markup(str(output))}", soft_wrap=True)
 
 
 def tables(told: Mapping[str, Any]) -> Iterator[TextTable]:

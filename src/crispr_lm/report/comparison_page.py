@@ -67,7 +67,7 @@ def _methods(task: Mapping[str, Any], methods: Mapping[str, Any]) -> go.Figure:
                 continue
             of_metric = next(iter(row["measured"].values()))["metrics"]
             if all(of_metric.get(metric) is not None for metric in metrics):
-                points.append((methods[method]["label"], [of_metric[metric] for metric in metrics]))
+                points.append((figures.plain(methods[method]["label"]), [of_metric[metric] for metric in metrics]))
         if points:
             figure.add_trace(
                 _points_on_rows(points) if len(metrics) == 1 else _points(points, original, metrics, named)
@@ -76,7 +76,7 @@ def _methods(task: Mapping[str, Any], methods: Mapping[str, Any]) -> go.Figure:
     if original[metrics[-1]] is not None:
         figure.add_vline(x=original[metrics[-1]], line={"color": KIND_COLOURS["original"], "dash": "dot"})
     if len(metrics) == 1:
-        labels = [methods[method]["label"] for method in task["rows"]]
+        labels = [figures.plain(methods[method]["label"]) for method in task["rows"]]
         figure.update_xaxes(title=_title(metrics[0]))
         figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=labels)
         return figures.styled(figure.update_layout(height=120 + figures.ROW_HEIGHT * len(labels)))
@@ -159,8 +159,8 @@ def _matrix(
     """Tasks by tasks."""
     figure = go.Figure(
         go.Heatmap(
-            x=[figures.short(name) for name in columns],
-            y=[figures.short(name) for name in rows],
+            x=[figures.plain(figures.short(name)) for name in columns],
+            y=[figures.plain(figures.short(name)) for name in rows],
             z=values,
             zmin=ends[0],
             zmax=ends[1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +28,16 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
     Args:
         rows: Name and figures (``family``, ``before``, ``after``, ``statistics``) of tasks or categories.
     """
-    names, old, new, low, high = [], [], [], [], []
+    names, shown, old, new, low, high = [], [], [], [], [], []
     for name, told in rows:
         for metric in words.leading(told["family"], told["before"]):
             before, after = told["before"][metric.name], told["after"][metric.name]
             if after is None or metric.name == "perplexity":  # no share
                 continue
             found = told["statistics"][metric.name]
-            names.append(f"{short(name)}, {words.column_name(metric)}")
+            label = f"{short(name)}, {words.column_name(metric)}"
+            names.append(plain(label))
+            shown.append(plain(clipped(label)))
             old.append(before)
             new.append(after)
             high.append((found["high"] if found["high"] is not None else found["value"]) - found["value"])
@@ -65,7 +68,7 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
     figure.update_xaxes(
         range=[min(0, *old, *new) - 0.02, 1.02], tickformat=".0%", title="accuracy" if accuracies else "share"
     )
-    figure.update_yaxes(autorange="reversed", tickmode="array", tickvals=names, ticktext=[clipped(x) for x in names])
+    figure.update_yaxes(autorange="reversed", tickmode="array", tickvals=names, ticktext=shown)
     return styled(figure)
 
 
@@ -209,14 +212,14 @@ def neuron_map(scores: NeuronScores, edited: Sequence[Sequence[Any]], described:
         row, column = kinds.index(kind), layers.index(layer)
         heat[row, column] = float(values.max())
         texts[row][column] = str(counts[module]) if module in counts else ""
-        hovers[row][column] = f"{module}<br>highest score {float(values.max()):.3g}, unit {int(values.argmax())}"
+        hovers[row][column] = f"{plain(module)}<br>highest score {float(values.max()):.3g}, unit {int(values.argmax())}"
         if module in described:
             hovers[row][column] += f"<br>{described[module]}"
     figure = go.Figure(
         go.Heatmap(
             z=heat.tolist(),
             x=[str(layer) if layer >= 0 else "outside" for layer in layers],
-            y=kinds,
+            y=[plain(kind) for kind in kinds],
             text=texts,
             texttemplate="%{text}",
             customdata=hovers,
@@ -240,6 +243,11 @@ def layer_of(module: str) -> tuple[int, str]:
         return -1, module
     side = "encoder " if "encoder" in module.split(".") else "decoder " if "decoder" in module.split(".") else ""
     return int(found[1]), side + module[found.end() :]
+
+
+def plain(text: str) -> str:
+    """Text as Plotly shows it unchanged (it reads some tags in labels, links among them), on one line."""
+    return html.escape(" ".join(text.split()), quote=False)
 
 
 def short(name: str) -> str:
@@ -291,7 +299,7 @@ def _tried(row: Mapping[str, Any]) -> _Point:
     if "overabstention" in row:
         told.append(f"unknown where the context tells {words.signed(row['overabstention'])}")
     told += [str(recipe[name]) for name in ("ranking", "change") if name in recipe]
-    return _Point(row["loss"], row["gain"], row["neurons"], ", ".join(told), row["trial"])
+    return _Point(row["loss"], row["gain"], row["neurons"], plain(", ".join(told)), row["trial"])
 
 
 def _dominates(one: _Point, other: _Point) -> bool:

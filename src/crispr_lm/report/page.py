@@ -16,8 +16,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from crispr_lm.answers import read_answers
+from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_bytes
-from crispr_lm.folder import RunFolder, read_lines, read_object
+from crispr_lm.folder import MALFORMED, RunFolder, read_object
 from crispr_lm.metrics import ordered_metrics
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report import figures, words
@@ -26,20 +28,26 @@ MOST_EXAMPLES = 600
 """Changed answers that the page carries; all are in answers.jsonl."""
 
 
-def write_report(path: Path) -> Path:
+def write_report(path: Path, results: Mapping[str, Any] | None = None) -> Path:
     """Write ``report.html`` into a finished run's folder.
+
+    Args:
+        path: The folder.
+        results: What ``results.json`` is about to say; None to read it.
 
     Raises:
         InputError: the folder holds no finished run, or one of another version.
     """
     folder = RunFolder(path)
-    content = render_report(
-        run=read_object(folder.run),
-        results=read_object(folder.results),
-        edit=read_object(folder.edit),
-        answers=read_lines(folder.answers),
-        scores=NeuronScores.load(folder.scores),
-    )
+    run, edit = read_object(folder.run), read_object(folder.edit)
+    told = read_object(folder.results) if results is None else json.loads(json.dumps(results))
+    answers, scores = read_answers(folder.answers), NeuronScores.load(folder.scores)
+    try:
+        content = render_report(run, told, edit, answers, scores)
+    except (jinja2.TemplateError, *MALFORMED) as error:
+        raise InputError(
+            f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
+        ) from error
     write_bytes(folder.report, content.encode("utf-8"))
     return folder.report
 
@@ -203,8 +211,7 @@ def _described(neurons: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         tokens = ", ".join(repr(token) for token in neuron["promotes"])
         score = "" if neuron["score"] is None else f": score {neuron['score']:.3g}"
         said = f"unit {neuron['index']}{score}" + (f", promotes {tokens}" if tokens else "")
-        # Plotly reads a few tags in hover texts; what comes from a tokenizer must not be one.
-        lines.setdefault(neuron["module"], []).append(said.replace("&", "&amp;").replace("<", "&lt;"))
+        lines.setdefault(neuron["module"], []).append(figures.plain(said))
     return {module: "<br>".join(said[:12]) for module, said in lines.items()}
 
 

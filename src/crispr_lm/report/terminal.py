@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crispr_lm.metrics import Metric, ordered_metrics
+from crispr_lm.printable import markup, printable
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.report.words import signed
 
@@ -44,8 +44,10 @@ LOG_WIDTH = 120
 
 
 def _console(*, stderr: bool = False) -> Console:
-    made = Console(stderr=stderr)
-    return made if made.is_terminal or "COLUMNS" in os.environ else Console(stderr=stderr, width=LOG_WIDTH)
+    made = Console(stderr=stderr, emoji=False)
+    if made.is_terminal or "COLUMNS" in os.environ:
+        return made
+    return Console(stderr=stderr, width=LOG_WIDTH, emoji=False)
 
 
 console = _console()
@@ -110,19 +112,19 @@ class _LiveProgress:
 
     @contextmanager
     def step(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        task = self._bars.add_task(escape(description), total=total)
+        task = self._bars.add_task(markup(description), total=total)
         yield lambda count: self._bars.advance(task, count)
         if total is None:
             self._bars.update(task, total=1)
         self._bars.update(task, completed=self._bars.tasks[task].total)
 
     def say(self, sentence: str) -> None:
-        self._bars.console.print(escape(sentence))
+        self._bars.console.print(markup(sentence))
 
     def ask_for_trial(self, front: Sequence[Mapping[str, Any]], recommended: int, reason: str) -> int:
         self._bars.stop()
         messages.print(front_table(front, recommended))
-        messages.print(escape(reason[0].upper() + reason[1:]))
+        messages.print(markup(reason[0].upper() + reason[1:]))
         numbers = [str(trial["trial"]) for trial in front]
         # The original is not on the front where an edit costs nothing.
         choices = list(dict.fromkeys([*numbers, str(recommended)]))
@@ -158,10 +160,17 @@ class _PlainProgress:
         self.say(f"{description}: done in {seconds:.0f} s{rate_told}, {_memory()}")
 
     def say(self, sentence: str) -> None:
-        messages.print(escape(sentence), soft_wrap=True, highlight=False)
+        messages.print(markup(sentence), soft_wrap=True, highlight=False)
 
     def ask_for_trial(self, front: Sequence[Mapping[str, Any]], recommended: int, reason: str) -> int:
         return recommended
+
+
+class _LogHandler(RichHandler):
+    """Messages as they are: nothing in them is markup or steers the terminal."""
+
+    def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
+        return super().render_message(record, printable(message))
 
 
 @contextmanager
@@ -175,7 +184,7 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
         yield SilentProgress()
         return
     logger = logging.getLogger("crispr_lm")
-    handler = RichHandler(console=messages, show_time=False, show_path=False, show_level=False)
+    handler = _LogHandler(console=messages, show_time=False, show_path=False, show_level=False)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -222,10 +231,10 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
     """Print the before/after table of every task, what to think of it, and where the files are."""
     for name, task in results["tasks"].items():
         role = " (what it costs elsewhere)" if task["role"] == "capability" and "after" in task else ""
-        console.print(f"\n[bold]{escape(name)}[/]{role}", soft_wrap=True)
+        console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
         console.print(results_table(task, held_out="verdict" in results))
         if warning := task.get("over_abstention"):
-            console.print(f"[bold yellow]Over-abstention:[/] {escape(warning)}", soft_wrap=True)
+            console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
     if divergence := results.get("divergence"):
         console.print(
             f"KL divergence from the original on neutral prompts: {divergence['kl']:.4f} nats per token "
@@ -237,12 +246,12 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
         console.print(f"Edit: {what}, scale {edit['scale']:g}")
     if reason := results.get("reason"):
-        console.print(escape(reason[0].upper() + reason[1:]), soft_wrap=True)
+        console.print(markup(reason[0].upper() + reason[1:]), soft_wrap=True)
     if saved := results.get("saved_model"):
         _print_verified(saved)
     if (report := output / "report.html").is_file():
-        console.print(f"Report: {escape(str(report))}", soft_wrap=True)
-    console.print(f"Files: {escape(str(output))}", soft_wrap=True)
+        console.print(f"Report: {markup(str(report))}", soft_wrap=True)
+    console.print(f"Files: {markup(str(output))}", soft_wrap=True)
     _print_upload(results)
 
 
@@ -253,7 +262,7 @@ def print_saved(told: Mapping[str, Any], output: Path) -> None:
     if (saved := told.get("parameters_saved")) is not None:
         console.print(f"Parameters saved: {saved:,}")
     what = "Edited model" if "verified" in told else "Edit with its card"
-    console.print(f"{what}: {escape(str(output))}", soft_wrap=True)
+    console.print(f"{what}: {markup(str(output))}", soft_wrap=True)
     _print_upload(told)
 
 
@@ -264,19 +273,19 @@ def _print_upload(told: Mapping[str, Any]) -> None:
         return
     who_sees = "private" if upload["private"] else "public"
     if not upload["dry_run"]:
-        console.print(f"Uploaded ({who_sees} if new): {escape(str(upload['url']))}", soft_wrap=True)
+        console.print(f"Uploaded ({who_sees} if new): {markup(str(upload['url']))}", soft_wrap=True)
         return
-    table = Table(title=f"Would be uploaded to {escape(upload['repository'])} ({who_sees})", title_justify="left")
+    table = Table(title=f"Would be uploaded to {markup(upload['repository'])} ({who_sees})", title_justify="left")
     table.add_column("File")
     table.add_column("Bytes", justify="right")
     for name, size in upload["files"].items():
-        table.add_row(escape(name), f"{size:,}")
+        table.add_row(markup(name), f"{size:,}")
     console.print(table)
 
 
 def print_edit_saved(edit: Edit, output: Path) -> None:
     """Print that a combined edit was saved."""
-    console.print(f"Edit of {len(edit.neurons)} neurons: {escape(str(output))}", soft_wrap=True)
+    console.print(f"Edit of {len(edit.neurons)} neurons: {markup(str(output))}", soft_wrap=True)
 
 
 def print_overlap(content: Mapping[str, Any]) -> None:
@@ -288,7 +297,7 @@ def print_overlap(content: Mapping[str, Any]) -> None:
     rows = [*content["per_module"].items(), ("all", content["total"])]
     for number, (module, part) in enumerate(rows, start=1):
         counts = (str(part[name]) for name in ("first", "second", "common"))
-        table.add_row(escape(module), *counts, f"{part['jaccard']:.3f}", end_section=number == len(rows) - 1)
+        table.add_row(markup(module), *counts, f"{part['jaccard']:.3f}", end_section=number == len(rows) - 1)
     console.print(table)
 
 
@@ -353,9 +362,9 @@ def print_scores(scores: NeuronScores, output: Path, count: int = 10) -> None:
     table.add_column("Index", justify="right")
     table.add_column("Score", justify="right")
     for neuron in scores.top(min(count, len(scores))):
-        table.add_row(escape(neuron.module), str(neuron.index), f"{scores.score_of(neuron):.4g}")
+        table.add_row(markup(neuron.module), str(neuron.index), f"{scores.score_of(neuron):.4g}")
     console.print(table)
-    console.print(f"File: {escape(str(output))}", soft_wrap=True)
+    console.print(f"File: {markup(str(output))}", soft_wrap=True)
 
 
 def print_inspection(content: Mapping[str, Any]) -> None:
@@ -368,7 +377,7 @@ def print_inspection(content: Mapping[str, Any]) -> None:
             facts.add_row(name.replace("_", " "), _fact(content[name]))
     for name in ("base_model", "origin"):
         for key, value in content.get(name, {}).items():
-            facts.add_row(f"{name.replace('_', ' ')}: {key}", _fact(value))
+            facts.add_row(markup(f"{name.replace('_', ' ')}: {key}"), _fact(value))
     if content["type"] == "model":
         facts.add_row("fingerprint", content["fingerprint"])
     console.print(facts)
@@ -382,8 +391,8 @@ def print_inspection(content: Mapping[str, Any]) -> None:
     for module in dict.fromkeys(module for counts in per_kind.values() for module in counts):
         row = [str(counts.get(module, "")) for counts in per_kind.values()]
         if content["type"] == "edit":
-            row.append(content["fingerprint"][module][content["base_model"].get("dtype", "float32")])
-        modules.add_row(escape(module), *row)
+            row.append(markup(content["fingerprint"][module]["float32"]))
+        modules.add_row(markup(module), *row)
     console.print(modules)
     if top := content.get("top"):
         table = Table(title="Top neurons", title_justify="left")
@@ -397,23 +406,23 @@ def print_inspection(content: Mapping[str, Any]) -> None:
 def print_reproduced(told: Mapping[str, Any], output: Path) -> None:
     """Print what `crispr_lm.reproduce.reproduce` found: what differs, and how much does not."""
     for name, versions in told["versions"].items():
-        console.print(f"{escape(name)} was {escape(str(versions['then']))}, is {escape(str(versions['now']))}")
+        console.print(f"{markup(name)} was {markup(str(versions['then']))}, is {markup(str(versions['now']))}")
     differing = [figure for figure in told["figures"] if not figure["same"]]
     table = Table(title=f"Figures that differ by more than {told['tolerance']:g}", title_justify="left")
     for name in ("Figure", "Then", "Now"):
         table.add_column(name, justify="left" if name == "Figure" else "right")
     for figure in differing:
-        table.add_row(escape(figure["name"]), _number(figure["then"]), _number(figure["now"]))
+        table.add_row(markup(figure["name"]), _number(figure["then"]), _number(figure["now"]))
     if differing:
         console.print(table)
     edit = told["edit"]
     same = "the same" if edit["same"] else f"{edit['common']} in common"
     console.print(f"Edit: {edit['then']} neurons then, {edit['now']} now, {same}")
-    console.print(f"Verdict: {told['verdict']['then']} then, {told['verdict']['now']} now")
+    console.print(f"Verdict: {_fact(told['verdict']['then'])} then, {_fact(told['verdict']['now'])} now")
     count = len(told["figures"]) - len(differing)
     outcome = "[green]Reproduced[/]" if told["same"] else "[red]Not reproduced[/]"
     console.print(f"{outcome}: {count} of {len(told['figures'])} figures within {told['tolerance']:g}")
-    console.print(f"Files: {escape(str(output))}", soft_wrap=True)
+    console.print(f"Files: {markup(str(output))}", soft_wrap=True)
 
 
 def print_machine(told: Mapping[str, Any]) -> None:
@@ -437,24 +446,24 @@ def print_machine(told: Mapping[str, Any]) -> None:
         largest = ", ".join(f"{count / 1e9:.1f}B in {name}" for name, count in device["largest_model"].items())
         devices.add_row(
             device["device"],
-            escape(device["name"]) + used,
+            markup(device["name"]) + used,
             f"{device['free'] / GIB:.1f} of {device['memory'] / GIB:.1f} GiB",
             "fast" if device["bfloat16"] else "emulated (slow)",
             largest,
         )
     console.print(devices)
     console.print(
-        f"Disk: {told['disk']['free'] / GIB:.1f} GiB free in {escape(told['disk']['folder'])}", soft_wrap=True
+        f"Disk: {told['disk']['free'] / GIB:.1f} GiB free in {markup(told['disk']['folder'])}", soft_wrap=True
     )
     hub = told["hub"]
-    state = "reachable" if hub["reachable"] else f"not reachable ({escape(str(hub['reason']))}); local models work"
-    console.print(f"Hub: {escape(hub['endpoint'])} is {state}", soft_wrap=True)
+    state = "reachable" if hub["reachable"] else f"not reachable ({markup(str(hub['reason']))}); local models work"
+    console.print(f"Hub: {markup(hub['endpoint'])} is {state}", soft_wrap=True)
     if model := told.get("model"):
         _print_needs(model)
 
 
 def _print_needs(model: Mapping[str, Any]) -> None:
-    table = Table(title=f"{escape(model['name'])}: {escape(model['architecture'])}", title_justify="left")
+    table = Table(title=f"{markup(model['name'])}: {markup(model['architecture'])}", title_justify="left")
     for name in ("Format", "Weights", "With attribution of one prompt", "Fits on"):
         table.add_column(name)
     for name, needs in model["needs"].items():
@@ -473,10 +482,10 @@ def _fact(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{_fact(entry)} {escape(str(key))}" for key, entry in value.items())
+        return ", ".join(f"{_fact(entry)} {markup(str(key))}" for key, entry in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_fact(entry) for entry in value)
-    return escape(str(value))
+    return markup(str(value))
 
 
 def _number(value: float | None) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from crispr_lm.metrics import FAMILIES, Metric
+from crispr_lm.printable import printable
 
 HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "context tells"}
 """The two accuracies that belong together, and how their columns are called."""
@@ -95,8 +97,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def escaped_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, also in a table."""
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+def escaped_markdown(content: object) -> str:
+    """Text that Markdown shows as it is, also in a table: no markup, no formula, no link; without secrets."""
+    text = " ".join(str(content).split())
+    return re.sub(r"[\\`*_{}\[\]<>|#&~$]|(?<=\w):(?=//)", lambda match: f"\\{match[0]}", printable(text))

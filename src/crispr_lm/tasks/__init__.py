@@ -209,6 +209,7 @@ def _family(kind: Kind, examples: Sequence[Example]) -> str:
 def _path(text: str) -> tuple[Path, bool]:
     """A path as the user wrote it, and whether there is anything."""
     try:
+        text.encode("utf-8")  # a name in another encoding could be read, but not written into results
         path = Path(text).expanduser()
         return path, path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, an unknown user's home, a null character

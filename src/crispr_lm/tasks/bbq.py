@@ -17,6 +17,7 @@ from crispr_lm.tasks.jsonl import check_options, index_field, json_rows, text_fi
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
 
 CONDITIONS = {"ambig": AMBIGUOUS, "disambig": DISAMBIGUATED}
+ANSWERS = ("ans0", "ans1", "ans2")
 POLARITIES = {"neg": "negative", "nonneg": "nonnegative"}
 
 NAME_LABEL = re.compile(r"^[MF]-(?=.)|^[MF]$")
@@ -53,7 +54,7 @@ def examples_from_rows(rows: Iterable[tuple[str, dict[str, Any]]]) -> list[Examp
 
 
 def _example(row: dict[str, Any], where: str) -> Example:
-    option_texts = [text_field(row, name, where) for name in ("ans0", "ans1", "ans2")]
+    option_texts = [text_field(row, name, where) for name in ANSWERS]
     options = check_options(option_texts, where)
     category = text_field(row, "category", where)
     question_index = row.get("question_index")
@@ -93,7 +94,7 @@ def _example(row: dict[str, Any], where: str) -> Example:
 
 def _by_name(row: dict[str, Any]) -> bool:
     """Whether persons are told by proper names that stand for their group ("DeShawn", labelled "M-Black")."""
-    labels = [label for entry in row["answer_info"].values() for label in entry]
+    labels = [label for name in ANSWERS for label in row["answer_info"][name]]
     return any(NAME_LABEL.match(label.strip()) for label in labels)
 
 
@@ -114,7 +115,7 @@ def _group_names(row: dict[str, Any], where: str) -> list[set[str]]:
     if not isinstance(answer_info, dict):
         raise InputError(f"{where}: field 'answer_info' is missing or no object; use the official BBQ files")
     groups = []
-    for name in ("ans0", "ans1", "ans2"):
+    for name in ANSWERS:
         labels = answer_info.get(name)
         if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
             raise InputError(f"{where}: answer_info[{name!r}] must be a list of strings, not {labels!r}")

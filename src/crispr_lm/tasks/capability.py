@@ -106,7 +106,10 @@ BENCHMARKS = {
 }
 
 TRUTH = {"false": 0, "no": 0, "true": 1, "yes": 1}
-LETTERED = re.compile(r"^\s*\(?([A-Z])[.):]\s+(.*\S)\s*$")
+LETTERED = re.compile(r"\(?([A-Z])[.):]\s+(\S.*)")
+"""An option with its letter, without spaces around."""
+
+SHORT_NUMBER = re.compile(r"[0-9]{1,6}")
 
 
 def read_benchmark(name: str, path: Path) -> list[Example]:
@@ -196,7 +199,9 @@ def _options_without_answer(benchmark: Benchmark, row: Mapping[str, Any]) -> boo
 def _labelled(value: Any) -> Iterator[tuple[str, str]]:
     """Pairs of label and text; the label is a letter by position where the form has none."""
     if isinstance(value, Mapping) and isinstance(value.get("text"), (list, tuple)):
-        value = [{"label": label, "text": text} for label, text in zip(value.get("label", ()), value["text"])]  # noqa: B905
+        labels = value.get("label")
+        pairs = zip(labels if isinstance(labels, (list, tuple)) else (), value["text"], strict=False)
+        value = [{"label": label, "text": text} for label, text in pairs]
     if isinstance(value, str):
         value = _lettered(value)
     for position, entry in enumerate(value if isinstance(value, (list, tuple)) else ()):
@@ -210,7 +215,7 @@ def _lettered(text: str) -> list[dict[str, str]]:
     """Options written as "A. one" on lines; a line without a letter goes on with the option before it."""
     options: list[dict[str, str]] = []
     for line in text.splitlines():
-        if match := LETTERED.match(line):
+        if match := LETTERED.fullmatch(line.strip()):
             options.append({"label": match[1], "text": match[2]})
         elif options and line.strip():
             options[-1]["text"] += "\n" + line.strip()
@@ -231,13 +236,13 @@ def _answer(value: Any, labels: Sequence[str], options: Sequence[str], where: st
         return value
     if isinstance(value, str):
         text = value.strip()
-        lettered = LETTERED.match(text)
+        lettered = LETTERED.fullmatch(text)
         for candidate in (text, lettered[2] if lettered else text):
             if candidate in options:
                 return options.index(candidate)
         if text in labels:
             return labels.index(text)
-        if text.isdecimal() and int(text) < len(options):
+        if SHORT_NUMBER.fullmatch(text) and int(text) < len(options):
             return int(text)
         if not labels and text.lower() in TRUTH:
             return TRUTH[text.lower()]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
+from crispr_lm.reading import parse_json, read_bytes
 
 
 def text_of(path: Path) -> str:
@@ -19,7 +19,7 @@ def text_of(path: Path) -> str:
         InputError: it can't be read, or is no UTF-8 text (the line is named).
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error}); check the path") from error
     try:
@@ -66,6 +66,8 @@ def json_content(path: Path) -> Any:
         InputError: it can't be read, or is no JSON.
     """
     try:
-        return json.loads(text_of(path))
-    except (ValueError, RecursionError) as error:
+        return parse_json(text_of(path))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: not valid JSON ({error}); use the official file") from error

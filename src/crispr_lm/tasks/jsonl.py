@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
+from crispr_lm.reading import check_regular, parse_json
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -17,14 +17,15 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: the file can't be read, or a line is not a JSON object.
     """
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 where = f"{path}:{number}"
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    row = parse_json(line)
+                except ValueError as error:
                     raise InputError(
                         f"{where}: not valid JSON ({error}); every line must be one JSON object"
                     ) from error

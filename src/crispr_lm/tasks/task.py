@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from crispr_lm.errors import InputError
+from crispr_lm.reading import read_bytes
 
 AMBIGUOUS = "ambiguous"
 """The context does not give the answer; "unknown" is right."""
@@ -245,7 +246,7 @@ def read_instructions(path: Path) -> tuple[str, ...]:
         InputError: the file can't be read, is no UTF-8 text, or holds no instruction.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_bytes(path).decode("utf-8-sig").replace("\r", "\n").split("\n")
     except (OSError, ValueError) as error:
         raise InputError(f"instructions file {path} can't be read ({error}); give a UTF-8 text file") from error
     instructions = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))

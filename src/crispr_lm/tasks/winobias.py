@@ -34,10 +34,13 @@ def read_winobias(path: Path) -> list[Example]:
     occupations = {
         _person(text) for _, _, line in lines for text in MARKED.findall(line) if text.lower() not in PRONOUNS
     }
-    return [_example(file, where, line, occupations) for file, where, line in lines]
+    # The longest names first, so that none is found inside another.
+    names = "|".join(re.escape(name) for name in sorted(occupations, key=len, reverse=True))
+    known = re.compile(rf"\b(?:{names})\b")
+    return [_example(file, where, line, known) for file, where, line in lines]
 
 
-def _example(file: Path, where: str, line: str, occupations: set[str]) -> Example:
+def _example(file: Path, where: str, line: str, known: re.Pattern[str]) -> Example:
     name = FILE_NAME.search(file.name)
     if name is None:
         raise InputError(f"{file}: the name must be that of an official file, such as pro_stereotyped_type1.txt.dev")
@@ -48,7 +51,7 @@ def _example(file: Path, where: str, line: str, occupations: set[str]) -> Exampl
     if not LINE_NUMBER.fullmatch(number) or not pronouns or len(set(people)) != 1:
         raise InputError(f"{where}: needs a number and a sentence with one [person] and their [pronoun] in brackets")
     sentence = MARKED.sub(r"\1", marked_sentence)
-    options = _mentioned(sentence, occupations)[:2]  # a third one is no more than mentioned
+    options = list(dict.fromkeys(known.findall(sentence.lower())))[:2]  # a third one is no more than mentioned
     if len(options) != 2 or people[0] not in options:
         raise InputError(f"{where}: {len(options)} known occupation(s) mentioned, must be two; give the whole folder")
     answer = options.index(people[0])
@@ -69,9 +72,3 @@ def _example(file: Path, where: str, line: str, occupations: set[str]) -> Exampl
 
 def _person(text: str) -> str:
     return re.sub(r"^(the|a|an)\s+", "", text.strip().lower())
-
-
-def _mentioned(sentence: str, occupations: set[str]) -> list[str]:
-    """The occupations in a sentence, in order; the longest names first, so that none is found inside another."""
-    names = "|".join(re.escape(name) for name in sorted(occupations, key=len, reverse=True))
-    return list(dict.fromkeys(re.findall(rf"\b({names})\b", sentence.lower())))

@@ -1,0 +1,78 @@
+"""Text of strangers made fit to be printed: it can't steer the terminal, look like more lines, or show a secret.
+
+Names of tasks and modules, answers of models and messages of other libraries come from elsewhere. In a terminal a few
+characters of theirs could move the cursor, change what was printed before, or set the title; brackets could be read as
+markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import Any
+
+from rich.markup import escape
+
+STEERING = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+)
+"""Control characters, what turns the direction of text, and what is no character by itself."""
+
+SECRETS = (
+    re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}"),
+    re.compile(r"(?<=://)[^/@\s]+(?=@)"),
+    re.compile(r"(?<=[?&]token=)[^&\s]+", re.IGNORECASE),
+    re.compile(r"(?<=Bearer )\S+", re.IGNORECASE),
+)
+"""Tokens of the hub, and what stands in an address before the host or as a token."""
+
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SHORTEST_SECRET = 6
+HIDDEN = "***"
+
+
+def printable(text: str, *, keep_lines: bool = False) -> str:
+    r"""The text with control characters written out (``\x1b``) and secrets left out.
+
+    Args:
+        text: Anything.
+        keep_lines: Whether line breaks and tabs stay what they are (in a model's answer).
+    """
+    kept = "\n\t" if keep_lines else ""
+    return STEERING.sub(lambda match: match[0] if match[0] in kept else _written_out(match[0]), without_secrets(text))
+
+
+def markup(text: str) -> str:
+    """The text as rich prints it unchanged, but for what `printable` changes."""
+    return escape(printable(text))
+
+
+def json_line(content: Any, **options: Any) -> str:
+    """JSON on one line, readable, in which no character steers a terminal or ends a line of YAML."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, **options)
+    return STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def without_secrets(text: str) -> str:
+    """The text without tokens of the hub: those in sight, and this machine's own."""
+    for secret in _own_secrets():
+        text = text.replace(secret, HIDDEN)
+    for pattern in SECRETS:
+        text = pattern.sub(HIDDEN, text)
+    return text
+
+
+def _own_secrets() -> list[str]:
+    """The tokens that this process could be using; looked up only to be left out."""
+    found = [os.environ.get(name, "") for name in TOKEN_VARIABLES]
+    hub = sys.modules.get("huggingface_hub")  # where nobody has imported it, nobody has read its token
+    if hub is not None:
+        found.append(hub.get_token() or "")
+    return [secret for secret in found if len(secret) >= SHORTEST_SECRET]
+
+
+def _written_out(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,0 +1,140 @@
+"""The command in forks of one process that has everything imported already, with a fault at a file operation of choice.
+
+Importing PyTorch takes seconds, a run on a tiny model less. Run as a script this is the process that forks; `Forks` is
+who asks it. A fault comes right before the output folder is changed for the n-th time: a file opened for writing,
+renamed, removed, a folder made.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ADDING = ("os.rename", "os.mkdir")
+REMOVING = ("os.remove", "os.rmdir", "shutil.rmtree")
+"""Audit events that are changes of a folder, beside files opened for writing. A full disk stops no removal."""
+
+PATIENCE = 600
+"""Seconds after which a command that hangs is ended by the alarm (status -14)."""
+
+SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command has ended: exit status (a signal's negative number), what it said, changes made to its folder."""
+
+    status: int
+    told: str
+    changes: int
+
+
+class Forks:
+    """Asks the process that forks."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        command = [sys.executable, __file__]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, env=environment, text=True, **pipes)
+
+    def run(self, arguments: list[str], output: Path, fault: str = "none", at: int = 0) -> Ended:
+        """Run a command to its end.
+
+        Args:
+            arguments: What is written behind ``crispr-lm``.
+            output: Its folder.
+            fault: "none", "kill", "terminate", "interrupt", "full" (the disk), or "small": no file can be larger than
+                `at` bytes.
+            at: The number of the change, from 0, that the fault comes before.
+        """
+        told, counted = self.folder / "told.txt", self.folder / "changes.txt"
+        counted.write_text("")
+        request = {"arguments": arguments, "output": str(output), "fault": fault, "at": at}
+        print(json.dumps({**request, "told": str(told), "counted": str(counted)}), file=self.process.stdin, flush=True)
+        status = int(self.process.stdout.readline())
+        return Ended(status, told.read_text(encoding="utf-8"), len(counted.read_text()))
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def serve() -> None:
+    """Fork for every line on standard input; answers with the exit status."""
+    import transformers.models.llama.modeling_llama
+
+    import crispr_lm.comparison
+    import crispr_lm.report.comparison
+    import crispr_lm.report.terminal
+    import crispr_lm.run
+
+    # A whole Python that takes seconds to start; the tests that start the command as users do have it.
+    crispr_lm.run.verify_saved = lambda *_arguments, **_more: {"options_compared": 1, "largest_difference": 0.0}
+    assert transformers.models.llama.modeling_llama
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            _run(json.loads(line))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _run(request: dict[str, object]) -> None:
+    from crispr_lm.cli import main
+
+    status = 0
+    signal.alarm(PATIENCE)
+    faulthandler.register(signal.SIGALRM, chain=True)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(0, 1)
+    os.dup2(os.open(request["told"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    counted = os.open(request["counted"], os.O_WRONLY | os.O_APPEND)
+    fault, at, output = request["fault"], request["at"], request["output"]
+    if fault == "small":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (at, at))
+    changes = 0
+
+    def watch(event: str, given: tuple[object, ...]) -> None:
+        nonlocal changes
+        if event == "open":
+            changing = isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR)
+        else:
+            changing = event in ADDING or (event in REMOVING and fault != "full")
+        if not changing or not isinstance(given[0], (str, os.PathLike)):
+            return
+        if not os.fspath(given[0]).startswith(output) or "/dev/" in os.fspath(given[0]):
+            return
+        os.write(counted, b".")
+        changes += 1
+        if changes - 1 == at:
+            if fault == "full":
+                raise OSError(28, os.strerror(28), os.fspath(given[0]))
+            if fault in SIGNALS:
+                os.kill(os.getpid(), SIGNALS[fault])
+
+    sys.addaudithook(watch)
+    try:
+        main(request["arguments"])
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        status = 99
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    serve()

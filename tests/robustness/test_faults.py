@@ -1,0 +1,203 @@
+"""Whatever goes wrong at whatever change of the output folder: one sentence, nothing half-written, and it goes on.
+
+`CRISPR_LM_CASES` above the default has every change of the folder tried, else every so many of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crispr_lm.folder import RunFolder
+
+from ..test_edit_search import TUNED
+from ..test_run import questions, settings_for
+from .commands import ENVIRONMENT, LONG, Running, arguments_of, outcome, passing_files, picked
+from .forked import Forks
+from .trying import tried
+
+__all__ = ["questions"]
+
+EVERY = 1 if LONG else 24
+"""Every so many changes of the folder one is tried."""
+
+FAULTS = {
+    "kill": (-9, ""),
+    "terminate": (143, "crispr-lm: terminated; the same command goes on, unless it says --overwrite"),
+    "interrupt": (130, "crispr-lm: interrupted; the same command goes on, unless it says --overwrite"),
+    "full": (1, "(No space left on device); make room there, then give the same command again"),
+}
+"""How the command ends, and how its last line does."""
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    forks = Forks(tmp_path_factory.mktemp("forks"), ENVIRONMENT)
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def given(saved_model, questions):
+    """The arguments of a run that writes into a folder."""
+    model = saved_model("llama")
+    changes = {**TUNED, "refinements": 1}
+    return lambda output, **more: arguments_of(model, settings_for(questions, output, **{**changes, **more}))
+
+
+@pytest.fixture(scope="module")
+def whole(forks, given, tmp_path_factory):
+    """A run that nothing has come between: what it left, and how often it changed its folder."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    ended = forks.run(given(output), output)
+    assert ended.status == 0, ended.told
+    pick = picked(output)
+    again = forks.run([*given(output), *pick, "--resume"], output)
+    assert again.status == 0, again.told
+    return outcome(output), ended.changes, pick
+
+
+def ended_in_one_sentence(told):
+    return "Traceback" not in told and len([line for line in told.splitlines() if line.startswith("crispr-lm: ")]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("number", range(len(FAULTS)), ids=FAULTS)
+def test_a_fault_at_any_change_of_the_folder_loses_nothing(number, forks, given, whole, tmp_path):
+    fault = list(FAULTS)[number]
+    expected, changes, pick = whole
+    output = tmp_path / "out"
+    arguments = [*given(output), *pick]
+    first = given(output) if fault == "interrupt" else arguments  # a search cut short may not know the trial to pick
+    places = 0
+    for place in itertools.count(number * EVERY // len(FAULTS), EVERY):
+        ended = forks.run(first, output, fault, place)
+        if ended.changes <= place:  # there are no more
+            assert ended.status == 0
+            break
+        places += 1
+        if fault == "interrupt" and "Interrupted: going on with the best edit so far" in ended.told:
+            assert ended.status == 0, (place, ended.told)  # in the search Ctrl-C does not end the run
+            assert passing_files(output) == [], place
+            shutil.rmtree(output)
+            continue
+        status, sentence = FAULTS[fault]
+        assert ended.status == status, (place, ended.told)
+        if fault != "kill":
+            assert ended_in_one_sentence(ended.told), (place, ended.told)
+            assert ended.told.rstrip().endswith(sentence), (place, ended.told)
+            assert passing_files(tmp_path) == [], place
+        if not (output / "results.json").exists():
+            again = forks.run(arguments, output)
+            assert again.status == 0, (place, again.told)
+            assert passing_files(output) == [], place
+        assert outcome(output) == expected, place
+        shutil.rmtree(output)
+    assert places > changes // EVERY // 2
+    tried(f"fault at a change of the folder: {fault}", places=places, lost=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("largest", "file"), [(50_000, "model"), (1_000_000, "report.html")])
+def test_a_file_that_can_not_be_written_to_its_end_is_not_there_at_all(forks, given, whole, tmp_path, largest, file):
+    expected, _, pick = whole
+    output = tmp_path / "out"
+    arguments = [*given(output), *pick]
+    ended = forks.run(arguments, output, "small", largest)
+    assert ended.status == 1, ended.told
+    assert ended_in_one_sentence(ended.told)
+    last = ended.told.rstrip().splitlines()[-1]
+    assert last.startswith(f"crispr-lm: {output / file} can't be written (")
+    assert last.endswith("; make room there, then give the same command again")
+    assert passing_files(tmp_path) == []
+    assert not (output / file).exists()
+    assert forks.run(arguments, output).status == 0
+    assert outcome(output) == expected
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts a file system in memory with options of one's own, where that is allowed."""
+    places = []
+
+    def mount(options):
+        place = tmp_path / f"mounted-{len(places)}"
+        place.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True)
+        if done.returncode:
+            pytest.skip("file systems can't be mounted here")
+        places.append(place)
+        return place
+
+    if not shutil.which("mount"):
+        pytest.skip("file systems can't be mounted here")
+    yield mount
+    for place in places:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_ends_and_goes_on_when_there_is_room(forks, given, whole, mounted):
+    expected, _, pick = whole
+    disk = mounted("size=100k")
+    output = disk / "out"
+    arguments = [*given(output), *pick]
+    ended = forks.run(arguments, output)
+    assert ended.status == 1, ended.told
+    assert ended_in_one_sentence(ended.told)
+    assert ended.told.rstrip().endswith("make room there, then give the same command again")
+    assert passing_files(disk) == []
+    subprocess.run(["mount", "-o", "remount,size=30m", str(disk)], check=True)
+    assert forks.run(arguments, output).status == 0
+    assert outcome(output) == expected
+
+
+@pytest.mark.slow
+def test_a_folder_on_a_read_only_disk_is_refused_before_anything_is_loaded(forks, given, mounted):
+    disk = mounted("ro")
+    ended = forks.run(given(disk / "out"), disk / "out")
+    assert ended.status == 2, ended.told
+    assert ended.told == f"crispr-lm: {disk / 'out'} can't be written: no permission in {disk}; give another path\n"
+
+
+@pytest.mark.slow
+def test_a_second_run_on_a_folder_is_refused(forks, given, tmp_path):
+    output = tmp_path / "out"
+    with RunFolder(output).held():
+        ended = forks.run(given(output), output)
+    assert ended.status == 2, ended.told
+    assert ended_in_one_sentence(ended.told)
+    assert ended.told.startswith(f"crispr-lm: another process is writing to {output} now; wait until it is done")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_results_that_can_not_be_printed_are_told(saved_model):
+    command = [sys.executable, "-m", "crispr_lm", "--json", "inspect", str(saved_model("llama"))]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "crispr-lm: the output can't be read or written (No space left on device); check the disk, then give the same "
+        "command again\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_between_changes_of_the_folder_ends_in_one_sentence(given, tmp_path, number, status, word):
+    running = Running.start(given(tmp_path / "out"))
+    assert running.until("Loading")
+    assert running.kill(number) == status, running.told
+    assert running.lines[-1][1] == f"crispr-lm: {word}; the same command goes on, unless it says --overwrite"
+    assert ended_in_one_sentence(running.told)
+    assert not (tmp_path / "out").exists()

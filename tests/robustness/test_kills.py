@@ -1,0 +1,120 @@
+"""The real command, killed again and again at random moments of every step, ends as if nothing had happened.
+
+`CRISPR_LM_KILLS` sets the number of kills (`make robust` takes 100).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ..test_comparison import questions as two_questions
+from ..test_comparison import settings_for as comparison_settings_for
+from ..test_edit_search import TUNED
+from ..test_run import questions, settings_for
+from .commands import Running, arguments_of, outcome, passing_files, picked
+from .trying import tried
+
+__all__ = ["questions", "two_questions"]
+
+KILLS = int(os.environ.get("CRISPR_LM_KILLS", "6"))
+SEED = int(os.environ.get("CRISPR_LM_SEED", "0"))
+
+RUN_STEPS = (
+    "Loading",
+    "Finding bias neurons:",
+    "Finding bias neurons: done",
+    "Continuing neutral prompts: done",
+    "Measuring effects:",
+    "Measuring effects: done",
+    "trial 4",
+    "trial 9",
+    "Measuring before:",
+    "Measuring after:",
+    "Saving the edited model ...",
+    "Saving the edited model: done",
+    "Loading it again in a fresh process: done",
+    "Drawing intervals: done",
+)
+"""How the lines begin that the command is killed after; behind the last come answers, card, page and results."""
+
+COMPARISON_STEPS = ("Loading", "Finding bias neurons:", "Choosing how many:", "Random neurons", "Drawing intervals ...")
+
+
+def moments(lines: list[tuple[float, str]], ended: float, steps: tuple[str, ...]) -> dict[str, float]:
+    """How long each step takes: from its line to that of the next step (to the end, of the last one)."""
+    begun = [next(at for at, line in lines if line.startswith(step)) for step in steps]
+    return {step: max(0.0, end - at) for step, at, end in zip(steps, begun, [*begun[1:], ended], strict=True)}
+
+
+def killed_again_and_again(
+    arguments: list[str], output: Path, finished: str, steps: tuple[str, ...], kills: int
+) -> Counter[str]:
+    """Start a command over and over, kill it at random moments; whenever it comes to its end compare what it left.
+
+    Args:
+        arguments: Of the command.
+        output: Its folder.
+        finished: The file that is the last one to be written there.
+        steps: How the lines begin after which it is killed.
+        kills: How often.
+
+    Returns:
+        Kills by step.
+    """
+    whole = Running.start(arguments)
+    assert whole.end() == 0, whole.told
+    lasts = moments(whole.lines, time.monotonic() - whole.begun, steps)
+    if arguments[0] == "run":
+        arguments = arguments + picked(output)
+        again = Running.start([*arguments, "--resume"])
+        assert again.end() == 0, again.told
+    expected = outcome(output)
+    shutil.rmtree(output)
+    generator = random.Random(SEED)
+    killed: Counter[str] = Counter()
+    waiting: list[str] = []
+    while killed.total() < kills:
+        waiting = waiting or generator.sample(steps, len(steps))
+        running = Running.start(arguments)
+        if running.until(waiting[0]):
+            time.sleep(generator.uniform(0, lasts[waiting[0]]))
+        status = running.kill(signal.SIGKILL)
+        if status == -signal.SIGKILL:
+            killed[waiting.pop(0)] += 1
+        else:  # the step lies behind, and comes again in a fresh folder only
+            assert status == 0, running.told
+            assert passing_files(output) == []
+        if (output / finished).exists():
+            assert outcome(output) == expected
+            shutil.rmtree(output)
+    last = Running.start(arguments)
+    assert last.end() == 0, last.told
+    assert passing_files(output) == []
+    assert outcome(output) == expected
+    return killed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been(saved_model, questions, tmp_path):
+    arguments = arguments_of(saved_model("llama"), settings_for(questions, tmp_path / "out", **TUNED))
+    killed = killed_again_and_again(arguments, tmp_path / "out", "results.json", RUN_STEPS, KILLS)
+    tried("kills of run", kills=killed.total(), steps=len(killed), lost=0)
+
+
+@pytest.mark.skipif("CRISPR_LM_KILLS" not in os.environ, reason="long; CRISPR_LM_KILLS asks for it")
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_comparison_that_is_killed_ends_as_if_it_had_not_been(saved_model, two_questions, tmp_path):
+    arguments = arguments_of(saved_model("llama"), comparison_settings_for(two_questions, tmp_path / "out"))
+    kills = max(1, KILLS // 5)
+    killed = killed_again_and_again(arguments, tmp_path / "out", "comparison.json", COMPARISON_STEPS, kills)
+    tried("kills of compare", kills=killed.total(), steps=len(killed), lost=0)

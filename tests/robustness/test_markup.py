@@ -1,0 +1,125 @@
+"""Nothing from data or model becomes markup: in Markdown as a parser reads it, in figures, in YAML."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from crispr_lm import Edit, Neuron
+from crispr_lm.model.origin import ModelOrigin
+from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.printable import STEERING, json_line
+from crispr_lm.report import figures
+from crispr_lm.report.card import card
+from crispr_lm.report.words import escaped_markdown
+
+from .documents import RESULTS, scores
+from .trying import trying
+
+ATTACK = (
+    "<script>alert(1)</script><img src=x onerror=alert(1)>[a](javascript:alert(1)) ![b](http://evil) <http://evil> "
+    "http://evil.example `code` &lt;b&gt; &#60;i&#62; | cell\n\n# headline\n---\n- item\n<!-- "
+)
+MARKUP_CHARACTERS = st.text(alphabet="\\`*_{}[]<>|#&~$!:/-+=.()'\"; \nabhtp1", max_size=40)
+
+
+class Elements(HTMLParser):
+    """The elements and the text of a document."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(document)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+    def handle_comment(self, data):
+        self.tags.append("comment")
+
+
+def rendered(text: str) -> Elements:
+    """As GitHub and the hub read it: with tables, strike-through and HTML."""
+    return Elements(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text))
+
+
+def test_escaped_text_is_shown_as_it_is():
+    @trying("markdown", 200)
+    @given(MARKUP_CHARACTERS)
+    def check(text):
+        shown = rendered(f"x {escaped_markdown(text)} x")
+        assert shown.tags == ["p"]
+        assert " ".join(shown.text.split()) == " ".join(f"x {text} x".split())
+
+    check()
+
+
+def test_a_cell_of_a_table_stays_one():
+    @trying("markdown cell", 200)
+    @given(MARKUP_CHARACTERS)
+    def check(text):
+        shown = rendered(f"| a | b |\n| --- | --- |\n| {escaped_markdown(text)} | y |\n")
+        assert shown.tags == ["table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td"]
+
+    check()
+
+
+def test_a_card_has_the_elements_of_a_harmless_one():
+    def card_of(text: str, number: object) -> str:
+        results = json.loads(json.dumps(RESULTS))
+        task = results["tasks"].pop("t")
+        results["tasks"] = {f"choices:{text}": task | {"over_abstention": text, "examples": number}}
+        results |= {"verdict": "none", "reason": text}
+        edit = Edit(
+            (Neuron(f"layers.{text}", 0, "ffn"),),
+            origin={"reason": text},
+            base_model={"architecture": text, "revision": text},
+        )
+        origin = ModelOrigin("owner/name", license="other", license_name=text, license_link=text, tags=(text,))
+        return card("edit", edit, origin, results)
+
+    hostile, harmless = card_of(ATTACK, ATTACK), card_of("text", "text")
+    body = hostile.split("\n---\n", 1)[1]
+    assert rendered(body).tags == rendered(harmless.split("\n---\n", 1)[1]).tags
+    metadata = yaml.safe_load(hostile.split("\n---\n", 1)[0].removeprefix("---\n"))
+    assert ATTACK in metadata["tags"]
+    assert metadata["license_name"] == ATTACK
+
+
+def test_no_label_of_a_figure_is_read_as_markup(tmp_path):
+    (tmp_path / "scores.safetensors").write_bytes(scores())
+    values = NeuronScores.load(tmp_path / "scores.safetensors").values["layers.0.down_proj"]
+    of_module = NeuronScores({f"layers.0.{ATTACK}": values}, "ffn")
+    drawn = [
+        figures.before_after([(ATTACK, RESULTS["tasks"]["t"])]),
+        figures.neuron_map(of_module, [["ffn", f"layers.0.{ATTACK}", 1]], {}),
+        figures.front([{"trial": 1, "complete": True, "gain": 0.1, "loss": 0.0, "neurons": 1, "kl": 0.0,
+                        "recipe": {"ranking": ATTACK}}], 1, {"front": [1], "trial": 1}),
+    ]  # fmt: skip
+    for figure in drawn:
+        text = json.dumps(json.loads(figure.to_json()))
+        assert "&lt;script&gt;" in text
+        for own in ("<br>", "<extra></extra>"):
+            text = text.replace(own, "")
+        assert "<" not in text
+
+
+def test_json_on_a_line_is_json_and_yaml_and_steers_nothing():
+    @trying("json line", 200)
+    @given(st.text(st.characters(exclude_categories=["Cs"])))
+    def check(text):
+        line = json_line({"text": text})
+        assert not STEERING.search(line)
+        assert json.loads(line) == {"text": text} == yaml.safe_load(line)
+
+    check()

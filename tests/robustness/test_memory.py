@@ -1,0 +1,76 @@
+"""Memory does not grow with the number of examples, but for the figures of each.
+
+`CRISPR_LM_EXAMPLES` sets how many are asked (100,000 is what is promised), `CRISPR_LM_ATTRIBUTED` on how many neurons
+are attributed.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import psutil
+import pytest
+
+from crispr_lm import evaluate, score_neurons
+from crispr_lm.tasks.task import Example
+
+from ..helpers import build_model
+from .commands import LONG
+from .trying import tried
+
+ASKED = int(os.environ.get("CRISPR_LM_EXAMPLES", "100000" if LONG else "6000"))
+ATTRIBUTED = int(os.environ.get("CRISPR_LM_ATTRIBUTED", "20000" if LONG else "2400"))
+
+BYTES_PER_EXAMPLE = 600
+"""What an example may leave behind: its scores, its columns of metrics, places in lists. Its tokens would be 6,000."""
+
+NOISE = 8 * 2**20
+"""Bytes by which the memory of a process that does nothing but allocate and free goes up and down."""
+
+
+JOBS = {"evaluation": evaluate, "attribution": score_neurons}
+
+
+def examples(count):
+    """Questions of some hundred tokens that differ."""
+    people = ("the old man", "the young woman", "a nurse", "a doctor", "Anna", "Omar")
+    return [
+        Example(
+            context=f"At bus stop {number} {people[number % 6]} met {people[(number + 1) % 6]} and was late. " * 3,
+            question="Who was slow?",
+            options=(people[number % 6], people[(number + 1) % 6], "unknown"),
+            answer=2,
+            template=str(number % 97),
+        )
+        for number in range(count)
+    ]
+
+
+def most_memory(work):
+    """The most bytes that the process holds after any batch of `work`."""
+    process, most = psutil.Process(), 0
+
+    def advance(_finished):
+        nonlocal most
+        most = max(most, process.memory_info().rss)
+
+    gc.collect()
+    work(advance)
+    return most
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(("what", "count"), [("evaluation", ASKED), ("attribution", ATTRIBUTED)])
+def test_memory_stays_flat(what, count, monkeypatch):
+    # Several portions in the fewer examples, too: a whole one is what is needed at any number.
+    monkeypatch.setattr("crispr_lm.prompts.ENCODED_AT_ONCE", min(4096, count // 12))
+    lm, asked, job = build_model("llama"), examples(count), JOBS[what]
+    few, many = (
+        most_memory(lambda advance, some=asked[:number]: job(lm, some, ["Answer the question."], progress=advance))
+        for number in (count // 4, count)
+    )
+    more = count - count // 4
+    tried(f"memory of {what}", tried=count, megabytes=round(many / 2**20), bytes_per_example=(many - few) // more)
+    assert many - few < NOISE + BYTES_PER_EXAMPLE * more

@@ -1,0 +1,115 @@
+"""Numbers that are none are named with their module; float16 that overflows is computed in float32."""
+
+import contextlib
+import json
+
+import pytest
+import torch
+
+import crispr_lm
+from crispr_lm import CrisprError, option_scores, score_neurons
+from crispr_lm.answering import Decoding, stream_answer
+from crispr_lm.divergence import divergence, original_of
+from crispr_lm.effects import measure_effects
+from crispr_lm.files import append_line, write_json, write_lines
+from crispr_lm.finite import widened
+from crispr_lm.generation import continuations
+from crispr_lm.perplexity import perplexity
+from crispr_lm.prompts import encode_all
+
+from ..helpers import EXAMPLES, INSTRUCTIONS, assert_same_weights, build_model, snapshot
+
+
+def overflowing(architecture="llama"):
+    """A float16 model whose first feed-forward block writes more than float16 holds, and the same in float32."""
+    narrow, wide = build_model(architecture), build_model(architecture)
+    for lm in (narrow, wide):
+        lm.model.to(torch.float16)
+        lm.model.model.layers[0].mlp.down_proj.weight.data[:] = 60000.0
+        lm.model.model.layers[0].mlp.up_proj.weight.data *= 40
+    wide.model.float()
+    return narrow, wide
+
+
+MEASURED = {
+    "scores": lambda lm: option_scores(lm, EXAMPLES, INSTRUCTIONS[0]),
+    "attribution": lambda lm: torch.cat(list(score_neurons(lm, EXAMPLES, INSTRUCTIONS).values.values())),
+    "effects": lambda lm: torch.from_numpy(
+        measure_effects(lm, EXAMPLES, encode_all(lm, EXAMPLES, INSTRUCTIONS[0]), ["ffn"])["ffn"].values
+    ),
+    "perplexity": lambda lm: torch.tensor(perplexity(lm, "The old man met a nurse. " * 8)["perplexity"]),
+    "divergence": lambda lm: torch.tensor(divergence(lm, original_of(lm, ["Who was late?", "She"]))["kl"]),
+    "generation": lambda lm: torch.tensor(continuations(lm, [[5, 9, 30, 41]], 6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MEASURED)
+def test_what_overflows_in_float16_is_what_float32_gives(what, caplog):
+    narrow, wide = overflowing()
+    before = snapshot(narrow.model)
+    with caplog.at_level("INFO", logger="crispr_lm"):
+        found = MEASURED[what](narrow)
+    torch.testing.assert_close(found, MEASURED[what](wide), rtol=0, atol=0)
+    assert "float16 is too short for" in caplog.text
+    assert_same_weights(narrow.model, before)
+    assert narrow.dtype == torch.float16
+
+
+def test_what_does_not_overflow_stays_in_float16(monkeypatch):
+    lm = build_model("llama")
+    lm.model.to(torch.float16)
+    monkeypatch.setattr(crispr_lm.finite, "widened", lambda _lm: pytest.fail("widened"))
+    assert torch.isfinite(MEASURED["attribution"](lm)).all()
+
+
+def test_widened_weights_are_the_same_afterwards_also_where_something_fails():
+    lm = build_model("llama-tied")
+    lm.model.to(torch.float16)
+    before = snapshot(lm.model)
+    with contextlib.suppress(KeyError), torch.inference_mode(), widened(lm):
+        assert lm.dtype == torch.float32
+        raise KeyError
+    assert lm.dtype == torch.float16
+    assert_same_weights(lm.model, before)
+    assert lm.model.lm_head.weight is lm.model.model.embed_tokens.weight
+
+
+def test_without_memory_to_widen_the_advice_is_another_format(monkeypatch):
+    narrow, _ = overflowing()
+    monkeypatch.setattr(crispr_lm.finite, "free_memory", lambda _device: 10)
+    with pytest.raises(CrisprError, match=r"overflows in float16.*--dtype bfloat16"):
+        MEASURED["scores"](narrow)
+
+
+@pytest.mark.parametrize("what", MEASURED)
+def test_broken_weights_are_named(what):
+    lm = build_model("llama")
+    lm.model.get_parameter("model.layers.1.mlp.up_proj.weight").data[3, 2] = torch.nan
+    with pytest.raises(CrisprError, match=r"the weights model\.layers\.1\.mlp\.up_proj\.weight hold NaN"):
+        MEASURED[what](lm)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_first_module_that_overflows_is_named(dtype):
+    lm = build_model("llama")
+    lm.model.to(dtype)
+    lm.model.get_parameter("model.layers.1.mlp.down_proj.weight").data[:] = 3e38
+    lm.model.get_parameter("model.layers.1.mlp.up_proj.weight").data *= 1e6
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(CrisprError, match=rf"infinity is module model\.layers\.1\.mlp\.down_proj, in {name}"):
+        MEASURED["scores"](lm)
+
+
+def test_a_chat_names_the_module_too():
+    lm = build_model("llama")
+    lm.model.get_parameter("model.layers.1.mlp.down_proj.weight").data[:] = torch.inf
+    with pytest.raises(CrisprError, match=r"the weights model\.layers\.1\.mlp\.down_proj\.weight hold"):
+        list(stream_answer(lm, ["Who was late?"], Decoding(3)))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_no_file_of_ours_holds_a_number_that_is_none(number, tmp_path):
+    for write in (write_json, append_line, lambda path, row: write_lines(path, [row])):
+        with pytest.raises(CrisprError, match="NaN or infinite"):
+            write(tmp_path / "results.json", {"accuracy": number})
+    assert json.dumps([file.name for file in tmp_path.iterdir() if file.stat().st_size]) == "[]"
