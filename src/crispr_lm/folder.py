@@ -161,8 +161,9 @@ class JobFolder:
         now = json.loads(json.dumps(identity))
         for name in sorted({*now, *earlier}):
             if now.get(name) != earlier.get(name):
+                shown = name if name.isidentifier() else repr(name)  # the record may be a stranger's
                 raise InputError(
-                    f"the run in {self.path} had {name} = {earlier.get(name)!r}, now it is {now.get(name)!r}; "
+                    f"the run in {self.path} had {shown} = {earlier.get(name)!r}, now it is {now.get(name)!r}; "
                     "give the same settings to go on with it, --overwrite to replace it, or another folder"
                 )
 

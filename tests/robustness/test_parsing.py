@@ -154,6 +154,16 @@ def test_an_answer_that_is_none(tmp_path, change):
         document.read(write(tmp_path, lines(ANSWER | change)))
 
 
+@pytest.mark.parametrize("name", ["\n", "", "a b", "\x1b[2J"])
+def test_a_name_in_a_record_stays_within_its_sentence(tmp_path, name):
+    path = write(
+        tmp_path, json.dumps({"identity": {"model": "m", "settings": {"seed": 0}, name: True}}).encode(), "run.json"
+    )
+    with pytest.raises(InputError) as refused:
+        DOCUMENTS["run record"].read(path)
+    assert f"had {name!r} = True" in str(refused.value)
+
+
 SLOW = {
     "winobias": (
         "pro_stereotyped_type1.txt.dev",
