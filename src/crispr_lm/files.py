@@ -135,7 +135,7 @@ def write_errors(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         # What writes safetensors tells the system's number in its text alone.
         reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
-        full = getattr(error, "errno", None) in NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
+        full = getattr(error, "errno", None) in NO_ROOM or any(os.strerror(of) in str(error) for of in NO_ROOM)
         advice = "make room there, then give the same command again" if full else "check the folder and the disk"
         raise WriteError(f"{path} can't be written ({reason}); {advice}") from error
 
