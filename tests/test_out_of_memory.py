@@ -89,8 +89,7 @@ def limit(monkeypatch):
     return limited
 
 
-@pytest.mark.parametrize("work", WORK)
-@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize(("work", "error"), [*((work, "cpu") for work in WORK), *((scores, error) for error in ERRORS)])
 def test_batches_are_halved_until_they_fit_and_figures_stay(llama, limit, work, error):
     expected = work(llama)
     times = limit(llama, 1, ERRORS[error])

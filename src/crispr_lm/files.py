@@ -134,9 +134,10 @@ def write_errors(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         # What writes safetensors tells the system's number in its text alone.
-        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
-        full = getattr(error, "errno", None) in NO_ROOM or any(os.strerror(of) in str(error) for of in NO_ROOM)
-        advice = "make room there, then give the same command again" if full else "check the folder and the disk"
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(told[1]) if told else getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error).strip().split("\n")[0]
+        advice = "make room there, then give the same command again" if number in NO_ROOM else "check folder and disk"
         raise WriteError(f"{path} can't be written ({reason}); {advice}") from error
 
 

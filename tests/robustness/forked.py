@@ -111,13 +111,14 @@ def _run(request: dict[str, object]) -> None:
             changing = event in ADDING or (event in REMOVING and fault != "full")
         if not changing or not isinstance(given[0], (str, os.PathLike)):
             return
-        if not os.fspath(given[0]).startswith(output) or "/dev/" in os.fspath(given[0]):
+        path = os.fspath(given[0])
+        if not path.startswith(output) or (event == "os.mkdir" and os.path.exists(path)):  # noqa: PTH110
             return
         os.write(counted, b".")
         changes += 1
         if changes - 1 == at:
             if fault == "full":
-                raise OSError(28, os.strerror(28), os.fspath(given[0]))
+                raise OSError(28, os.strerror(28), path)
             if fault in SIGNALS:
                 os.kill(os.getpid(), SIGNALS[fault])
 

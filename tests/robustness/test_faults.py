@@ -24,7 +24,7 @@ from .trying import tried
 
 __all__ = ["questions"]
 
-EVERY = 1 if LONG else 24
+EVERY = 1 if LONG else 50
 """Every so many changes of the folder one is tried."""
 
 FAULTS = {
@@ -100,7 +100,7 @@ def test_a_fault_at_any_change_of_the_folder_loses_nothing(number, forks, given,
             assert passing_files(output) == [], place
         assert outcome(output) == expected, place
         shutil.rmtree(output)
-    assert places > changes // EVERY // 2
+    assert places >= changes // EVERY // 2
     tried(f"fault at a change of the folder: {fault}", places=places, lost=0)
 
 
@@ -191,13 +191,10 @@ def test_results_that_can_not_be_printed_are_told(saved_model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
-)
-def test_a_signal_between_changes_of_the_folder_ends_in_one_sentence(given, tmp_path, number, status, word):
+def test_ctrl_c_while_the_model_is_loaded_ends_in_one_sentence_before_anything_is_written(given, tmp_path):
     running = Running.start(given(tmp_path / "out"))
     assert running.until("Loading")
-    assert running.kill(number) == status, running.told
-    assert running.lines[-1][1] == f"crispr-lm: {word}; the same command goes on, unless it says --overwrite"
+    assert running.kill(signal.SIGINT) == 130, running.told
+    assert running.lines[-1][1] == "crispr-lm: interrupted; the same command goes on, unless it says --overwrite"
     assert ended_in_one_sentence(running.told)
     assert not (tmp_path / "out").exists()

@@ -23,7 +23,7 @@ from .trying import tried
 
 __all__ = ["questions"]
 
-PLACES = None if LONG else 8
+PLACES = None if LONG else 4
 
 STEPS = (
     "record_of",
@@ -34,9 +34,7 @@ STEPS = (
     "divergence",
     "verify_saved",
     "results_of",
-    "write_card",
-    "write_report",
-    "write_json",
+    *(("write_card", "write_report", "write_json") if LONG else ()),  # behind intervals and figures, which take longest
 )
 """Names in `crispr_lm.run` of what its steps call; all are let run to their end before they fail."""
 
