@@ -8,7 +8,7 @@ import pytest
 
 from crispr_lm import EncodedPrompt, InputError, LanguageModel, encode, render_prompt
 from crispr_lm.prompts import check_prompts, encode_all, has_chat_template, prompt_text
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.task import SENTENCES, Example
 
 from .helpers import EXAMPLES, INSTRUCTIONS, LONG_EXAMPLE, plain_tokenizer
 
@@ -220,3 +220,18 @@ def test_a_prompt_that_does_not_fit_is_found_among_many_before_anything_runs(lla
         check_prompts(llama, [*many, LONG_EXAMPLE], INSTRUCTIONS)
     with pytest.raises(InputError, match="at most 120"):
         check_prompts(llama, many, [INSTRUCTIONS[0], INSTRUCTIONS[1] * 6])
+
+
+# Sentences
+
+
+def test_sentences_that_follow_a_context_are_its_continuations(gpt2: LanguageModel, t5: LanguageModel) -> None:
+    alone = Example("", "", ("The nurse was late.", "The doctor left."), 1, "t", form=SENTENCES)
+    after = replace(alone, context="They met at noon.")
+    (begin,) = encode(gpt2, alone, "").prompt_ids
+    found = encode(gpt2, after, "not used")
+    for option, ids in zip(after.options, found.option_ids, strict=True):
+        assert gpt2.tokenizer.decode([*found.prompt_ids[1:], *ids]) == f"They met at noon. {option}"
+    assert found.prompt_ids == [begin, *gpt2.tokenizer("They met at noon.", add_special_tokens=False).input_ids]
+    assert encode(t5, after, "").prompt_ids == t5.tokenizer("They met at noon.").input_ids
+    assert encode(t5, after, "").option_ids == encode(t5, alone, "").option_ids

@@ -131,8 +131,8 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
     alone. Without a chat template a space parts "Your answer:" from the option. Encoder-decoder: the option is
     tokenized as a target, with the end token that the tokenizer appends.
 
-    The options of an example of sentences are texts by themselves: they follow the token that texts begin with, or in
-    an encoder-decoder model an empty input, without instruction and chat template.
+    The options of an example of sentences are texts by themselves, without instruction and chat template: they follow
+    the token that texts begin with and the example's context, if it has one; an encoder reads the context alone.
 
     Raises:
         InputError: the longest of prompt and option does not fit the model's context, or an option has no tokens.
@@ -177,12 +177,20 @@ def beginning(lm: Reader) -> int:
 
 
 def _encode_sentences(lm: Reader, example: Example) -> EncodedPrompt:
+    context, options = example.context, list(example.options)
     if lm.is_encoder_decoder:
-        prompt_ids = list(lm.tokenizer("").input_ids) or [beginning(lm)]
-        option_ids = [list(ids) for ids in lm.tokenizer(text_target=list(example.options)).input_ids]
+        prompt_ids = list(lm.tokenizer(context).input_ids) or [beginning(lm)]
+        option_ids = [list(ids) for ids in lm.tokenizer(text_target=options).input_ids]
     else:
-        prompt_ids = [beginning(lm)]
-        option_ids = [list(ids) for ids in lm.tokenizer(list(example.options), add_special_tokens=False).input_ids]
+        before, *together = (
+            lm.tokenizer([context, *(f"{context} {option}" for option in options)], add_special_tokens=False).input_ids
+            if context
+            else [[], *lm.tokenizer(options, add_special_tokens=False).input_ids]
+        )
+        if any(list(ids[: len(before)]) != list(before) for ids in together):  # merged across the border
+            together = [[*before, *ids] for ids in lm.tokenizer(options, add_special_tokens=False).input_ids]
+        prompt_ids = [beginning(lm), *before]
+        option_ids = [list(ids[len(before) :]) for ids in together]
     for option, ids in zip(example.options, option_ids, strict=True):
         if not ids:
             raise InputError(f"{example.source or 'example'}: {option!r} has no tokens in {lm.name}'s tokenizer")

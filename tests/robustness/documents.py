@@ -118,13 +118,12 @@ CROWS = (
 STEREOSET = {
     "version": "1.1",
     "data": {
-        "intersentence": [],
-        "intrasentence": [
+        part: [
             {
                 "id": "1",
                 "target": "chef",
                 "bias_type": "profession",
-                "context": "The chef was BLANK.",
+                "context": context,
                 "sentences": [
                     {"id": str(n), "sentence": f"The chef was {word}.", "labels": [], "gold_label": label}
                     for n, (word, label) in enumerate(
@@ -132,7 +131,8 @@ STEREOSET = {
                     )
                 ],
             }
-        ],
+        ]
+        for part, context in (("intersentence", "A chef came in."), ("intrasentence", "The chef was BLANK."))
     },
 }
 WINOBIAS = (

@@ -100,6 +100,9 @@ def stereoset_row(**changes):
     [
         ("{", "not valid JSON"),
         (json.dumps({"data": {}}), "neither a list"),
+        (json.dumps({"data": {"intrasentence": [], "intersentence": {}}}), "neither a list"),
+        (json.dumps({"data": {"intersentence": [stereoset_row()]}}), "intersentence example 1: field 'context'"),
+        (json.dumps({"data": {"intersentence": [stereoset_row(context=" ")]}}), "'context'"),
         (json.dumps([1]), "example 1: must be an object"),
         (json.dumps([stereoset_row(target="")]), "'target'"),
         (json.dumps([stereoset_row(sentences=[])]), "one different sentence"),
@@ -115,6 +118,16 @@ def test_the_official_layout_of_stereoset_is_read_too(tmp_path):
     path = written(tmp_path, "dev.json", json.dumps({"version": "1", "data": {"intrasentence": [stereoset_row()]}}))
     (example,) = load_task(f"stereoset:{path}").examples
     assert (example.template, example.category) == ("race/Germany", "race")
+
+
+def test_both_parts_of_stereoset_are_read_and_told_apart(tmp_path):
+    blank, follows = stereoset_row(context="He is from BLANK."), stereoset_row(context="He is from Germany.")
+    content = {"data": {"intersentence": [follows], "intrasentence": [blank, blank]}}
+    examples = load_task(f"stereoset:{written(tmp_path, 'dev.json', json.dumps(content))}").examples
+    assert [example.facet("part") for example in examples] == ["intrasentence"] * 2 + ["intersentence"]
+    assert [example.context for example in examples] == ["", "", "He is from Germany."]
+    alone = load_task(f"stereoset:{written(tmp_path, 'list.json', json.dumps([follows, blank]))}").examples
+    assert [example.facet("part") for example in alone] == ["intersentence", "intrasentence"]
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ KINDS: dict[str, Kind] = {
         "StereoSet",
         "CC BY-SA 4.0",
         family="stereoset",
+        breakdowns=("category", "part"),
         measured_only=True,
         scoring="mean",
         whole_templates=True,

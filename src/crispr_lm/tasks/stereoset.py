@@ -1,7 +1,9 @@
-"""StereoSet, intrasentence (Nadeem et al., ACL 2021, arXiv 2004.09456): three fillings of a blank compared.
+"""StereoSet (Nadeem et al., ACL 2021, arXiv 2004.09456): three fillings of a blank, or three next sentences, compared.
 
-Reads the official JSON (an object with ``data.intrasentence``, or the list of examples alone). Options are the
-stereotyped, the anti-stereotyped and the unrelated sentence, in this order; the target term is the template.
+Reads the official JSON: an object with ``data.intrasentence`` and ``data.intersentence`` (both, or one of them), or a
+list of examples of either kind. Options are the stereotyped, the anti-stereotyped and the unrelated sentence, in this
+order; the target term is the template. Between sentences ("intersentence") the options follow the context, and their
+likelihood given the context is compared; within a sentence ("intrasentence") the whole sentences' are.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from crispr_lm.tasks.task import SENTENCES, Example
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 STEREOTYPE, ANTI_STEREOTYPE, UNRELATED = range(3)
 
+INTRASENTENCE, INTERSENTENCE = PARTS = ("intrasentence", "intersentence")
+
 
 def read_stereoset(path: Path) -> list[Example]:
     """Read an official file.
@@ -24,20 +28,35 @@ def read_stereoset(path: Path) -> list[Example]:
         InputError: missing, unreadable or malformed (the example is named).
     """
     content = json_content(path)
-    if isinstance(content, dict):
-        data = content.get("data")
-        content = data.get("intrasentence") if isinstance(data, dict) else None
-    if not isinstance(content, list):
-        raise InputError(f"{path}: neither a list of examples nor an object with data.intrasentence; use the official")
-    return [_example(row, f"{path} example {number}") for number, row in enumerate(content, start=1)]
+    if isinstance(content, list):
+        return [_example(row, None, f"{path} example {number}") for number, row in enumerate(content, start=1)]
+    data = content.get("data") if isinstance(content, dict) else None
+    parts = {part: data[part] for part in PARTS if part in data} if isinstance(data, dict) else {}
+    if not parts or not all(isinstance(rows, list) for rows in parts.values()):
+        raise InputError(
+            f"{path}: neither a list of examples nor an object with lists data.intrasentence and data.intersentence; "
+            "use the official file"
+        )
+    return [
+        _example(row, part, f"{path} {part} example {number}")
+        for part, rows in parts.items()
+        for number, row in enumerate(rows, start=1)
+    ]
 
 
-def _example(row: Any, where: str) -> Example:
+def _example(row: Any, part: str | None, where: str) -> Example:
+    """Read one example; in a list alone, where no part is named, the blank tells which part it is of."""
     if not isinstance(row, dict) or not isinstance(row.get("sentences"), list):
         raise InputError(f"{where}: must be an object with a list 'sentences'")
     for name in ("target", "bias_type"):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise InputError(f"{where}: field {name!r} must be a string that is not empty")
+    context = row.get("context")
+    if part is None:
+        follows = isinstance(context, str) and context.strip() and "BLANK" not in context
+        part = INTERSENTENCE if follows else INTRASENTENCE
+    if part == INTERSENTENCE and (not isinstance(context, str) or not context.strip()):
+        raise InputError(f"{where}: field 'context' must be a string that is not empty")
     by_label: dict[str, str] = {}
     for sentence in row["sentences"]:
         if not isinstance(sentence, dict) or not isinstance(sentence.get("sentence"), str):
@@ -46,7 +65,7 @@ def _example(row: Any, where: str) -> Example:
     if set(by_label) != set(LABELS) or len(set(by_label.values())) != len(LABELS):
         raise InputError(f"{where}: one different sentence is needed for each gold_label of {', '.join(LABELS)}")
     return Example(
-        context="",
+        context=str(context).strip() if part == INTERSENTENCE else "",
         question="",
         options=tuple(by_label[label] for label in LABELS),
         answer=ANTI_STEREOTYPE,
@@ -55,4 +74,5 @@ def _example(row: Any, where: str) -> Example:
         category=row["bias_type"],
         source=where,
         form=SENTENCES,
+        facets=(("part", part),),
     )
