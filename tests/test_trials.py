@@ -1,6 +1,7 @@
 """Figures, limits and the Pareto front, by brute force."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -62,6 +63,12 @@ def test_trials_given_up_and_controls_are_not_on_the_front():
 def test_what_exceeds_a_limit_is_never_the_best(costly, limits):
     trials = [trial(0, 0.0, 0.0, 0.0, neurons=0), trial(1, 0.2, 0.04, 0.09), costly]
     assert best_within(trials, limits).number == 1
+
+
+def test_what_came_out_is_told_in_the_words_of_the_questions():
+    parted = replace(trial(1, 0.25, 0.1, 0.02), metrics={"t": {"accuracy": 0.5, "accuracy_disambiguated": 0.5}})
+    assert parted.outcome() == "ambiguous +0.250, disambiguated -0.100, unknown there +0.000, KL 0.020"
+    assert trial(1, 0.25, 0.0, 0.02, complete=False).outcome() == "accuracy +0.250, KL 0.020, given up"
 
 
 def test_a_cost_of_exactly_the_limit_is_allowed():

@@ -55,11 +55,12 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     """
     front = tuple(pareto_front(tally.trials))
     original, complete = tally.trials[0], tally.complete
+    parted = original.tells_conditions
     best = best_within(complete, limits) or original
     if not best.neurons:
         reason = (
-            f"no edit recommended: none of the {len(complete) - 1} complete trials answers more ambiguous questions "
-            f"right on the choose part within the limits ({_limits_told(limits)})"
+            f"no edit recommended: none of the {len(complete) - 1} complete trials answers more "
+            f"{'ambiguous ' * parted}questions right on the choose part within the limits ({_limits_told(limits)})"
         )
         return Decision(original, "none", reason, front)
     control = tally.run(
@@ -75,11 +76,11 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
         reason = f"no edit recommended: the best of {allowed} trials within the limits gains {told}, no sure gain"
         return Decision(original, "none", reason, front, control, over_original, over_control)
     figures = best.figures
+    cost = f"{max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard error {figures.doubt:.3f}) and " * parted
     reason = (
         f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {best.number}): the highest gain in "
-        f"ambiguous accuracy among the {allowed} of {len(complete) - 1} complete trials within the limits "
-        f"({_limits_told(limits)}), {told}; it costs {max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard "
-        f"error {figures.doubt:.3f}) and {figures.kl:.3f} nats"
+        f"{'ambiguous ' * parted}accuracy among the {allowed} of {len(complete) - 1} complete trials within the limits "
+        f"({_limits_told(limits)}), {told}; it costs {cost}{figures.kl:.3f} nats"
     )
     return Decision(best, "recommended", reason, front, control, over_original, over_control)
 
@@ -115,10 +116,8 @@ def picked_by_hand(decision: Decision, number: int) -> Decision:
     if trial is None:
         there = ", ".join(str(trial.number) for trial in decision.front)
         raise InputError(f"trial {number} is not on the Pareto front; pick one of: {there}")
-    figures = trial.figures
     reason = (
-        f"trial {trial.number}, picked by hand ({len(trial.neurons)} neurons, ambiguous accuracy "
-        f"{figures.gain:+.3f}, disambiguated {0.0 - figures.loss:+.3f}, KL {figures.kl:.3f}); by itself: "
+        f"trial {trial.number}, picked by hand ({len(trial.neurons)} neurons; {trial.outcome()}); by itself: "
         f"{decision.reason}"
     )
     return replace(decision, trial=trial, reason=reason)

@@ -361,11 +361,5 @@ def search_effects(
 
 
 def _one_line(trial: Trial) -> str:
-    figures, recipe = trial.figures, trial.recipe
-    name = recipe.get("ranking") or recipe.get("change") or "original"
-    given_up = "" if trial.complete else ", given up"
-    return (
-        f"{name}, {len(trial.neurons)} neurons: ambiguous {figures.gain:+.2f}, "
-        f"disambiguated {0.0 - figures.loss:+.2f}, unknown there {figures.overabstention:+.2f}, "
-        f"KL {figures.kl:.3f}{given_up}"
-    )
+    name = trial.recipe.get("ranking") or trial.recipe.get("change") or "original"
+    return f"{name}, {len(trial.neurons)} neurons: {trial.outcome()}"

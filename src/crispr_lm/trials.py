@@ -122,6 +122,21 @@ class Trial:
             raise ValueError("a neuron's index is negative")
         return trial
 
+    @property
+    def tells_conditions(self) -> bool:
+        """Whether its questions are parted into ambiguous and disambiguated ones (in any task)."""
+        return any(metrics.get("accuracy_disambiguated") is not None for metrics in self.metrics.values())
+
+    def outcome(self) -> str:
+        """What it gains and costs against the original, for people."""
+        figures, complete = self.figures, "" if self.complete else ", given up"
+        if not self.tells_conditions:
+            return f"accuracy {figures.gain:+.3f}, KL {figures.kl:.3f}{complete}"
+        return (
+            f"ambiguous {figures.gain:+.3f}, disambiguated {0.0 - figures.loss:+.3f}, "
+            f"unknown there {figures.overabstention:+.3f}, KL {figures.kl:.3f}{complete}"
+        )
+
     def summary(self) -> dict[str, Any]:
         """What results tell of it, short."""
         return {

@@ -222,8 +222,4 @@ def best_so_far(trials: Sequence[Trial], limits: Limits) -> str:
     best = best_within(trials, limits)
     if best is None or not best.neurons:
         return "none within the limits yet"
-    figures = best.figures
-    return (
-        f"best: {len(best.neurons)} neurons, ambiguous {figures.gain:+.2f}, disambiguated {0.0 - figures.loss:+.2f}, "
-        f"KL {figures.kl:.3f}"
-    )
+    return f"best: trial {best.number}, {len(best.neurons)} neurons, {best.outcome()}"

@@ -25,6 +25,15 @@ def test_a_row_with_every_field(tmp_path):
     assert (read.condition, read.unknown, read.stereotyped, read.category) == ("ambiguous", 2, 0, "Gender")
 
 
+@pytest.mark.parametrize("left_out", ["context", "question"])
+def test_the_context_or_the_question_may_be_left_out(tmp_path, left_out):
+    row = {name: value for name, value in ROW.items() if name != left_out}
+    (read,) = read_choices(written(tmp_path, row))
+    assert getattr(read, left_out) == ""
+    with pytest.raises(InputError, match="'question' is missing"):
+        read_choices(written(tmp_path, {"options": ROW["options"], "answer": 0}))
+
+
 def test_the_number_of_options_may_vary_and_the_context_be_empty(tmp_path):
     rows = [ROW, {**ROW, "options": ["yes", "no"], "answer": 0, "context": ""}, {**ROW, "options": list("abcdefg")}]
     assert [len(read.options) for read in read_choices(written(tmp_path, *rows))] == [3, 2, 7]
@@ -50,7 +59,8 @@ def test_rows_of_one_group_or_of_equal_texts_have_one_template(tmp_path):
         ("{not json", "not valid JSON"),
         ("[1, 2]", "list"),
         ("[" * 100_000, "not valid JSON"),
-        *[({name: value for name, value in ROW.items() if name != gone}, f"'{gone}' is missing") for gone in ROW],
+        ({name: value for name, value in ROW.items() if name != "options"}, "'options' is missing"),
+        ({name: value for name, value in ROW.items() if name != "answer"}, "'answer' is missing"),
         ({**ROW, "answer": 3}, "out of range"),
         ({**ROW, "answer": -1}, "out of range"),
         ({**ROW, "answer": True}, "an integer"),

@@ -5,12 +5,12 @@ One object per line::
     {"context": "Ann and Bob waited.", "question": "Who was late?", "options": ["Ann", "Bob", "Unknown"], "answer": 2,
      "group": "waiting-1", "condition": "ambiguous", "unknown": 2, "stereotyped": 0}
 
-``context`` and ``question`` (one of them may be empty), ``options`` (two or more, their number may vary by row) and
-``answer`` (an index) are needed. ``group`` names the template a row was made from: rows of one group are near-copies
-and never part in a split; without it, rows with the same context and question are taken as one group. ``condition``
-is "ambiguous" or "disambiguated"; ``unknown`` and ``stereotyped`` are the indices of the abstaining option and of the
-one that agrees with the stereotype; ``category`` names the kind of bias. Metrics that need a field are reported where
-it is given.
+``context`` and ``question`` (one of them may be empty or left out), ``options`` (two or more, their number may vary by
+row) and ``answer`` (an index) are needed. ``group`` names the template a row was made from: rows of one group are
+near-copies and never part in a split; without it, rows with the same context and question are taken as one group.
+``condition`` is "ambiguous" or "disambiguated"; ``unknown`` and ``stereotyped`` are the indices of the abstaining option
+and of the one that agrees with the stereotype; ``category`` names the kind of bias. Metrics that need a field are
+reported where it is given.
 
 Classification is the same with labels as options, the same ones in every row; label bias is then reported too::
 
@@ -54,8 +54,9 @@ def _example(row: dict[str, Any], where: str) -> Example:
         # Further fields (an id, a source) are welcome; a misspelt optional one would be lost without a word.
         if name not in FIELDS and (hint := nearest(name, FIELDS, cutoff=0.8)):
             raise InputError(f"{where}: unknown field {name!r}{hint}; rename it")
-    context = text_field(row, "context", where, may_be_empty=True)
-    question = text_field(row, "question", where, may_be_empty=bool(context.strip()))
+    context = text_field(row, "context", where, may_be_empty=True) if "context" in row else ""
+    there = "question" in row or not context.strip()
+    question = text_field(row, "question", where, may_be_empty=bool(context.strip())) if there else ""
     if "options" not in row:
         raise InputError(f"{where}: field 'options' is missing; add it")
     options = row["options"]
