@@ -8,9 +8,9 @@ One object per line::
 ``context`` and ``question`` (one of them may be empty or left out), ``options`` (two or more, their number may vary by
 row) and ``answer`` (an index) are needed. ``group`` names the template a row was made from: rows of one group are
 near-copies and never part in a split; without it, rows with the same context and question are taken as one group.
-``condition`` is "ambiguous" or "disambiguated"; ``unknown`` and ``stereotyped`` are the indices of the abstaining option
-and of the one that agrees with the stereotype; ``category`` names the kind of bias. Metrics that need a field are
-reported where it is given.
+``condition`` is "ambiguous" or "disambiguated"; ``unknown`` and ``stereotyped`` are the indices of the abstaining
+option and of the one that agrees with the stereotype; ``category`` names the kind of bias. Metrics that need a field
+are reported where it is given.
 
 Classification is the same with labels as options, the same ones in every row; label bias is then reported too::
 
