@@ -1,10 +1,12 @@
 """What the search finds on a real model, category by category, beside the authors' choice and random neurons.
 
     python benchmarks/search.py run builtin:smollm2 ../shared/data/bbq/Age.jsonl --output out/Age.json
+    python benchmarks/search.py methods out/Age.json
     python benchmarks/search.py table out/*.json --output docs/results/search.md
 
 `run` fits on one category's fit part, chooses on its choose part, and tells results on its report part: three sets of
-templates of which none is in two. One search, limited at the larger loss, serves both limits. `table` writes the page.
+templates of which none is in two. One search, limited at the larger loss, serves both limits. `methods` adds controls
+and what else one could do, at the size of the recommended edit. `table` writes the page.
 """
 
 from __future__ import annotations
@@ -14,28 +16,38 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.stats import rankdata
 
 from crispr_lm import Edit, load_model, load_task, score_neurons
+from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
+from crispr_lm.baselines.fit import Chosen, Fit
 from crispr_lm.bench import Bench
 from crispr_lm.decision import decide
-from crispr_lm.divergence import divergence, original_of
+from crispr_lm.divergence import Original, divergence, original_of
 from crispr_lm.edit_search import evidence_anew, ordinary_answers, search_effects
-from crispr_lm.evaluation import Evaluation, evaluate, evaluation_of
+from crispr_lm.evaluation import Evaluation, evaluation_of
 from crispr_lm.files import write_bytes, write_json
+from crispr_lm.measuring import TaskSubject
 from crispr_lm.metrics import FAMILIES
+from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.passes import chains, follow
+from crispr_lm.preparation import Parts
 from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
-from crispr_lm.scoring import prompt_scores
-from crispr_lm.search import ChoosePart, choose_part, golden_section
-from crispr_lm.tasks import neutral_prompts, sample
+from crispr_lm.scoring import option_scores
+from crispr_lm.search import choose_part, golden_section
+from crispr_lm.settings import CompareSettings
+from crispr_lm.tasks import Task, neutral_prompts, sample
+from crispr_lm.tasks.task import Example
 from crispr_lm.trials import Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, begin, tune
 
@@ -43,6 +55,9 @@ LOSSES = (0.05, 0.15)
 TARGETS = {0.05: 0.25, 0.15: 0.50}
 AUTHORS_EXAMPLES = 20
 """Development examples that the authors choose the number of neurons on."""
+
+ROWS_OF_RUN = ("original", "crispr", "golden-section", "random")
+"""Methods that `run` has rows of."""
 
 FIGURES = ("accuracy_ambiguous", "accuracy_disambiguated", "abstention_gap", "answered_accuracy")
 
@@ -55,10 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
     split = task.split(arguments.seed)
     seed, instructions = arguments.seed, task.instructions
     choose = choose_part(lm, task.name, sample(split.choose, arguments.choose, seed), instructions, seed)
-    report = choose_part(lm, task.name, sample(split.report, arguments.report, seed), instructions, seed)
-    original = original_of(lm, neutral_prompts()[: arguments.neutral])
+    report = Report.of(lm, task, split.report, arguments)
     limits = Limits(accuracy_loss=max(LOSSES), overabstention=1.0, neurons=arguments.neurons)
-    bench = Bench(lm, [choose], original, limits, seed=seed)
+    bench = Bench(lm, [choose], report.original, limits, seed=seed)
     fit = [example for example in split.fit if example.condition == "ambiguous"]
     scores = score_neurons(lm, sample(fit, arguments.published, seed), instructions[: arguments.instructions])
     measured = sample(split.fit, arguments.effects, seed)
@@ -83,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
     tally = Tally([], Budget(arguments.trials), finished)
     begin(bench, tally)
     for chain in chains(("ffn",), limits.neurons, arguments.passes):
-        follow(bench, chain, following, limits, tally)
+        follow(bench, chain, following, replace(limits, accuracy_loss=min(LOSSES)), tally)
     space = Space(tuple(RANKINGS), ("ffn",), limits.neurons)
     tune(bench, evidence, space, limits, Budget(arguments.trials), tally, seed)
     edits: dict[str, Trial] = {}
@@ -101,32 +115,15 @@ def run(arguments: argparse.Namespace) -> None:
     development = choose_part(lm, task.name, sample(choose.examples, AUTHORS_EXAMPLES, seed), instructions, seed)
     choice, candidates = golden_section(lm, scores, [development], arguments.neurons)
     _say(start, choice.reason)
-    rows: dict[str, tuple[Sequence[Neuron], float]] = {
-        name: (trial.neurons, trial.scale) for name, trial in edits.items()
-    }
-    rows["golden section (authors')"] = (scores.top(choice.candidate.neurons), 0.0)
-    rows["random neurons"] = (bench.random_control(likest, seed + 1).neurons, likest.scale)
-
-    knowledge = load_task("builtin:knowledge")
-    asked = sample(knowledge.examples, arguments.knowledge, seed)
-
-    def told(neurons: Sequence[Neuron], scale: float) -> tuple[Evaluation, dict[str, Any]]:
-        with Edit.from_neurons(lm, neurons, scale).applied(lm):
-            table = prompt_scores(lm, report.prompts)
-            kl = divergence(lm, original)["kl"]
-            known = evaluate(lm, asked, knowledge.instructions[:1], family=knowledge.family)["accuracy"]
-        evaluation = evaluation_of(report.examples, [table], FAMILIES[task.family])
-        margins = _margins(report, table.numpy())
-        return evaluation, {"neurons": len(neurons), "kl": kl, "knowledge": known, "parts_conditions": margins}
-
-    before, described = told((), 0.0)
-    told_rows = {"original": {**described, "metrics": dict(before.metrics)}}
-    told_rows["original"]["shifted"] = _shifted(report, before)
-    for name, (neurons, scale) in rows.items():
-        after, described = told(neurons, scale)
-        differences = {key: value.to_dict() for key, value in after.differences_from(before).items()}
-        told_rows[name] = {**described, "scale": scale, "metrics": dict(after.metrics), "differences": differences}
-        _say(start, f"{name}: {[round(after[figure] or 0, 3) for figure in FIGURES]}")
+    rows = {name: Treatment(edit=Edit.from_neurons(lm, trial.neurons, trial.scale)) for name, trial in edits.items()}
+    rows["golden section (authors')"] = Treatment(edit=Edit.from_neurons(lm, scores.top(choice.candidate.neurons)))
+    random = bench.random_control(likest, seed + 1).neurons
+    rows["random neurons"] = Treatment(edit=Edit.from_neurons(lm, random, likest.scale))
+    before, described = report.told(Treatment())
+    told_rows: dict[str, Any] = {"original": {**described, "shifted": _shifted(report.examples, before)}}
+    for name, treatment in rows.items():
+        told_rows[name] = report.told(treatment, before)[1]
+        _say(start, f"{name}: {[round(told_rows[name]['metrics'][figure] or 0, 3) for figure in FIGURES]}")
     write_json(
         arguments.output,
         {
@@ -134,6 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
             "command": {key: str(value) for key, value in vars(arguments).items() if key != "job"},
             "templates": {name: len({x.template for x in getattr(split, name)}) for name in split._fields},
             "rows": told_rows,
+            "edits": {name: {"neurons": list(trial.neurons), "scale": trial.scale} for name, trial in edits.items()},
             "decisions": decisions,
             "trials": [trial.summary() for trial in tally.trials],
             "golden": [candidate.to_dict() for candidate in candidates],
@@ -143,10 +141,97 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
-def _margins(part: ChoosePart, scores: np.ndarray[Any, Any]) -> float:
+@dataclass(frozen=True)
+class Report:
+    """The report part, each example asked under one instruction, and what an edit must not harm."""
+
+    lm: LanguageModel
+    examples: Sequence[Example]
+    instructions: Sequence[str]
+    original: Original
+    knowledge: Task
+
+    @staticmethod
+    def of(lm: LanguageModel, task: Task, examples: Sequence[Example], arguments: argparse.Namespace) -> Report:
+        """What the arguments ask for."""
+        drawn, knowledge = sample(examples, arguments.report, arguments.seed), load_task("builtin:knowledge")
+        ranks = Random(arguments.seed).sample(range(len(drawn)), len(drawn))
+        return Report(
+            lm,
+            drawn,
+            [task.instructions[rank % len(task.instructions)] for rank in ranks],
+            original_of(lm, neutral_prompts()[: arguments.neutral]),
+            replace(knowledge, examples=sample(knowledge.examples, arguments.knowledge, arguments.seed)),
+        )
+
+    def told(self, treatment: Treatment, before: Evaluation | None = None) -> tuple[Evaluation, dict[str, Any]]:
+        """Figures of the treated model, and what they differ by from those of the untreated."""
+        scores = torch.zeros(len(self.examples), max(len(example.options) for example in self.examples))
+        known: float | None = None
+        with treatment.applied(self.lm):
+            for instruction in dict.fromkeys(self.instructions):
+                chosen = [index for index, told in enumerate(self.instructions) if told == instruction]
+                examples = [self.examples[index] for index in chosen]
+                asked = treatment.rephrase(instruction) if treatment.rephrase else instruction
+                table = option_scores(self.lm, examples, asked)
+                scores[chosen] = treatment.correct(examples, instruction, "sum", table) if treatment.correct else table
+            kl = divergence(self.lm, self.original)["kl"]
+        if not (treatment.rephrase or treatment.correct):
+            measured = measure(self.lm, treatment, TaskSubject(self.knowledge, self.knowledge.examples))
+            known = measured.metrics["accuracy"]
+        found = evaluation_of(self.examples, [scores], FAMILIES["question_answering"])
+        neurons = treatment.edit.neurons if treatment.edit is not None else ()
+        told: dict[str, Any] = {
+            "neurons": len(neurons),
+            "kl": kl,
+            "knowledge": known,
+            "parts_conditions": _margins(self.examples, scores.numpy()),
+            "metrics": dict(found.metrics),
+        }
+        if before is not None:
+            told["differences"] = {key: value.to_dict() for key, value in found.differences_from(before).items()}
+        return found, told
+
+
+def methods(arguments: argparse.Namespace) -> None:
+    """Add controls and baselines to the file of a `run`, each as large as the edit of the smaller limit."""
+    content = json.loads(arguments.file.read_text(encoding="utf-8"))
+    given = argparse.Namespace(**{key: _number(value) for key, value in content["command"].items()})
+    start = time.perf_counter()
+    lm = load_model(given.model, dtype=given.dtype, device="cpu")
+    task = load_task(f"bbq:{given.data}")
+    split, few = task.split(given.seed), replace(task, instructions=task.instructions[: given.instructions])
+    fit = [example for example in split.fit if example.condition == "ambiguous"]
+    edit = content["edits"][f"search, loss at most {LOSSES[0]:g}"]
+    neurons = [Neuron(module, index, kind) for module, index, kind in edit["neurons"]]
+    parts = Parts(
+        few, sample(fit, given.published, given.seed), sample(split.choose, given.choose, given.seed), split.report
+    )
+    settings = CompareSettings(task=(task.name,), output=arguments.file, neurons="ffn", max_neurons=given.neurons)
+    on = Fit(lm, parts, settings, known=Chosen(neurons, edit["scale"], "the search's", recommended=True))
+    report = Report.of(lm, task, split.report, given)
+    before, _ = report.told(Treatment())
+    for name, method in METHODS.items():
+        if name in arguments.without or method.label in content["rows"]:
+            continue
+        try:
+            treatment = method.fit(on, 0)
+            content["rows"][method.label] = report.told(treatment, before)[1]
+        except NotRunError as error:
+            print(f"{method.label} is not run: {error}")
+            continue
+        _say(start, f"{method.label}: {[round(content['rows'][method.label]['metrics'][x] or 0, 3) for x in FIGURES]}")
+        write_json(arguments.file, content)
+
+
+def _number(value: str) -> str | int:
+    return int(value) if value.isdecimal() else value
+
+
+def _margins(examples: Sequence[Example], scores: np.ndarray[Any, Any]) -> float:
     """How well the margin of "unknown" tells ambiguous from disambiguated questions: area under the ROC curve."""
-    unknown = np.array([example.unknown for example in part.examples])
-    ambiguous = np.array([example.condition == "ambiguous" for example in part.examples])
+    unknown = np.array([example.unknown for example in examples])
+    ambiguous = np.array([example.condition == "ambiguous" for example in examples])
     rows = np.arange(len(unknown))
     others = scores.copy()
     others[rows, unknown] = -np.inf
@@ -155,15 +240,15 @@ def _margins(part: ChoosePart, scores: np.ndarray[Any, Any]) -> float:
     return float((ranks[ambiguous].sum() - count * (count + 1) / 2) / (count * (len(rows) - count)))
 
 
-def _shifted(part: ChoosePart, before: Evaluation) -> dict[str, float]:
+def _shifted(examples: Sequence[Example], before: Evaluation) -> dict[str, float]:
     """What adding one constant to the score of "unknown" would do: the highest gain at each loss, constant chosen here.
 
     An upper bound for edits that only make "unknown" likelier everywhere.
     """
     scores = before.option_scores[0].double().numpy()
-    unknown = np.array([example.unknown for example in part.examples])
-    answer = np.array([example.answer for example in part.examples])
-    ambiguous = np.array([example.condition == "ambiguous" for example in part.examples])
+    unknown = np.array([example.unknown for example in examples])
+    answer = np.array([example.answer for example in examples])
+    ambiguous = np.array([example.condition == "ambiguous" for example in examples])
     rows = np.arange(len(unknown))
     others = scores.copy()
     others[rows, unknown] = -np.inf
@@ -209,7 +294,8 @@ def _head(found: Sequence[Mapping[str, Any]]) -> list[str]:
         f"    --effects {given['effects']} --choose {given['choose']} --report {given['report']} "
         f"--trials {given['trials']} --refinements {given['refinements']} \\",
         f"    --published {given['published']} --instructions {given['instructions']} --neutral {given['neutral']} "
-        f"--knowledge {given['knowledge']} --output out/$category.json",
+        f"--knowledge {given['knowledge']} --passes {given['passes']} --output out/$category.json",
+        "  python benchmarks/search.py methods out/$category.json",
         "done",
         "python benchmarks/search.py table out/*.json --output docs/results/search.md",
         "```",
@@ -260,7 +346,7 @@ def _category(content: Mapping[str, Any]) -> list[str]:
             cells.append(cell)
         lines.append(
             f"| {name} | {row['neurons']} | {' | '.join(cells)} | {row['parts_conditions']:.2f} | {row['kl']:.3f} | "
-            f"{row['knowledge']:.3f} |"
+            f"{'-' if row['knowledge'] is None else format(row['knowledge'], '.3f')} |"
         )
     shifted = content["rows"]["original"]["shifted"]
     bound = ", ".join(f"{gain:+.3f} at a loss of at most {loss}" for loss, gain in shifted.items())
@@ -299,6 +385,10 @@ def main() -> None:
     ):  # fmt: skip
         searching.add_argument(f"--{name}", type=int, default=default)
     searching.add_argument("--output", type=Path, required=True)
+    comparing = jobs.add_parser("methods")
+    comparing.set_defaults(job=methods)
+    comparing.add_argument("file", type=Path)
+    comparing.add_argument("--without", nargs="*", default=[*ROWS_OF_RUN, "integrated-gradients"])
     telling = jobs.add_parser("table")
     telling.set_defaults(job=table)
     telling.add_argument("files", nargs="+")

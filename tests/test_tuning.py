@@ -29,9 +29,10 @@ class MadeUpBench:
     Those of the second module do nothing.
     """
 
-    def __init__(self, useful=4, cost=0.01):
+    def __init__(self, useful=4, cost=0.01, losses=()):
         self.useful = useful
         self.cost = cost
+        self.losses = dict(enumerate(losses))  # by number of trial
         self.tried = []
 
     def try_original(self):
@@ -41,7 +42,7 @@ class MadeUpBench:
         self.tried.append(number)
         turned = 2 * sum(n.module == "first" and n.index < self.useful for n in proposal.neurons)
         answers = {"t": [2 if index < turned else 0 for index in range(16)] + [0] * 16}
-        figures = Figures(turned / 16, 0.0, 0.0, self.cost * len(proposal.neurons))
+        figures = Figures(turned / 16, self.losses.get(number, 0.0), 0.0, self.cost * len(proposal.neurons))
         return Trial(
             number, proposal.stage, proposal.recipe, proposal.neurons, proposal.scale, figures, {}, answers, True, 1.0
         )
@@ -174,6 +175,15 @@ def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_
     assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
     assert [len(recipe.eliminated) for recipe in asked] == [0, 2, 2, 2]
     assert [recipe.protection for recipe in asked[1:]] == [5.0, 15.0, 45.0]
+
+
+def test_after_passes_that_cost_too_much_accuracy_harm_to_skill_counts_for_more():
+    losses = (0, 0.2, 0.06, 0.05, 0, 0, 0)  # the limit is 0.05
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(losses=losses), []
+    begin(bench, tally)
+    follow(bench, Chain("ffn", 1), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+    assert [recipe.skill_weight for recipe in asked] == pytest.approx([1, 1.25, 1.25**2, 1.25, 1, 1, 1, 1])
+    assert [len(trial.neurons) for trial in tally.trials] == list(range(9))  # nothing is taken back
 
 
 def test_passes_end_where_there_are_no_more_neurons():

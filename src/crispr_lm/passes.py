@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import numpy as np
+
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.rankings import Recipe
@@ -21,8 +23,11 @@ from crispr_lm.tuning import Tally
 Following = Callable[[Recipe], Sequence[Neuron]]
 """The neurons that `pursuit` ranks first by effects that are measured with the recipe's eliminated ones in place."""
 
-SKILL_WEIGHT = 1.0
-"""λ of every pass."""
+SKILL_WEIGHTS = (1.0, 4.0)
+"""λ of the first pass, which is also the least, and the largest."""
+
+HEAVIER = 1.25
+"""What λ is multiplied with after a pass that costs more accuracy than allowed, and divided by after any other."""
 
 PROTECTION = 5.0
 """ρ of the first pass."""
@@ -56,7 +61,8 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
     """Take neurons pass by pass, until there are enough; the trials are in the tally.
 
     A pass that moves the model too far from the original is taken back, and taken again with more protection of
-    ordinary answers. Other costs take nothing back: what the first neurons harm, further ones repair.
+    ordinary answers. A loss of accuracy takes nothing back: what the first neurons harm further ones repair, for which
+    λ grows until the loss is within its limit (as in dual ascent).
 
     Args:
         bench: Where edits are tried.
@@ -66,9 +72,9 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
         tally: Where trials go.
     """
     taken: tuple[Neuron, ...] = ()
-    protection, taken_back = PROTECTION, 0
+    skill_weight, protection, taken_back = SKILL_WEIGHTS[0], PROTECTION, 0
     while len(taken) < limits.neurons and taken_back < PATIENCE and not tally.is_over("passes"):
-        propose = partial(_proposal, chain, taken, protection, following, limits)
+        propose = partial(_proposal, chain, taken, skill_weight, protection, following, limits)
         trial = tally.run(propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, race=True))
         if trial.figures.kl > limits.kl + TOLERANCE:
             protection, taken_back = STRICTER * protection, taken_back + 1
@@ -76,13 +82,20 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
             return
         else:
             taken, taken_back = trial.neurons, 0
+            costly = trial.figures.loss > limits.accuracy_loss + TOLERANCE
+            skill_weight = float(np.clip(skill_weight * (HEAVIER if costly else 1 / HEAVIER), *SKILL_WEIGHTS))
 
 
 def _proposal(
-    chain: Chain, before: Sequence[Neuron], protection: float, following: Following, limits: Limits
+    chain: Chain,
+    before: Sequence[Neuron],
+    skill_weight: float,
+    protection: float,
+    following: Following,
+    limits: Limits,
 ) -> Proposal:
     count = min(chain.at_once, limits.neurons - len(before))
-    recipe = Recipe(chain.kind, count, SKILL_WEIGHT, protection, eliminated=tuple(before))
+    recipe = Recipe(chain.kind, count, skill_weight, protection, eliminated=tuple(before))
     neurons = (*before, *following(recipe))
     told = {name: value for name, value in asdict(recipe).items() if name in ("kind", "skill_weight", "protection")}
     return Proposal("passes", {"ranking": "pursuit in passes", **told, "neurons": len(neurons)}, neurons)
