@@ -45,7 +45,14 @@ RUN_STEPS = (
 )
 """How the lines begin that the command is killed after; behind the last come answers, card, page and results."""
 
-COMPARISON_STEPS = ("Loading", "Finding bias neurons:", "Choosing how many:", "Random neurons", "Drawing intervals ...")
+COMPARISON_STEPS = (
+    "Loading",
+    "Attribution on",
+    "Choosing how many:",
+    "Random neurons on",
+    "Contextual calibration on",
+    "Drawing intervals ...",
+)
 
 
 def moments(lines: list[tuple[float, str]], ended: float, steps: tuple[str, ...]) -> dict[str, float]:
