@@ -158,7 +158,7 @@ class SearchSettings(_Settings):
         description="Largest loss of accuracy on questions whose context gives the answer. 1 allows any price.",
     )
     caution: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
-        1.0,
+        0.5,
         ge=0,
         allow_inf_nan=False,
         description="Standard errors (clustered by template) that a loss must stay below --max-accuracy-loss where the "

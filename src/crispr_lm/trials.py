@@ -35,7 +35,7 @@ class Limits:
     accuracy_loss: float = 0.05
     overabstention: float = 0.2
     neurons: int = 100
-    caution: float = 1.0
+    caution: float = 0.5
 
 
 @dataclass(frozen=True)
