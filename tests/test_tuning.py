@@ -29,10 +29,10 @@ class MadeUpBench:
     Those of the second module do nothing.
     """
 
-    def __init__(self, useful=4, cost=0.01, losses=()):
+    def __init__(self, useful=4, cost=0.01, losses=(), abstentions=()):
         self.useful = useful
         self.cost = cost
-        self.losses = dict(enumerate(losses))  # by number of trial
+        self.losses, self.abstentions = (dict(enumerate(values)) for values in (losses, abstentions))  # by trial
         self.tried = []
 
     def try_original(self):
@@ -42,7 +42,8 @@ class MadeUpBench:
         self.tried.append(number)
         turned = 2 * sum(n.module == "first" and n.index < self.useful for n in proposal.neurons)
         answers = {"t": [2 if index < turned else 0 for index in range(16)] + [0] * 16}
-        figures = Figures(turned / 16, self.losses.get(number, 0.0), 0.0, self.cost * len(proposal.neurons))
+        costs = self.losses.get(number, 0.0), self.abstentions.get(number, 0.0), self.cost * len(proposal.neurons)
+        figures = Figures(turned / 16, *costs)
         return Trial(
             number, proposal.stage, proposal.recipe, proposal.neurons, proposal.scale, figures, {}, answers, True, 1.0
         )
@@ -177,9 +178,9 @@ def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_
     assert [recipe.protection for recipe in asked[1:]] == [5.0, 15.0, 45.0]
 
 
-def test_after_passes_that_cost_too_much_accuracy_harm_to_skill_counts_for_more():
-    losses = (0, 0.2, 0.06, 0.05, 0, 0, 0)  # the limit is 0.05
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(losses=losses), []
+@pytest.mark.parametrize("cost", [{"losses": (0, 0.2, 0.06, 0.05)}, {"abstentions": (0, 0.3, 0.21, 0.2)}])
+def test_after_passes_that_cost_too_much_harm_to_skill_counts_for_more(cost):
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(**cost), []
     begin(bench, tally)
     follow(bench, Chain("ffn", 1), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
     assert [recipe.skill_weight for recipe in asked] == pytest.approx([1, 1.25, 1.25**2, 1.25, 1, 1, 1, 1])

@@ -27,7 +27,7 @@ SKILL_WEIGHTS = (1.0, 4.0)
 """λ of the first pass, which is also the least, and the largest."""
 
 HEAVIER = 1.25
-"""What λ is multiplied with after a pass that costs more accuracy than allowed, and divided by after any other."""
+"""What λ is multiplied with after a pass that costs more than allowed, and divided by after any other."""
 
 PROTECTION = 5.0
 """ρ of the first pass."""
@@ -61,8 +61,8 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
     """Take neurons pass by pass, until there are enough; the trials are in the tally.
 
     A pass that moves the model too far from the original is taken back, and taken again with more protection of
-    ordinary answers. A loss of accuracy takes nothing back: what the first neurons harm further ones repair, for which
-    λ grows until the loss is within its limit (as in dual ascent).
+    ordinary answers. Other costs take nothing back: what the first neurons harm further ones repair, for which λ grows
+    until loss and over-abstention are within their limits (as in dual ascent).
 
     Args:
         bench: Where edits are tried.
@@ -82,7 +82,11 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
             return
         else:
             taken, taken_back = trial.neurons, 0
-            costly = trial.figures.loss > limits.accuracy_loss + TOLERANCE
+            figures = trial.figures
+            costly = (
+                figures.loss > limits.accuracy_loss + TOLERANCE
+                or figures.overabstention > limits.overabstention + TOLERANCE
+            )
             skill_weight = float(np.clip(skill_weight * (HEAVIER if costly else 1 / HEAVIER), *SKILL_WEIGHTS))
 
 
