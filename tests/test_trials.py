@@ -69,6 +69,7 @@ def test_what_came_out_is_told_in_the_words_of_the_questions():
     parted = replace(trial(1, 0.25, 0.1, 0.02), metrics={"t": {"accuracy": 0.5, "accuracy_disambiguated": 0.5}})
     assert parted.outcome() == "ambiguous +0.250, disambiguated -0.100, unknown there +0.000, KL 0.020"
     assert trial(1, 0.25, 0.0, 0.02, complete=False).outcome() == "accuracy +0.250, KL 0.020, given up"
+    assert replace(trial(1, 0, 0, 0.2), metrics={}).outcome() == "KL 0.200, too far from the original to ask anything"
 
 
 def test_a_cost_of_exactly_the_limit_is_allowed():

@@ -130,6 +130,8 @@ class Trial:
     def outcome(self) -> str:
         """What it gains and costs against the original, for people."""
         figures, complete = self.figures, "" if self.complete else ", given up"
+        if not self.metrics:
+            return f"KL {figures.kl:.3f}, too far from the original to ask anything"
         if not self.tells_conditions:
             return f"accuracy {figures.gain:+.3f}, KL {figures.kl:.3f}{complete}"
         return (
