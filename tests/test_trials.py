@@ -107,7 +107,7 @@ def test_a_trial_survives_being_written_and_read():
 
 
 def test_a_loss_must_stay_below_its_limit_by_some_standard_errors():
-    figures = Figures(0.5, 0.02, 0.0, 0.0, doubt=0.04)
+    figures = Figures(0.5, 0.02, 0.0, 0.0, doubt=0.08)
     assert not figures.within(Limits(accuracy_loss=0.05))
-    assert figures.within(Limits(accuracy_loss=0.05, caution=0.5))
+    assert figures.within(Limits(accuracy_loss=0.05, caution=0.25))
     assert figures.within(Limits(accuracy_loss=0.06))
