@@ -131,7 +131,10 @@ def run(arguments: argparse.Namespace) -> None:
             "command": {key: str(value) for key, value in vars(arguments).items() if key != "job"},
             "templates": {name: len({x.template for x in getattr(split, name)}) for name in split._fields},
             "rows": told_rows,
-            "edits": {name: {"neurons": list(trial.neurons), "scale": trial.scale} for name, trial in edits.items()},
+            "edits": {
+                name: {"neurons": [[of.module, of.index, of.kind] for of in trial.neurons], "scale": trial.scale}
+                for name, trial in edits.items()
+            },
             "decisions": decisions,
             "trials": [trial.summary() for trial in tally.trials],
             "golden": [candidate.to_dict() for candidate in candidates],
