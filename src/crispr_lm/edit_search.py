@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
-from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,12 +30,12 @@ from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.passes import chains, follow
 from crispr_lm.preparation import Parts
 from crispr_lm.progress import Progress
-from crispr_lm.prompts import EncodedPrompt, encode, open_question
+from crispr_lm.prompts import EncodedPrompt, encode
 from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
 from crispr_lm.search import Candidate, choose, choose_part, counts_up_to, golden_section, sweep
 from crispr_lm.settings import RunSettings
-from crispr_lm.tasks import neutral_prompts, open_instructions, ordinary_questions
+from crispr_lm.tasks import neutral_prompts
 from crispr_lm.tasks.task import Example
 from crispr_lm.trials import Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, begin, best_so_far, tune
@@ -297,7 +296,7 @@ def _save_effects(
 
 @dataclass(frozen=True, eq=False)
 class Ordinary:
-    """What the unedited model answers where no stereotype is near, and how much that hangs on each neuron."""
+    """What the unedited model answers to neutral prompts, and how much that hangs on each neuron of every kind."""
 
     prompts: Sequence[EncodedPrompt]
     importance: Mapping[NeuronKind, Importance]
@@ -306,15 +305,10 @@ class Ordinary:
 def ordinary_answers(
     lm: LanguageModel, measured: int, kinds: Sequence[NeuronKind], batch_size: BatchSize = "auto"
 ) -> Ordinary:
-    """To neutral prompts, those that the divergence is not measured on if there are enough, and to short questions.
-
-    The questions are asked in the form of tasks: what makes a model answer "unknown" in this form is easily found in
-    what makes it answer at all.
-    """
+    """Of the neutral prompts behind those that the divergence is measured on, if there are enough."""
     texts = neutral_prompts()
     aside = texts[measured:] if len(texts) - measured >= FEWEST_NEUTRAL else texts
-    asked = [open_question(*pair) for pair in zip(ordinary_questions(), cycle(open_instructions()), strict=False)]
-    prompts = original_of(lm, [*aside, *asked], batch_size=batch_size).prompts
+    prompts = original_of(lm, aside, batch_size=batch_size).prompts
     return Ordinary(prompts, measure_importance(lm, prompts, kinds, batch_size))
 
 

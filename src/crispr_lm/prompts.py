@@ -50,11 +50,6 @@ class EncodedPrompt:
     option_ids: list[list[int]]
 
 
-def open_question(question: str, instruction: str) -> str:
-    """Return what a model is asked where neither context nor options are shown."""
-    return f"{instruction}\nQuestion: {question}\nYour answer:"
-
-
 def prompt_text(example: Example, instruction: str) -> str:
     """The prompt before any chat template: instruction, context, question, options (the authors' layout).
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from crispr_lm import evaluate, load_model, load_task, render_prompt
-from crispr_lm.tasks import builtin_instructions, neutral_prompts, open_instructions, ordinary_questions
+from crispr_lm.tasks import builtin_instructions, neutral_prompts, open_instructions
 
 TASK = load_task("builtin:knowledge")
 
@@ -46,13 +46,6 @@ def test_open_questions_have_instructions_of_their_own():
 
 def test_neutral_prompts_are_many_and_different():
     assert len(set(neutral_prompts())) == len(neutral_prompts()) == 48
-
-
-def test_no_question_that_edits_are_to_leave_alone_is_one_that_tells_whether_they_have():
-    questions = ordinary_questions()
-    assert len(set(questions)) == len(questions) == 16
-    told = {example.question.lower() for example in TASK.examples}
-    assert not told & {question.lower() for question in questions}
 
 
 @pytest.mark.slow

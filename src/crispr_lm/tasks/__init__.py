@@ -26,7 +26,6 @@ from crispr_lm.tasks.task import (
     builtin_instructions,
     neutral_prompts,
     open_instructions,
-    ordinary_questions,
     read_instructions,
     sample,
     sample_templates,
@@ -43,7 +42,6 @@ __all__ = [
     "load_task",
     "neutral_prompts",
     "open_instructions",
-    "ordinary_questions",
     "read_instructions",
     "sample",
 ]
