@@ -168,7 +168,11 @@ class Report:
             drawn,
             [task.instructions[rank % len(task.instructions)] for rank in ranks],
             original_of(lm, neutral_prompts()[: arguments.neutral]),
-            replace(knowledge, examples=sample(knowledge.examples, arguments.knowledge, arguments.seed)),
+            replace(
+                knowledge,
+                examples=sample(knowledge.examples, arguments.knowledge, arguments.seed),
+                instructions=knowledge.instructions[: arguments.instructions],
+            ),
         )
 
     def told(self, treatment: Treatment, before: Evaluation | None = None) -> tuple[Evaluation, dict[str, Any]]:
