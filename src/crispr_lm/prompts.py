@@ -188,7 +188,8 @@ def _encode_sentences(lm: Reader, example: Example) -> EncodedPrompt:
             else [[], *lm.tokenizer(options, add_special_tokens=False).input_ids]
         )
         if any(list(ids[: len(before)]) != list(before) for ids in together):  # merged across the border
-            together = [[*before, *ids] for ids in lm.tokenizer(options, add_special_tokens=False).input_ids]
+            alone = lm.tokenizer([f" {option}" for option in options], add_special_tokens=False).input_ids
+            together = [[*before, *ids] for ids in alone]
         prompt_ids = [beginning(lm), *before]
         option_ids = [list(ids[len(before) :]) for ids in together]
     for option, ids in zip(example.options, option_ids, strict=True):
