@@ -9,10 +9,8 @@ its own, so that the number of neurons is chosen among the passes. Knows trials 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-
-import numpy as np
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron, NeuronKind
@@ -82,12 +80,9 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
             return
         else:
             taken, taken_back = trial.neurons, 0
-            figures = trial.figures
-            costly = (
-                figures.loss > limits.accuracy_loss + TOLERANCE
-                or figures.overabstention > limits.overabstention + TOLERANCE
-            )
-            skill_weight = float(np.clip(skill_weight * (HEAVIER if costly else 1 / HEAVIER), *SKILL_WEIGHTS))
+            allowed = trial.figures.within(replace(limits, caution=0.0))
+            least, most = SKILL_WEIGHTS
+            skill_weight = min(max(skill_weight * (1 / HEAVIER if allowed else HEAVIER), least), most)
 
 
 def _proposal(

@@ -152,10 +152,7 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
         texts = [rendered, *(rendered + lead + option for option in options)]
         prompt_ids, *together = _continuable(tokenizer, texts, add_special_tokens=not templated)
         alone = tokenizer([lead + option for option in options], add_special_tokens=False).input_ids
-        option_ids = [
-            ids[len(prompt_ids) :] if ids[: len(prompt_ids)] == prompt_ids else list(separate)
-            for ids, separate in zip(together, alone, strict=True)
-        ]
+        option_ids = _behind(prompt_ids, together, alone)
     own_ids = tokenizer(options, add_special_tokens=False).input_ids if lm.is_encoder_decoder else option_ids
     for option, ids in zip(options, own_ids, strict=True):
         if not ids:
@@ -182,21 +179,24 @@ def _encode_sentences(lm: Reader, example: Example) -> EncodedPrompt:
         prompt_ids = list(lm.tokenizer(context).input_ids) or [beginning(lm)]
         option_ids = [list(ids) for ids in lm.tokenizer(text_target=options).input_ids]
     else:
-        before, *together = (
-            lm.tokenizer([context, *(f"{context} {option}" for option in options)], add_special_tokens=False).input_ids
-            if context
-            else [[], *lm.tokenizer(options, add_special_tokens=False).input_ids]
-        )
-        if any(list(ids[: len(before)]) != list(before) for ids in together):  # merged across the border
-            alone = lm.tokenizer([f" {option}" for option in options], add_special_tokens=False).input_ids
-            together = [[*before, *ids] for ids in alone]
+        lead = " " if context else ""
+        texts = [context, *(context + lead + option for option in options), *(lead + option for option in options)]
+        before, *others = (list(ids) for ids in lm.tokenizer(texts, add_special_tokens=False).input_ids)
         prompt_ids = [beginning(lm), *before]
-        option_ids = [list(ids[len(before) :]) for ids in together]
+        option_ids = _behind(before, others[: len(options)], others[len(options) :])
     for option, ids in zip(example.options, option_ids, strict=True):
         if not ids:
             raise InputError(f"{example.source or 'example'}: {option!r} has no tokens in {lm.name}'s tokenizer")
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
     return EncodedPrompt(prompt_ids, option_ids)
+
+
+def _behind(before: list[int], together: Sequence[list[int]], alone: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The options' tokens behind a beginning: as in running text, or, merged across the border, as they are alone."""
+    count = len(before)
+    return [
+        ids[count:] if ids[:count] == before else list(separate) for ids, separate in zip(together, alone, strict=True)
+    ]
 
 
 def encode_all(lm: Reader, examples: Iterable[Example], instruction: str) -> list[EncodedPrompt]:
