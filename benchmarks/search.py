@@ -44,7 +44,6 @@ from crispr_lm.passes import chains, follow
 from crispr_lm.preparation import Parts
 from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
-from crispr_lm.scoring import option_scores
 from crispr_lm.search import choose_part, golden_section
 from crispr_lm.settings import CompareSettings
 from crispr_lm.tasks import Task, neutral_prompts, sample
@@ -153,6 +152,7 @@ class Report:
     """The report part, each example asked under one instruction, and what an edit must not harm."""
 
     lm: LanguageModel
+    task: Task
     examples: Sequence[Example]
     instructions: Sequence[str]
     original: Original
@@ -165,6 +165,7 @@ class Report:
         ranks = Random(arguments.seed).sample(range(len(drawn)), len(drawn))
         return Report(
             lm,
+            task,
             drawn,
             [task.instructions[rank % len(task.instructions)] for rank in ranks],
             original_of(lm, neutral_prompts()[: arguments.neutral]),
@@ -179,13 +180,15 @@ class Report:
         """Figures of the treated model, and what they differ by from those of the untreated."""
         scores = torch.zeros(len(self.examples), max(len(example.options) for example in self.examples))
         known: float | None = None
+        for instruction in dict.fromkeys(self.instructions):
+            chosen = [index for index, told in enumerate(self.instructions) if told == instruction]
+            asked = TaskSubject(
+                replace(self.task, instructions=(instruction,)), tuple(self.examples[index] for index in chosen)
+            )
+            answered = measure(self.lm, treatment, asked)
+            assert isinstance(answered, Evaluation)
+            scores[chosen] = answered.option_scores[0]
         with treatment.applied(self.lm):
-            for instruction in dict.fromkeys(self.instructions):
-                chosen = [index for index, told in enumerate(self.instructions) if told == instruction]
-                examples = [self.examples[index] for index in chosen]
-                asked = treatment.rephrase(instruction) if treatment.rephrase else instruction
-                table = option_scores(self.lm, examples, asked)
-                scores[chosen] = treatment.correct(examples, instruction, "sum", table) if treatment.correct else table
             kl = divergence(self.lm, self.original)["kl"]
         if not (treatment.rephrase or treatment.correct):
             measured = measure(self.lm, treatment, TaskSubject(self.knowledge, self.knowledge.examples))
