@@ -178,7 +178,7 @@ def passes_of_a_run(settings: RunSettings, instructions: int) -> dict[str, tuple
         ),
         "search": (ASKED_OF_TRIAL * trials * settings.choose_examples, "a forward pass per prompt and trial"),
         "report": (
-            2.0 * (settings.report_examples * instructions + settings.measure_examples),
+            2.0 * (settings.report_examples + settings.measure_examples) * instructions,
             "a forward pass per prompt, before and after",
         ),
     }

@@ -442,7 +442,11 @@ def test_differences_and_transfer_stand_in_the_tables_with_their_intervals(compa
 
     def shown(measured):
         found = [measured["differences"][metric] for metric in metrics]
-        return " / ".join(f"{one['value']:+.3f}, {one['low']:+.3f} to {one['high']:+.3f}" for one in found)
+        assert all(one["p_value_holm"] >= one["p_value"] >= 0.001 for one in found)
+        return " / ".join(
+            f"{one['value']:+.3f}, {one['low']:+.3f} to {one['high']:+.3f}, p = {one['p_value_holm']:.3f}"
+            for one in found
+        )
 
     text = markdown(told).replace("\\", "")
     changes = {row[0]: row[1:] for row in rows_of(text, "All tasks: difference from the original")}

@@ -6,11 +6,16 @@ import math
 import pytest
 import torch
 
-from crispr_lm import Example, InputError, encode, evaluate, option_scores
+from crispr_lm import Edit, Example, InputError, encode, evaluate, load_task, option_scores, score_neurons
 from crispr_lm.jobs import evaluate as evaluate_job
+from crispr_lm.measuring import further_subjects, measure_all
+from crispr_lm.metrics.statistics import holm
 from crispr_lm.perplexity import perplexity, windows
+from crispr_lm.progress import SilentProgress
+from crispr_lm.results import results_of
 from crispr_lm.run import run
 from crispr_lm.settings import EvaluateSettings, RunSettings
+from crispr_lm.tasks import open_instructions
 from crispr_lm.tasks.task import SENTENCES
 
 from .helpers import build_model
@@ -128,6 +133,52 @@ def test_a_benchmark_of_texts_can_be_measured_but_not_fitted_on(saved_model, fil
     settings = EvaluateSettings(task=(name,), measure=(), device="cpu")
     measured = evaluate_job(str(saved_model("llama")), tmp_path / "m.json", None, settings)
     assert measured["tasks"][name]["examples"] == 6
+
+
+@pytest.mark.parametrize(("given", "count"), [({}, 10), ({"instructions": "3"}, 3), ({"measure_instructions": 2}, 2)])
+def test_further_tasks_are_asked_under_as_many_instructions(files, given, count):
+    """By default as many as the tasks themselves; whole texts have none to choose from."""
+    measure = ("builtin:knowledge", f"crows_pairs:{files[0]}")
+    knowledge, pairs = further_subjects(EvaluateSettings(task=("builtin:everyday",), measure=measure, **given))
+    assert knowledge.task.instructions == open_instructions()[:count]
+    assert len(set(knowledge.task.instructions)) == count
+    assert pairs.task.instructions == ("",)
+
+
+def test_instructions_of_ones_own_say_how_many_and_are_not_used_for_further_tasks(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("Pick a person.\nWho is it?\n")
+    (knowledge,) = further_subjects(EvaluateSettings(task=("builtin:everyday",), instructions=str(own)))
+    assert knowledge.task.instructions == open_instructions()[:2]
+
+
+def test_more_instructions_than_there_are_is_refused():
+    with pytest.raises(InputError, match="11 instructions asked for, but there are 10"):
+        further_subjects(EvaluateSettings(task=("builtin:everyday",), measure_instructions=11))
+
+
+def test_a_further_task_has_a_spread_and_its_parts_are_corrected_over_each_other():
+    settings = EvaluateSettings(
+        task=("builtin:everyday",), instructions="2", report_examples=4, measure_examples=24, neutral_prompts=2,
+        device="cpu",
+    )  # fmt: skip
+    lm = build_model("llama")
+    scores = score_neurons(lm, load_task("builtin:everyday").examples[:4], ["Answer."], neurons="ffn")
+    edit = Edit.from_neurons(lm, scores.top(20))
+    subjects = further_subjects(settings)
+    before = measure_all(lm, subjects, settings, SilentProgress(), "before")
+    with edit.applied(lm):
+        after = measure_all(lm, subjects, settings, SilentProgress(), "after")
+    task = results_of(lm.name, subjects, "sum", before, after)["tasks"]["builtin:knowledge"]
+    accuracies = [one["accuracy"] for one in task["per_instruction"]["after"]]
+    assert len(accuracies) == 2
+    assert task["spread"]["after"]["accuracy"]["worst"] == min(accuracies)
+    assert task["spread"]["after"]["accuracy"]["std"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2)
+    parts = task["breakdown"]["category"]
+    plain = {name: part["statistics"]["accuracy"]["p_value"] for name, part in parts.items()}
+    assert len(parts) > 2
+    assert {name: part["statistics"]["accuracy"]["p_value_holm"] for name, part in parts.items()} == holm(plain)
+    assert all(set(part["spread"]) == {"before", "after"} for part in parts.values())
 
 
 @pytest.mark.parametrize("twice", [("builtin:everyday",), ("builtin:knowledge", "builtin:knowledge")])

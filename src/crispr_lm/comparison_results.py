@@ -186,28 +186,26 @@ class _Figures:
         edits = {task: self.cells[CellKey("methods", "crispr", task)] for task in subjects}
         matrix: dict[str, dict[str, Any]] = {}
         for fitted in subjects:
-            matrix[fitted] = {}
-            for task, subject in subjects.items():
-                own = CellKey("methods", "crispr", task)
-                key = own if fitted == task else CellKey("transfer", fitted, task)
-                matrix[fitted][task] = self._changed(key, subject)
+            own = CellKey("methods", "crispr", fitted)
+            keys = {task: own if fitted == task else CellKey("transfer", fitted, task) for task in subjects}
+            matrix[fitted] = self._changed(keys, subjects)
         overlaps = {first: {second: _overlap(edits[first], edits[second]) for second in subjects} for first in subjects}
         return {"differences": matrix, "overlap": overlaps}
 
     def curves(self, subjects: Mapping[str, Subject]) -> dict[str, Any]:
         """Task name to the points of both curves."""
-        return {
-            task: {
-                part: [
-                    {"point": key.number, "neurons": len(self.cells[key]["neurons"]), **self._changed(key, subject)}
-                    for key in sorted(
-                        (key for key in self.cells if (key.part, key.task) == (part, task)), key=lambda key: key.number
-                    )
-                ]
-                for part in ("neurons", "examples")
-            }
-            for task, subject in subjects.items()
-        }
+        told: dict[str, Any] = {task: {} for task in subjects}
+        for part in ("neurons", "examples"):
+            keys = [key for key in self.cells if key.part == part]
+            for task in subjects:
+                told[task][part] = []
+            for number in sorted({key.number for key in keys}):
+                at_point = {key.task: key for key in keys if key.number == number}
+                for task, changed in self._changed(at_point, subjects).items():
+                    cell = self.cells[at_point[task]]
+                    point = {"point": number, "neurons": len(cell["neurons"]), **changed}
+                    told[task][part].append({**point, "divergence": self._divergence([cell])})
+        return told
 
     def _row(self, method: Method, subject: Subject, further: Sequence[Subject]) -> dict[str, Any]:
         """A method on a task: its draws joined, each draw an instruction more to take the mean over."""
@@ -244,17 +242,22 @@ class _Figures:
     def _measured(self, key: CellKey, subject: Subject) -> Measurement:
         return measurement_from(self.cells[key], subject, self.settings)
 
-    def _changed(self, key: CellKey, subject: Subject) -> dict[str, Any]:
-        """Figures of one cell and their differences from the original."""
-        cell = self.cells[key]
-        after = measurement_from(cell, subject, self.settings)
-        before = self._measured(CellKey("methods", "original", subject.name), subject)
-        found = after.differences_from(before, self.settings.seed)
-        told = {
-            "metrics": after.metrics,
-            "differences": {name: difference.to_dict() for name, difference in found.items()},
+    def _changed(self, keys: Mapping[str, CellKey], subjects: Mapping[str, Subject]) -> dict[str, Any]:
+        """Figures of a cell per task and their differences from the original, tests corrected over these tasks."""
+        after = {task: self._measured(key, subjects[task]) for task, key in keys.items()}
+        before = {task: self._measured(CellKey("methods", "original", task), subjects[task]) for task in keys}
+        found = corrected_over_tasks(
+            {task: after[task].differences_from(before[task], self.settings.seed) for task in keys}
+        )
+        return {
+            task: {
+                "metrics": after[task].metrics,
+                "spread": after[task].spread,
+                "per_instruction": [list(after[task].per_instruction)],
+                "differences": {name: difference.to_dict() for name, difference in found[task].items()},
+            }
+            for task in keys
         }
-        return told if key.part == "transfer" else {**told, "divergence": self._divergence([cell])}
 
     def _divergence(self, cells: Sequence[Cell]) -> dict[str, Any] | None:
         """KL from the original, mean over draws; 0 for what leaves the model alone."""

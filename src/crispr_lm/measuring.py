@@ -20,7 +20,7 @@ from crispr_lm.perplexity import WINDOW, perplexity, windows
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts
 from crispr_lm.settings import EvaluateSettings, RunSettings
-from crispr_lm.tasks import HUB, TEXTS, Example, Task, draw, load_task, neutral_prompts
+from crispr_lm.tasks import HUB, TEXTS, Example, Task, draw, instruction_count, load_task, neutral_prompts
 from crispr_lm.tasks.benchmark_rows import hub_text
 from crispr_lm.tasks.files import text_of
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, SENTENCES
@@ -152,13 +152,14 @@ class TextSubject:
 def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
     """What is measured beside the tasks that the edit is made for, as ``--measure`` says.
 
-    Each under the first of its instructions alone: what counts here is the difference, and many questions tell more of
-    it than many wordings of a few.
+    Each under as many of the built-in instructions for its form as ``--measure-instructions`` says, so that its figures
+    have a spread too. Instructions of the user's own are worded for the user's own tasks, and not used here.
 
     Raises:
         InputError: as `load_task`, or a task is measured twice.
     """
     subjects: list[Subject] = []
+    asked_for = settings.measure_instructions
     for name in settings.measure:
         if name in settings.task or settings.measure.count(name) > 1:
             raise InputError(f"task {name} is to be measured twice; name it once")
@@ -169,8 +170,9 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
             text = hub_text() if from_hub else text_of(Path(rest).expanduser())
             subjects.append(TextSubject(name, text, most, () if from_hub else (rest,)))
             continue
-        task = load_task(name, None)
-        task = replace(task, instructions=task.instructions[:1])
+        task = load_task(name, asked_for)
+        if asked_for is None:
+            task = replace(task, instructions=task.instructions[: instruction_count(settings.instructions)])
         drawn = draw(task, task.examples, most or len(task.examples), settings.seed)
         # WinoBias and the like tell of bias; what has one right answer and no stereotype tells of capability.
         bias = any(example.stereotyped is not None for example in task.examples)

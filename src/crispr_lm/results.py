@@ -181,18 +181,24 @@ def _breakdown(
             members.setdefault(example.facet(facet), []).append(index)
         if len(members) < 2:
             continue
-        told[facet] = {}
-        for value, indices in sorted(members.items()):
-            old = all_before.part(indices)
-            figures: dict[str, Any] = {
-                "examples": len(indices),
-                "templates": len(set(old.clusters)),
-                "before": old.metrics,
+        old = {value or "(none)": all_before.part(indices) for value, indices in sorted(members.items())}
+        told[facet] = {
+            value: {
+                "examples": len(part.clusters),
+                "templates": len(set(part.clusters)),
+                "before": part.metrics,
+                "spread": {"before": part.spread},
             }
-            if all_after is not None:
-                new = all_after.part(indices)
-                figures |= _compared(old, new, new.differences_from(old, seed))
-            told[facet][value or "(none)"] = figures
+            for value, part in old.items()
+        }
+        if all_after is None:
+            continue
+        new = {value or "(none)": all_after.part(indices) for value, indices in sorted(members.items())}
+        # Values of a facet are to it what tasks are to a run: each metric is corrected over all that have it.
+        found = corrected_over_tasks({value: new[value].differences_from(part, seed) for value, part in old.items()})
+        for value, figures in told[facet].items():
+            figures |= _compared(old[value], new[value], found[value])
+            figures["spread"]["after"] = new[value].spread
     return told
 
 

@@ -195,6 +195,11 @@ class ReportSettings(_Settings):
     measure_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
         120, description="Examples of each further task (windows of 1,024 tokens of a text)."
     )
+    measure_instructions: Annotated[Annotated[int, Field(ge=1)] | None, Parameter(group=REPORT_GROUP)] = Field(
+        None,
+        description="Built-in instructions that each further task is asked under; by default as many as --instructions "
+        "says. Fewer are cheaper, and tell less of the spread.",
+    )
     neutral_prompts: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
         32, ge=1, le=48, description="Bundled neutral prompts that the KL divergence from the original is measured on."
     )

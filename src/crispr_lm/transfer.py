@@ -17,6 +17,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.folder import RunFolder
 from crispr_lm.measurement import Measurement
 from crispr_lm.measuring import Subject, measure_all
+from crispr_lm.metrics.statistics import corrected_over_tasks
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.preparation import Parts
 from crispr_lm.progress import Progress
@@ -60,7 +61,7 @@ def measure_transfer(
 
     Returns:
         Task that an edit was found on to the edit, why it was chosen, and figures of every task with their differences
-        from the original (95 % intervals, paired, clustered by template).
+        from the original (95 % intervals, paired, clustered by template; tests corrected over the tasks measured).
     """
     measured = [subject for subject in subjects if subject.role == "bias"]
     alone = settings.model_copy(update={"pick": None})
@@ -75,6 +76,9 @@ def measure_transfer(
         with edit.applied(lm):
             after = measure_all(lm, measured, settings, progress, "Measuring")
             diverged = divergence(lm, original, settings.batch_size)
+        changed = corrected_over_tasks(
+            {name: of_task.differences_from(before[name], settings.seed) for name, of_task in after.items()}
+        )
         told[part.task.name] = {
             "neurons": [[neuron.kind, neuron.module, neuron.index] for neuron in found.neurons],
             "scale": found.scale,
@@ -84,10 +88,8 @@ def measure_transfer(
             "tasks": {
                 name: {
                     "after": of_task.metrics,
-                    "statistics": {
-                        metric: difference.to_dict()
-                        for metric, difference in of_task.differences_from(before[name], settings.seed).items()
-                    },
+                    "spread": of_task.spread,
+                    "statistics": {metric: difference.to_dict() for metric, difference in changed[name].items()},
                 }
                 for name, of_task in after.items()
             },

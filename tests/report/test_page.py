@@ -57,6 +57,10 @@ def bias_task():
                     "before": before,
                     "after": after,
                     "statistics": {"accuracy_ambiguous": difference(0.5), "accuracy_disambiguated": difference(-0.1)},
+                    "spread": {
+                        when: {metric: {"std": 0.0625, "worst": 0.0} for metric in before}
+                        for when in ("before", "after")
+                    },
                 }
                 for name in ("Age", ATTACK)
             }
@@ -102,7 +106,13 @@ def page():
                 "role": "capability",
                 "over_abstention": None,
                 "breakdown": {
-                    "category": {"words": {"examples": 3} | changed("question_answering", accuracy=(0.625, 0.5))}
+                    "category": {
+                        "words": changed("question_answering", accuracy=(0.625, 0.5))
+                        | {
+                            "examples": 3,
+                            "spread": {when: {"accuracy": {"std": 0.125}} for when in ("before", "after")},
+                        }
+                    }
                 },
             },
         },
@@ -156,12 +166,12 @@ def test_the_page_says_both_halves_and_the_warning(page):
     assert "0% to 50% right on ambiguous questions (+50 points, 95 % interval +25 to +75)" in page
     assert "50% to 40% right where the context tells (-10 points, 95 % interval -30 to +10)" in page
     assert "Over-abstention" in page
-    assert "intervals are rather too narrow" in page
+    assert "intervals may be too narrow" in page
 
 
 def test_parts_of_a_task_without_conditions_are_told_by_their_accuracy(page):
     row = re.search(r"<tr><td>words</td>.*?</tr>", page)[0]
-    assert re.findall(r"<td>(.*?)</td>", row) == ["words", "3", "0.625", "0.500", "-"]
+    assert re.findall(r"<td>(.*?)</td>", row) == ["words", "3", "0.625 ± 0.125", "0.500 ± 0.125", "-", "-"]
 
 
 def test_only_changed_answers_are_told_the_worse_first():

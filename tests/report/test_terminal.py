@@ -7,7 +7,7 @@ import re
 from rich.console import Console
 
 from crispr_lm.report import terminal
-from crispr_lm.report.terminal import results_table, terminal_progress
+from crispr_lm.report.terminal import results_table, spread_table, terminal_progress
 
 from .test_page import bias_task
 
@@ -40,3 +40,12 @@ def test_bars_tell_rate_and_memory(monkeypatch):
 def test_examples_are_called_held_out_only_where_an_edit_was_made_on_others():
     assert str(results_table(bias_task(), held_out=True).caption).startswith("8 held-out examples of 3 templates")
     assert str(results_table(bias_task(), held_out=False).caption).startswith("8 examples of 3 templates")
+
+
+def test_deviation_and_worst_over_instructions_are_told_where_there_are_several():
+    task = bias_task()
+    task["spread"]["before"]["accuracy"] = {"std": 0.125, "worst": 0.0625}
+    table = spread_table(task)
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert ("Accuracy, all questions", "0.125", "0.000", "0.062", "0.000") in rows
+    assert spread_table(task | {"instructions": 1}) is None

@@ -46,6 +46,7 @@ class Row:
     after: str
     difference: str
     interval: str
+    p_value: str
 
 
 @dataclass(frozen=True)
@@ -169,11 +170,21 @@ def _row(task: Mapping[str, Any], metric: Metric) -> Row:
     low, high = found["low"], found["high"]
     return Row(
         metric.label,
-        _figure(task["before"][metric.name]),
-        _figure(task["after"][metric.name]),
+        _over_instructions(task, "before", metric.name),
+        _over_instructions(task, "after", metric.name),
         "–" if found["value"] is None else words.signed(found["value"]),
         "–" if low is None or high is None else f"{words.signed(low)} to {words.signed(high)}",
+        _figure(found["p_value_holm"]),
     )
+
+
+def _over_instructions(task: Mapping[str, Any], when: str, metric: str) -> str:
+    """Mean ± standard deviation over instructions, (worst); of one instruction the figure alone."""
+    value, spread = task[when][metric], task["spread"][when][metric]
+    if value is None or task["instructions"] == 1:
+        return _figure(value)
+    worst = "" if spread["worst"] is None else f" ({_figure(spread['worst'])})"
+    return f"{_figure(value)} ± {_figure(spread['std'])}{worst}"
 
 
 def _figure(value: float | None) -> str:

@@ -109,7 +109,7 @@ def _summary(told: Mapping[str, Any]) -> TextTable:
                 cells += [DASH, "not run"]
                 continue
             own = row["measured"][name]
-            shown = " / ".join(_mean_and_deviation(own, metric) for metric in main_metrics(task))
+            shown = " / ".join(_mean_deviation_worst(own, metric) for metric in main_metrics(task))
             cells += [str(row["neurons"]), shown]
         rows.append((about["label"], *cells))
     header = ["Method"]
@@ -117,7 +117,7 @@ def _summary(told: Mapping[str, Any]) -> TextTable:
         header += ["Neurons", name]
     note = (
         "Accuracy on ambiguous / disambiguated questions (the headline figure, where a task has no conditions): mean ± "
-        "standard deviation over instructions (and draws); neurons removed."
+        "standard deviation over instructions (and draws), [worst]; neurons removed."
     )
     return TextTable("All tasks", tuple(header), tuple(rows), (note,))
 
@@ -132,7 +132,10 @@ def _changes(told: Mapping[str, Any]) -> TextTable:
             cells.append(DASH if own is None else _changed(own, main_metrics(task)))
         if about["kind"] != "original":
             rows.append((about["label"], *cells))
-    note = "The same figures as differences from the original, with 95 % intervals over templates (bootstrap)."
+    note = (
+        "The same figures as differences from the original, with 95 % intervals over templates (bootstrap); p by "
+        "permutation, Holm over tasks."
+    )
     return TextTable("All tasks: difference from the original", ("Method", *told["tasks"]), tuple(rows), (note,))
 
 
@@ -153,7 +156,7 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
                 str(row["neurons"]),
                 *(_spread(own, metric) for metric, _ in columns),
                 _divergence(row["divergence"]),
-                *(_number(row["measured"][other]["metrics"][_headline(row["measured"][other])]) for other in further),
+                *(_spread(row["measured"][other], _headline(row["measured"][other])) for other in further),
             )
         )
     plural = "" if task["instructions"] == 1 else "s"
@@ -162,7 +165,7 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
         f"instruction{plural}, {SCORING[task['scoring'][name]]}: mean ± standard deviation over instructions (and "
         "draws), [worst]; of random controls the range of their draws' means in braces. KL: divergence from the "
         "original on neutral prompts, nats per token, with its 95 % interval. Further tasks: accuracy, of texts "
-        "perplexity."
+        "perplexity; those under one instruction alone have no deviation."
     ]
     notes += _notes(task, methods)
     return TextTable(name, header, tuple(rows), tuple(notes))
@@ -179,7 +182,7 @@ def _differences(name: str, task: Mapping[str, Any], methods: Mapping[str, Any])
         rows.append((methods[method]["label"], *shown))
     note = "Paired differences with 95 % intervals over templates (bootstrap); p by permutation, Holm over tasks."
     if task["few_templates"]:
-        note += f" With only {task['templates']} templates the intervals are rather too narrow."
+        note += f" {task['templates']} templates say little, and the intervals may be too narrow."
     header = ("Method", *(label for _, label in columns), *further)
     return TextTable(f"{name}: difference from the original", header, tuple(rows), (note,))
 
@@ -192,7 +195,7 @@ def _transfer(told: Mapping[str, Any]) -> TextTable:
     note = (
         "Rows: the task that neurons were found on; columns: the task measured. Difference from the original in "
         "ambiguous / disambiguated accuracy (in the headline figure, where a task has no conditions), with its 95 % "
-        "interval."
+        "interval; p by permutation, Holm over the tasks of a row."
     )
     return TextTable("Transfer", ("Found on", *names), tuple(rows), (note,))
 
@@ -211,13 +214,17 @@ def _curve(title: str, axis: str, points: Sequence[Mapping[str, Any]], columns: 
         (
             str(point["point"]),
             str(point["neurons"]),
-            *(f"{_number(point['metrics'][metric])} ({_interval(point, metric)})" for metric, _ in columns),
+            *(f"{_mean_deviation_worst(point, metric)} ({_tested(point, metric)})" for metric, _ in columns),
             _divergence(point["divergence"]),
         )
         for point in points
     )
     header = (axis, "Removed", *(label for _, label in columns), "KL")
-    return TextTable(title, header, rows, ("In brackets the difference from the original with its 95 % interval.",))
+    note = (
+        "Mean ± standard deviation over instructions, [worst]; in brackets the difference from the original with its "
+        "95 % interval, p by permutation, Holm over the tasks at this point."
+    )
+    return TextTable(title, header, rows, (note,))
 
 
 def _notes(task: Mapping[str, Any], methods: Mapping[str, Any]) -> Iterator[str]:
@@ -262,17 +269,19 @@ def _headline(measured: Mapping[str, Any]) -> str:
 
 
 def _spread(measured: Mapping[str, Any], metric: str) -> str:
-    value, spread = measured["metrics"][metric], measured["spread"][metric]
-    if value is None:
-        return DASH
-    worst = "" if spread["worst"] is None else f" [{_number(spread['worst'])}]"
-    shown = f"{_mean_and_deviation(measured, metric)}{worst}"
-    ends = (measured["range"] or {}).get(metric)
+    """Mean, deviation and worst over instructions, and the range of the means of random controls' draws."""
+    shown = _mean_deviation_worst(measured, metric)
+    ends = None if measured["metrics"][metric] is None else (measured["range"] or {}).get(metric)
     return shown if ends is None else f"{shown} {{{_number(ends[0])} to {_number(ends[1])}}}"
 
 
-def _mean_and_deviation(measured: Mapping[str, Any], metric: str) -> str:
-    return f"{_number(measured['metrics'][metric])} ± {_number(measured['spread'][metric]['std'])}"
+def _mean_deviation_worst(measured: Mapping[str, Any], metric: str) -> str:
+    """Mean ± standard deviation, [worst]; of what was measured once only there is no more than the figure."""
+    value, spread = measured["metrics"][metric], measured["spread"][metric]
+    if value is None or sum(map(len, measured["per_instruction"])) == 1:
+        return _number(value)
+    worst = "" if spread["worst"] is None else f" [{_number(spread['worst'])}]"
+    return f"{_number(value)} ± {_number(spread['std'])}{worst}"
 
 
 def _tested(measured: Mapping[str, Any], metric: str) -> str:
@@ -292,8 +301,8 @@ def _interval(measured: Mapping[str, Any], metric: str) -> str:
 
 
 def _changed(measured: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """Differences from the original with their intervals, several metrics beside each other."""
-    return " / ".join(_interval(measured, metric) for metric in metrics)
+    """Differences from the original with their intervals and tests, several metrics beside each other."""
+    return " / ".join(_tested(measured, metric) for metric in metrics)
 
 
 def _divergence(measured: Mapping[str, Any] | None) -> str:

@@ -259,8 +259,11 @@ def _table(task: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "before": before,
                 "after": after,
                 "class": "good" if gain > 5e-4 else "bad" if gain < -5e-4 else "",
-                "worst_before": task["spread"]["before"][metric.name]["worst"],
-                "worst_after": task["spread"]["after"][metric.name]["worst"],
+                **{
+                    f"{figure}_{when}": task["spread"][when][metric.name][figure]
+                    for figure in ("std", "worst")
+                    for when in ("before", "after")
+                },
                 **found,
             }
         )
@@ -282,7 +285,8 @@ def _breakdowns(task: Mapping[str, Any]) -> list[dict[str, Any]]:
                     {
                         "before": part["before"].get(name),
                         "after": part["after"].get(name),
-                        **(part["statistics"].get(name) or {"low": None, "high": None}),
+                        **{f"std_{when}": _deviation(part, when, name) for when in ("before", "after")},
+                        **(part["statistics"].get(name) or {"low": None, "high": None, "p_value_holm": None}),
                     }
                     for name in metrics
                 ],
@@ -291,6 +295,12 @@ def _breakdowns(task: Mapping[str, Any]) -> list[dict[str, Any]]:
         ]
         told.append({"facet": facet, "heads": [words.column_name(metric) for metric in metrics.values()], "rows": rows})
     return told
+
+
+def _deviation(part: Mapping[str, Any], when: str, metric: str) -> float | None:
+    """Of a part of a task over instructions; None where the part has no such figure."""
+    found: float | None = part["spread"][when].get(metric, {}).get("std")
+    return found
 
 
 def _setting(value: Any) -> str:

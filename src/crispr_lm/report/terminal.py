@@ -62,8 +62,6 @@ messages = _console(stderr=True)
 PLAIN_INTERVAL = 30.0
 """Seconds between lines of progress where there is no terminal (logs of CI)."""
 
-SPREAD = "accuracy_std_over_instructions"
-
 
 class _RateColumn(TextColumn):
     """Units per second, or seconds per unit where that is the readable number."""
@@ -246,6 +244,8 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         role = " (what it costs elsewhere)" if task["role"] == "capability" and "after" in task else ""
         console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
         console.print(results_table(task, held_out="verdict" in results))
+        if (spread := spread_table(task)) is not None:
+            console.print(spread)
         if warning := task.get("over_abstention"):
             console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
     if divergence := results.get("divergence"):
@@ -350,9 +350,23 @@ def results_table(task: Mapping[str, Any], *, held_out: bool = True) -> Table:
             _interval(found["low"], found["high"]),
             _p_value(found["p_value_holm"]),
         )
-    if task["instructions"] > 1 and SPREAD in task["before"]:
-        row = [_number(task[when][SPREAD]) for when in (("before", "after") if compared else ("before",))]
-        table.add_row("Spread of accuracy over instructions (std)", *row)
+    return table
+
+
+def spread_table(task: Mapping[str, Any]) -> Table | None:
+    """Standard deviation and worst of every metric over instructions; None where there was one instruction alone."""
+    if task["instructions"] == 1:
+        return None
+    when = ("before", "after") if "after" in task else ("before",)
+    table = Table(title="Over instructions", title_justify="left", **_narrow())
+    table.add_column("Metric")
+    for name in ("Deviation", "Worst"):
+        for which in when:
+            table.add_column(f"{name} {which}" if len(when) > 1 else name, justify="right", no_wrap=True)
+    for metric in ordered_metrics(task["family"], task["before"]):
+        figures = [task["spread"][which][metric.name] for which in when]
+        values = [figure[name] for name in ("std", "worst") for figure in figures]
+        table.add_row(metric.label, *map(_number, values))
     return table
 
 
@@ -371,7 +385,7 @@ def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
         f"mean over {task['instructions']} instruction{plural}"
     )
     if task["few_templates"] and "after" in task:
-        caption += "; with so few templates the intervals are rather too narrow"
+        caption += "; so few templates say little, and the intervals may be too narrow"
     return caption
 
 

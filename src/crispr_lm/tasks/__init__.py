@@ -40,6 +40,7 @@ __all__ = [
     "Task",
     "builtin_instructions",
     "draw",
+    "instruction_count",
     "load_task",
     "neutral_prompts",
     "open_instructions",
@@ -220,6 +221,15 @@ def _path(text: str) -> tuple[Path, bool]:
         return path, path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, an unknown user's home, a null character
         raise InputError(f"{text} is no path that can be used ({error}); check it") from error
+
+
+def instruction_count(choice: str) -> int:
+    """How many instructions ``--instructions`` asks for: its number, or those of the file it names.
+
+    Raises:
+        InputError: as `read_instructions`.
+    """
+    return int(choice) if choice.isdecimal() else len(read_instructions(_path(choice)[0]))
 
 
 def _instructions(choice: str | int | None, form: str) -> tuple[str, ...]:

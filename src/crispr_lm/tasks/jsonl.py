@@ -80,6 +80,9 @@ def check_options(options: list[str], where: str) -> tuple[str, ...]:
     for index, option in enumerate(options):
         key = option.strip()
         if key in seen:
-            raise InputError(f"{where}: options {seen[key]} and {index} are equal ({option!r}); make them differ")
+            raise InputError(
+                f"{where}: options {seen[key]} and {index} are equal ({option!r}); make them differ, "
+                "or leave the row out"
+            )
         seen[key] = index
     return tuple(options)
