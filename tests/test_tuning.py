@@ -178,12 +178,18 @@ def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_
     assert [recipe.protection for recipe in asked[1:]] == [5.0, 15.0, 45.0]
 
 
-@pytest.mark.parametrize("cost", [{"losses": (0, 0.2, 0.06, 0.05)}, {"abstentions": (0, 0.3, 0.21, 0.2)}])
-def test_after_passes_that_cost_too_much_harm_to_skill_counts_for_more(cost):
+@pytest.mark.parametrize(
+    ("cost", "exponents"),
+    [
+        ({"losses": (0, 0.2, 0.06, 0.05)}, [0, 0.15, 0.16, 0.16, 0.11, 0.06, 0.01, 0]),  # limit 0.05, then 0.05 of room
+        ({"abstentions": (0, 0.3, 0.21, 0.2)}, [0, 0.1, 0.11, 0.11, 0.06, 0.01, 0, 0]),  # limit 0.2
+    ],
+)
+def test_harm_to_skill_counts_for_more_by_how_much_a_pass_costs_above_its_limit(cost, exponents):
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(**cost), []
     begin(bench, tally)
     follow(bench, Chain("ffn", 1), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
-    assert [recipe.skill_weight for recipe in asked] == pytest.approx([1, 1.25, 1.25**2, 1.25, 1, 1, 1, 1])
+    assert [recipe.skill_weight for recipe in asked] == pytest.approx([math.exp(5 * by) for by in exponents])
     assert [len(trial.neurons) for trial in tally.trials] == list(range(9))  # nothing is taken back
 
 

@@ -8,8 +8,9 @@ its own, so that the number of neurons is chosen among the passes. Knows trials 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from crispr_lm.bench import Bench, Proposal
@@ -24,8 +25,8 @@ Following = Callable[[Recipe], Sequence[Neuron]]
 SKILL_WEIGHTS = (1.0, 4.0)
 """λ of the first pass, which is also the least, and the largest."""
 
-HEAVIER = 1.25
-"""What λ is multiplied with after a pass that costs more than allowed, and divided by after any other."""
+HEAVIER = 5.0
+"""How fast λ follows the cost: after each pass ln λ changes by this times the cost above its limit, a share of answers."""
 
 PROTECTION = 5.0
 """ρ of the first pass."""
@@ -60,7 +61,8 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
 
     A pass that moves the model too far from the original is taken back, and taken again with more protection of
     ordinary answers. Other costs take nothing back: what the first neurons harm further ones repair, for which λ grows
-    until loss and over-abstention are within their limits (as in dual ascent).
+    with the excess of loss (and its doubt) or over-abstention over its limit, and falls where there is room (mirror
+    ascent on the dual: a step in ln λ proportional to the violated constraint).
 
     Args:
         bench: Where edits are tried.
@@ -80,9 +82,8 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
             return
         else:
             taken, taken_back = trial.neurons, 0
-            allowed = trial.figures.within(replace(limits, caution=0.0))
             least, most = SKILL_WEIGHTS
-            skill_weight = min(max(skill_weight * (1 / HEAVIER if allowed else HEAVIER), least), most)
+            skill_weight = min(max(skill_weight * math.exp(HEAVIER * trial.figures.excess(limits)), least), most)
 
 
 def _proposal(

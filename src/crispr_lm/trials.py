@@ -60,13 +60,17 @@ class Figures:
         """What the front is of: all three the larger the better."""
         return self.gain, -self.loss, -self.kl
 
+    def excess(self, limits: Limits) -> float:
+        """By how much the costs in answers exceed their limits, the larger of the two; negative where there is room.
+
+        As a share of the disambiguated questions: loss (with `Limits.caution` standard errors) and over-abstention.
+        """
+        loss = self.loss + limits.caution * self.doubt - limits.accuracy_loss
+        return max(loss, self.overabstention - limits.overabstention)
+
     def within(self, limits: Limits) -> bool:
         """Whether no cost is above its limit, the loss with `Limits.caution` standard errors added to it."""
-        return (
-            self.kl <= limits.kl + TOLERANCE
-            and self.loss + limits.caution * self.doubt <= limits.accuracy_loss + TOLERANCE
-            and self.overabstention <= limits.overabstention + TOLERANCE
-        )
+        return self.kl <= limits.kl + TOLERANCE and self.excess(limits) <= TOLERANCE
 
 
 @dataclass(frozen=True)
