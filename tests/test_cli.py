@@ -221,3 +221,37 @@ def test_a_whole_run_prints_the_table_and_where_the_files_are(capsys, tmp_path, 
         status, printed = run(capsys, "inspect", source)
         assert status == 0
         assert "Neurons per module" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("max-neuronz = 3\n", "there is no option 'max-neuronz' (did you mean 'max-neurons'?)"),
+        ("[run]\nmax-neurons = 3\n", "has a section [run]; write its options at the top level"),
+    ],
+)
+def test_what_a_settings_file_can_not_say_is_told_with_its_name(tmp_path, capsys, content, told):
+    (tmp_path / "settings.toml").write_text(content, encoding="utf-8")
+    arguments = ["run", "m", "--task", "builtin:everyday", "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--config", str(tmp_path / "settings.toml")])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert told in printed
+    assert "settings.toml" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run"], "crispr-lm run needs MODEL"),
+        (["run", "m", "extra", "--task", "t", "--output", "o"], "'extra' is one argument too many"),
+        (["run", "m", "--task", "builtin:everyday", "--output", "o", "--seed", "-1"], "option --seed"),
+        (["inspect", "m", "--top", "-1"], "option --top"),
+    ],
+)
+def test_usage_errors_say_what_to_do(capsys, arguments, told):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err

@@ -486,3 +486,10 @@ def test_a_neuron_that_the_model_lacks_is_refused(llama: LanguageModel, neuron: 
 def test_a_scale_that_is_not_finite_is_refused(llama: LanguageModel, scale: float) -> None:
     with pytest.raises(InputError, match="scale"):
         Edit.from_neurons(llama, neurons_of("llama", "ffn"), scale)
+
+
+def test_an_edit_without_neurons_is_refused_for_another_architecture(llama, gpt2):
+    made = Edit.from_neurons(llama, [])
+    made.check(llama)
+    with pytest.raises(EditMismatchError, match="made for a LlamaForCausalLM, but tiny-gpt2 is a GPT2LMHeadModel"):
+        made.check(gpt2)

@@ -7,7 +7,7 @@ import pytest
 
 from crispr_lm import InputError
 from crispr_lm.cli import main
-from crispr_lm.reproduce import reproduce
+from crispr_lm.reproduce import _compared, reproduce
 from crispr_lm.run import run
 
 from .test_run import questions, settings_for
@@ -50,6 +50,29 @@ def test_a_figure_that_differs_is_named_and_ends_with_status_1(first, tmp_path, 
     printed = capsys.readouterr().out
     assert "Not reproduced" in printed
     assert "after: accuracy_ambiguous" in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda task: task["statistics"]["accuracy_ambiguous"].update(low=-0.9), "difference: accuracy_ambiguous, low"),
+        (lambda task: task["statistics"]["accuracy"].update(p_value=0.0001), "difference: accuracy, p_value"),
+    ],
+)
+def test_a_changed_interval_or_test_is_found_out(first, change, named):
+    results = json.loads((first / "results.json").read_text(encoding="utf-8"))
+    changed = json.loads((first / "results.json").read_text(encoding="utf-8"))
+    change(next(iter(changed["tasks"].values())))
+    differing = [figure.name for figure in _compared(changed, results, 0.02) if not figure.same]
+    assert len(differing) == 1
+    assert differing[0].endswith(named)
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none_is_refused_before_anything_is_run(first, tmp_path, tolerance):
+    with pytest.raises(InputError, match="tolerance"):
+        reproduce(first, tmp_path / "again", tolerance=tolerance, device="cpu")
+    assert not (tmp_path / "again").exists()
 
 
 def changed_record(first, folder, change):

@@ -251,6 +251,8 @@ def inspect(
     from crispr_lm.inspection import inspect as inspect_job
     from crispr_lm.report.terminal import print_inspection
 
+    if top < 0:
+        raise InputError(f"option --top: input should be greater than or equal to 0, not {top}")
     content = inspect_job(source, top)
     _show(content, lambda: print_inspection(content), lambda: content["type"])
 
@@ -413,12 +415,19 @@ def _launch(
 
 def _settings_file(path: Path) -> Toml:
     if not path.is_file():
-        raise InputError(f"settings file {path} does not exist; check the path")
+        what = "is a folder; give a TOML file" if path.is_dir() else "does not exist; check the path"
+        raise InputError(f"settings file {path} {what}")
     source = Toml(path, must_exist=True, search_parents=False, use_commands_as_keys=False)
     try:
-        _ = source.config  # read now: a mistake in the file is told with its name
+        content = source.config  # read now: a mistake in the file is told with its name
     except (CycloptsError, ValueError, OSError) as error:
         raise InputError(f"settings file {path} can't be read as TOML: {' '.join(str(error).split())}") from error
+    for name, value in content.items():
+        if isinstance(value, dict):  # its options would be passed over without a word
+            raise InputError(
+                f"settings file {path} has a section [{name}]; write its options at the top level, one `name = value` "
+                "per line"
+            )
     return source
 
 
@@ -444,7 +453,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(_settings_sentence(error))
     except CycloptsError as error:
         cause = error.__cause__
-        _fail(_settings_sentence(cause) if isinstance(cause, ValidationError) else " ".join(str(error).split()))
+        _fail(_settings_sentence(cause) if isinstance(cause, ValidationError) else _usage_sentence(error))
     except BrokenPipeError:
         # Who read the output (head, less) has enough.
         _give_up_output()
@@ -521,6 +530,20 @@ def _fail_with_traceback() -> NoReturn:
     """A defect of ours: all that Python tells of it, but for secrets and what steers a terminal."""
     print(printable(traceback.format_exc(), keep_lines=True), end="", file=sys.stderr)
     sys.exit(FAILURE)
+
+
+def _usage_sentence(error: CycloptsError) -> str:
+    """What cyclopts says of a command line or settings file, in the words of ours."""
+    told = " ".join(str(error).split())
+    if found := re.fullmatch(r'Unknown option: "\[(.+)\]" from (.+?)\.(?: Did you mean (.+)\?)?', told):
+        option, file, near = found.groups()
+        hint = f" (did you mean {near.removeprefix('--')!r}?)" if near else ""
+        return f"settings file {file}: there is no option {option!r}{hint}; the command's --help lists them"
+    if found := re.fullmatch(r'Command "(.+)" parameter (\S+) requires an argument\.', told):
+        return f"crispr-lm {found[1]} needs {found[2]}; crispr-lm {found[1]} --help tells what it is"
+    if found := re.fullmatch(r"Unused Tokens: \[(.+)\]\.", told):
+        return f"{found[1]} is one argument too many; options begin with --, and a value with spaces stands in quotes"
+    return told
 
 
 def _settings_sentence(error: ValidationError) -> str:

@@ -111,6 +111,10 @@ class Edit:
         Raises:
             EditMismatchError: it was not; the first module that differs is named.
         """
+        made_for = self.base_model.get("architecture")
+        here = type(lm.model).__name__
+        if not self.neurons and made_for not in (None, here):  # no module's weights tell
+            raise EditMismatchError(f"the edit was made for a {made_for}, but {lm.name} is a {here}")
         self._checked_sites(lm)
 
     def _checked_sites(self, lm: LanguageModel) -> dict[NeuronSite, list[int]]:

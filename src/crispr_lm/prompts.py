@@ -161,7 +161,10 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
     own_ids = tokenizer(options, add_special_tokens=False).input_ids if lm.is_encoder_decoder else option_ids
     for option, ids in zip(options, own_ids, strict=True):
         if not ids:
-            raise InputError(f"{example.source or 'example'}: option {option!r} has no tokens in {lm.name}'s tokenizer")
+            raise InputError(
+                f"{example.source or 'example'}: option {option!r} has no tokens in {lm.name}'s tokenizer; write it "
+                "otherwise or leave the example out"
+            )
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
     return EncodedPrompt(prompt_ids, option_ids)
 
@@ -191,7 +194,10 @@ def _encode_sentences(lm: Reader, example: Example) -> EncodedPrompt:
         option_ids = _behind(before, others[: len(options)], others[len(options) :])
     for option, ids in zip(example.options, option_ids, strict=True):
         if not ids:
-            raise InputError(f"{example.source or 'example'}: {option!r} has no tokens in {lm.name}'s tokenizer")
+            raise InputError(
+                f"{example.source or 'example'}: {option!r} has no tokens in {lm.name}'s tokenizer; write it "
+                "otherwise or leave the example out"
+            )
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
     return EncodedPrompt(prompt_ids, option_ids)
 

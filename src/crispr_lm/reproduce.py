@@ -5,6 +5,7 @@ Knows result files and the main job; the figures themselves are made there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,10 +77,12 @@ def reproduce(
         same.
 
     Raises:
-        InputError: no finished run, or its data or weights have changed (what and where is told); told before
-            anything is run.
+        InputError: a tolerance below 0, no finished run, or its data or weights have changed (what and where is told);
+            told before anything is run.
     """
     progress = progress or SilentProgress()
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"tolerance {tolerance} can't be used; give 0 (the same figures) or a positive number")
     recorded = read_recorded(source)
     record, then, edit_then = recorded.record, recorded.results, recorded.edit
     trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
@@ -217,7 +220,24 @@ def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
         for when in ("before", "after"):
             for metric, value in content[when].items():
                 yield f"{task}, {when}: {metric}", value
-    yield "KL divergence", results["divergence"]["kl"]
+        yield from _differences(f"{task}, difference", content["statistics"])
+        for facet, values in (content.get("breakdown") or {}).items():
+            for value, part in values.items():
+                where = f"{task}, {facet} {value}"
+                for when in ("before", "after"):
+                    for metric, figure in part[when].items():
+                        yield f"{where}, {when}: {metric}", figure
+                yield from _differences(f"{where}, difference", part["statistics"])
+    for name, ending in (("kl", ""), ("low", ", low"), ("high", ", high")):
+        yield f"KL divergence{ending}", results["divergence"][name]
+
+
+def _differences(where: str, statistics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float | None]]:
+    """Differences, the ends of their intervals, and p-values."""
+    for metric, found in statistics.items():
+        for name, value in found.items():
+            if value is None or isinstance(value, (int, float)):
+                yield f"{where}: {metric}, {name}", value
 
 
 def _versions(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -77,7 +77,10 @@ class TaskSettings(_Settings):
         "10", description="How many of the ten built-in instructions to use, or a text file with one per line."
     )
     seed: Annotated[int, Parameter(group=TASK_GROUP)] = Field(
-        0, description="Seed of the split into fit, choose and report parts, and of all samples."
+        0,
+        ge=0,
+        lt=2**32,
+        description="Seed of the split into fit, choose and report parts, and of all samples.",
     )
 
 
@@ -339,7 +342,7 @@ class ChatSettings(ModelSettings):
         0.0, ge=0, allow_inf_nan=False, description="0 writes the likeliest words; higher ones draw more freely."
     )
     seed: Annotated[int, Parameter(group=ANSWER_GROUP)] = Field(
-        0, description="Seed of the draws, the same for both answers."
+        0, ge=0, lt=2**32, description="Seed of the draws, the same for both answers."
     )
 
 

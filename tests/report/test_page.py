@@ -8,7 +8,7 @@ import torch
 
 from crispr_lm import InputError
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.report.figures import Said, before_after, curve, front, layer_of, neuron_map
+from crispr_lm.report.figures import Said, before_after, curve, front, front_of_one, layer_of, neuron_map
 from crispr_lm.report.page import changed_answers, render_report, tried, write_report
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import changes, signed, verdict
@@ -91,7 +91,17 @@ ANSWERS = [
 
 
 @pytest.fixture
-def page():
+def page(make_page):
+    return make_page(ANSWERS)
+
+
+@pytest.fixture(scope="module")
+def make_page():
+    """Answers to the page of an otherwise fixed run."""
+    return page_of
+
+
+def page_of(answers):
     scores = NeuronScores({f"layers.{layer}.down_proj": torch.arange(4.0) - layer for layer in range(3)}, "ffn")
     results = {
         "model": f"model {ATTACK}",
@@ -142,7 +152,7 @@ def page():
         "parts": {f"choices:{ATTACK}": {}},
     }
     edit = {"neurons": [["ffn", "layers.1.down_proj", i] for i in (2, 3)], "origin": {"scores": "sha256:2"}}
-    return render_report(run, results, edit, ANSWERS, scores)
+    return render_report(run, results, edit, answers, scores)
 
 
 def test_nothing_from_data_or_model_becomes_markup(page):
@@ -468,3 +478,71 @@ def test_a_narrow_screen_shows_figures_and_the_page_does_not_scroll(page, tmp_pa
         for name in ("tables", "search", "map", "transfer", "changed", "record"):
             tab.click(f'nav button[data-tab="{name}"]')
             assert tab.evaluate("document.documentElement.scrollWidth") == 360, name
+
+
+def one_accuracy(trial, neurons, gain, kl):
+    return {
+        "trial": trial, "neurons": neurons, "gain": gain, "loss": 0.0, "kl": kl, "recipe": {}, "complete": True,
+    }  # fmt: skip
+
+
+def test_a_task_without_conditions_has_a_front_of_gain_and_divergence():
+    rows = [one_accuracy(0, 0, 0.0, 0.0), one_accuracy(1, 3, 0.2, 0.05), one_accuracy(2, 9, 0.1, 0.3)]
+    drawn = front_of_one(rows, {"trial": 1, "front": [0, 1]})
+    tried_points, best, chosen = drawn.data
+    assert (list(tried_points.x), list(tried_points.y)) == ([0.3], [0.1])
+    assert (list(best.x), list(best.y)) == ([0.0, 0.05], [0.0, 0.2])
+    assert (list(chosen.x), list(chosen.y), chosen.name) == ([0.05], [0.2], "chosen: 3 neurons")
+    assert front_of_one(rows[:1], {"trial": 0, "front": [0]}) is None  # the original alone is no front
+
+
+MANY = 5200
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """A page of more changed answers than it carries; one of each hundred has become worse; one is long, one Arabic."""
+    wrong, right = [[-1.0, -2.0, -3.0]] * 2, [[-2.0, -3.0, -1.0]] * 2
+    answers = [
+        answer(2, wrong, right, question=f"Question {number}?", context="Long. " * 300) for number in range(MANY)
+    ]
+    for row in answers[::100]:
+        row["scores"] = {"before": right, "after": wrong}
+        row["question"] = "من تأخر؟"
+    return answers
+
+
+def test_a_page_says_how_many_answers_it_leaves_out(crowded, make_page):
+    content = make_page(crowded)
+    carried = json.loads(re.search(r'id="data-examples">(.*?)</script>', content, re.DOTALL)[1])
+    assert len(carried) == 5000
+    assert "5200 answers have changed; this page carries 5000 of them" in content
+    assert sum(example["change"] == "worse" for example in carried) == 50  # of 52: its share
+    assert "answers have changed; this page carries" not in make_page(ANSWERS)
+
+
+@pytest.mark.browser
+@needs_browser
+def test_thousands_of_changed_answers_can_be_read_with_the_keyboard_and_from_right_to_left(
+    crowded, make_page, tmp_path
+):
+    (tmp_path / "report.html").write_text(make_page(crowded), encoding="utf-8")
+    address = (tmp_path / "report.html").as_uri()
+    with opened(address, ["file:", "data:", "blob:"]) as (tab, problems):
+        tab.focus("#tab-summary")
+        tab.keyboard.press("ArrowLeft")
+        assert tab.locator("#record").is_visible()  # around the end
+        tab.keyboard.press("ArrowLeft")
+        assert tab.evaluate("document.activeElement.id") == "tab-changed"
+        assert tab.locator("#changed[role=tabpanel][aria-labelledby=tab-changed]").is_visible()
+        assert tab.locator(".example").count() == 40
+        assert tab.locator("#count").inner_text() == "5000 of 5000 changed answers"
+        tab.fill("#filter-text", "تأخر")
+        assert tab.locator("#count").inner_text() == "50 of 5000 changed answers"
+        arabic = tab.locator(".example p", has_text="تأخر").first
+        assert arabic.evaluate("element => getComputedStyle(element).direction") == "rtl"
+        details = tab.locator(".example details").first
+        assert details.locator("p").is_hidden()
+        details.locator("summary").click()
+        assert details.locator("p").is_visible()
+        assert problems == []

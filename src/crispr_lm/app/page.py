@@ -19,7 +19,7 @@ from crispr_lm.answering import Decoding
 from crispr_lm.app import figures
 from crispr_lm.app.session import Question, Session
 from crispr_lm.errors import CrisprError
-from crispr_lm.report.page import MOST_EXAMPLES, changed_answers
+from crispr_lm.report.page import changed_answers, spread
 from crispr_lm.report.words import escaped_markdown, verdict
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
@@ -27,6 +27,8 @@ THEME = gr.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["ui-monospace", "Menl
 STYLE = "#changed-table *, #fired-table * { font-family: system-ui, sans-serif !important; }"
 FIRST_PROMPT = "The nurse and the engineer had a talk about the broken machine. Tell how it went."
 ANY = "all"
+MOST_ROWS = 600
+"""Changed answers in the table; the report has more."""
 WHOLE = "whole edit"
 CHANGES = {"worse": "worse", "better": "better", "other": "neither"}
 WHAT_CHANGED = ("#", "change", "condition", "category", "question", "right answer", "before", "after")
@@ -173,11 +175,12 @@ def _neuron_line(session: Session, removed: int) -> str:
 
 
 def _changed(session: Session, page: gr.Blocks) -> None:
-    rows = changed_answers(session.answers)
+    every = changed_answers(session.answers)
+    rows = spread(every, MOST_ROWS)
     if not rows:
         gr.Markdown("The edit has changed no answer.")
         return
-    most = f" (a sample of {MOST_EXAMPLES}; all are in answers.jsonl)" if len(rows) == MOST_EXAMPLES else ""
+    most = f" ({len(rows)} of {len(every)}; all are in answers.jsonl)" if len(rows) < len(every) else ""
     gr.Markdown(
         f"The examples whose answer has changed under some instruction{most}, the worse ones first. "
         "Click a row to see it whole."

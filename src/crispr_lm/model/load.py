@@ -319,7 +319,11 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
         tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
         can_encode = bool(tokenizer("word").input_ids) and len(tokenizer) > 1
     except Exception as error:
-        raise InputError(_refused(name, "no tokenizer that can be loaded", error)) from error
+        raise InputError(
+            _refused(
+                name, "no tokenizer that can be loaded; put its files (tokenizer.json, ...) beside the weights", error
+            )
+        ) from error
     if not can_encode:
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
     local_files_only = arguments.get("local_files_only", False)
@@ -374,7 +378,9 @@ def parse_device(device: str) -> torch.device:
         parsed = torch.device(device)
         torch.empty(1, device=parsed)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {device!r} can't be used: {_one_line(error)}") from error
+        raise InputError(
+            f"device {device!r} can't be used ({_one_line(error)}); give auto, cpu, cuda, cuda:1, mps or balanced"
+        ) from error
     return parsed
 
 

@@ -89,7 +89,7 @@ def front(
         choice: Of a tuned search, the numbers of the trials taken and on the front.
     """
     points = _costs(candidates)
-    if points is None:
+    if points is None or len(points) < 2:  # the original alone is no front
         return None
     if choice is None:
         best = [not any(_dominates(other, point) for other in points) for point in points]
@@ -97,9 +97,36 @@ def front(
     else:
         best = [point.trial in choice["front"] for point in points]
         mine = next((point for point in points if point.trial == choice["trial"]), None)
+    figure = _front_of(points, best, mine, "lost %{x:.3f}, gained %{y:.3f}")
+    figure.update_xaxes(title="disambiguated accuracy lost (choose part)", zeroline=True)
+    figure.update_yaxes(title="ambiguous accuracy gained", zeroline=True)
+    return styled(figure)
+
+
+def front_of_one(candidates: Sequence[Mapping[str, Any]], choice: Mapping[str, Any] | None) -> go.Figure | None:
+    """The same where there is one accuracy: what each trial gains, and how far it moves the model.
+
+    Args:
+        candidates: What was tried.
+        choice: The numbers of the trials taken and on the front.
+    """
+    rows = [row for row in candidates if "gain" in row and row["complete"]]
+    if choice is None or len(rows) < 2:
+        return None
+    points = [_Point(row["kl"], row["gain"], row["neurons"], _tried(row).label, row["trial"]) for row in rows]
+    best = [point.trial in choice["front"] for point in points]
+    mine = next((point for point in points if point.trial == choice["trial"]), None)
+    figure = _front_of(points, best, mine, "KL %{x:.3f}, gained %{y:.3f}")
+    figure.update_xaxes(title="KL divergence on neutral prompts, nats per token", zeroline=True)
+    figure.update_yaxes(title="accuracy gained (choose part)", zeroline=True)
+    return styled(figure)
+
+
+def _front_of(points: Sequence[_Point], best: Sequence[bool], mine: _Point | None, hover: str) -> go.Figure:
+    """Points of two colours, and a ring around the one that was chosen."""
     figure = go.Figure()
     # Those on the front last, so that none of the others hides them.
-    for name, wanted, colour in (("not on the Pareto front", False, BEFORE), ("on it", True, AFTER)):
+    for name, wanted, colour in (("tried", False, BEFORE), ("on the Pareto front", True, AFTER)):
         members = [point for point, on_front in zip(points, best, strict=True) if on_front == wanted]
         figure.add_trace(
             go.Scatter(
@@ -109,7 +136,7 @@ def front(
                 mode="markers",
                 name=name,
                 marker={"color": colour, "size": 10},
-                hovertemplate="%{text}<br>lost %{x:.3f}, gained %{y:.3f}<extra></extra>",
+                hovertemplate="%{text}<br>" + hover + "<extra></extra>",
             )
         )
     if mine is not None:
@@ -123,10 +150,8 @@ def front(
                 hoverinfo="skip",
             )
         )
-    figure.update_xaxes(title="disambiguated accuracy lost (choose part)", zeroline=True)
-    figure.update_yaxes(title="ambiguous accuracy gained", zeroline=True)
     figure.update_layout(height=420)
-    return styled(figure)
+    return figure
 
 
 def curve(candidates: Sequence[Mapping[str, Any]], *, halves: bool = True) -> go.Figure | None:

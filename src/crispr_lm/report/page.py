@@ -25,8 +25,8 @@ from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report import figures, words
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
 
-MOST_EXAMPLES = 600
-"""Changed answers that the page carries; all are in answers.jsonl."""
+MOST_EXAMPLES = 5000
+"""Changed answers that the page carries (some 3 MB of text, shown forty at a time); all are in answers.jsonl."""
 
 
 def write_report(path: Path, results: Mapping[str, Any] | None = None) -> Path:
@@ -65,12 +65,13 @@ def render_report(
     described = _described(results.get("neurons", []), results.get("strongest", []))
     categories = _categories(results)
     columns = columns_of(results, list(run["parts"]))
+    changed = changed_answers(answers)
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
         **{f"categories-{number}": figures.before_after(rows) for number, rows in enumerate(categories.values())},
         "front": figures.front(results["search"], results["edit"]["neurons"], results.get("choice"))
         if halves
-        else None,
+        else figures.front_of_one(results["search"], results.get("choice")),
         "curve": figures.curve(results["search"], halves=halves),
         "neurons": figures.neuron_map(scores, edit["neurons"], described),
         "transfer": transfer_figure(results, columns),
@@ -88,7 +89,9 @@ def render_report(
             tried=tried(results["search"]),
             halves=halves,
             figures={name: figure_data(figure) for name, figure in drawn.items() if figure is not None},
-            examples=_json(changed_answers(answers)),
+            examples=_json(spread(changed, MOST_EXAMPLES)),
+            changed=len(changed),
+            carried=min(len(changed), MOST_EXAMPLES),
             verdict=words.verdict(results),
             results=results,
             breakdowns={name: _breakdowns(task) for name, task in results["tasks"].items()},
@@ -175,10 +178,10 @@ def changed_answers(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
         )
     # Worse ones first: what an edit breaks must not hide behind what it mends.
     told.sort(key=lambda example: {"worse": 0, "better": 1, "other": 2}[str(example["change"])])
-    return _spread(told, MOST_EXAMPLES)
+    return told
 
 
-def _spread(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def spread(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     """At most so many rows, each kind of change keeping its share."""
     if len(rows) <= most:
         return rows

@@ -249,9 +249,11 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         if warning := task.get("over_abstention"):
             console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
     if divergence := results.get("divergence"):
+        low, high, count = divergence["low"], divergence["high"], divergence["prompts"]
+        interval = "" if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}, "
         console.print(
             f"KL divergence from the original on neutral prompts: {divergence['kl']:.4f} nats per token "
-            f"(95 % interval {divergence['low']:.4f} to {divergence['high']:.4f}, {divergence['prompts']} prompts)",
+            f"({interval}{count} prompt{'' if count == 1 else 's'})",
             soft_wrap=True,
         )
     if edit := results.get("edit"):

@@ -146,7 +146,11 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     """
     scheme, separator, rest = name.partition(":")
     if not separator or not rest:
-        raise InputError(f"task {name!r} is not understood; write builtin:NAME, bbq:PATH or choices:PATH")
+        guess = f"choices:{name}" if name.endswith((".jsonl", ".json")) else f"builtin:{name}"
+        meant = (
+            f" (did you mean {guess!r}?)" if guess.startswith("choices") or name in ("everyday", "knowledge") else ""
+        )
+        raise InputError(f"task {name!r} is not understood{meant}; write builtin:NAME, bbq:PATH or choices:PATH")
     kind = KINDS.get(scheme, Kind(read_choices))
     origin: tuple[str, ...] = ()
     if scheme == "builtin":

@@ -33,9 +33,16 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     raise InputError(f"{where}: a JSON {type(row).__name__}, but every line must be one JSON object")
                 yield where, row
     except UnicodeDecodeError as error:
+        if _is_gzip(path):
+            raise InputError(f"{path} is compressed (gzip); unpack it (gunzip) and give the unpacked file") from error
         raise InputError(f"{path}:{_undecodable_line(path)}: not UTF-8 text; save the file as UTF-8") from error
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error}); check the path") from error
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as content:
+        return content.read(2) == b"\x1f\x8b"
 
 
 def _undecodable_line(path: Path) -> int:

@@ -37,12 +37,14 @@ function show(name) {
   document.querySelectorAll("main > section").forEach((section) => { section.hidden = section.id !== name; });
   document.querySelectorAll("nav button").forEach((button) => {
     button.setAttribute("aria-selected", String(button.dataset.tab === name));
+    button.tabIndex = button.dataset.tab === name ? 0 : -1; // arrows go from tab to tab
   });
   drawVisible();
 }
 
 function make(tag, parent, text, className) {
   const element = document.createElement(tag);
+  element.dir = "auto"; // text of data may be written from right to left
   if (text !== undefined) { element.textContent = text; }
   if (className) { element.className = className; }
   parent.appendChild(element);
@@ -63,13 +65,23 @@ function optionLabel(example, index) {
   return example.options[index] + (marks.length ? " (" + marks.join(", ") + ")" : "");
 }
 
+const CHANGES = { worse: "worse", better: "better", other: "neither better nor worse" };
+const LONG = 900;
+
+function text(parent, content) {
+  if (content.length <= LONG) { return make("p", parent, content); }
+  const details = make("details", parent);
+  make("summary", details, content.slice(0, LONG / 3) + " … (" + content.length + " letters)");
+  return make("p", details, content);
+}
+
 function exampleCard(example) {
   const card = document.createElement("div");
   card.className = "example " + example.change;
-  const tags = [example.change, example.condition, example.category, example.task].filter(Boolean);
+  const tags = [CHANGES[example.change], example.condition, example.category, example.task].filter(Boolean);
   make("p", card, tags.join(" · "), "tags");
-  if (example.context) { make("p", card, example.context); }
-  if (example.question) { make("p", card, example.question).style.fontWeight = "600"; }
+  if (example.context) { text(card, example.context); }
+  if (example.question) { text(card, example.question).style.fontWeight = "600"; }
   const head = make("div", card, undefined, "option tags");
   for (const title of ["", "before", "after"]) { make("div", head, title); }
   example.options.forEach((_, index) => {
@@ -82,7 +94,8 @@ function exampleCard(example) {
 }
 
 function choices(select, values) {
-  values.forEach((value) => { make("option", select, value).value = value; });
+  values.forEach((value) => { make("option", select, CHANGES[value] || value).value = value; });
+  select.hidden = !values.length; // nothing to choose from
 }
 
 const PAGE = 40;
@@ -114,6 +127,14 @@ function colour(font) {
 function start() {
   document.querySelectorAll("nav button").forEach((button) => {
     button.addEventListener("click", () => show(button.dataset.tab));
+    button.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) { return; }
+      const tabs = [...document.querySelectorAll("nav button")];
+      const next = tabs[(tabs.indexOf(button) + step + tabs.length) % tabs.length];
+      show(next.dataset.tab);
+      next.focus();
+    });
   });
   if (byId("data-examples")) { startExamples(read("data-examples")); }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
