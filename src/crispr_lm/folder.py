@@ -45,8 +45,8 @@ Row = TypeVar("Row")
 LOCK = ".lock"
 """Held by the process that writes into the folder, and removed by it while it still holds it.
 
-Who has opened the file just before it was removed would hold a file that nobody else finds: FileLock (from 3.30) lets go
-of such a one and opens anew, for which it needs a moment.
+Who has opened the file just before it was removed would hold a file that nobody else finds: FileLock (from 3.30) lets
+go of such a one and opens anew, for which it needs a moment.
 """
 
 PATIENCE = 0.2
