@@ -90,6 +90,17 @@ def test_broken_weights_are_named(what):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wider_format_is_advised_where_there_is_one(dtype):
+    lm = build_model("llama")
+    lm.model.to(dtype)
+    lm.model.get_parameter("model.layers.1.mlp.up_proj.weight").data[3, 2] = torch.inf
+    with pytest.raises(CrisprError) as told:
+        MEASURED["scores"](lm)
+    assert "download it again" in str(told.value)
+    assert ("--dtype float32" in str(told.value)) == (dtype != torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_first_module_that_overflows_is_named(dtype):
     lm = build_model("llama")
     lm.model.to(dtype)
