@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from crispr_lm import CrisprError, InputError, WriteError
 from crispr_lm.files import append_line, whole_folder, write_bytes, write_json, write_lines
@@ -139,6 +141,69 @@ def test_two_processes_do_not_write_into_one_folder(tmp_path):
     with folder.held():
         assert folder.path.is_dir()
     assert list(folder.path.iterdir()) == []
+
+
+TAKING_TURNS = """
+import os, sys, time
+from pathlib import Path
+from crispr_lm import InputError
+from crispr_lm.folder import RunFolder
+
+folder, inside, turns = RunFolder(Path(sys.argv[1])), Path(sys.argv[2]), 0
+until = time.monotonic() + 3
+while time.monotonic() < until:
+    try:
+        with folder.held():
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails where another process is inside, too
+            os.unlink(inside)
+            turns += 1
+    except InputError:
+        pass
+print(turns)
+"""
+
+
+def test_of_many_processes_one_at_a_time_is_in_a_folder(tmp_path):
+    command = [sys.executable, "-c", TAKING_TURNS, str(tmp_path / "out"), str(tmp_path / "inside")]
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    told = [other.communicate() for other in others]
+    assert [other.returncode for other in others] == [0] * 4, told
+    assert sum(int(turns) for turns, _ in told) > 20
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_lock_that_another_process_has_taken_by_now_is_left_alone(tmp_path, monkeypatch):
+    folder, unlink, others = RunFolder(tmp_path), Path.unlink, []
+
+    def interrupted(path, **more):
+        unlink(path, **more)
+        if not others:  # Ctrl-C once the lock is gone, and another process has made its own before it is heeded
+            others.append(FileLock(path))
+            others[0].acquire(timeout=0)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt), folder.held():
+        pass
+    assert (tmp_path / LOCK).exists()
+    with pytest.raises(InputError, match="another process is writing to"), folder.held():
+        pass
+    others[0].release()
+
+
+def test_a_lock_that_can_not_be_removed_hides_no_other_error_and_keeps_no_one_out(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+
+    def read_only(path, **_more):
+        raise OSError(30, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", read_only)
+        with pytest.raises(WriteError, match="No space left"), folder.held():
+            raise WriteError("No space left on device")
+    with folder.held():
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_is_gone_on_with_is_not_finished_any_more(tmp_path):

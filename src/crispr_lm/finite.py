@@ -95,9 +95,10 @@ def not_finite(lm: LanguageModel, compute: Callable[[], object]) -> str:
     """
     dtype = str(lm.dtype).removeprefix("torch.")
     if broken := broken_weights(lm):
+        wide = "" if dtype == "float32" else ", or too wide for that format (load it with --dtype float32)"
         return (
             f"model {lm.name} gives numbers that are not finite: the weights {broken} hold NaN or infinity in {dtype}; "
-            "the checkpoint is damaged (download it again), or too wide for that format (load it with --dtype float32)"
+            f"the checkpoint is damaged (download it again){wide}"
         )
     first: list[tuple[str, str]] = []
     with watched(lm.model, lambda name, what: first.append((name, what))):

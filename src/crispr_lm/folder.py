@@ -29,7 +29,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -43,7 +43,14 @@ from crispr_lm.reading import parse_json, read_bytes
 Row = TypeVar("Row")
 
 LOCK = ".lock"
-"""Held by the process that writes into the folder."""
+"""Held by the process that writes into the folder, and removed by it while it still holds it.
+
+Who has opened the file just before it was removed would hold a file that nobody else finds: FileLock (from 3.30) lets
+go of such a one and opens anew, for which it needs a moment.
+"""
+
+PATIENCE = 0.2
+"""Seconds for that moment."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +122,19 @@ class JobFolder:
         with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=PATIENCE)
             except Timeout as error:
                 raise InputError(
                     f"another process is writing to {self.path} now; wait until it is done, or give another folder"
                 ) from error
+        own = _identity(self.path / LOCK)
         try:
             yield
         finally:
             try:
-                (self.path / LOCK).unlink(missing_ok=True)
+                _remove_lock(self.path / LOCK, own)
             except BaseException:  # Ctrl-C or SIGTERM just now must not leave it behind
-                (self.path / LOCK).unlink(missing_ok=True)
+                _remove_lock(self.path / LOCK, own)
                 raise
             finally:
                 lock.release()
@@ -285,6 +293,25 @@ class ComparisonFolder(JobFolder):
     def page(self) -> Path:
         """All of it as one page."""
         return self.path / "comparison.html"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from any other that has its name before or after; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _remove_lock(path: Path, own: tuple[int, int] | None) -> None:
+    """Remove a lock that this process holds; once it is gone, the file of that name is another process's.
+
+    What can't be removed (the disk is read-only now, or the system keeps open files) stays: nobody holds it any more.
+    """
+    with suppress(OSError):
+        if own is not None and _identity(path) == own:
+            path.unlink()
 
 
 def _is_passing(path: Path) -> bool:

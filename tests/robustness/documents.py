@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import os
 import random
 import struct
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from gguf import GGUFWriter
 from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
@@ -23,6 +28,7 @@ from crispr_lm.comparison_results import CellKey
 from crispr_lm.effects import Effects
 from crispr_lm.folder import RunFolder, read_object, read_rows
 from crispr_lm.hub import local_edit
+from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.load import open_model
 from crispr_lm.model.trust import check_indices
 from crispr_lm.neuron_scores import SCORES_FORMAT, NeuronScores
@@ -32,6 +38,8 @@ from crispr_lm.settings import RunSettings
 from crispr_lm.sharing import results_beside
 from crispr_lm.tasks import read_instructions
 from crispr_lm.trials import Trial
+
+from ..helpers import chat_tokenizer
 
 
 @dataclass(frozen=True)
@@ -233,6 +241,41 @@ def gguf() -> bytes:
     return header + bytes(-len(header) % 32) + bytes(8 * 4 * 4)
 
 
+@functools.cache
+def tokenizer_files() -> dict[str, bytes]:
+    """What a tokenizer leaves in a model's folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        chat_tokenizer().save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@functools.cache
+def gguf_model() -> bytes:
+    """A GGUF file with all that a model needs before its weights, by the writer of the GGML project."""
+    learned = json.loads(tokenizer_files()["tokenizer.json"])["model"]
+    tokens = sorted(learned["vocab"], key=learned["vocab"].get)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "m.gguf")
+        writer = GGUFWriter(path, "llama")
+        writer.add_block_count(1)
+        writer.add_context_length(64)
+        writer.add_embedding_length(8)
+        writer.add_feed_forward_length(16)
+        writer.add_head_count(2)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(tokens)
+        writer.add_token_merges([" ".join(pair) for pair in learned["merges"]])
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 8), dtype=np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path.read_bytes()
+
+
 def read_settings(path: Path) -> object:
     """A settings file, and what the settings of a run make of its values."""
     given = dict(_settings_file(path).config)
@@ -242,9 +285,30 @@ def read_settings(path: Path) -> object:
         raise ValueError(str(error)) from error
 
 
-def read_named(open_it: Callable[[str], object]) -> Callable[[Path], object]:
-    """A name that a user gives, written into a file so that it can be spoiled like one."""
-    return lambda path: open_it(path.read_bytes().decode("utf-8", "surrogateescape"))
+def read_named(open_it: Callable[[str], object], named: str = "", content: bytes = b"") -> Callable[[Path], object]:
+    """A name that a user gives, written into a file so that it can be spoiled like one.
+
+    What the whole name is of lies beside it, and is found from there.
+    """
+
+    def read(path: Path) -> object:
+        if named:
+            (path.parent / named).write_bytes(content)
+        before = Path.cwd()
+        os.chdir(path.parent)
+        try:
+            return open_it(path.read_bytes().decode("utf-8", "surrogateescape"))
+        finally:
+            os.chdir(before)
+
+    return read
+
+
+def read_configuration(path: Path) -> object:
+    """A model's folder: its tokenizer is as it should be."""
+    for name, content in tokenizer_files().items():
+        (path.parent / name).write_bytes(content)
+    return open_model(path.parent)
 
 
 def read_results(path: Path) -> object:
@@ -305,7 +369,8 @@ DOCUMENTS = {
     "scores": Document("scores.safetensors", scores(), NeuronScores.load, "tensors"),
     "effects": Document("effects.safetensors", effects(), Effects.load, "tensors"),
     "settings": Document("s.toml", TOML, read_settings),
-    "gguf": Document("m.gguf", gguf(), lambda path: open_model(str(path))),
+    "gguf": Document("m.gguf", gguf(), lambda path: check_gguf(path) or True),
+    "gguf model": Document("m.gguf", gguf_model(), lambda path: open_model(str(path))),
     "run record": Document("run.json", json.dumps({"identity": {"model": "m", "settings": {"seed": 0}}}).encode(),
                            read_record, "json"),
     "trials": Document("search.jsonl", lines(TRIAL, TRIAL), lambda path: read_rows(path, Trial.from_dict), "lines"),
@@ -318,12 +383,12 @@ DOCUMENTS = {
     "record of a run": Document("run.json", RUN_FILES["run.json"], read_tried, "json"),
     "record to be made again": Document("run.json", RUN_FILES["run.json"], read_again, "json"),
     "results to be made again": Document("results.json", RUN_FILES["results.json"], read_again, "json"),
-    "configuration": Document("config.json", json.dumps(CONFIGURATION).encode(), lambda path: open_model(path.parent),
-                              "json"),
+    "configuration": Document("config.json", json.dumps(CONFIGURATION).encode(), read_configuration, "json"),
     "index of weights": Document("model.safetensors.index.json", json.dumps(INDEX).encode(),
                                  lambda path: check_indices(path.parent, "m", allow_pickle=False) or True, "json"),
-    "name of a task": Document("name", b"choices:../nowhere/questions.jsonl", read_named(load_task)),
-    "name of a model": Document("name", b"./nowhere/model.gguf", read_named(open_model)),
+    "name of a task": Document("name", b"choices:questions.jsonl",
+                               read_named(load_task, "questions.jsonl", lines(CHOICE))),
+    "name of a model": Document("name", b"./model.gguf", read_named(open_model, "model.gguf", gguf_model())),
     "name of an edit": Document("name", b"hf:owner/name", read_named(lambda name: local_edit(Path(name)))),
 }  # fmt: skip
 
@@ -426,6 +491,22 @@ def spoiled(draw: st.DrawFn, document: Document) -> bytes:
         rows[number] = draw(spoiled_json(rows[number]))
     text = "\n".join(json.dumps(row, ensure_ascii=draw(st.booleans())) for row in rows)
     return text.encode("utf-8", "surrogatepass")
+
+
+def written_otherwise(document: Document, generator: random.Random) -> bytes:
+    """The same JSON content: names in another order, other spaces, line ends and escapes, empty lines."""
+
+    def shuffled(content: Any) -> Any:
+        if isinstance(content, dict):
+            return {key: shuffled(content[key]) for key in generator.sample(sorted(content), len(content))}
+        return [shuffled(value) for value in content] if isinstance(content, list) else content
+
+    indent = generator.choice([None, 1, "\t"]) if document.form == "json" else None
+    spaces = generator.choice([(",", ":"), (", ", ": "), (" , ", " : ")])
+    ends = generator.choice(["\n", "\r\n"] + (["\n\n"] if document.form == "lines" else []))
+    rows = [shuffled(json.loads(line)) for line in document.whole.splitlines()]
+    texts = [json.dumps(row, ensure_ascii=generator.random() < 0.5, indent=indent, separators=spaces) for row in rows]
+    return (ends.join(texts) + generator.choice(["", ends])).encode()
 
 
 def scrambled(document: Document, generator: random.Random) -> bytes:

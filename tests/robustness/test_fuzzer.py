@@ -27,7 +27,10 @@ DONE = re.compile(r"#(\d+)\s+DONE\s+cov: (\d+) ft: \d+ corp: (\d+)/")
 """libFuzzer's last line: files tried, branches reached, files kept because they reached new ones."""
 
 
-FUZZED = ("choices", "winobias", "stereoset", "instructions", "edit", "scores", "settings", "gguf", "trials")
+FUZZED = (
+    *("choices", "winobias", "stereoset", "instructions", "edit", "scores", "settings", "trials"),
+    *("gguf", "gguf model"),
+)
 """Where branches lead deep: a reader of each form that comes from others."""
 
 

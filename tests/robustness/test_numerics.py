@@ -90,10 +90,23 @@ def test_broken_weights_are_named(what):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wider_format_is_advised_where_there_is_one(dtype):
+    lm = build_model("llama")
+    lm.model.to(dtype)
+    lm.model.get_parameter("model.layers.1.mlp.up_proj.weight").data[3, 2] = torch.inf
+    with pytest.raises(CrisprError) as told:
+        MEASURED["scores"](lm)
+    assert "download it again" in str(told.value)
+    assert ("--dtype float32" in str(told.value)) == (dtype != torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_first_module_that_overflows_is_named(dtype):
     lm = build_model("llama")
     lm.model.to(dtype)
-    lm.model.get_parameter("model.layers.1.mlp.down_proj.weight").data[:] = 3e38
+    # One product in each sum: infinities of both signs would be NaN, or not, as the processor's order of adding has it.
+    lm.model.get_parameter("model.layers.1.mlp.down_proj.weight").data[:, 1:] = 0
+    lm.model.get_parameter("model.layers.1.mlp.down_proj.weight").data[:, 0] = 3e38
     lm.model.get_parameter("model.layers.1.mlp.up_proj.weight").data *= 1e6
     name = str(dtype).removeprefix("torch.")
     with pytest.raises(CrisprError, match=rf"infinity is module model\.layers\.1\.mlp\.down_proj, in {name}"):
