@@ -123,12 +123,13 @@ def test_a_task_without_halves_is_drawn_by_its_headline(compared):
     other = json.loads(json.dumps(told))
     task = other["tasks"][second]
     task["family"] = "winobias"
+    difference = {"value": -0.5, "low": -0.75, "high": -0.125, "p_value": 0.0002, "p_value_holm": 0.0004}
     for row in task["rows"].values():
         for measured in row.get("measured", {}).values():
             measured["metrics"] = {"stereotype_gap": -0.25}
-            measured["differences"] = {"stereotype_gap": {"value": -0.5, "low": None, "high": None}}
+            measured["differences"] = {"stereotype_gap": difference}
     for of_fitted in other["transfer"]["differences"].values():
-        of_fitted[second]["differences"] = {"stereotype_gap": {"value": -0.5, "low": None, "high": None}}
+        of_fitted[second]["differences"] = {"stereotype_gap": difference}
     labels = [other["methods"][method]["label"] for method in task["rows"]]
     points = _methods(task, other["methods"])
     assert sorted(name for trace in points.data for name in trace.y) == sorted(labels)
@@ -140,7 +141,15 @@ def test_a_task_without_halves_is_drawn_by_its_headline(compared):
         "transfer-stereotype_gap",
         "transfer-overlap",
     ]
-    assert drawn["transfer-stereotype_gap"].data[0].z == ([-0.5], [-0.5])
+    (matrix,) = drawn["transfer-stereotype_gap"].data
+    assert matrix.z == ([-0.5], [-0.5])
+    assert [list(row) for row in matrix.customdata] == [["-0.500, -0.750 to -0.125, p &lt; 0.001"]] * 2
+    for metric in ("accuracy_ambiguous", "accuracy_disambiguated"):  # every cell tells its own difference
+        (matrix,) = drawn[f"transfer-{metric}"].data
+        for fitted, row in zip(settings.task, matrix.customdata, strict=True):
+            found = told["transfer"]["differences"][fitted][first]["differences"][metric]
+            assert row[0].startswith(f"{found['value'] + 0.0:+.3f}, {found['low'] + 0.0:+.3f} to ")
+            assert row[0].endswith(f"p = {found['p_value_holm']:.3f}")
     shares = drawn["transfer-overlap"].data[0].z
     assert (shares[0][0], shares[1][1]) == (1.0, 1.0)
     assert shares[0][1] == told["transfer"]["overlap"][first][second]["jaccard"]

@@ -118,7 +118,7 @@ def test_what_an_edit_costs_elsewhere_is_told(saved_model, questions, tmp_path):
     results = run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
     bias, capability = results["tasks"].values()
     assert (bias["role"], capability["role"]) == ("bias", "capability")
-    assert (capability["examples"], capability["instructions"]) == (4, 1)
+    assert (capability["examples"], capability["instructions"]) == (4, 2)  # as many as the task's own
     assert set(capability["after"]) == {"accuracy", "accuracy_std_over_instructions"}
     told = results["divergence"]
     assert results["edit"]["neurons"] > 0

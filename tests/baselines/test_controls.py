@@ -1,18 +1,21 @@
 """Controls remove as many neurons of the same kind as CRISPR, each by its own rule, computed here a second time."""
 
+import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from crispr_lm import Neuron, score_neurons
+from crispr_lm.baselines.crispr import authors_choice, published
 from crispr_lm.baselines.random_neurons import random_in_same_layers, random_neurons
 from crispr_lm.baselines.rankings import biased_term, largest_activations, largest_weights, sign_flipped, skill_term
 from crispr_lm.model.neurons import find_sites
 from crispr_lm.prompts import encode
 
 from ..helpers import DOWN_PROJECTIONS
-from ..reference import Reference
+from ..reference import Reference, influence
 from .questions import TASK
 
 REMOVED = [
@@ -65,6 +68,38 @@ def test_sign_flipped_takes_the_lowest(make_fit, architecture):
     scores = score_neurons(fit.lm, fit.parts.fit, TASK.instructions, neurons="ffn")
     lowest = highest({name: -values for name, values in scores.values.items()}, 5)
     assert removed(sign_flipped(fit, 0)) == lowest
+
+
+@pytest.mark.parametrize("skill_weight", [0.5, 1.0])
+@pytest.mark.parametrize("architecture", ["llama", "t5-gated"])
+def test_the_published_ranking_takes_the_highest(make_fit, architecture, skill_weight):
+    fit = make_fit(architecture, skill_weight=skill_weight)
+    reference = Reference(fit.lm, DOWN_PROJECTIONS[architecture])
+    relevances = reference.all_relevances(fit.parts.fit, TASK.instructions, "ffn")
+    assert removed(published(fit, 0)) == highest(influence(relevances, skill_weight), 5)
+
+
+def test_the_golden_section_takes_the_number_of_highest_accuracy(make_fit):
+    fit = make_fit("llama", max_neurons=2)  # so few that all numbers are tried
+    examples = TASK.examples[4:]
+    order = list(range(len(examples)))
+    random.Random(0).shuffle(order)
+    instruction_of = {place: TASK.instructions[rank % 2] for rank, place in enumerate(order)}
+    neurons = score_neurons(fit.lm, fit.parts.fit, TASK.instructions, neurons="ffn").top(2)
+    reference, answers = Reference(fit.lm), []
+    for count in range(3):
+        for neuron in neurons[:count]:
+            reference.model.get_submodule(neuron.module).weight.data[:, neuron.index] = 0
+        tables = [reference.option_scores([one], instruction_of[place])[0] for place, one in enumerate(examples)]
+        answers.append([scores.index(max(scores)) for scores in tables])
+    assert answers[0] != answers[1]
+    for count in (0, 1):  # what the model answers without so many neurons is made right
+        choose = tuple(replace(one, answer=answer) for one, answer in zip(examples, answers[count], strict=True))
+        fit.parts = replace(fit.parts, choose=choose)
+        fit.__dict__.pop("original", None)  # measured on the choose part before
+        found = authors_choice(fit, 0)
+        assert removed(found) == {(one.module, one.index) for one in neurons[:count]}
+        assert found.recommended == (count > 0)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "t5-gated"])

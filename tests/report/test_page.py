@@ -322,6 +322,9 @@ def test_the_transfer_matrix_has_a_column_per_edit_and_a_row_per_figure_of_every
     framed = {(round((shape.x0 + shape.x1) / 2), round((shape.y0 + shape.y1) / 2)) for shape in figure.layout.shapes}
     assert framed == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3)}
     assert "not found on it" in figure.data[0].customdata[4][0]
+    tested, untested = figure.data[0].customdata[0][0], figure.data[0].customdata[4][0]
+    assert tested.endswith("+0.500 (+0.250 to +0.750); p = 0.020")
+    assert untested.endswith("-0.250")
     assert transfer_figure(results, columns_of({"edit": {"neurons": 0}, "tasks": tasks}, [one])) is None
 
 

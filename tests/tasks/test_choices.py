@@ -1,6 +1,5 @@
 """The general form and the names of tasks."""
 
-import gzip
 import json
 
 import pytest
@@ -311,9 +310,3 @@ def test_instructions_that_are_not_there_are_named(instructions, said):
     with pytest.raises(InputError) as error:
         load_task("builtin:everyday", instructions)
     assert said in str(error.value)
-
-
-def test_a_compressed_file_is_named_as_such(tmp_path):
-    (tmp_path / "mine.jsonl").write_bytes(gzip.compress(b'{"question": "Who?"}'))
-    with pytest.raises(InputError, match=r"mine\.jsonl is compressed \(gzip\); unpack it"):
-        read_choices(tmp_path / "mine.jsonl")

@@ -12,7 +12,7 @@ from rich.table import Table
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.printable import markup
 from crispr_lm.report.terminal import console
-from crispr_lm.report.words import escaped_markdown, signed
+from crispr_lm.report.words import difference_told, escaped_markdown
 
 FIGURES = (
     ("accuracy_ambiguous", "Accuracy, ambiguous"),
@@ -286,18 +286,7 @@ def _mean_deviation_worst(measured: Mapping[str, Any], metric: str) -> str:
 
 def _tested(measured: Mapping[str, Any], metric: str) -> str:
     found = measured["differences"][metric]
-    p_value = found["p_value_holm"]
-    p_shown = "" if p_value is None else f", p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}"
-    return f"{_interval(measured, metric)}{p_shown}"
-
-
-def _interval(measured: Mapping[str, Any], metric: str) -> str:
-    found = measured["differences"][metric]
-    if found["value"] is None:
-        return DASH
-    if found["low"] is None or found["high"] is None:
-        return signed(found["value"])
-    return f"{signed(found['value'])}, {signed(found['low'])} to {signed(found['high'])}"
+    return DASH if found["value"] is None else difference_told(found)
 
 
 def _changed(measured: Mapping[str, Any], metrics: Sequence[str]) -> str:

@@ -138,7 +138,9 @@ def _transfers(told: Mapping[str, Any]) -> dict[str, go.Figure]:
         values = [[_change(differences[fitted].get(name), metric) for name in measured] for fitted in names]
         figure = _matrix(names, measured, values, (-1, 1), "RdBu", _title(metric).replace(", ", ",<br>"))
         figure.data[0].update(
-            texttemplate="%{z:+.3f}", hovertemplate="found on %{y}, measured on %{x}: %{z:+.3f}<extra></extra>"
+            texttemplate="%{z:+.3f}",
+            customdata=[[_hover(differences[fitted].get(name), metric) for name in measured] for fitted in names],
+            hovertemplate="found on %{y}, measured on %{x}:<br>%{customdata}<extra></extra>",
         )
         drawn[f"transfer-{metric}"] = figure
     overlaps = told["transfer"]["overlap"]
@@ -170,6 +172,12 @@ def _matrix(
     )
     figure.update_yaxes(autorange="reversed")
     return figures.styled(figure.update_layout(height=160 + 60 * len(rows)))
+
+
+def _hover(measured: Mapping[str, Any] | None, metric: str) -> str:
+    """The difference with its interval and test."""
+    found = None if measured is None else measured["differences"].get(metric)
+    return "not measured" if found is None else figures.plain(words.difference_told(found))
 
 
 def _change(measured: Mapping[str, Any] | None, metric: str) -> float | None:

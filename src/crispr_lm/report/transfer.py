@@ -141,5 +141,8 @@ def _hover(name: str, metric: Metric, before: float, column: Column) -> str:
     if after is None:
         return "not measured"
     own = "found on it, told on other templates" if name in column.found_on else "not found on it"
-    said = (f"{words.short(name)} ({own})", metric.label, f"{before:.3f} to {after:.3f}", _told(measured, metric))
+    found = _found(measured, metric)
+    tested = "" if found is None else words.significance(found, before="; ")
+    difference = _told(measured, metric) + tested
+    said = (f"{words.short(name)} ({own})", metric.label, f"{before:.3f} to {after:.3f}", difference)
     return "<br>".join(map(figures.plain, said))

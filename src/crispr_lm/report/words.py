@@ -109,6 +109,22 @@ def signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:+.3f}"
 
 
+def difference_told(found: Mapping[str, Any]) -> str:
+    """A difference with its 95 % interval and the corrected p-value of its test, as far as there are any."""
+    if found["value"] is None:
+        return "-"
+    told = signed(found["value"])
+    if found["low"] is not None and found["high"] is not None:
+        told += f", {signed(found['low'])} to {signed(found['high'])}"
+    return told + significance(found, before=", ")
+
+
+def significance(found: Mapping[str, Any], before: str = "") -> str:
+    """The p-value of a difference, corrected over tasks, behind the words given; nothing where there is none."""
+    p_value = found["p_value_holm"]
+    return "" if p_value is None else f"{before}p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}"
+
+
 def sentence(text: str) -> str:
     """With a capital letter and a full stop."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -99,7 +99,7 @@ class _Read:
 
 
 def _read(row: dict[str, Any], where: str) -> _Read:
-    if "ans0" not in row and "options" in row:
+    if not any(name in row for name in ANSWERS):
         raise InputError(
             f"{where}: no row of an official BBQ file (they have 'ans0', 'ans1' and 'ans2'); use those, or choices:"
         )

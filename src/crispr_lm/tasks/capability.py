@@ -35,6 +35,7 @@ class Benchmark:
         fixed_options: The options of every row, where rows have none.
         option_fields: One field per option.
         asked: The question, where the row has a beginning to be continued.
+        own: Fields by which this benchmark's public rows are told from those of the others.
         form: Whether options are shown.
         license: Of the data, where its card says so.
     """
@@ -49,6 +50,7 @@ class Benchmark:
     fixed_options: tuple[str, ...] = ()
     option_fields: tuple[str, ...] = ()
     asked: str = ""
+    own: tuple[str, ...] = ()
     form: str = OPEN
     license: str | None = None
 
@@ -61,6 +63,7 @@ BENCHMARKS = {
         answer=("answer",),
         hub=("cais/mmlu", "all", "test"),
         category=("subject",),
+        own=("subject",),
         form=QUESTION,
     ),
     "hellaswag": Benchmark(
@@ -71,6 +74,7 @@ BENCHMARKS = {
         answer=("label",),
         hub=("Rowan/hellaswag", None, "validation"),
         asked="How does it go on?",
+        own=("endings", "ctx"),
     ),
     "boolq": Benchmark(
         "BoolQ",
@@ -80,6 +84,7 @@ BENCHMARKS = {
         answer=("answer", "label"),
         hub=("google/boolq", None, "validation"),
         fixed_options=("no", "yes"),
+        own=("passage",),
     ),
     "piqa": Benchmark(
         "PIQA",
@@ -88,6 +93,7 @@ BENCHMARKS = {
         option_fields=("sol1", "sol2"),
         answer=("label", "answer"),
         hub=("baber/piqa", None, "validation"),
+        own=("goal", "sol1", "sol2"),
     ),
     "commonsenseqa": Benchmark(
         "CommonsenseQA",
@@ -95,6 +101,7 @@ BENCHMARKS = {
         options=("choices", "options"),
         answer=("answerKey", "answer"),
         hub=("tau/commonsense_qa", None, "validation"),
+        own=("question_concept",),
         license="MIT",
     ),
     "openbookqa": Benchmark(
@@ -103,6 +110,7 @@ BENCHMARKS = {
         options=("choices", "options"),
         answer=("answerKey", "answer"),
         hub=("allenai/openbookqa", "main", "test"),
+        own=("question_stem",),
     ),
 }
 
@@ -135,7 +143,8 @@ def _example(name: str, row: Mapping[str, Any], where: str) -> Example:
     benchmark = BENCHMARKS[name]
     nested = row.get("question")
     if isinstance(nested, Mapping):  # the original files of AI2 keep stem and choices in one object
-        row = {**row, "question": nested.get("stem"), "choices": nested.get("choices")}
+        row = {**row, **nested, "question": nested.get("stem")}
+    _check_own(name, row, where)
     if not benchmark.fixed_options and _options_without_answer(benchmark, row):
         raise InputError(f"{where}: options stand where the golden answer should, and none is given; use another file")
     labels, options = _options(benchmark, row, where)
@@ -153,6 +162,19 @@ def _example(name: str, row: Mapping[str, Any], where: str) -> Example:
     )
 
 
+def _check_own(name: str, row: Mapping[str, Any], where: str) -> None:
+    """Refuse a row of another benchmark: its figures would be told under a wrong name."""
+    if any(field in row for field in BENCHMARKS[name].own):
+        return
+    for other, benchmark in BENCHMARKS.items():
+        field = next((field for field in benchmark.own if field in row), None)
+        if field is not None:
+            expected = BENCHMARKS[name].title
+            raise InputError(
+                f"{where}: field {field!r} is of {benchmark.title}, not {expected}; give it as {other}:FILE"
+            )
+
+
 def _field(row: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
@@ -160,7 +182,8 @@ def _field(row: Mapping[str, Any], names: Sequence[str]) -> Any:
 def _text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
     value = _field(row, names)
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where}: field {' or '.join(map(repr, names))} must be a string that is not empty")
+        fields = " or ".join(map(repr, names))
+        raise InputError(f"{where}: field {fields} must be a string that is not empty; fill it in")
     return value.strip()
 
 
@@ -176,7 +199,7 @@ def _options(benchmark: Benchmark, row: Mapping[str, Any], where: str) -> tuple[
     # Public files hold a few rows with equal options; the golden one's first place counts.
     if len(texts) < 2 or not all(texts):
         names = " or ".join(map(repr, (*benchmark.options, *benchmark.option_fields)))
-        raise InputError(f"{where}: field {names} must hold two or more answer options")
+        raise InputError(f"{where}: field {names} must hold two or more answer options; use a {benchmark.title} file")
     return labels, texts
 
 
@@ -219,9 +242,9 @@ def _answer(value: Any, labels: Sequence[str], options: Sequence[str], where: st
     """
     if value is None or value == "":
         raise InputError(f"{where}: no golden answer is given; use the validation part, which has them")
-    if isinstance(value, bool):
+    if isinstance(value, bool) and not labels:
         return int(value)
-    if isinstance(value, int) and 0 <= value < len(options):
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(options):
         return value
     if isinstance(value, str):
         text, lettered = value.strip(), _lettered(value)
@@ -236,4 +259,6 @@ def _answer(value: Any, labels: Sequence[str], options: Sequence[str], where: st
             return TRUTH[text.lower()]
         if lettered and lettered[0]["label"] in labels:
             return labels.index(lettered[0]["label"])
-    raise InputError(f"{where}: the golden answer {value!r} is none of the options")
+    raise InputError(
+        f"{where}: the golden answer {value!r} is none of the options; give one's number from 0, letter or text"
+    )

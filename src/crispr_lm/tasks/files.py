@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
-from crispr_lm.reading import parse_json, read_bytes
+from crispr_lm.reading import no_text, parse_json, read_bytes
 
 
 def text_of(path: Path) -> str:
@@ -26,7 +26,7 @@ def text_of(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from error
+        raise InputError(f"{path}:{line}: {no_text(path)}") from error
 
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -40,9 +40,9 @@ def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[t
     """Yield ``("file:line", row)`` for every row of a table with a header.
 
     Raises:
-        InputError: the file can't be read, a column is missing, or a row has another number of fields.
+        InputError: the file can't be read or is empty, a column is missing, or a row has another number of fields.
     """
-    reader = csv.DictReader(io.StringIO(text_of(path), newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(_content(path), newline=""), delimiter=delimiter)
     try:
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
         if missing:
@@ -63,11 +63,19 @@ def json_content(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        InputError: it can't be read, or is no JSON.
+        InputError: it can't be read, is empty, or is no JSON.
     """
     try:
-        return parse_json(text_of(path))
+        return parse_json(_content(path))
     except ValueError as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not valid JSON ({error}); use the official file") from error
+
+
+def _content(path: Path) -> str:
+    """The text of a file that must hold some."""
+    text = text_of(path)
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty; use the official file")
+    return text

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
-from crispr_lm.reading import check_regular, parse_json
+from crispr_lm.reading import check_regular, no_text, parse_json
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -33,16 +33,9 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     raise InputError(f"{where}: a JSON {type(row).__name__}, but every line must be one JSON object")
                 yield where, row
     except UnicodeDecodeError as error:
-        if _is_gzip(path):
-            raise InputError(f"{path} is compressed (gzip); unpack it (gunzip) and give the unpacked file") from error
-        raise InputError(f"{path}:{_undecodable_line(path)}: not UTF-8 text; save the file as UTF-8") from error
+        raise InputError(f"{path}:{_undecodable_line(path)}: {no_text(path)}") from error
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error}); check the path") from error
-
-
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as content:
-        return content.read(2) == b"\x1f\x8b"
 
 
 def _undecodable_line(path: Path) -> int:
@@ -73,9 +66,13 @@ def index_field(row: dict[str, Any], name: str, count: int, where: str) -> int:
         raise InputError(f"{where}: field {name!r} is missing; add it")
     value = row[name]
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where}: field {name!r} must be the index of an option (an integer), not {value!r}")
+        raise InputError(
+            f"{where}: field {name!r} must be the index of an option (an integer), not {value!r}; give one"
+        )
     if not 0 <= value < count:
-        raise InputError(f"{where}: field {name!r} is {value}, out of range for {count} options (0 to {count - 1})")
+        raise InputError(
+            f"{where}: field {name!r} is {value}, out of range for {count} options (0 to {count - 1}); give one"
+        )
     return value
 
 

@@ -57,16 +57,16 @@ def _as_official(row: dict[str, Any]) -> dict[str, Any]:
 def _example(row: Any, part: str | None, where: str) -> Example:
     """Read one example; in a list alone, where no part is named, the blank tells which part it is of."""
     if not isinstance(row, dict) or not isinstance(row.get("sentences"), list):
-        raise InputError(f"{where}: must be an object with a list 'sentences'")
+        raise InputError(f"{where}: must be an object with a list 'sentences'; use the official file")
     for name in ("target", "bias_type"):
         if not isinstance(row.get(name), str) or not row[name].strip():
-            raise InputError(f"{where}: field {name!r} must be a string that is not empty")
+            raise InputError(f"{where}: field {name!r} must be a string that is not empty; use the official file")
     context = row.get("context")
     if part not in PARTS:
         follows = isinstance(context, str) and context.strip() and "BLANK" not in context
         part = INTERSENTENCE if follows else INTRASENTENCE
     if part == INTERSENTENCE and (not isinstance(context, str) or not context.strip()):
-        raise InputError(f"{where}: field 'context' must be a string that is not empty")
+        raise InputError(f"{where}: field 'context' must be a string that is not empty; use the official file")
     by_label: dict[str, str] = {}
     for sentence in row["sentences"]:
         if not isinstance(sentence, dict) or not isinstance(sentence.get("sentence"), str):

@@ -43,13 +43,17 @@ def read_winobias(path: Path) -> list[Example]:
 def _example(file: Path, where: str, line: str, known: re.Pattern[str]) -> Example:
     name = FILE_NAME.search(file.name)
     if name is None:
-        raise InputError(f"{file}: the name must be that of an official file, such as pro_stereotyped_type1.txt.dev")
+        raise InputError(
+            f"{file}: the name must be that of an official file, such as pro_stereotyped_type1.txt.dev; give these"
+        )
     number, _, marked_sentence = line.strip().partition(" ")
     marked = MARKED.findall(marked_sentence)
     pronouns = [text for text in marked if text.lower() in PRONOUNS]
     people = [_person(text) for text in marked if text.lower() not in PRONOUNS]
     if not LINE_NUMBER.fullmatch(number) or not pronouns or len(set(people)) != 1:
-        raise InputError(f"{where}: needs a number and a sentence with one [person] and their [pronoun] in brackets")
+        raise InputError(
+            f"{where}: needs a number and a sentence with a [person] and their [pronoun] in brackets; mend it"
+        )
     sentence = MARKED.sub(r"\1", marked_sentence)
     options = list(dict.fromkeys(known.findall(sentence.lower())))[:2]  # a third one is no more than mentioned
     if len(options) != 2 or people[0] not in options:

@@ -30,7 +30,9 @@ def read_winogender(path: Path) -> list[Example]:
 def _example(where: str, row: dict[str, str]) -> Example:
     name = IDENTIFIER.match(row["sentid"].strip())
     if name is None or name["gender"] not in GENDERS:
-        raise InputError(f"{where}: sentid {row['sentid']!r} is not of the form technician.customer.1.male.txt")
+        raise InputError(
+            f"{where}: sentid {row['sentid']!r} is not of the form technician.customer.1.male.txt; use the official one"
+        )
     sentence = row["sentence"].strip()
     pronoun = PRONOUN.search(sentence)
     if pronoun is None:
