@@ -32,7 +32,7 @@ from rich.text import Text
 from crispr_lm.metrics import Metric, ordered_metrics
 from crispr_lm.printable import markup, printable
 from crispr_lm.progress import Progress, SilentProgress
-from crispr_lm.report.words import signed
+from crispr_lm.report.words import signed, unproven
 
 if TYPE_CHECKING:
     from crispr_lm.edit import Edit
@@ -246,6 +246,8 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         role = " (what it costs elsewhere)" if task["role"] == "capability" and "after" in task else ""
         console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
         console.print(results_table(task, held_out="verdict" in results))
+        if doubt := unproven(results).get(name):
+            console.print(f"[bold yellow]Not shown to help:[/] {markup(doubt)}", soft_wrap=True)
         if warning := task.get("over_abstention"):
             console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
     if divergence := results.get("divergence"):
