@@ -486,6 +486,17 @@ def print_machine(told: Mapping[str, Any]) -> None:
         _print_needs(model)
 
 
+def machine_line(told: Mapping[str, Any]) -> str:
+    """The same in a line: of a model where it fits, else what each device has."""
+    if model := told.get("model"):
+        fitting = (f"{dtype} on {', '.join(needs['fits'])}" for dtype, needs in model["needs"].items() if needs["fits"])
+        return f"{model['name']} fits: {'; '.join(fitting) or 'nowhere here'}"
+    return "; ".join(
+        f"{device['device']}: {device['free'] / GIB:.1f} of {device['memory'] / GIB:.1f} GiB free"
+        for device in told["devices"]
+    )
+
+
 def _print_needs(model: Mapping[str, Any]) -> None:
     table = Table(title=f"{markup(model['name'])}: {markup(model['architecture'])}", title_justify="left")
     for name in ("Format", "Weights", "With attribution of one prompt", "Fits on"):
