@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, options from everywhere, one clear sentence for every mistake."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -98,6 +99,10 @@ def test_version(capsys):
             "'auto' or greater than or equal to 1",
         ),
         (["inspect", "{q}"], "is no model, scores file"),
+        (["run", "", "--task", "builtin:everyday", "--output", "{out}"], "the model's name is empty"),
+        (["run", "  ", "--task", "builtin:everyday", "--output", "{out}"], "the model's name is empty"),
+        (["run", "m", "--task", "wikitest:x", "--output", "{out}"], "(did you mean 'wikitext'?)"),
+        (["run", "m", "--task", "zzz:x", "--output", "{out}"], "openbookqa, wikitext, text"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence_and_writes_nothing(capsys, tmp_path, questions, arguments, said):
@@ -123,6 +128,7 @@ def test_a_broken_line_of_a_task_is_named_with_file_and_number(capsys, tmp_path,
     told = sentence(capsys, "run", "m", "--task", f"choices:{questions}", "--output", tmp_path / "out")
     assert f"{questions}:10: " in told
     assert said in told
+    assert re.search(r"line [12]\b", told) is None  # the file's line alone, not the parser's
 
 
 def test_an_empty_task_is_refused(capsys, tmp_path):
@@ -162,6 +168,36 @@ def test_a_mistake_in_a_settings_file_is_told(capsys, tmp_path, questions, text,
     config.write_text(text)
     command = ["run", "m", "--task", f"choices:{questions}", "--output", tmp_path / "out", "--config", config]
     assert said in sentence(capsys, *command)
+
+
+@pytest.mark.parametrize(
+    ("variable", "arguments", "where"),
+    [
+        (None, [], "settings file {config}: option --max-neurons: "),
+        ("few", [], "environment variable CRISPR_LM_MAX_NEURONS: option --max-neurons: "),
+        ("few", ["--max-neurons", "few"], "crispr-lm: option --max-neurons: "),
+        (None, ["--max-neurons=few"], "crispr-lm: option --max-neurons: "),
+    ],
+)
+def test_a_wrong_value_is_told_with_the_place_where_it_was_given(
+    capsys, tmp_path, questions, monkeypatch, variable, arguments, where
+):
+    config = tmp_path / "settings.toml"
+    config.write_text('max_neurons = "few"\n')
+    if variable is not None:
+        monkeypatch.setenv("CRISPR_LM_MAX_NEURONS", variable)
+    command = ["run", "m", "--task", f"choices:{questions}", "--output", tmp_path / "out", "--config", config]
+    told = sentence(capsys, *command, *arguments)
+    assert where.format(config=config) in told
+    assert "'few'" in told
+
+
+def test_a_text_without_words_is_named(capsys, tmp_path, saved_model):
+    empty = tmp_path / "empty.txt"
+    empty.write_text(" \n")
+    command = ["run", saved_model("llama"), "--task", "builtin:everyday", "--measure", f"wikitext:{empty}"]
+    told = sentence(capsys, *command, "--output", tmp_path / "out")
+    assert f"{empty}: no text in it" in told
 
 
 def test_a_hub_id_that_nobody_gives_is_refused_without_long_waiting(capsys, tmp_path, questions):

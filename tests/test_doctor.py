@@ -75,3 +75,9 @@ def test_quiet_and_json_exclude_each_other(capsys):
 def test_quiet_prints_one_line(capsys, saved_model):
     status, printed = told_by(capsys, "inspect", saved_model("llama"), "--quiet")
     assert (status, printed.out) == (0, "model\n")
+    status, printed = told_by(capsys, "doctor", "--quiet")
+    assert (status, printed.out.count("\n")) == (0, 1)
+    assert printed.out.startswith("cpu: ")
+    model = saved_model("llama")
+    status, printed = told_by(capsys, "doctor", model, "--quiet")
+    assert printed.out.startswith(f"{model} fits: float32 on cpu")

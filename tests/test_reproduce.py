@@ -52,6 +52,19 @@ def test_a_figure_that_differs_is_named_and_ends_with_status_1(first, tmp_path, 
     assert "after: accuracy_ambiguous" in printed
 
 
+def test_another_edit_is_not_reproduced_even_where_all_figures_agree(first, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(first, folder)
+    edit = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
+    edit["scale"] = 0.5
+    (folder / "edit.json").write_text(json.dumps(edit), encoding="utf-8")
+    told = reproduce(folder, tmp_path / "again", device="cpu")
+    assert all(figure["same"] for figure in told["figures"])
+    assert told["verdict"]["same"]
+    assert not told["edit"]["same"]
+    assert not told["same"]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -54,6 +54,10 @@ _form: Literal["tables", "quiet", "json"] = "tables"
 
 _goes_on = False
 """Whether the command that runs leaves behind what the same command goes on with."""
+_given: tuple[str, ...] = ()
+"""The command line."""
+_in_file: tuple[Path, frozenset[str]] | None = None
+"""The settings file and the options in it."""
 
 app = App(
     name="crispr-lm",
@@ -269,7 +273,7 @@ def reproduce(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
 ) -> None:
-    """Run the record of a run again and compare every figure; exits with status 1 where one differs.
+    """Run the record of a run again and compare; exits with status 1 where a figure, the edit or the verdict differs.
 
     Parameters
     ----------
@@ -320,10 +324,10 @@ def doctor(model: ModelArgument | None = None, /, *, trust_remote_code: bool = F
     """
     _quiet_libraries()
     from crispr_lm.doctor import examine_machine
-    from crispr_lm.report.terminal import print_machine
+    from crispr_lm.report.terminal import machine_line, print_machine
 
     told = examine_machine(model, trust_remote_code=trust_remote_code)
-    _show(told, lambda: print_machine(told), lambda: "")
+    _show(told, lambda: print_machine(told), lambda: machine_line(told))
 
 
 edit_app = App(name="edit", help="Combine and compare edits.")
@@ -401,14 +405,16 @@ def _launch(
         bool, Parameter(name="--json", help="Print one JSON document on standard output.", negative="")
     ] = False,
 ) -> None:
-    global _form, _goes_on
+    global _form, _goes_on, _given, _in_file
     if quiet and as_json:
         raise InputError("--quiet and --json exclude each other; give one of them")
     _form = "json" if as_json else "quiet" if quiet else "tables"
-    _goes_on = False
+    _goes_on, _given, _in_file = False, tokens, None
     sources: list[Env | Toml] = [Env(ENVIRONMENT_PREFIX, command=False)]
     if config is not None:
-        sources.append(_settings_file(config))
+        source = _settings_file(config)
+        sources.append(source)
+        _in_file = (config, frozenset("--" + name.replace("_", "-") for name in source.config))
     app.config = tuple(sources)
     app(tokens, exit_on_error=False, print_error=False)
 
@@ -539,6 +545,8 @@ def _usage_sentence(error: CycloptsError) -> str:
         option, file, near = found.groups()
         hint = f" (did you mean {near.removeprefix('--')!r}?)" if near else ""
         return f"settings file {file}: there is no option {option!r}{hint}; the command's --help lists them"
+    if found := re.fullmatch(r"Invalid value for \[(.+)\] from (.+?): (.+)", told):
+        return f"settings file {found[2]}: option --{found[1].replace('_', '-')}: {found[3]}"
     if found := re.fullmatch(r'Command "(.+)" parameter (\S+) requires an argument\.', told):
         return f"crispr-lm {found[1]} needs {found[2]}; crispr-lm {found[1]} --help tells what it is"
     if found := re.fullmatch(r"Unused Tokens: \[(.+)\]\.", told):
@@ -561,7 +569,17 @@ def _settings_sentence(error: ValidationError) -> str:
     for other in others:  # an option of several forms has a problem with each of them
         if other["loc"][:1] == problem["loc"][:1] and ("valid" in other["msg"] or "greater" in other["msg"]):
             message += f" or {other['msg'].removeprefix('Input should be ').split(',')[0]}"
-    return f"option {option}: {message}, not {problem['input']!r}{hint}"
+    return f"{_given_in(option)}option {option}: {message}, not {problem['input']!r}{hint}"
+
+
+def _given_in(option: str) -> str:
+    """Where an option's value stands, if not on the command line, which goes before environment and file."""
+    if any(token == option or token.startswith(option + "=") for token in _given):
+        return ""
+    variable = ENVIRONMENT_PREFIX + option.removeprefix("--").replace("-", "_").upper()
+    if variable in os.environ:
+        return f"environment variable {variable}: "
+    return f"settings file {_in_file[0]}: " if _in_file is not None and option in _in_file[1] else ""
 
 
 def _quiet_libraries() -> None:

@@ -60,10 +60,12 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     if not best.neurons:
         tried = [trial for trial in tally.trials[1:] if trial.stage != "control"]
         whole = sum(trial.complete for trial in tried)
-        given_up = f", and {len(tried) - whole} were given up" if len(tried) > whole else ""
+        given_up = len(tried) - whole
+        which = "all of them" if given_up == len(tried) else f"{given_up} of them"
+        early = f"; {which} given up before all questions were asked" if given_up else ""
         reason = (
             f"no edit recommended: none of the {len(tried)} edits tried answers more {'ambiguous ' * parted}questions "
-            f"right on the choose part within the limits ({_limits_told(limits)}){given_up}"
+            f"right on the choose part within the limits ({_limits_told(limits)}){early}"
         )
         return Decision(original, "none", reason, front)
     control = tally.run(

@@ -169,7 +169,7 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
             from_hub = name == f"wikitext:{HUB}"
             text = hub_text() if from_hub else text_of(Path(rest).expanduser())
             if not text.strip():
-                raise InputError(f"task {name} holds no text, whose perplexity could be measured; check the file")
+                raise InputError(f"{rest}: no text in it, so there is no perplexity to measure; give a file with text")
             subjects.append(TextSubject(name, text, most, () if from_hub else (rest,)))
             continue
         task = load_task(name, asked_for)

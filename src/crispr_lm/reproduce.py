@@ -73,8 +73,8 @@ def reproduce(
         allow_pickle: Also read weights stored as pickle, which can run code hidden in the file; likewise.
 
     Returns:
-        What ``reproduce.json`` holds: versions that differ, overlap of the edits, every figure, and whether all are the
-        same.
+        What ``reproduce.json`` holds: versions that differ, overlap of the edits, every figure, and whether verdict,
+        edit and all figures are the same.
 
     Raises:
         InputError: a tolerance below 0, no finished run, or its data or weights have changed (what and where is told);
@@ -97,7 +97,7 @@ def reproduce(
     edit_now = Edit.load(new.edit)
     figures = list(_compared(then, now, tolerance))
     common = set(edit_then.neurons) & set(edit_now.neurons)
-    told = {
+    told: dict[str, Any] = {
         "format": "crispr-lm-reproduce",
         "version": 1,
         "source": str(source),
@@ -111,8 +111,9 @@ def reproduce(
         },
         "verdict": {"then": then["verdict"], "now": now["verdict"], "same": then["verdict"] == now["verdict"]},
         "figures": [asdict(figure) for figure in figures],
-        "same": all(figure.same for figure in figures) and then["verdict"] == now["verdict"],
     }
+    same_parts = [told["edit"]["same"], told["verdict"]["same"], *(figure.same for figure in figures)]
+    told["same"] = all(same_parts)
     write_json(output / REPORT, told)
     return told
 

@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report.figures import Said, before_after, curve, front, front_of_one, layer_of, neuron_map
 from crispr_lm.report.page import changed_answers, render_report, tried, write_report
 from crispr_lm.report.transfer import columns_of, transfer_figure
-from crispr_lm.report.words import changes, signed, verdict
+from crispr_lm.report.words import changes, signed, unproven, verdict
 
 from ..browser import check_tabs, needs_browser, opened
 
@@ -101,7 +102,7 @@ def make_page():
     return page_of
 
 
-def page_of(answers):
+def page_of(answers, **of_neurons):
     scores = NeuronScores({f"layers.{layer}.down_proj": torch.arange(4.0) - layer for layer in range(3)}, "ffn")
     results = {
         "model": f"model {ATTACK}",
@@ -130,6 +131,7 @@ def page_of(answers):
         "edit": {"neurons": 2, "kind": "ffn", "scale": 0.0, "per_module": {"layers.1.down_proj": 2}},
         "neurons": [
             {"module": "layers.1.down_proj", "index": index, "kind": "ffn", "score": 0.5, "promotes": [ATTACK, " he"]}
+            | of_neurons
             for index in (2, 3)
         ],
         "search": [
@@ -184,6 +186,15 @@ def test_parts_of_a_task_without_conditions_are_told_by_their_accuracy(page):
     assert re.findall(r"<td>(.*?)</td>", row) == ["words", "3", "0.625 ± 0.125", "0.500 ± 0.125", "-", "-"]
 
 
+def test_neurons_without_scores_have_no_column_for_them_and_the_page_says_why(page):
+    assert "<th>Score</th>" in page
+    assert "Scores are of" not in page
+    other = page_of(ANSWERS, kind="linear", score=None, promotes=[])
+    assert "<th>Score</th>" not in other
+    assert "Promotes</th>" not in other
+    assert "Scores are of ffn neurons" in other
+
+
 def test_only_changed_answers_are_told_the_worse_first():
     told = changed_answers(ANSWERS)
     assert [(example["change"], example["condition"]) for example in told] == [
@@ -235,13 +246,25 @@ def test_the_curve_of_a_tuned_search_has_the_best_trial_of_each_number_and_no_co
     ]
     rows += [{**rows[1], "gain": 0.9, "complete": False}, {**rows[1], "neurons": 5, "stage": "control"}]
     ambiguous, disambiguated = curve(rows).data
-    assert list(ambiguous.x) == ["0", "4", "9"]
+    assert list(ambiguous.x) == pytest.approx([0.0, np.log2(5), np.log2(10)])
     assert list(ambiguous.y) == [0.0, 0.1, 0.2]
     assert list(disambiguated.y) == [0.0, 0.05, 0.0]
     assert ambiguous.text[2].startswith("trial 2: 9 neurons")
     (accuracy,) = curve(rows, halves=False).data  # questions without conditions have one accuracy
     assert (accuracy.name, list(accuracy.y)) == ("accuracy", [0.0, 0.1, 0.2])
     assert curve(rows[:3]) is None  # the original and one number are no curve
+
+
+def test_the_curve_has_its_numbers_on_a_logarithmic_axis_with_round_ones_named():
+    rows = [
+        {"neurons": n, "metrics": {"t": {"accuracy_ambiguous": 0.5, "accuracy_disambiguated": 0.5}}}
+        for n in (0, 1, 3, 7, 31, 1023)
+    ]
+    drawn = curve(rows)
+    assert list(drawn.data[0].x) == [0.0, 1.0, 2.0, 3.0, 5.0, 10.0]  # of one more than the number: base 2
+    named = ["0", "1", "2", "5", "10", "20", "50", "100", "200", "500", "1000"]
+    assert list(drawn.layout.xaxis.ticktext) == named
+    assert [round(2**place - 1) for place in drawn.layout.xaxis.tickvals] == [int(name) for name in named]
 
 
 def test_a_search_without_conditions_has_no_front():
@@ -294,6 +317,14 @@ def test_every_cell_of_the_map_tells_its_strongest_neuron_and_the_edited_ones():
     ]
 
 
+def test_rows_of_another_kind_of_neurons_stand_below_in_the_order_of_their_names():
+    scores = NeuronScores({"layers.0.mlp.down_proj": torch.tensor([0.0, 1.0])}, "ffn")
+    found = ("layers.0.self_attn.v_proj", "layers.0.mlp.up_proj", "layers.0.self_attn.k_proj", "layers.0.mlp.gate_proj")
+    rows = neuron_map(scores, [["linear", module, 0] for module in found], {}).data[0].y
+    names = ("mlp.gate_proj", "mlp.up_proj", "self_attn.k_proj", "self_attn.v_proj")
+    assert list(rows) == ["mlp.down_proj", *(f"{name} (linear neurons)" for name in names)]
+
+
 def test_the_transfer_matrix_has_a_column_per_edit_and_a_row_per_figure_of_every_bias_task():
     one, other, pairs = "bbq:/data/Age.jsonl", "bbq:/data/Religion.jsonl", "crows_pairs:/data/pairs.csv"
     tasks = {name: bias_task() for name in (one, other)}
@@ -340,6 +371,35 @@ def test_how_many_edits_were_tried_is_told_with_those_given_up():
 def test_the_verdict_without_an_edit_gives_the_reason():
     told = verdict({"verdict": "none", "reason": "no edit recommended: nothing helps"})
     assert told == "No edit is recommended: nothing helps."
+
+
+@pytest.mark.parametrize(
+    ("intervals", "told"),
+    [
+        (((0.25, 0.75), (-0.3, -0.1)), None),  # a gain at a price: both are in the verdict
+        (((-0.05, 0.15), (-0.12, -0.02)), "show no gain, but a loss (right where the context tells)."),
+        (((-0.05, 0.15), (-0.12, 0.02)), "show no gain; there it may do nothing, or harm."),
+        (((0.0, 0.15), (None, None)), "show no gain; there it may do nothing, or harm."),
+    ],
+)
+def test_an_edit_that_held_out_questions_do_not_confirm_is_said_not_to_help(intervals, told):
+    task = bias_task()
+    task["statistics"] |= {
+        name: difference(0.1, *ends)
+        for name, ends in zip(("accuracy_ambiguous", "accuracy_disambiguated"), intervals, strict=True)
+    }
+    results = {"verdict": "recommended", "edit": {"neurons": 1, "scale": 0.0}, "tasks": {"bbq:Age.jsonl": task}}
+    said = unproven(results)
+    assert said == ({} if told is None else {"bbq:Age.jsonl": f"the 95 % intervals on held-out questions {told}"})
+    assert unproven(results | {"verdict": "none"}) == {}
+
+
+@pytest.mark.parametrize(("low", "high", "is_told"), [(-0.4, 0.05, True), (-0.25, -0.1, False), (-0.9, -0.7, True)])
+def test_a_metric_with_a_target_has_gained_where_all_of_its_interval_is_nearer_to_it(low, high, is_told):
+    task = changed("crows_pairs", stereotype_preference=(0.8, 0.6))  # 0.5 is unbiased
+    task["statistics"]["stereotype_preference"] |= {"low": low, "high": high}
+    results = {"verdict": "recommended", "edit": {"neurons": 1, "scale": 0.0}, "tasks": {"a": task}, "made_for": ["a"]}
+    assert bool(unproven(results)) == is_told
 
 
 def test_the_verdict_is_one_sentence_that_names_tasks_where_there_are_several():

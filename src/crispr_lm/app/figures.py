@@ -45,7 +45,8 @@ def options(
         margin={"l": 10, "r": 44, "t": 44, "b": 30},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
         xaxis={"range": [0, 1.08], "tickformat": ".0%", "fixedrange": True, "gridcolor": GRID, "zerolinecolor": GRID},
-        yaxis={"tickvals": places, "ticktext": labels, "autorange": "reversed", "fixedrange": True, "automargin": True},
+        yaxis={"tickvals": places, "ticktext": labels, "autorange": "reversed", "fixedrange": True, "automargin": True}
+        | {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)"},  # a gap before the bars
         **_transparent(),
     )
     return figure

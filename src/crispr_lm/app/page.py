@@ -20,11 +20,20 @@ from crispr_lm.app import figures
 from crispr_lm.app.session import Question, Session
 from crispr_lm.errors import CrisprError
 from crispr_lm.report.page import changed_answers, spread
-from crispr_lm.report.words import escaped_markdown, verdict
+from crispr_lm.report.words import escaped_markdown, short, unproven, verdict
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
-THEME = gr.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["ui-monospace", "Menlo", "monospace"])
-STYLE = "#changed-table *, #fired-table * { font-family: system-ui, sans-serif !important; }"
+THEME = gr.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["ui-monospace", "Menlo", "monospace"]).set(
+    # The theme's own are too pale on light ground to be read with ease.
+    block_title_text_color="*primary_700",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
+)
+STYLE = """
+#changed-table *, #fired-table * { font-family: system-ui, sans-serif !important; }
+.js-plotly-plot :is(.xtick, .ytick, .legend, .bars) text { fill: var(--body-text-color) !important; }
+"""
+"""A figure is drawn without knowing whether the page is light or dark; its text takes the page's colour."""
 FIRST_PROMPT = "The nurse and the engineer had a talk about the broken machine. Tell how it went."
 ANY = "all"
 MOST_ROWS = 600
@@ -59,6 +68,8 @@ def build(session: Session) -> gr.Blocks:
             f"## {escaped_markdown(session.lm.name)}, with and without {count} neuron{'' if count == 1 else 's'}"
         )
         gr.Markdown(escaped_markdown(verdict(session.results)))
+        for name, said in unproven(session.results).items():
+            gr.Markdown(f"**Not shown to help** ({escaped_markdown(short(name))}): {escaped_markdown(said)}")
         with gr.Tabs():
             with gr.Tab("Ask both", id="ask"):
                 _ask_both(session)

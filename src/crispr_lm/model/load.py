@@ -422,6 +422,8 @@ def _locate(name: str) -> tuple[str, str | None]:
                 return str(file.parent), file.name
         logger.info("package %s is not installed, asking the hub for %s", builtin.requirement, builtin.hub_id)
         return builtin.hub_id, None
+    if not name.strip():
+        raise InputError("the model's name is empty; give a hub id, a folder, a .gguf file or builtin:smollm2")
     try:
         name.encode("utf-8")  # a name in another encoding could be read, but not written into results
         path = Path(name).expanduser()

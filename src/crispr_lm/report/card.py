@@ -53,6 +53,7 @@ class Row:
 class MeasuredTask:
     """A table and what goes with it."""
 
+    name: str
     dataset: Dataset
     role: str
     examples: int
@@ -98,6 +99,7 @@ def card(
         tasks=tasks,
         results=results,
         verdict=None if results is None else words.verdict(results),
+        unproven={} if results is None else words.unproven(results),
         divergence=None if results is None else results.get("divergence"),
         licenses=sorted({(task.dataset.title, task.dataset.license) for task in tasks}),
         version=__version__,
@@ -148,6 +150,7 @@ def _eval_results(tasks: list[MeasuredTask], results: Mapping[str, Any]) -> Iter
 def _tasks(results: Mapping[str, Any]) -> Iterator[MeasuredTask]:
     for name, task in results["tasks"].items():
         yield MeasuredTask(
+            name=name,
             dataset=dataset_of(name),
             role=task["role"],
             examples=task["examples"],

@@ -26,6 +26,10 @@ MOST_LINES, LONGEST_LINE, LEAST_HEIGHT = 5, 90, 320
 that does not fit into its figure is not shown at all."""
 ROW_HEIGHT = 34
 """Pixels per row of a figure with names down its side."""
+ROOM_BESIDE, COLUMN_WIDTH = 300, 20
+"""Least pixels of a heat map for names and colours beside its cells, and of a cell with a number of two digits."""
+STEPS = (0, 1, 2, 5)
+"""Numbers of neurons that an axis names, and these times ten, a hundred, ..."""
 
 
 def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | None:
@@ -208,7 +212,7 @@ def _over_neurons(counts: Sequence[int], labels: Sequence[str], halves: tuple[li
     for values, name, colour in zip(halves, words.HALVES.values(), (AMBIGUOUS, DISAMBIGUATED), strict=True):
         figure.add_trace(
             go.Scatter(
-                x=[str(count) for count in counts],
+                x=[float(np.log2(1 + count)) for count in counts],
                 y=values,
                 text=labels,
                 mode="lines+markers",
@@ -217,9 +221,24 @@ def _over_neurons(counts: Sequence[int], labels: Sequence[str], halves: tuple[li
                 hovertemplate="%{text}: %{y:.3f}<extra>" + name + "</extra>",
             )
         )
-    figure.update_xaxes(title="neurons eliminated", type="category")
+    # Logarithmic, so that one neuron more is seen among few and a hundred fit; of one more, so that the original has a
+    # place.
+    named = [step for step in _steps(max(counts)) if step >= min(counts)]
+    figure.update_xaxes(
+        title="neurons eliminated (logarithmic)",
+        tickmode="array",
+        tickvals=[float(np.log2(1 + step)) for step in named],
+        ticktext=[str(step) for step in named],
+        zeroline=False,
+    )
     figure.update_layout(height=380)
     return styled(figure)
+
+
+def _steps(most: int) -> list[int]:
+    """Round numbers up to that one, evenly spaced where they are large."""
+    powers = (10**power for power in range(len(str(most))))
+    return sorted({step * power for power in powers for step in STEPS if step * power <= most})
 
 
 @dataclass(frozen=True)
@@ -259,7 +278,10 @@ def neuron_map(
     counts = Counter((kind, module) for kind, module, _ in edited)
     cells = dict.fromkeys([*((scores.kind, module) for module in scores.values), *counts])
     layers = sorted({layer_of(module)[0] for _, module in cells})
-    rows = list(dict.fromkeys(_row_of(kind, module, scores) for kind, module in cells))
+    scored = [_row_of(kind, module, scores) for kind, module in cells if kind == scores.kind]
+    # An edit has its neurons in the order in which they were found: here modules of one block stand together.
+    others = sorted(_row_of(kind, module, scores) for kind, module in cells if kind != scores.kind)
+    rows = list(dict.fromkeys([*scored, *others]))
     heat = np.full((len(rows), len(layers)), np.nan)
     texts = [["" for _ in layers] for _ in rows]
     hovers = [["" for _ in layers] for _ in rows]
@@ -291,7 +313,9 @@ def neuron_map(
         )
     )
     figure.update_layout(
-        height=max(LEAST_HEIGHT, 200 + ROW_HEIGHT * len(rows)), annotations=_counts(texts, heat, figure.data[0])
+        height=max(LEAST_HEIGHT, 200 + ROW_HEIGHT * len(rows)),
+        annotations=_counts(texts, heat, figure.data[0]),
+        meta={"width": ROOM_BESIDE + COLUMN_WIDTH * len(layers)},
     )
     figure.update_xaxes(title="layer (number: edited neurons)", type="category")
     figure.update_yaxes(autorange="reversed", type="category")

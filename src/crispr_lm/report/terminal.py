@@ -32,7 +32,7 @@ from rich.text import Text
 from crispr_lm.metrics import Metric, ordered_metrics
 from crispr_lm.printable import markup, printable
 from crispr_lm.progress import Progress, SilentProgress
-from crispr_lm.report.words import signed
+from crispr_lm.report.words import signed, unproven
 
 if TYPE_CHECKING:
     from crispr_lm.edit import Edit
@@ -246,6 +246,8 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         console.print(results_table(task, held_out="verdict" in results))
         if (spread := spread_table(task)) is not None:
             console.print(spread)
+        if doubt := unproven(results).get(name):
+            console.print(f"[bold yellow]Not shown to help:[/] {markup(doubt)}", soft_wrap=True)
         if warning := task.get("over_abstention"):
             console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
     if divergence := results.get("divergence"):
@@ -496,6 +498,17 @@ def print_machine(told: Mapping[str, Any]) -> None:
     console.print(f"Hub: {markup(hub['endpoint'])} is {state}", soft_wrap=True)
     if model := told.get("model"):
         _print_needs(model)
+
+
+def machine_line(told: Mapping[str, Any]) -> str:
+    """The same in a line: of a model where it fits, else what each device has."""
+    if model := told.get("model"):
+        fitting = (f"{dtype} on {', '.join(needs['fits'])}" for dtype, needs in model["needs"].items() if needs["fits"])
+        return f"{model['name']} fits: {'; '.join(fitting) or 'nowhere here'}"
+    return "; ".join(
+        f"{device['device']}: {device['free'] / GIB:.1f} of {device['memory'] / GIB:.1f} GiB free"
+        for device in told["devices"]
+    )
 
 
 def _print_needs(model: Mapping[str, Any]) -> None:

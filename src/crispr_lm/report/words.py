@@ -70,6 +70,36 @@ def verdict(results: Mapping[str, Any]) -> str:
     return sentence(f"{what} (differences in points with 95 % intervals): {of_tasks}")
 
 
+def unproven(results: Mapping[str, Any]) -> dict[str, str]:
+    """Of each task that an edit was made for and not shown to help: what its held-out intervals say instead.
+
+    A recommended edit has gained on the questions that it was chosen by; here is told where others do not confirm that.
+    """
+    told: dict[str, str] = {}
+    if results.get("verdict") != "recommended" or not results["edit"]["neurons"]:
+        return told
+    tasks = results["tasks"]
+    for name in results.get("made_for") or [name for name, task in tasks.items() if task["role"] == "bias"]:
+        task = tasks[name]
+        found = [(metric, _proven(metric, task)) for metric in leading(task["family"], task["before"])]
+        if not found or any(change > 0 for _, change in found):
+            continue
+        lost = [RIGHT.get(metric.name, metric.label) for metric, change in found if change < 0]
+        told[name] = "the 95 % intervals on held-out questions show no gain" + (
+            f", but a loss ({' and '.join(lost)})." if lost else "; there it may do nothing, or harm."
+        )
+    return told
+
+
+def _proven(metric: Metric, task: Mapping[str, Any]) -> int:
+    """1 where the whole 95 % interval of a difference is a gain, -1 where all of it is a loss, else 0."""
+    before, found = task["before"][metric.name], task["statistics"][metric.name]
+    if before is None or found["low"] is None or found["high"] is None or found["low"] <= 0 <= found["high"]:
+        return 0
+    gains = [metric.gain(before, before + found[end]) for end in ("low", "high")]
+    return 1 if min(gains) > 0 else -1 if max(gains) < 0 else 0
+
+
 def changes(task: Mapping[str, Any], *, briefly: bool = False) -> str:
     """What has changed in one task: ambiguous and disambiguated accuracy side by side, or what leads its metrics.
 

@@ -172,7 +172,7 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     elif scheme in TEXTS:
         raise InputError(f"task {name} is running text, whose perplexity can only be measured; give it to --measure")
     else:
-        kinds = ("builtin", *KINDS)
+        kinds = ("builtin", *KINDS, *TEXTS)
         raise InputError(f"task {name!r}: unknown kind {scheme!r}{nearest(scheme, kinds)}; kinds: {', '.join(kinds)}")
     if not examples:
         raise InputError(f"task {name} holds no examples; check the file")

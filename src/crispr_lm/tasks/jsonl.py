@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 where = f"{path}:{number}"
                 try:
                     row = parse_json(line)
+                except json.JSONDecodeError as error:  # it counts lines within the row
+                    told = f"{error.msg} at character {error.pos + 1} of the line"
+                    raise InputError(f"{where}: not valid JSON ({told}); every line must be one JSON object") from error
                 except ValueError as error:
                     raise InputError(
                         f"{where}: not valid JSON ({error}); every line must be one JSON object"

@@ -26,6 +26,9 @@ function draw(element) {
     figure.layout.height *= 1.35;
     figure.layout.margin.r = 24; // the last share stands half beyond the axis
   }
+  if (figure.layout.meta && figure.layout.meta.width) {
+    element.style.minWidth = figure.layout.meta.width + "px"; // else numbers on narrow cells run into each other
+  }
   Plotly.newPlot(element, figure.data, figure.layout, { responsive: true, displaylogo: false });
 }
 
