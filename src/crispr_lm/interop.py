@@ -14,7 +14,7 @@ from typing import Any
 
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes, write_lines
-from crispr_lm.folder import check_new
+from crispr_lm.folder import check_new, held_new
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import load_tasks
 from crispr_lm.printable import json_line
@@ -123,9 +123,9 @@ def lm_eval_tasks(model: str, output: Path, settings: LmEvalSettings) -> list[st
     names = [name for name, _, _ in planned]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"two tasks would be called {twice}; export them into folders of their own")
-    output.mkdir(parents=True, exist_ok=True)
-    for name, task, instruction in planned:
-        export_lm_eval(source, parts[task.name], instruction, output, name)
+    with held_new(output):
+        for name, task, instruction in planned:
+            export_lm_eval(source, parts[task.name], instruction, output, name)
     return names
 
 
