@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, MixtralCon
 
 from crispr_lm import Edit, InputError, LanguageModel, Neuron
 from crispr_lm.export import export_folder, export_lora, export_slim
+from crispr_lm.jobs import apply
 from crispr_lm.model.neurons import find_sites
+from crispr_lm.progress import SilentProgress
+from crispr_lm.settings import ApplySettings
 
 from .helpers import (
     ARCHITECTURES,
@@ -167,3 +171,33 @@ def test_the_command_line_saves_and_checks_every_format(form, saved_model, tmp_p
     assert ("config.json" in names) == (form != "lora")
     if form == "slim":
         assert json.loads((tmp_path / "out" / "config.json").read_text())["intermediate_size"] == 46
+
+
+class Meanwhile(SilentProgress):
+    """Starts a command when a model has been written and is about to be loaded again."""
+
+    def __init__(self, command):
+        self.command, self.ended = command, None
+
+    @contextmanager
+    def step(self, description, total=None):
+        if description.startswith("Loading it again"):
+            self.ended = subprocess.run(self.command, capture_output=True, text=True, check=False)
+        yield lambda _count: None
+
+
+@pytest.mark.slow
+def test_a_second_command_on_the_same_folder_is_refused_and_takes_nothing_from_the_first(saved_model, tmp_path):
+    lm, edit, output = build_model("llama"), tmp_path / "edit.json", tmp_path / "out"
+    Edit.from_neurons(lm, [Neuron(DOWN_PROJECTIONS["llama"][0], 4, "ffn")]).save(edit)
+    command = [sys.executable, "-m", "crispr_lm", "apply", saved_model("llama"), edit, "--output", output]
+    second = Meanwhile([*map(str, command), "--device=cpu"])
+    told = apply(str(saved_model("llama")), edit, output, ApplySettings(device="cpu"), second)
+    assert second.ended.returncode == 2
+    assert second.ended.stderr == (
+        f"crispr-lm: another process is writing to {output} now; wait until it is done, or give another folder\n"
+    )
+    assert told["verified"]["options_compared"] > 0
+    names = {path.name for path in output.iterdir()}
+    assert {"config.json", "model.safetensors", "edit.json", "README.md"} <= names
+    assert not [name for name in names if name.startswith(".")]

@@ -10,8 +10,8 @@ import pytest
 from filelock import FileLock
 
 from crispr_lm import CrisprError, InputError, WriteError
-from crispr_lm.files import append_line, whole_folder, write_bytes, write_json, write_lines
-from crispr_lm.folder import LOCK, RunFolder, check_new, read_lines
+from crispr_lm.files import LOCK, append_line, whole_folder, write_bytes, write_json, write_lines
+from crispr_lm.folder import RunFolder, check_new, held_new, read_lines
 
 IDENTITY = {"model": "m", "settings": {"seed": 0}}
 
@@ -308,6 +308,46 @@ def test_what_a_killed_process_left_half_written_is_no_folder_of_ones_own(tmp_pa
     assert names_in(tmp_path / "out") == ["edit.json"]
     with pytest.raises(InputError, match="not an empty folder"):
         check_new(tmp_path / "out")
+
+
+def test_a_folder_that_another_process_fills_is_neither_touched_nor_taken(tmp_path):
+    path, code = (
+        tmp_path / "out",
+        (
+            "import sys; from pathlib import Path; from crispr_lm.folder import held_new\n"
+            "from crispr_lm.files import whole_folder\n"
+            "path = Path(sys.argv[1])\n"
+            "with held_new(path), whole_folder(path) as part:\n"
+            "    (part / 'config.json').write_text('theirs'); print('writing', flush=True); sys.stdin.readline()"
+        ),
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "writing\n"
+        with pytest.raises(InputError, match="another process is writing to"):
+            check_new(path)
+        with pytest.raises(InputError, match="another process is writing to"), held_new(path), whole_folder(path):
+            pytest.fail("two are in it")
+        assert names_in(path) == [".lock", ".part", ".part/config.json"]
+        other.communicate("\n")
+    assert other.returncode == 0
+    assert names_in(path) == ["config.json"]
+    with pytest.raises(InputError, match="not an empty folder"), held_new(path):  # filled while a model was loaded
+        pytest.fail("what is there would be replaced")
+    assert (path / "config.json").read_text() == "theirs"
+    assert names_in(path) == ["config.json"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_new_folder_in_which_nothing_comes_about_is_gone_again(tmp_path, there):
+    path = tmp_path / "out"
+    if there:
+        path.mkdir()
+        (path / LOCK).write_text("")  # of a process that was killed
+    check_new(path)
+    with pytest.raises(Stopped), held_new(path):
+        raise Stopped
+    assert names_in(tmp_path) == (["out"] if there else [])
 
 
 def test_a_run_that_goes_on_removes_what_a_killed_one_left_and_nothing_else(tmp_path):

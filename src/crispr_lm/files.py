@@ -22,6 +22,9 @@ from crispr_lm.errors import CrisprError, WriteError
 PART = ".part"
 """Ends the temporary name of a file that is being written; the name of the folder that one is written in."""
 
+LOCK = ".lock"
+"""Held by the process that writes into a folder, and removed by it while it still holds it (`crispr_lm.locking`)."""
+
 LOADABLE = ("config.json", "adapter_config.json")
 """Files that make a folder one that can be loaded; they come last and go first."""
 
@@ -84,7 +87,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Give a folder to write into; what is in it takes the place of what is in `path` once the block ends well.
 
     Until then it lies within `path`, which may be a mount point, or in a folder that is not ours to write. Where the
-    block ends with an exception nothing of it is left, and what was in `path` stays as it was.
+    block ends with an exception nothing of it is left, and what was in `path` stays as it was. The caller keeps other
+    processes out of `path`, or of a folder above it.
 
     Raises:
         WriteError: as `write_bytes`.
@@ -98,7 +102,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             yield part
             _flush(part)
             for old in sorted(path.iterdir(), key=lambda entry: entry.name not in LOADABLE):
-                if old != part:
+                if old.name not in (PART, LOCK):
                     shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
             for new in sorted(part.iterdir(), key=lambda entry: entry.name in LOADABLE):
                 new.replace(path / new.name)
@@ -112,8 +116,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a killed process left of `whole_folder`."""
-    return all(entry.name == PART for entry in folder.iterdir())
+    """Whether a folder holds nothing but what a process has there that writes into it, or was killed as it did."""
+    return all(entry.name in (PART, LOCK) for entry in folder.iterdir())
 
 
 def remove_parts(folder: Path) -> None:

@@ -105,18 +105,24 @@ def not_finite(lm: LanguageModel, compute: Callable[[], object]) -> str:
         compute()
     if not first:
         return (
-            f"model {lm.name} gives numbers that are not finite, though no module's output is; in {dtype} gradients or "
-            "sums overflow: load it with --dtype float32"
+            f"model {lm.name} gives numbers that are not finite, though every module's output is; in {dtype} gradients "
+            f"or sums overflow; {_advice(lm.dtype)}"
         )
     name, what = first[0]
-    if lm.dtype == torch.float32:
-        advice = "no format reaches further, so the checkpoint is damaged, or an edit's scale is too large"
-    else:
-        advice = "load it with --dtype float32, or bfloat16, which reaches further"
     return (
         f"model {lm.name} gives numbers that are not finite: the first to put out {what} is module {name}, in {dtype}; "
-        f"{advice}"
+        f"{_advice(lm.dtype)}"
     )
+
+
+def _advice(dtype: torch.dtype) -> str:
+    """What to do where a model overflows that has no broken weights: only a format that could help is named."""
+    elsewhere = "the checkpoint is damaged, or an edit's scale is too large"
+    if dtype == torch.float32:
+        return f"no format reaches further, so {elsewhere}"
+    if dtype == torch.bfloat16:
+        return f"load it with --dtype float32, which reaches as far and rounds less; where that fails too, {elsewhere}"
+    return "load it with --dtype float32, or bfloat16, which reaches further"
 
 
 def broken_weights(lm: LanguageModel) -> str | None:

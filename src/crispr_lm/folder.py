@@ -29,28 +29,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from filelock import FileLock, Timeout
-
 from crispr_lm.errors import InputError
-from crispr_lm.files import PART, is_empty, remove_parts, write_errors, write_json
+from crispr_lm.files import LOCK, PART, is_empty, remove_parts, write_errors, write_json
+from crispr_lm.locking import check_free, held
 from crispr_lm.reading import parse_json, read_bytes
 
 Row = TypeVar("Row")
-
-LOCK = ".lock"
-"""Held by the process that writes into the folder, and removed by it while it still holds it.
-
-Who has opened the file just before it was removed would hold a file that nobody else finds: FileLock (from 3.30) lets
-go of such a one and opens anew, for which it needs a moment.
-"""
-
-PATIENCE = 0.2
-"""Seconds for that moment."""
 
 
 @dataclass(frozen=True)
@@ -107,37 +96,11 @@ class JobFolder:
                 )
         elif any(not _is_passing(path) for path in self.path.iterdir()):
             raise InputError(f"output folder {self.path} is not empty and holds no run; give another folder")
-        if (self.path / LOCK).exists():
-            with self.held():
-                pass
+        check_free(self.path)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes out of the folder while the block runs; a process that is killed lets go.
-
-        Raises:
-            InputError: another process is writing here.
-        """
-        lock = FileLock(self.path / LOCK)
-        with write_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=PATIENCE)
-            except Timeout as error:
-                raise InputError(
-                    f"another process is writing to {self.path} now; wait until it is done, or give another folder"
-                ) from error
-        own = _identity(self.path / LOCK)
-        try:
-            yield
-        finally:
-            try:
-                _remove_lock(self.path / LOCK, own)
-            except BaseException:  # Ctrl-C or SIGTERM just now must not leave it behind
-                _remove_lock(self.path / LOCK, own)
-                raise
-            finally:
-                lock.release()
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other processes out of the folder while the block runs; see `crispr_lm.locking.held`."""
+        return held(self.path)
 
     def start(self, record: dict[str, Any], *, overwrite: bool) -> bool:
         """Make the folder ready and write the record. A run of the same identity is gone on with.
@@ -295,25 +258,6 @@ class ComparisonFolder(JobFolder):
         return self.path / "comparison.html"
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from any other that has its name before or after; None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _remove_lock(path: Path, own: tuple[int, int] | None) -> None:
-    """Remove a lock that this process holds; once it is gone, the file of that name is another process's.
-
-    What can't be removed (the disk is read-only now, or the system keeps open files) stays: nobody holds it any more.
-    """
-    with suppress(OSError):
-        if own is not None and _identity(path) == own:
-            path.unlink()
-
-
 def _is_passing(path: Path) -> bool:
     """Whether a file is there only while a process of ours writes, or because one was killed."""
     return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(PART))
@@ -343,9 +287,36 @@ def check_new(path: Path) -> None:
     """Check that a folder can be written that is not there yet, or empty.
 
     Raises:
-        InputError: it can't, or it holds something.
+        InputError: it can't, it holds something, or another process is writing into it.
     """
     check_writable(path)
+    check_free(path)
+    _check_empty(path)
+
+
+@contextmanager
+def held_new(path: Path) -> Iterator[None]:
+    """Keep other processes out of a folder that was new before (`check_new`) and must be so still.
+
+    A model may have been loaded in between, time enough for another process to fill the folder. Where the block ends
+    with an exception, a folder that was not there is gone again.
+
+    Raises:
+        InputError: it holds something by now, or another process is writing into it.
+    """
+    made = not path.exists()
+    try:
+        with held(path):
+            _check_empty(path)
+            yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # another process has written into it
+                path.rmdir()
+        raise
+
+
+def _check_empty(path: Path) -> None:
     if path.exists() and (not path.is_dir() or not is_empty(path)):
         raise InputError(f"output {path} exists and is not an empty folder; give another one")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes, write_lines
-from crispr_lm.folder import check_new
+from crispr_lm.folder import check_new, held_new
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import load_tasks
 from crispr_lm.printable import json_line, printable
@@ -150,9 +150,9 @@ def lm_eval_tasks(model: str, output: Path, settings: LmEvalSettings) -> list[st
     for task in tasks if source.is_encoder_decoder else ():  # what can't be written is known before anything is
         for example in parts[task.name]:
             _row(source, example, task.instructions[0])
-    output.mkdir(parents=True, exist_ok=True)
-    for name, task, instruction in planned:
-        export_lm_eval(source, parts[task.name], instruction, output, name)
+    with held_new(output):
+        for name, task, instruction in planned:
+            export_lm_eval(source, parts[task.name], instruction, output, name)
     if loses_head(source.config):
         logger.warning(
             "lm_eval --model hf ties the output layer of %s to its embeddings after loading, and so measures another "

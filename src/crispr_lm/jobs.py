@@ -10,7 +10,7 @@ from crispr_lm.divergence import divergence
 from crispr_lm.edit import Edit
 from crispr_lm.export import export_folder, export_lora, export_slim
 from crispr_lm.files import whole_folder, write_json
-from crispr_lm.folder import check_new
+from crispr_lm.folder import check_new, held_new
 from crispr_lm.hub import local_edit
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.model.load import LanguageModel
@@ -83,8 +83,8 @@ def apply(
         parameters saved, and what was uploaded (``upload``).
 
     Raises:
-        InputError: the input can't be used, the format can't hold this edit exactly, or the output folder is not empty;
-            nothing is written then.
+        InputError: the input can't be used, the format can't hold this edit exactly, the output folder is not empty,
+            or another process is writing into it; nothing is written then.
         EditMismatchError: the edit was made for another model.
         VerificationError: what was saved does not do what the edited model in memory does.
     """
@@ -95,7 +95,7 @@ def apply(
     edit = Edit.load(edit_file)
     results = results_beside(edit_file, settings.results)
     lm = load(model, settings, [], Timings(), progress, twice=settings.format != "edit")
-    with whole_folder(output) as part:
+    with held_new(output), whole_folder(output) as part:
         told = _export(lm, edit, part, settings, progress)
         write_card(lm, edit, settings.format, part, results)
     return told | uploaded(output, settings, progress)

@@ -12,7 +12,7 @@ from crispr_lm.answering import Decoding, stream_answer
 from crispr_lm.divergence import divergence, original_of
 from crispr_lm.effects import measure_effects
 from crispr_lm.files import append_line, write_json, write_lines
-from crispr_lm.finite import widened
+from crispr_lm.finite import finite, widened
 from crispr_lm.generation import continuations
 from crispr_lm.perplexity import perplexity
 from crispr_lm.prompts import encode_all
@@ -109,8 +109,27 @@ def test_the_first_module_that_overflows_is_named(dtype):
     lm.model.get_parameter("model.layers.1.mlp.down_proj.weight").data[:, 0] = 3e38
     lm.model.get_parameter("model.layers.1.mlp.up_proj.weight").data *= 1e6
     name = str(dtype).removeprefix("torch.")
-    with pytest.raises(CrisprError, match=rf"infinity is module model\.layers\.1\.mlp\.down_proj, in {name}"):
+    with pytest.raises(CrisprError, match=rf"infinity is module model\.layers\.1\.mlp\.down_proj, in {name}") as told:
         MEASURED["scores"](lm)
+    # Neither is told to take the format that it has, or one that reaches no further.
+    assert "bfloat16, which" not in str(told.value)
+    assert ("--dtype float32" in str(told.value)) == (dtype == torch.bfloat16)
+    assert "the checkpoint is damaged, or an edit's scale is too large" in str(told.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_that_overflow_outside_of_modules_are_told_apart(dtype):
+    lm = build_model("llama")
+    lm.model.to(dtype)
+    name = str(dtype).removeprefix("torch.")
+
+    def add_up():
+        lm.model(torch.tensor([[1, 2, 3]]))
+        return torch.tensor(torch.finfo(dtype).max, dtype=dtype) * 2
+
+    with pytest.raises(CrisprError, match=f"though every module's output is; in {name} gradients or sums") as told:
+        finite(lm, add_up, lambda found: [found])
+    assert ("--dtype float32" in str(told.value)) == (dtype == torch.bfloat16)
 
 
 def test_a_chat_names_the_module_too():
