@@ -26,7 +26,7 @@ SKILL_WEIGHTS = (1.0, 4.0)
 """λ of the first pass, which is also the least, and the largest."""
 
 HEAVIER = 5.0
-"""How fast λ follows the cost: after each pass ln λ changes by this times the excess over the limit (`Figures.excess`)."""
+"""How fast λ follows the cost: after each pass ln λ changes by this times the cost's `Figures.excess` over its limit."""
 
 PROTECTION = 5.0
 """ρ of the first pass."""
