@@ -26,7 +26,7 @@ SKILL_WEIGHTS = (1.0, 4.0)
 """λ of the first pass, which is also the least, and the largest."""
 
 HEAVIER = 5.0
-"""How fast λ follows the cost: after each pass ln λ changes by this times the cost's `Figures.excess` over its limit."""
+"""How fast λ follows the cost: ln λ changes by this times the excess of a pass over its limit (`Figures.excess`)."""
 
 PROTECTION = 5.0
 """ρ of the first pass."""

@@ -179,6 +179,7 @@ def difference() -> dict[str, Any]:
     return {"value": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.1, "p_value_holm": 0.1}
 
 
+SPREAD = {"std": 0.0, "worst": 0.1}
 RESULTS = {
     "format": "crispr-lm-results",
     "version": 2,
@@ -199,6 +200,7 @@ RESULTS = {
             "before": {"accuracy": 0.1, "accuracy_ambiguous": 0.1},
             "after": {"accuracy": 0.2, "accuracy_ambiguous": 0.2},
             "statistics": {"accuracy": difference(), "accuracy_ambiguous": difference()},
+            "spread": {when: dict.fromkeys(("accuracy", "accuracy_ambiguous"), SPREAD) for when in ("before", "after")},
             "over_abstention": None,
         }
     },
