@@ -21,6 +21,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -262,6 +264,24 @@ def build_model(architecture: str, seed: int = 0) -> LanguageModel:
         is_encoder_decoder=architecture in ENCODER_DECODER,
         context_length=None if architecture.startswith(("t5", "bloom")) else 512,
     )
+
+
+def build_mixture(seed: int = 0) -> LanguageModel:
+    """A tiny mixture of four experts, of which every token is given to two."""
+    config = MixtralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=None,
+    )
+    model = MixtralForCausalLM(config)
+    fill(model, seed)
+    return LanguageModel(model.eval().requires_grad_(False), chat_tokenizer(), "mixture", context_length=512)
 
 
 def hook_count(model: nn.Module) -> int:

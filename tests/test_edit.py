@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from crispr_lm import Edit, EditMismatchError, InputError, LanguageModel, Neuron, load_model
+from crispr_lm.edit import weights_fingerprint
 
 from .helpers import assert_same_weights, build_model, hook_count, snapshot
 
@@ -493,3 +494,33 @@ def test_an_edit_without_neurons_is_refused_for_another_architecture(llama, gpt2
     made.check(llama)
     with pytest.raises(EditMismatchError, match="made for a LlamaForCausalLM, but tiny-gpt2 is a GPT2LMHeadModel"):
         made.check(gpt2)
+
+
+def test_the_fingerprint_of_a_model_tells_apart_what_is_not_the_same():
+    def layer(rows=2, columns=3, name="layer", dtype=torch.float32, changed=None):
+        values = torch.arange(6.0)
+        if changed is not None:
+            values[changed] += 0.5
+        module = nn.Module()
+        module.register_parameter(name, nn.Parameter(values.reshape(rows, columns).to(dtype)))
+        return module
+
+    others = [layer(3, 2), layer(name="other"), layer(dtype=torch.bfloat16), *(layer(changed=at) for at in range(6))]
+    known = [weights_fingerprint(module) for module in (layer(), *others)]
+    assert len(set(known)) == len(known)
+    assert weights_fingerprint(layer()) == known[0]
+    assert weights_fingerprint(copy.deepcopy(others[0])) == known[1]
+
+
+def test_the_fingerprint_of_a_large_matrix_looks_at_some_four_thousand_values_from_its_first_to_its_last():
+    large = nn.Linear(1000, 1000, bias=False).requires_grad_(False)  # every 244th of a million values
+    known = weights_fingerprint(large)
+    seen = []
+    for at in [*range(488), 999_912, 999_999]:
+        weight = large.weight.view(-1)
+        before = weight[at].clone()
+        weight[at] += 1
+        if weights_fingerprint(large) != known:
+            seen.append(at)
+        weight[at] = before
+    assert seen == [0, 244, 999_912]

@@ -12,7 +12,7 @@ from crispr_lm.prompts import encode
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
 
-from .helpers import EXAMPLES, build_model
+from .helpers import EXAMPLES, build_mixture, build_model
 
 STEP = 0.01
 
@@ -28,6 +28,15 @@ def scores_with(lm, prompts, neuron, scale):
 
 @pytest.mark.parametrize("kind", ["ffn", "linear"])
 def test_an_effect_is_the_slope_of_the_contrast_when_the_neuron_is_scaled(lm, kind):
+    assert_effects_are_slopes(lm, kind)
+
+
+def test_an_effect_of_an_expert_s_neuron_is_that_slope_too():
+    """Experts are given some of the tokens, of several prompts at once."""
+    assert_effects_are_slopes(build_mixture(), "ffn")
+
+
+def assert_effects_are_slopes(lm, kind):
     prompts = prompts_of(lm)
     effects = measure_effects(lm, EXAMPLES, prompts, (kind,))[kind]
     rounding = 0.03 * float(np.abs(effects.values).max())  # of scores in float32, and kinks of ReLUs
@@ -54,6 +63,14 @@ def test_contrasts_are_differences_of_option_scores_and_missing_ones_are_infinit
 
 
 def test_effects_do_not_depend_on_the_batch_nor_on_the_way_they_are_measured(lm):
+    assert_effects_do_not_depend_on_the_way(lm)
+
+
+def test_effects_of_experts_do_not_depend_on_it_either():
+    assert_effects_do_not_depend_on_the_way(build_mixture())
+
+
+def assert_effects_do_not_depend_on_the_way(lm):
     prompts = prompts_of(lm)
     together = measure_effects(lm, EXAMPLES, prompts, ("ffn", "linear"))
     one_by_one = measure_effects(lm, EXAMPLES, prompts, ("ffn", "linear"), batch_size=1)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, MixtralConfig, MixtralForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from crispr_lm import Edit, InputError, LanguageModel, Neuron
+from crispr_lm import Edit, InputError, Neuron
 from crispr_lm.export import export_folder, export_lora, export_slim
 from crispr_lm.jobs import apply
 from crispr_lm.model.neurons import find_sites
@@ -22,9 +22,8 @@ from .helpers import (
     DOWN_PROJECTIONS,
     VOCABULARY,
     assert_same_weights,
+    build_mixture,
     build_model,
-    chat_tokenizer,
-    fill,
     snapshot,
 )
 
@@ -87,20 +86,7 @@ def test_an_adapter_of_no_neurons_is_refused(tmp_path):
 
 @pytest.fixture
 def mixture():
-    config = MixtralConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=4,
-        num_experts_per_tok=2,
-        sliding_window=None,
-    )
-    model = MixtralForCausalLM(config)
-    fill(model, 0)
-    return LanguageModel(model.eval().requires_grad_(False), chat_tokenizer(), "mixture", context_length=512)
+    return build_mixture()
 
 
 @pytest.mark.parametrize("export", [export_lora, export_slim])

@@ -42,7 +42,7 @@ class Relevance:
         self.streams = {stream.shape: stream for stream in streams}
         self.alone = alone
         self.copy = copy
-        self.options = torch.empty(0, dtype=torch.int64)
+        self.options: Tensor  # of the backward pass that runs
         self.maxima: dict[str, Tensor] = {}
         self.places: dict[tuple[tuple[int, int], torch.device], tuple[Tensor | None, Tensor]] = {}
 

@@ -9,6 +9,7 @@ import pytest
 from crispr_lm import Example, InputError
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.metrics.classification import label_set
+from crispr_lm.metrics.family import with_unmatched
 
 
 def values(family, examples, scores):
@@ -43,6 +44,26 @@ def test_stereoset_by_hand():
     assert found["stereotype_score"] == pytest.approx((1 / 2 + 1) / 2)
     assert found["language_model_score"] == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert found["icat"] == pytest.approx(0.625 * 0.25 / 0.5)
+
+
+def test_equal_likelihoods_beat_nothing_in_stereoset():
+    # Neither meaningful sentence is likelier than the unrelated one, nor one of them than the other.
+    assert values("stereoset", [triple("a")], [[-2, -2, -2]])["language_model_score"] == 0
+    assert values("stereoset", [triple("a")], [[-2, -2, -2]])["stereotype_score"] == 0
+    # One is.
+    assert values("stereoset", [triple("a")], [[-1, -2, -2]])["language_model_score"] == 0.5
+    assert values("stereoset", [triple("a")], [[-2, -1, -2]])["language_model_score"] == 0.5
+
+
+def test_the_share_of_answers_that_match_no_option_counts_all_that_were_asked():
+    nothing = -np.inf
+    family = with_unmatched(FAMILIES["winobias"])
+    examples = [pronoun({"stereotype": "pro"})] * 3 + [pronoun({"stereotype": "anti"})]
+    scores = np.array([[0, nothing], [nothing, nothing], [nothing, nothing], [nothing, nothing]])
+    found = family.values(family.columns(examples, scores))
+    assert found["unmatched_share"] == 0.75
+    assert found["accuracy_pro"] == pytest.approx(1 / 3)
+    assert found["accuracy_anti"] == 0
 
 
 def stereoset_of_the_paper(terms, scores):

@@ -98,6 +98,21 @@ def test_no_change_at_all_is_no_evidence():
     assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
+def test_no_change_at_all_is_no_change_in_any_resample_even_where_the_metric_is_undefined_in_some():
+    columns = {"right": np.array([1.0, 0.0]), "questions": np.array([1.0, 0.0])}
+    found = paired_differences([columns], [{name: of.copy() for name, of in columns.items()}], FAMILY, "ab")["accuracy"]
+    assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # SciPy tells the deviation of the single resample, too
+def test_as_many_resamples_are_drawn_as_are_asked_for():
+    # The quantiles of a single resample are that resample.
+    low, high = value_interval([answers(1, 1, 0, 1)], ACCURACY, "abcd", resamples=1)
+    assert low == high
+    found = difference([0, 0, 1, 1], [1, 0, 1, 0], "abcd", resamples=1)
+    assert found.low == found.high
+
+
 def test_a_single_template_has_no_interval():
     found = difference([0, 1], [1, 1], "aa")
     assert (found.value, found.low, found.high, found.p_value) == (0.5, None, None, None)

@@ -1,0 +1,40 @@
+"""Which tokens count in the maximum over them, told by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from crispr_lm.model.hooks import Seen
+from crispr_lm.model.neurons import NeuronSite
+from crispr_lm.packing import Stream
+from crispr_lm.relevance import Relevance
+
+TOKENS, APPENDED, UNITS = 3, 2, 2
+
+
+def largest_of(activation, *, tokens=None, token_count=0):
+    """Maxima of activation x gradient, both of them the same, in a pass of one prompt of three tokens."""
+    stream = Stream((1, TOKENS), rows=torch.tensor([0]), counted=torch.ones(1, TOKENS, dtype=torch.bool))
+    relevance = Relevance([stream], alone=True)
+    site = NeuronSite("layer", (nn.Linear(UNITS, UNITS),), "ffn", "input", UNITS, ())
+    seen = relevance.see(Seen(site, activation, tokens=tokens, token_count=token_count))
+    score = (seen * activation).sum()[None]
+    return relevance.backward(score, torch.tensor([0]), keep_graph=False)["layer"].tolist()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_tokens_that_a_model_appends_by_itself_do_not_count_in_a_prompt_alone(turned):
+    activation = torch.zeros(TOKENS + APPENDED, UNITS)
+    activation[1, 0], activation[2, 1] = 2.0, 3.0
+    activation[TOKENS:] = 10.0
+    shaped = activation[:, None] if turned else activation[None]
+    assert largest_of(shaped) == [[4.0, 9.0]]
+
+
+@pytest.mark.parametrize("shape", [(TOKENS + APPENDED, UNITS), (1, TOKENS + APPENDED, UNITS)])
+def test_of_an_expert_s_tokens_all_count_however_many_there_are(shape):
+    """It is given them in an order of its own, a token perhaps more than once."""
+    activation = torch.zeros(TOKENS + APPENDED, UNITS)
+    activation[-1] = 10.0
+    activation = activation.reshape(shape)
+    assert largest_of(activation, tokens=torch.tensor([0, 1, 2, 0, 1]), token_count=TOKENS) == [[100.0, 100.0]]
