@@ -73,7 +73,7 @@ def results_of(
             "tokens": int(divergence.columns[0]["tokens"].sum()),
         }
     if edit is not None:
-        content["edit"] = _edit(edit)
+        content["edit"] = described_edit(edit)
     return content
 
 
@@ -202,7 +202,8 @@ def _breakdown(
     return told
 
 
-def _edit(edit: Edit) -> dict[str, Any]:
+def described_edit(edit: Edit) -> dict[str, Any]:
+    """What ``results.json`` says of an edit: how many neurons, of which kind (or kinds), scale, and their modules."""
     modules: dict[str, int] = {}
     for neuron in edit.neurons:
         modules[neuron.module] = modules.get(neuron.module, 0) + 1
