@@ -137,11 +137,11 @@ def over_abstention(
     )
     if lost <= LEAST:
         moved = "fall by only" if cured >= 0 else "rise by"
-        return f"{rates}, while errors on ambiguous questions {moved} {abs(cured):.1%}."
+        return f"{rates}, while errors on ambiguous questions {moved} {100 * abs(cured):.1f} points."
     interval = found["accuracy_disambiguated"]
     sure = interval.high is not None and interval.high < 0
     doubt = "" if sure else " The 95 % interval of that loss includes zero."
-    return f"{rates}, and {lost:.1%} fewer of them are answered right.{doubt}"
+    return f"{rates}, and {100 * lost:.1f} points fewer of them are answered right.{doubt}"
 
 
 def _described(subject: Subject, scoring: ScoringMethod, before: Measurement) -> dict[str, Any]:
