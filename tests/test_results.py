@@ -48,7 +48,7 @@ def test_right_answers_that_became_unknown_are_named_with_their_share():
     sentence = told(answers(right=8, wrong=2), answers(right=3, wrong=2, unknown=5), ambiguous=(0, 10))
     assert "unknown on 50.0% of the questions" in sentence
     assert "(before: 0.0%)" in sentence
-    assert "50.0% fewer of them are answered right." in sentence
+    assert "50.0 points fewer of them are answered right." in sentence
     assert "includes zero" not in sentence
 
 
@@ -66,11 +66,11 @@ def test_a_rise_that_cures_less_on_ambiguous_questions_is_named_too(cured):
     if cured == 2:
         assert sentence is None
     else:
-        assert f"while errors on ambiguous questions fall by only {10 * cured}.0%" in sentence
+        assert f"while errors on ambiguous questions fall by only {10 * cured}.0 points" in sentence
 
 
 def test_errors_on_ambiguous_questions_may_even_rise():
-    assert "rise by 10.0%" in told(answers(right=8, wrong=2), answers(right=8, unknown=2), ambiguous=(3, 2))
+    assert "rise by 10.0 points" in told(answers(right=8, wrong=2), answers(right=8, unknown=2), ambiguous=(3, 2))
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_questions_that_all_have_an_answer_in_their_context_are_judged_by_themse
     before, after = (
         answered((DISAMBIGUATED, there)) for there in (answers(right=5, wrong=5), answers(right=4, wrong=1, unknown=5))
     )
-    assert "10.0% fewer" in over_abstention(before.metrics, after.metrics, after.differences_from(before))
+    assert "10.0 points fewer" in over_abstention(before.metrics, after.metrics, after.differences_from(before))

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.report.card import card
 from crispr_lm.run import run
 from crispr_lm.settings import ApplySettings, HubSettings
+from crispr_lm.sharing import check_told_of
 from crispr_lm.tasks import dataset_of
 
 from .report.test_page import bias_task
@@ -117,6 +119,21 @@ def test_every_form_has_a_card_and_the_edit_beside_it(form, base, finished, tmp_
     measured = form != "slim"  # the slim one's edit has no results beside it
     assert bool(found.data.eval_results) == measured
     assert ("No figures were measured" in found.text) == (not measured)
+
+
+def test_figures_of_another_edit_are_never_told_of_this_one(base, finished, tmp_path):
+    whole = Edit.load(finished / "edit.json")
+    shutil.copy(finished / "results.json", tmp_path)
+    for name, other in (("fewer", replace(whole, neurons=whole.neurons[:-1])), ("damped", replace(whole, scale=0.5))):
+        other.save(tmp_path / "edit.json")
+        with pytest.raises(InputError, match=r"results\.json holds figures of another edit"):
+            jobs.apply(str(base), tmp_path / "edit.json", tmp_path / name, ApplySettings(device="cpu", format="edit"))
+        assert not (tmp_path / name).exists()
+    # As many neurons of the same modules, but others.
+    first, *others = whole.neurons
+    moved = replace(whole, neurons=(replace(first, index=first.index + 1), *others))
+    with pytest.raises(InputError, match="another edit"):
+        check_told_of(moved, json.loads((finished / "results.json").read_text(encoding="utf-8")), tmp_path)
 
 
 def test_hostile_text_is_shown_as_it_is(finished, base):

@@ -253,6 +253,27 @@ def test_where_everything_exceeds_a_limit_no_edit_is_recommended_but_the_front_i
     assert len(decision.front) > 1
 
 
+@pytest.mark.parametrize(
+    ("whole", "told"),
+    [
+        ((False, False, False), "; all of them given up before all questions were asked"),
+        ((True, False, False), "; 2 of them given up before all questions were asked"),
+        ((True, True, True), ")"),
+    ],
+)
+def test_a_verdict_of_none_says_how_many_edits_were_given_up(whole, told):
+    tally, bench = tuned(bench=MadeUpBench(useful=0))
+    first, *_ = tally.trials
+    neurons = evidence().effects["ffn"].neurons(range(2))
+    tally.trials = [
+        first,
+        *(replace(first, number=n + 1, neurons=tuple(neurons), complete=c) for n, c in enumerate(whole)),
+    ]
+    reason = decide(bench, tally, LIMITS, seed=0).reason
+    assert reason.startswith("no edit recommended: none of the 3 edits tried answers more questions right")
+    assert reason.endswith(told)
+
+
 def test_a_gain_that_its_interval_does_not_part_from_none_is_not_recommended():
     class OneTemplate(MadeUpBench):
         def examples(self, task):

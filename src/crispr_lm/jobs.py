@@ -19,7 +19,7 @@ from crispr_lm.preparation import Timings, check_output_file, fit_sample, fits, 
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.results import results_of
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
-from crispr_lm.sharing import check_hub, results_beside, uploaded, write_card
+from crispr_lm.sharing import RESULTS, check_hub, check_told_of, results_beside, uploaded, write_card
 from crispr_lm.task_scores import score_tasks
 from crispr_lm.tasks import Example, Task, load_task, sample
 from crispr_lm.verification import VERIFIED_EXAMPLES, verify_saved
@@ -94,6 +94,8 @@ def apply(
     edit_file = local_edit(edit_file)
     edit = Edit.load(edit_file)
     results = results_beside(edit_file, settings.results)
+    if results is not None:
+        check_told_of(edit, results, settings.results or edit_file.with_name(RESULTS))
     lm = load(model, settings, [], Timings(), progress, twice=settings.format != "edit")
     with held_new(output), whole_folder(output) as part:
         told = _export(lm, edit, part, settings, progress)

@@ -73,7 +73,7 @@ def results_of(
             "tokens": int(divergence.columns[0]["tokens"].sum()),
         }
     if edit is not None:
-        content["edit"] = _edit(edit)
+        content["edit"] = described_edit(edit)
     return content
 
 
@@ -137,11 +137,11 @@ def over_abstention(
     )
     if lost <= LEAST:
         moved = "fall by only" if cured >= 0 else "rise by"
-        return f"{rates}, while errors on ambiguous questions {moved} {abs(cured):.1%}."
+        return f"{rates}, while errors on ambiguous questions {moved} {100 * abs(cured):.1f} points."
     interval = found["accuracy_disambiguated"]
     sure = interval.high is not None and interval.high < 0
     doubt = "" if sure else " The 95 % interval of that loss includes zero."
-    return f"{rates}, and {lost:.1%} fewer of them are answered right.{doubt}"
+    return f"{rates}, and {100 * lost:.1f} points fewer of them are answered right.{doubt}"
 
 
 def _described(subject: Subject, scoring: ScoringMethod, before: Measurement) -> dict[str, Any]:
@@ -202,7 +202,8 @@ def _breakdown(
     return told
 
 
-def _edit(edit: Edit) -> dict[str, Any]:
+def described_edit(edit: Edit) -> dict[str, Any]:
+    """What ``results.json`` says of an edit: how many neurons, of which kind (or kinds), scale, and their modules."""
     modules: dict[str, int] = {}
     for neuron in edit.neurons:
         modules[neuron.module] = modules.get(neuron.module, 0) + 1

@@ -20,7 +20,7 @@ from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.progress import Progress
 from crispr_lm.reading import parse_json, read_bytes
 from crispr_lm.report.card import Shared, card
-from crispr_lm.results import RESULTS_FORMAT, RESULTS_VERSION
+from crispr_lm.results import RESULTS_FORMAT, RESULTS_VERSION, described_edit
 from crispr_lm.settings import HubSettings
 
 if TYPE_CHECKING:
@@ -70,6 +70,25 @@ def results_beside(edit_file: Path, given: Path | None) -> Mapping[str, Any] | N
         raise InputError(f"{path} holds no results of this version of crispr-lm run; give another one, or none")
     found: Mapping[str, Any] = content
     return found
+
+
+def check_told_of(edit: Edit, results: Mapping[str, Any], where: Path) -> None:
+    """Check that results were measured with this edit: figures of another would be a lie on its card.
+
+    Raises:
+        InputError: they tell of no edit, or of another.
+    """
+    measured = results.get("edit")
+    same = measured == described_edit(edit)
+    if same and "neurons" in results:  # a run names them one by one
+        named = {(neuron["kind"], neuron["module"], neuron["index"]) for neuron in results["neurons"]}
+        same = named == {(neuron.kind, neuron.module, neuron.index) for neuron in edit.neurons}
+    if not same:
+        what = "no edit" if measured is None else "another edit"
+        raise InputError(
+            f"{where} holds figures of {what}; measure this one (crispr-lm evaluate --edit) and give --results FILE, "
+            "or put the edit into a folder of its own"
+        )
 
 
 def write_card(
