@@ -618,3 +618,16 @@ def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind:
             handle.remove()
     assert seen
     assert alive == [0, 0]
+
+
+@pytest.mark.parametrize("tells_tokens", [True, False])
+def test_what_a_model_writes_into_its_outputs_afterwards_does_not_count(tells_tokens: bool) -> None:
+    found = []
+    for add in (lambda output: output.add_(0.5), lambda output: output + 0.5):
+        lm = build_model("llama")
+        lm.tells_tokens = tells_tokens
+        # The block's output is its last layer's: what is added to it changes what was seen of that layer.
+        lm.model.model.layers[0].mlp.register_forward_hook(lambda _module, _inputs, output, add=add: add(output))
+        found.append(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], "linear").values)
+        assert lm.changes_outputs == (len(found) == 1)
+    assert_values_close(found[0], found[1], tolerance=1e-5)

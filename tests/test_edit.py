@@ -294,6 +294,21 @@ def test_a_malformed_edit_file_is_refused_with_its_name(
     assert Edit.load(tmp_path / "good.json") == edit
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"format": "other"}, "format is 'other', not 'crispr-lm-edit'"), ({"version": 99}, "version 99 is not ")],
+)
+def test_a_file_of_another_format_is_told_as_such(
+    llama: LanguageModel, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    Edit.from_neurons(llama, neurons_of("llama", "linear")).save(tmp_path / "edit.json")
+    content = json.loads((tmp_path / "edit.json").read_text(encoding="utf-8"))
+    (tmp_path / "edit.json").write_text(json.dumps(content | change), encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        Edit.load(tmp_path / "edit.json")
+    assert told in str(refused.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"neurons: []"])
 def test_an_edit_file_that_is_no_json_is_refused_with_its_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "spoilt.json").write_bytes(content)

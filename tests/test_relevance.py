@@ -38,3 +38,15 @@ def test_of_an_expert_s_tokens_all_count_however_many_there_are(shape):
     activation[-1] = 10.0
     activation = activation.reshape(shape)
     assert largest_of(activation, tokens=torch.tensor([0, 1, 2, 0, 1]), token_count=TOKENS) == [[100.0, 100.0]]
+
+
+def test_tokens_of_several_rows_on_one_line_belong_to_their_prompts():
+    """Some layers are given (rows x tokens, width); a token that does not count may be anywhere."""
+    counted = torch.tensor([[True, True, False], [False, True, True]])
+    relevance = Relevance([Stream((2, TOKENS), rows=torch.tensor([0, 1]), counted=counted)])
+    activation = torch.tensor([[1.0, 0], [0, 2], [9, 9], [8, 8], [3, 0], [0, 4]])
+    site = NeuronSite("layer", (nn.Linear(UNITS, UNITS),), "ffn", "input", UNITS, ())
+    seen = relevance.see(Seen(site, activation))
+    scores = (seen * activation).reshape(2, TOKENS, UNITS).sum(dim=(1, 2))
+    found = relevance.backward(scores, torch.tensor([0, 1]), keep_graph=False)["layer"]
+    assert found.tolist() == [[1.0, 4.0], [9.0, 16.0]]

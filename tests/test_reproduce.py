@@ -120,6 +120,21 @@ def test_data_that_have_changed_are_told_first(saved_model, questions, tmp_path)
         reproduce(tmp_path / "out", tmp_path / "again", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda record: record.update(identity={}), "run.json, identity.model: field required"),
+        (lambda record: record["identity"].update(model=5), "run.json, identity.model: input should be a valid string"),
+    ],
+)
+def test_a_record_of_another_shape_is_told_in_one_sentence(first, tmp_path, change, told):
+    changed_record(first, tmp_path / "run", change)
+    with pytest.raises(InputError) as refused:
+        reproduce(tmp_path / "run", tmp_path / "again", device="cpu")
+    assert str(refused.value) == f"{tmp_path / 'run'} is not what crispr-lm run writes ({told}); give another folder"
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="folder of a finished run"):
         reproduce(tmp_path, tmp_path / "again")

@@ -127,6 +127,12 @@ class Recorded:
     edit: Edit
 
 
+def _first_problem(error: ValidationError) -> str:
+    """Where a record is not of the shape that it should have, and what is wrong there."""
+    problem = error.errors()[0]
+    return f"run.json, {'.'.join(map(str, problem['loc']))}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
 def read_recorded(source: Path) -> Recorded:
     """Read what a run is compared with, and check that it can be.
 
@@ -142,9 +148,8 @@ def read_recorded(source: Path) -> Recorded:
         list(_compared(results, results, DEFAULT_TOLERANCE))
         _ = results["verdict"] == results["verdict"]
     except MALFORMED as error:
-        raise InputError(
-            f"{source} is not what crispr-lm run writes ({on_one_line(error)}); give another folder"
-        ) from error
+        told = _first_problem(error) if isinstance(error, ValidationError) else on_one_line(error)
+        raise InputError(f"{source} is not what crispr-lm run writes ({told}); give another folder") from error
     return Recorded(record, results, edit)
 
 

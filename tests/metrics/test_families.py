@@ -9,7 +9,7 @@ import pytest
 from crispr_lm import Example, InputError
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.metrics.classification import label_set
-from crispr_lm.metrics.family import with_unmatched
+from crispr_lm.metrics.family import Metric, one_hot, ratio, with_unmatched
 
 
 def values(family, examples, scores):
@@ -64,6 +64,17 @@ def test_the_share_of_answers_that_match_no_option_counts_all_that_were_asked():
     assert found["unmatched_share"] == 0.75
     assert found["accuracy_pro"] == pytest.approx(1 / 3)
     assert found["accuracy_anti"] == 0
+
+
+def test_an_answer_alone_has_a_score_of_nought_and_no_answer_has_none():
+    nothing = -np.inf
+    assert one_hot([1, -1, 0], 2).tolist() == [[nothing, 0.0], [nothing, nothing], [0.0, nothing]]
+
+
+@pytest.mark.parametrize(("better", "gain"), [("higher", 0.25), ("lower", -0.25), ("target", -0.15), ("neither", 0.0)])
+def test_a_gain_goes_the_way_that_is_better(better, gain):
+    metric = Metric("m", "M", ("a", "b"), ratio, better=better, target=0.55)
+    assert metric.gain(0.5, 0.75) == pytest.approx(gain)
 
 
 def stereoset_of_the_paper(terms, scores):

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from crispr_lm import Example, InputError
+from crispr_lm.metrics import FAMILIES
 from crispr_lm.metrics.instructions import differences, over_instructions
 from crispr_lm.metrics.question_answering import question_answering_metrics
 
@@ -256,3 +258,10 @@ def test_a_difference_from_or_to_nothing_is_undefined(before, after):
 
 def test_what_got_worse_has_a_negative_difference():
     assert differences({"accuracy": 0.75}, {"accuracy": 0.5}) == {"accuracy": -0.25}
+
+
+def test_columns_are_numbers_that_can_be_added_up():
+    found = FAMILIES["question_answering"]
+    columns = found.columns([question("ambiguous", UNKNOWN), question("disambiguated", OTHER)], np.eye(3)[[2, 1]])
+    assert {values.dtype for values in columns.values()} == {np.dtype(np.float64)}
+    assert sum(columns["right"]) == 2
