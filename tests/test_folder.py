@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from crispr_lm import CrisprError, InputError, WriteError
 from crispr_lm.files import LOCK, append_line, whole_folder, write_bytes, write_json, write_lines
-from crispr_lm.folder import RunFolder, check_new, held_new, read_lines
+from crispr_lm.folder import RunFolder, check_new, check_writable, held_new, read_lines
 
 IDENTITY = {"model": "m", "settings": {"seed": 0}}
 
@@ -336,6 +336,16 @@ def test_a_folder_that_another_process_fills_is_neither_touched_nor_taken(tmp_pa
         pytest.fail("what is there would be replaced")
     assert (path / "config.json").read_text() == "theirs"
     assert names_in(path) == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    "check", [check_new, check_writable, lambda path: RunFolder(path).check(resume=False, overwrite=False)]
+)
+def test_a_name_that_no_file_can_have_is_refused(tmp_path, check):
+    with pytest.raises(InputError, match=r"out\\x00put(/run)?' can't be made: no name has a null character in it"):
+        check(tmp_path / "out\0put" / "run")
+    with pytest.raises(InputError, match="null character"):
+        check(tmp_path / "out\0put")
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -274,6 +274,8 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: it can't.
     """
+    if "\0" in str(path):  # a settings file can hold one
+        raise InputError(f"{str(path)!r} can't be made: no name has a null character in it; give another path")
     existing = path
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
