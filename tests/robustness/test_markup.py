@@ -104,8 +104,8 @@ def test_no_label_of_a_figure_is_read_as_markup(tmp_path):
     drawn = [
         figures.before_after([(ATTACK, RESULTS["tasks"]["t"])]),
         figures.neuron_map(of_module, [["ffn", f"layers.0.{ATTACK}", 1]], {}),
-        figures.front([{"trial": 1, "complete": True, "gain": 0.1, "loss": 0.0, "neurons": 1, "kl": 0.0,
-                        "recipe": {"ranking": ATTACK}}], 1, {"front": [1], "trial": 1}),
+        figures.front([{"trial": trial, "complete": True, "gain": 0.1 * trial, "loss": 0.0, "neurons": trial, "kl": 0.0,
+                        "recipe": {"ranking": ATTACK}} for trial in (0, 1)], 1, {"front": [1], "trial": 1}),
     ]  # fmt: skip
     attacked = {"edit": {"neurons": 1}, "tasks": {ATTACK: RESULTS["tasks"]["t"]}}
     drawn.append(transfer_figure(attacked, columns_of(attacked, [ATTACK])))
