@@ -99,8 +99,7 @@ def front(
         best = [not any(_dominates(other, point) for other in points) for point in points]
         mine = next((point for point in points if point.neurons == chosen), None)
     else:
-        best = [point.trial in choice["front"] for point in points]
-        mine = next((point for point in points if point.trial == choice["trial"]), None)
+        best, mine = _chosen(points, choice)
     figure = _front_of(points, best, mine, "lost %{x:.3f}, gained %{y:.3f}")
     figure.update_xaxes(title="disambiguated accuracy lost (choose part)", zeroline=True)
     figure.update_yaxes(title="ambiguous accuracy gained", zeroline=True)
@@ -118,12 +117,16 @@ def front_of_one(candidates: Sequence[Mapping[str, Any]], choice: Mapping[str, A
     if choice is None or len(rows) < 2:
         return None
     points = [_Point(row["kl"], row["gain"], row["neurons"], _tried(row).label, row["trial"]) for row in rows]
-    best = [point.trial in choice["front"] for point in points]
-    mine = next((point for point in points if point.trial == choice["trial"]), None)
-    figure = _front_of(points, best, mine, "KL %{x:.3f}, gained %{y:.3f}")
+    figure = _front_of(points, *_chosen(points, choice), "KL %{x:.3f}, gained %{y:.3f}")
     figure.update_xaxes(title="KL divergence on neutral prompts, nats per token", zeroline=True)
     figure.update_yaxes(title="accuracy gained (choose part)", zeroline=True)
     return styled(figure)
+
+
+def _chosen(points: Sequence[_Point], choice: Mapping[str, Any]) -> tuple[list[bool], _Point | None]:
+    """Which points a tuned search has on its front, and the one that it took."""
+    mine = next((point for point in points if point.trial == choice["trial"]), None)
+    return [point.trial in choice["front"] for point in points], mine
 
 
 def _front_of(points: Sequence[_Point], best: Sequence[bool], mine: _Point | None, hover: str) -> go.Figure:
