@@ -121,6 +121,8 @@ def run(arguments: argparse.Namespace) -> None:
     for name, treatment in rows.items():
         told_rows[name] = report.told(treatment, before)[1]
         _say(start, f"{name}: {[round(told_rows[name]['metrics'][figure] or 0, 3) for figure in FIGURES]}")
+    in_hindsight = _in_hindsight(report, lm, tally.complete, before.task, limits)
+    _say(start, "every trial told on the report part")
     write_json(
         arguments.output,
         {
@@ -134,6 +136,7 @@ def run(arguments: argparse.Namespace) -> None:
             },
             "decisions": decisions,
             "trials": [trial.to_dict() for trial in tally.trials],
+            "in_hindsight": in_hindsight,
             "golden": [candidate.to_dict() for candidate in candidates],
             "seconds": round(time.perf_counter() - start),
             "machine": platform.machine(),
@@ -177,8 +180,8 @@ class Report:
             ),
         )
 
-    def told(self, treatment: Treatment, before: Told | None = None) -> tuple[Told, dict[str, Any]]:
-        """Figures of the treated model, and what they differ by from those of the untreated."""
+    def answered(self, treatment: Treatment) -> Evaluation:
+        """The treated model's answers to the report part."""
         scores = torch.zeros(len(self.examples), max(len(example.options) for example in self.examples))
         for instruction in dict.fromkeys(self.instructions):
             chosen = [index for index, told in enumerate(self.instructions) if told == instruction]
@@ -188,16 +191,20 @@ class Report:
             answered = measure(self.lm, treatment, asked)
             assert isinstance(answered, Evaluation)
             scores[chosen] = answered.option_scores[0]
+        return evaluation_of(self.examples, [scores], FAMILIES["question_answering"])
+
+    def told(self, treatment: Treatment, before: Told | None = None) -> tuple[Told, dict[str, Any]]:
+        """Figures of the treated model, and what they differ by from those of the untreated."""
+        found = self.answered(treatment)
         with treatment.applied(self.lm):
             kl = divergence(self.lm, self.original)["kl"]
         known = measure(self.lm, treatment, TaskSubject(self.knowledge, self.knowledge.examples))
-        found = evaluation_of(self.examples, [scores], FAMILIES["question_answering"])
         neurons = treatment.edit.neurons if treatment.edit is not None else ()
         told: dict[str, Any] = {
             "neurons": len(neurons),
             "kl": kl,
             "knowledge": known["accuracy"],
-            "parts_conditions": _margins(self.examples, scores.numpy()),
+            "parts_conditions": _margins(self.examples, found.option_scores[0].numpy()),
             "metrics": dict(found.metrics),
         }
         if before is not None:
@@ -286,6 +293,19 @@ def _shifted(examples: Sequence[Example], before: Evaluation) -> dict[str, float
             if first[1] - figures[1] <= loss + 1e-9:
                 found[str(loss)] = max(found[str(loss)], float(figures[0] - first[0]))
     return found
+
+
+def _in_hindsight(
+    report: Report, lm: LanguageModel, trials: Sequence[Trial], before: Evaluation, limits: Limits
+) -> dict[int, dict[str, float | None]]:
+    """What each trial changes on the report part, by its number: what no way of choosing among them could exceed."""
+    told: dict[int, dict[str, float | None]] = {}
+    for trial in trials:
+        if trial.neurons and trial.stage != "control" and trial.figures.kl <= limits.kl and trial.number not in told:
+            answered = report.answered(Treatment(edit=Edit.from_neurons(lm, trial.neurons, trial.scale)))
+            differences = answered.differences_from(before)
+            told[trial.number] = {figure: differences[figure].value for figure in FIGURES}
+    return told
 
 
 def _say(start: float, sentence: str) -> None:

@@ -100,12 +100,54 @@ def _targets(found: Sequence[Content]) -> list[str]:
     for loss in LOSSES:
         told = ", ".join(f"{name} in {reached[f'{name} {loss:g}']}" for name in ("trade", "gap", "price"))
         lines.append(f"- loss at most {loss:g}: of {len(found)} categories, reached: {told}.")
-    return [*lines, "", *_ahead(found)]
+    return [*lines, "", *_ceilings(found), *_ahead(found)]
+
+
+def _ceilings(found: Sequence[Content]) -> list[str]:
+    """What would bound the gain: the best of all trials had it been chosen on the report part, training, a constant."""
+    lines = [
+        "## Ceilings",
+        "",
+        "How much of a missed target is the choice's fault, and how much the model's. *In hindsight*: the highest gain "
+        "of all the edits that the search tried, had it been known what each does on the report part: no way of "
+        "choosing among them could exceed it. *Trained*: a LoRA adapter, which may change every linear layer, fitted "
+        'and chosen on the same parts. *Constant*: the best constant added to the score of "unknown", in hindsight too. '
+        "In italics what loses more than the limit.",
+        "",
+        "| category | limit on loss | target | search | in hindsight | trained | constant | gap: search | gap: in "
+        "hindsight | gap: trained |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for content in found:
+        for loss in LOSSES:
+            own, trained = content["rows"][of_limit(loss)], content["rows"].get(TRAINED)
+            tried = [of for of in content.get("in_hindsight", {}).values() if _keeps(of, loss)]
+            cells = [content["category"], f"{loss:g}", f"+{TARGETS[loss]:g}"]
+            for figure in ("accuracy_ambiguous", "abstention_gap"):
+                best = max((of[figure] for of in tried), default=None)
+                cells += [_priced(own, figure, loss), "-" if best is None else f"{best:+.3f}"]
+                cells.append("-" if trained is None else _priced(trained, figure, loss))
+                if figure == "accuracy_ambiguous":
+                    cells.append(f"{content['rows']['original']['shifted'][f'{loss:g}']:+.3f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _keeps(changes: Mapping[str, float], loss: float) -> bool:
+    return -changes["accuracy_disambiguated"] <= loss + TOLERANCE
+
+
+def _priced(row: Mapping[str, Any], figure: str, loss: float) -> str:
+    """A row's change, in italics where it exceeds the limit."""
+    value = _change(row, figure)
+    return f"{value:+.3f}" if _affordable(row, loss) else f"*{value:+.3f}*"
 
 
 def _ahead(found: Sequence[Content]) -> list[str]:
     """What the best of all other rows reaches at the same price."""
     lines = [
+        "## Beside every other method",
+        "",
         "What the best control or other method gains at a loss that does not exceed the limit on the report part, and "
         f"a KL divergence of at most {MOST_KL:g}; an edit of the search that exceeds it is told in italics:",
         "",
@@ -117,8 +159,7 @@ def _ahead(found: Sequence[Content]) -> list[str]:
             own = content["rows"][of_limit(loss)]
             cells = [content["category"], f"{loss:g}"]
             for figure in ("accuracy_ambiguous", "abstention_gap"):
-                value = _change(own, figure)
-                cells.append(f"{value:+.3f}" if _affordable(own, loss) else f"*{value:+.3f}*")
+                cells.append(_priced(own, figure, loss))
                 rivals = [(_change(row, figure), name) for name, row in _others(content) if _affordable(row, loss)]
                 best = max(rivals, default=None)
                 cells.append("-" if best is None else f"{best[0]:+.3f} ({best[1]})")

@@ -80,6 +80,19 @@ def test_rivals_are_told_at_the_same_price():
     assert "| Age | 0.15 | *+0.500* | +0.900 (dear) | *+0.400* | +0.300 (dear) |" in lines
 
 
+def test_ceilings_are_those_of_edits_that_keep_the_limit():
+    found = content(
+        row(0.3, 0.0, gap=0.2), row(0.5, -0.16, gap=0.4), {search_page.TRAINED: row(0.6, -0.1, gap=0.1)}.items()
+    )
+    changes = [(0.35, -0.05, 0.10, 0.0), (0.30, 0.0, 0.25, 0.0), (0.70, -0.15, 0.20, 0.0), (0.99, -0.16, 0.90, 0.0)]
+    found["in_hindsight"] = {
+        str(number): dict(zip(search_page.FIGURES, of_trial, strict=True)) for number, of_trial in enumerate(changes)
+    }
+    lines = search_page.page([found]).splitlines()
+    assert "| Age | 0.05 | +0.25 | +0.300 | +0.350 | *+0.600* | +0.100 | +0.200 | +0.250 | *+0.100* |" in lines
+    assert "| Age | 0.15 | +0.5 | *+0.500* | +0.700 | +0.600 | +0.200 | *+0.400* | +0.250 | +0.100 |" in lines
+
+
 def test_rankings_are_compared_within_the_limits():
     tried = [
         trial("published", 0.9, 0.2),
