@@ -111,7 +111,7 @@ def _ceilings(found: Sequence[Content]) -> list[str]:
         "How much of a missed target is the choice's fault, and how much the model's. *In hindsight*: the highest gain "
         "of all the edits that the search tried, had it been known what each does on the report part: no way of "
         "choosing among them could exceed it. *Trained*: a LoRA adapter, which may change every linear layer, fitted "
-        'and chosen on the same parts. *Constant*: the best constant added to the score of "unknown", in hindsight too. '
+        'and chosen on the same parts. *Constant*: the best one added to the score of "unknown", in hindsight too. '
         "In italics what loses more than the limit.",
         "",
         "| category | limit on loss | target | search | in hindsight | trained | constant | gap: search | gap: in "
