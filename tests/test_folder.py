@@ -1,5 +1,6 @@
 """The output folder: never someone else's files, never half-written."""
 
+import errno
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from crispr_lm import CrisprError, InputError, WriteError
-from crispr_lm.files import LOCK, append_line, whole_folder, write_bytes, write_json, write_lines
+from crispr_lm.files import LOCK, append_line, make_folder, whole_folder, write_bytes, write_json, write_lines
 from crispr_lm.folder import RunFolder, check_new, check_writable, held_new, read_lines
 
 IDENTITY = {"model": "m", "settings": {"seed": 0}}
@@ -265,6 +266,15 @@ def test_a_full_disk_is_told_in_one_sentence_that_says_what_to_do(tmp_path):
 
 def names_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_folder_for_which_there_is_no_room_is_told_in_the_same_sentence(tmp_path, monkeypatch):
+    def full(*_given, **_more):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(WriteError, match=r"inner can't be written \(No space left on device\); make room there, then"):
+        make_folder(tmp_path / "outer" / "inner")
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):

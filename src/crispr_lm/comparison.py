@@ -29,7 +29,7 @@ from crispr_lm.divergence import Original, divergence
 from crispr_lm.edit import Edit
 from crispr_lm.edit_search import Searched, search_edit
 from crispr_lm.errors import CrisprError, InputError, nearest
-from crispr_lm.files import append_line, write_bytes, write_json, write_lines
+from crispr_lm.files import append_line, make_folder, write_bytes, write_json, write_lines
 from crispr_lm.folder import ComparisonFolder, RunFolder, read_rows
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, take_original
 from crispr_lm.model.load import LanguageModel
@@ -177,7 +177,7 @@ class _Table:
         cell = self.cells.get(CellKey("methods", "crispr", parts.task.name))
 
         def search(scores: NeuronScores) -> Searched:
-            folder.path.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.path)
             begun = folder.search.exists()
             return search_edit(self.lm, scores, [parts], self._original, self.settings, folder, begun, self.progress)
 

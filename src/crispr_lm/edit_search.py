@@ -23,7 +23,7 @@ from crispr_lm.divergence import Original, original_of
 from crispr_lm.edit import Edit
 from crispr_lm.effects import Effects, Importance, measure_effects, measure_importance
 from crispr_lm.errors import InputError
-from crispr_lm.files import append_line, write_lines
+from crispr_lm.files import append_line, make_folder, write_lines
 from crispr_lm.folder import RunFolder, read_lines, read_rows
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, find_sites
@@ -291,7 +291,7 @@ def _save_effects(
                 lm, part.effects, part.task.instructions, tuple(of_task), settings.seed, settings.batch_size, advance
             )
             for kind, path in of_task.items():
-                path.parent.mkdir(exist_ok=True)
+                make_folder(path.parent)
                 measured[kind].save(path)
 
 

@@ -115,6 +115,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        WriteError: it can't be made.
+    """
+    with write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def is_empty(folder: Path) -> bool:
     """Whether a folder holds nothing but what a process has there that writes into it, or was killed as it did."""
     return all(entry.name in (PART, LOCK) for entry in folder.iterdir())

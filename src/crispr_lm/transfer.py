@@ -14,6 +14,7 @@ from crispr_lm.divergence import Original, divergence
 from crispr_lm.edit import Edit
 from crispr_lm.edit_search import search_edit
 from crispr_lm.errors import InputError
+from crispr_lm.files import make_folder
 from crispr_lm.folder import RunFolder
 from crispr_lm.measurement import Measurement
 from crispr_lm.measuring import Subject, measure_all
@@ -99,5 +100,5 @@ def measure_transfer(
 
 def _begin(folder: RunFolder) -> bool:
     """Make the folder; whether an interrupted run has tried something there."""
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path)
     return folder.search.exists()
