@@ -5,7 +5,7 @@
     python benchmarks/search.py table out/*.json --output docs/results/search.md
 
 `run` fits on one category's fit part, chooses on its choose part, and tells results on its report part: three sets of
-templates of which none is in two. One search, limited at the larger loss, serves both limits. `methods` adds controls
+templates of which none is in two. One search serves both limits, with a chain of passes for each. `methods` adds controls
 and what else one could do, at the size of the recommended edit. `table` writes the page.
 """
 
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     def evidence() -> Evidence:
         return Evidence(scores, effects, ordinary.unedited())
 
-    anew = lru_cache(1)(partial(evidence_anew, lm, scores, [(measured, instructions)], seed, "auto"))
+    anew = lru_cache(arguments.passes)(partial(evidence_anew, lm, scores, [(measured, instructions)], seed, "auto"))
 
     def following(recipe: Recipe) -> Sequence[Neuron]:
         if not recipe.eliminated:
@@ -93,8 +93,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     tally = Tally([], Budget(arguments.trials), finished)
     begin(bench, tally)
-    for chain in chains(("ffn",), limits.neurons, arguments.passes):
-        follow(bench, chain, following, replace(limits, accuracy_loss=min(LOSSES)), tally)
+    for loss in LOSSES:
+        for chain in chains(("ffn",), limits.neurons, arguments.passes):
+            follow(bench, chain, following, replace(limits, accuracy_loss=loss), tally)
     space = Space(tuple(RANKINGS), ("ffn",), limits.neurons)
     tune(bench, evidence, space, limits, Budget(arguments.trials), tally, seed)
     edits: dict[str, Trial] = {}
@@ -301,7 +302,8 @@ def _in_hindsight(
     """What each trial changes on the report part, by its number: what no way of choosing among them could exceed."""
     told: dict[int, dict[str, float | None]] = {}
     for trial in trials:
-        if trial.neurons and trial.stage != "control" and trial.figures.kl <= limits.kl and trial.number not in told:
+        is_new = trial.neurons and "same_edit_as" not in trial.recipe
+        if is_new and trial.stage != "control" and trial.figures.kl <= limits.kl:
             answered = report.answered(Treatment(edit=Edit.from_neurons(lm, trial.neurons, trial.scale)))
             differences = answered.differences_from(before)
             told[trial.number] = {figure: differences[figure].value for figure in FIGURES}
