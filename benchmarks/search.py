@@ -5,8 +5,8 @@
     python benchmarks/search.py table out/*.json --output docs/results/search.md
 
 `run` fits on one category's fit part, chooses on its choose part, and tells results on its report part: three sets of
-templates of which none is in two. One search serves both limits, with a chain of passes for each. `methods` adds controls
-and what else one could do, at the size of the recommended edit. `table` writes the page.
+templates of which none is in two. One search serves both limits, with a chain of passes for each. `methods` adds
+controls and what else one could do, at the size of the recommended edit. `table` writes the page.
 """
 
 from __future__ import annotations
