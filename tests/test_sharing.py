@@ -156,6 +156,13 @@ def test_what_is_not_known_of_a_base_model_is_not_guessed(saved_model, tmp_path)
     assert "it is not known to crispr-lm" in card("edit", Edit(()), ModelOrigin())
 
 
+def test_a_hub_that_can_not_be_reached_is_not_waited_for(monkeypatch):
+    nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
+    monkeypatch.setattr("time.sleep", lambda _seconds: pytest.fail("it waits, and asks again"))
+    assert origin_of("somebody/model") == ModelOrigin("somebody/model")
+
+
 def test_a_dry_run_tells_every_file_and_uploads_nothing(base, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "HfApi", None)  # must not be needed
     settings = ApplySettings(device="cpu", format="edit", push_to_hub="someone/edit", dry_run=True)

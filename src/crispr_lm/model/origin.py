@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.constants import REPOCARD_NAME
 
 from crispr_lm.model.load import BUILTIN
 
@@ -50,14 +51,15 @@ def origin_of(name: str) -> ModelOrigin:
         return ModelOrigin(builtin.hub_id, builtin.license, languages=("en",))
     path = Path(name).expanduser()
     if path.exists():
-        readme = (path if path.is_dir() else path.parent) / "README.md"
+        readme = (path if path.is_dir() else path.parent) / REPOCARD_NAME
         return _of_card(readme, None) if readme.is_file() else ModelOrigin()
     return _of_card(name, name)
 
 
 def _of_card(source: str | Path, hub_id: str | None) -> ModelOrigin:
     try:
-        data = ModelCard.load(source, ignore_metadata_errors=True).data
+        file = source if hub_id is None else _from_hub(hub_id)
+        data = ModelCard.load(file, ignore_metadata_errors=True).data
     except Exception as error:  # no network, no such card, or one that is no YAML: many types
         logger.info("the card of %s can't be read (%s); its licence is unknown", source, str(error).split("\n")[0])
         return ModelOrigin(hub_id)
@@ -69,6 +71,19 @@ def _of_card(source: str | Path, hub_id: str | None) -> ModelOrigin:
         _texts(data.get("language")),
         _texts(data.get("tags")),
     )
+
+
+def _from_hub(hub_id: str) -> str:
+    """The file of a card on the hub.
+
+    It is asked first whether it is there: a download that finds no hub tries again for half a minute, which nobody who
+    works offline should wait for at the end of a run.
+    """
+    kept = try_to_load_from_cache(hub_id, REPOCARD_NAME)
+    if isinstance(kept, str):
+        return kept
+    get_hf_file_metadata(hf_hub_url(hub_id, REPOCARD_NAME))
+    return hf_hub_download(hub_id, REPOCARD_NAME)
 
 
 def _text(value: Any) -> str | None:
