@@ -50,7 +50,7 @@ from crispr_lm.tasks import Task, neutral_prompts, sample
 from crispr_lm.tasks.task import Example
 from crispr_lm.trials import Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, begin, tune
-from search_page import FIGURES, LOSSES, of_limit, page
+from search_page import FIGURES, GOLDEN_SECTION, LOSSES, RANDOM, of_limit, page
 
 AUTHORS_EXAMPLES = 20
 """Development examples that the authors choose the number of neurons on."""
@@ -114,9 +114,9 @@ def run(arguments: argparse.Namespace) -> None:
     choice, candidates = golden_section(lm, scores, [development], arguments.neurons)
     _say(start, choice.reason)
     rows = {name: Treatment(edit=Edit.from_neurons(lm, trial.neurons, trial.scale)) for name, trial in edits.items()}
-    rows["golden section (authors')"] = Treatment(edit=Edit.from_neurons(lm, scores.top(choice.candidate.neurons)))
+    rows[GOLDEN_SECTION] = Treatment(edit=Edit.from_neurons(lm, scores.top(choice.candidate.neurons)))
     random = bench.random_control(likest, seed + 1).neurons
-    rows["random neurons"] = Treatment(edit=Edit.from_neurons(lm, random, likest.scale))
+    rows[RANDOM] = Treatment(edit=Edit.from_neurons(lm, random, likest.scale))
     before, described = report.told(Treatment())
     told_rows: dict[str, Any] = {"original": {**described, "shifted": _shifted(report.examples, before.task)}}
     for name, treatment in rows.items():

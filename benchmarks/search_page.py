@@ -24,15 +24,20 @@ MOST_KL, MOST_KNOWLEDGE = 0.1, 0.01
 
 FIGURES = ("accuracy_ambiguous", "accuracy_disambiguated", "abstention_gap", "answered_accuracy")
 RANKINGS = ("published", "contrast", "pursuit", "pursuit in passes")
+GOLDEN_SECTION, RANDOM = "golden section (authors')", "random neurons"
 TRAINED = "LoRA adapter, trained"
-
-Content = Mapping[str, Any]
-"""A category's file."""
 
 
 def of_limit(loss: float) -> str:
     """The name of the row of the edit that was found within a limit."""
     return f"search, loss at most {loss:g}"
+
+
+OF_RUN = frozenset({"original", *map(of_limit, LOSSES), GOLDEN_SECTION, RANDOM})
+"""Rows that `search.py run` writes."""
+
+Content = Mapping[str, Any]
+"""A category's file."""
 
 
 def page(found: Sequence[Content]) -> str:
@@ -49,6 +54,9 @@ def _head(found: Sequence[Content]) -> list[str]:
     minutes = sum(content["seconds"] for content in found) / 60
     options = ("dtype", "effects", "choose", "report", "passes", "trials", "refinements", "published", "instructions")
     told = " ".join(f"--{name} {given[name]}" for name in (*options, "neutral", "knowledge"))
+    rows = {name for content in found for name in content["rows"]}
+    further = ["  python benchmarks/search.py methods out/$category.json"] if rows - OF_RUN - {TRAINED} else []
+    further += ["  python benchmarks/trained.py out/$category.json"] if TRAINED in rows else []
     return [
         "# What the search finds",
         "",
@@ -60,8 +68,7 @@ def _head(found: Sequence[Content]) -> list[str]:
         "for category in " + " ".join(content["category"] for content in found) + "; do",
         f"  python benchmarks/search.py run {given['model']} ../shared/data/bbq/$category.jsonl {told} \\",
         "    --output out/$category.json",
-        "  python benchmarks/search.py methods out/$category.json",
-        "  python benchmarks/trained.py out/$category.json",
+        *further,
         "done",
         "python benchmarks/search.py table out/*.json --output docs/results/search.md",
         "```",
