@@ -97,7 +97,7 @@ def _targets(found: Sequence[Content]) -> list[str]:
             row = content["rows"][of_limit(loss)]
             gain, change, gap, answered = (row["differences"][name] for name in FIGURES)
             knowledge = row["differences"]["knowledge"]
-            trade = gain["value"] >= TARGETS[loss] - TOLERANCE and -change["value"] <= loss + TOLERANCE
+            trade = gain["value"] >= TARGETS[loss] - TOLERANCE and _keeps(change["value"], loss)
             parted = gap["value"] >= GAP and gap["low"] > SURE_GAP and answered["value"] > -TOLERANCE
             price = row["kl"] <= MOST_KL and knowledge["value"] >= -MOST_KNOWLEDGE - TOLERANCE
             reached.update({f"trade {loss:g}": int(trade), f"gap {loss:g}": int(parted), f"price {loss:g}": int(price)})
@@ -128,7 +128,9 @@ def _ceilings(found: Sequence[Content]) -> list[str]:
     for content in found:
         for loss in LOSSES:
             own, trained = content["rows"][of_limit(loss)], content["rows"].get(TRAINED)
-            tried = [of for of in content.get("in_hindsight", {}).values() if _keeps(of, loss)]
+            tried = [
+                of for of in content.get("in_hindsight", {}).values() if _keeps(of["accuracy_disambiguated"], loss)
+            ]
             cells = [content["category"], f"{loss:g}", f"+{TARGETS[loss]:g}"]
             for figure in ("accuracy_ambiguous", "abstention_gap"):
                 best = max((of[figure] for of in tried), default=None)
@@ -140,8 +142,9 @@ def _ceilings(found: Sequence[Content]) -> list[str]:
     return [*lines, ""]
 
 
-def _keeps(changes: Mapping[str, float], loss: float) -> bool:
-    return -changes["accuracy_disambiguated"] <= loss + TOLERANCE
+def _keeps(change: float, loss: float) -> bool:
+    """Whether a change in disambiguated accuracy is no larger a loss than the limit."""
+    return -change <= loss + TOLERANCE
 
 
 def _priced(row: Mapping[str, Any], figure: str, loss: float) -> str:
@@ -185,7 +188,7 @@ def _change(row: Mapping[str, Any], figure: str) -> float:
 
 
 def _affordable(row: Mapping[str, Any], loss: float) -> bool:
-    return -_change(row, "accuracy_disambiguated") <= loss + TOLERANCE and row["kl"] <= MOST_KL
+    return _keeps(_change(row, "accuracy_disambiguated"), loss) and row["kl"] <= MOST_KL
 
 
 def _rankings(found: Sequence[Content]) -> list[str]:

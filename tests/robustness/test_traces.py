@@ -108,7 +108,7 @@ def test_an_exception_at_any_forward_pass_leaves_nothing_behind(lm, nothing_left
         with pytest.raises(StoppedError):
             run("mine", settings)
         nothing_left()
-        if number % 4 == 0:
+        if PLACES is None or number % 4 == 0:
             stop_at = -1
             run("mine", settings)
             assert outcome(tmp_path / str(number)) == expected, place
