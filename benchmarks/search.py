@@ -32,7 +32,7 @@ from crispr_lm.baselines.fit import Chosen, Fit
 from crispr_lm.bench import Bench
 from crispr_lm.decision import decide
 from crispr_lm.divergence import Original, divergence, original_of
-from crispr_lm.edit_search import evidence_anew, ordinary_answers, search_effects
+from crispr_lm.edit_search import Asked, evidence_anew, ordinary_answers, search_effects
 from crispr_lm.evaluation import Evaluation, evaluation_of
 from crispr_lm.files import write_bytes, write_json
 from crispr_lm.measurement import Measurement
@@ -72,16 +72,16 @@ def run(arguments: argparse.Namespace) -> None:
     bench = Bench(lm, [choose], report.original, limits, seed=seed)
     fit = [example for example in split.fit if example.condition == "ambiguous"]
     scores = score_neurons(lm, sample(fit, arguments.published, seed), instructions[: arguments.instructions])
-    measured = sample(split.fit, arguments.effects, seed)
-    effects = search_effects(lm, measured, instructions, ("ffn",), seed)
-    ordinary = ordinary_answers(lm, arguments.neutral, ("ffn",))
+    asked = Asked(split.fit, arguments.effects, instructions)
+    effects = search_effects(lm, asked, ("ffn",), seed)
+    ordinary = ordinary_answers(lm, arguments.neutral, ("ffn",), seed)
     _say(start, "effects measured")
 
     @cache
     def evidence() -> Evidence:
-        return Evidence(scores, effects, ordinary.unedited())
+        return Evidence(scores, effects, ordinary.unedited(), ordinary.kept)
 
-    anew = lru_cache(arguments.passes)(partial(evidence_anew, lm, scores, [(measured, instructions)], seed, "auto"))
+    anew = lru_cache(arguments.passes)(partial(evidence_anew, lm, scores, [asked], seed, "auto"))
 
     def following(recipe: Recipe) -> Sequence[Neuron]:
         if not recipe.eliminated:

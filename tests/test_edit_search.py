@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import crispr_lm
-from crispr_lm import InputError, files
+from crispr_lm import InputError, edit_search, files, load_task
 from crispr_lm.progress import SilentProgress
 from crispr_lm.run import run
 
@@ -69,6 +69,23 @@ def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
     assert [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons] == chosen["neurons"]
     assert bool(edit.neurons) == (results["verdict"] == "recommended")
     assert not (output / "effects").exists()
+
+
+def test_every_pass_measures_effects_on_other_examples_of_the_fit_part(saved_model, questions, tmp_path, monkeypatch):
+    real, measured = edit_search.measure_effects, []
+
+    def noted(lm, examples, *others):
+        measured.append({(example.context, example.template) for example in examples})
+        return real(lm, examples, *others)
+
+    monkeypatch.setattr(edit_search, "measure_effects", noted)
+    settings = settings_for(questions, tmp_path / "out", **{**TUNED, "effect_examples": 4, "refinements": 0})
+    run(str(saved_model("llama")), settings)
+    of_task = [drawn for drawn in measured if all(context for context, _ in drawn)]  # not of ordinary questions
+    assert len(of_task) == 3  # for both kinds of neurons, and for each with the neurons of its first pass in place
+    assert len({frozenset(drawn) for drawn in of_task}) > 1
+    fit = {example.template for example in load_task(settings.task[0]).split(settings.seed).fit}
+    assert all(len(drawn) == 4 and {template for _, template in drawn} <= fit for drawn in of_task)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def evidence_of(effects, importance=None, of_tasks=()):
     scores = NeuronScores({module: torch.arange(float(width)) for module, width in WIDTHS.items()}, "ffn")
     harm = np.zeros(NEURONS) if importance is None else np.asarray(importance, dtype=np.float64)
     of_neurons = Importance(np.zeros(NEURONS), harm)
-    return Evidence(scores, {"ffn": effects}, {"ffn": [of_neurons]}, [{"ffn": of} for of in of_tasks])
+    return Evidence(scores, {"ffn": effects}, {"ffn": [of_neurons]}, of_tasks=[{"ffn": of} for of in of_tasks])
 
 
 def planted(seed=0, examples=40, margin=-2.0):
@@ -104,6 +104,24 @@ def test_a_neuron_that_ordinary_answers_hang_on_is_spared(name):
     evidence = evidence_of(effects, importance)
     assert 1 not in columns(effects, ranked(name, evidence, Recipe("ffn", 4, protection=5.0)))
     assert columns(effects, ranked(name, evidence, Recipe("ffn", 1, protection=0.0))) == [1]
+
+
+def test_pursuit_spares_a_neuron_by_which_an_ordinary_choice_would_turn():
+    effects = planted()
+    values = np.zeros((2, 3, NEURONS))
+    values[:, 0, 1] = 3.0  # without neuron 1 the first option loses 3 nats to the second
+
+    def with_margin(margin):
+        contrasts = np.array([[margin, 9.0, 9.0]] * 2)
+        kept = effects_of(values, contrasts, [False, False], [-1, -1])
+        return replace(evidence_of(effects), kept={"ffn": kept})
+
+    assert columns(effects, ranked("pursuit", with_margin(0.5), Recipe("ffn", 1))) != [1]
+    assert columns(effects, ranked("pursuit", with_margin(0.5), Recipe("ffn", 1, protection=0.0))) == [1]
+    assert columns(effects, ranked("pursuit", with_margin(40.0), Recipe("ffn", 1))) == [1]  # far from turning
+    values *= -1  # the choice would be the safer for it, which is no reason to take it
+    free = ranked("pursuit", evidence_of(effects), Recipe("ffn", 4))
+    assert ranked("pursuit", with_margin(0.5), Recipe("ffn", 4)) == free
 
 
 def test_pursuit_distrusts_an_effect_that_a_single_example_shows():

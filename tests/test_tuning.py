@@ -175,7 +175,17 @@ def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_
     follow(bench, Chain("ffn", 2), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
     assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
     assert [len(recipe.eliminated) for recipe in asked] == [0, 2, 2, 2]
-    assert [recipe.protection for recipe in asked[1:]] == [5.0, 15.0, 45.0]
+    assert [recipe.protection for recipe in asked[1:]] == pytest.approx([5.0, 15.0, 45.0])
+
+
+def test_where_more_divergence_is_allowed_ordinary_answers_are_protected_less():
+    asked = []
+    for limit in (0.1, 10.0):
+        tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
+        begin(bench, tally)
+        limits = replace(LIMITS, kl=limit)
+        follow(bench, Chain("ffn", 8), lambda recipe: asked.append(recipe) or in_order(recipe), limits, tally)
+    assert [recipe.protection for recipe in asked] == pytest.approx([5.0, 0.05])
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from crispr_lm.batching import BatchSize, ProgressCallback
 from crispr_lm.bench import Bench
@@ -34,9 +34,10 @@ from crispr_lm.progress import Progress
 from crispr_lm.prompts import EncodedPrompt, encode, open_question
 from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
+from crispr_lm.scoring import prompt_scores
 from crispr_lm.search import Candidate, choose, choose_part, counts_up_to, golden_section, sweep
 from crispr_lm.settings import RunSettings
-from crispr_lm.tasks import neutral_prompts, open_instructions, ordinary_questions
+from crispr_lm.tasks import neutral_prompts, open_instructions, ordinary_questions, sample
 from crispr_lm.tasks.task import Example
 from crispr_lm.trials import Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, begin, best_so_far, tune
@@ -47,6 +48,9 @@ Tried = TypeVar("Tried", Trial, Candidate)
 
 FEWEST_NEUTRAL = 8
 """With fewer neutral prompts left over, importance is measured on all of them."""
+
+KEPT_CHOICES = 32
+"""Ordinary choices that one measurement of what they hang on is of."""
 
 
 @dataclass(frozen=True)
@@ -178,13 +182,15 @@ def _tuned(
 
     @cache
     def ordinary() -> Ordinary:
-        return on_first(lambda: ordinary_answers(lm, settings.neutral_prompts, kinds, settings.batch_size))
+        return on_first(
+            lambda: ordinary_answers(lm, settings.neutral_prompts, kinds, settings.seed, settings.batch_size)
+        )
 
     @cache
     def evidence() -> Evidence:
         return _evidence(lm, scores, parts, kinds, ordinary(), settings, folder, progress)
 
-    asked = [(part.effects, part.task.instructions) for part in parts]
+    asked = [Asked(part.effects, settings.effect_examples, part.task.instructions) for part in parts]
     anew = lru_cache(1)(partial(evidence_anew, lm, scores, asked, settings.seed, settings.batch_size))
 
     def following(recipe: Recipe) -> Sequence[Neuron]:
@@ -272,7 +278,7 @@ def _evidence(
     on_first(lambda: _save_effects(lm, parts, files, settings, progress))
     of_tasks = [{kind: Effects.load(path) for kind, path in of_task.items()} for of_task in files]
     joined = {kind: Effects.joined([of_task[kind] for of_task in of_tasks]) for kind in kinds}
-    return Evidence(scores, joined, original.unedited(), of_tasks if len(of_tasks) > 1 else ())
+    return Evidence(scores, joined, original.unedited(), original.kept, of_tasks if len(of_tasks) > 1 else ())
 
 
 def _save_effects(
@@ -285,11 +291,10 @@ def _save_effects(
     """Measure effects on every task and keep them, unless an interrupted run has."""
     if all(path.exists() for of_task in files for path in of_task.values()):
         return
-    with progress.step("Measuring effects", sum(len(part.effects) for part in parts)) as advance:
-        for part, of_task in zip(parts, files, strict=True):
-            measured = search_effects(
-                lm, part.effects, part.task.instructions, tuple(of_task), settings.seed, settings.batch_size, advance
-            )
+    asked = [Asked(part.effects, settings.effect_examples, part.task.instructions) for part in parts]
+    with progress.step("Measuring effects", sum(len(of_task.drawn(settings.seed)) for of_task in asked)) as advance:
+        for given, of_task in zip(asked, files, strict=True):
+            measured = search_effects(lm, given, tuple(of_task), settings.seed, settings.batch_size, advance)
             for kind, path in of_task.items():
                 make_folder(path.parent)
                 measured[kind].save(path)
@@ -302,25 +307,30 @@ class Ordinary:
     Attributes:
         groups: Prompts with the model's own answers: neutral prompts, and short questions asked as tasks ask them.
         importance: By kind of neurons, one for each group.
+        choices: The questions with options to choose from, of which that of the unedited model is the answer, each with
+            its prompt.
+        kept: Effects of each kind of neurons on some of the choices.
     """
 
     groups: Sequence[Sequence[EncodedPrompt]]
     importance: Mapping[NeuronKind, Sequence[Importance]]
+    choices: Sequence[tuple[Example, EncodedPrompt]]
+    kept: Mapping[NeuronKind, Effects]
 
     def unedited(self) -> dict[NeuronKind, list[Importance]]:
         """What a first edit may harm."""
         return {kind: _since(of_kind, of_kind) for kind, of_kind in self.importance.items()}
 
     def with_edit(
-        self, lm: LanguageModel, kind: NeuronKind, batch_size: BatchSize
-    ) -> dict[NeuronKind, list[Importance]]:
-        """What more neurons may harm, measured with the edit that is in place."""
+        self, lm: LanguageModel, kind: NeuronKind, seed: int, batch_size: BatchSize
+    ) -> tuple[dict[NeuronKind, list[Importance]], dict[NeuronKind, Effects]]:
+        """What more neurons may harm, and their effects on some choices, measured with the edit that is in place."""
         now = _importance(lm, self.groups, (kind,), batch_size)
-        return {kind: _since(now[kind], self.importance[kind])}
+        return {kind: _since(now[kind], self.importance[kind])}, _kept(lm, self.choices, (kind,), seed, batch_size)
 
 
 def ordinary_answers(
-    lm: LanguageModel, measured: int, kinds: Sequence[NeuronKind], batch_size: BatchSize = "auto"
+    lm: LanguageModel, measured: int, kinds: Sequence[NeuronKind], seed: int, batch_size: BatchSize = "auto"
 ) -> Ordinary:
     """To neutral prompts, those that the divergence is not measured on if there are enough, and to short questions.
 
@@ -329,9 +339,28 @@ def ordinary_answers(
     """
     texts = neutral_prompts()
     aside = texts[measured:] if len(texts) - measured >= FEWEST_NEUTRAL else texts
-    asked = [open_question(*pair) for pair in zip(ordinary_questions(), cycle(open_instructions()), strict=False)]
-    groups = [original_of(lm, group, batch_size=batch_size).prompts for group in (aside, asked)]
-    return Ordinary(groups, _importance(lm, groups, kinds, batch_size))
+    asked = list(zip(ordinary_questions(), cycle(open_instructions()), strict=False))
+    written = [open_question(question.question, instruction) for question, instruction in asked]
+    groups = [original_of(lm, group, batch_size=batch_size).prompts for group in (aside, written)]
+    prompts = [encode(lm, *pair) for pair in asked]
+    own = prompt_scores(lm, prompts, batch_size).argmax(dim=1).tolist()
+    choices = [
+        (replace(question, answer=answer), prompt)
+        for (question, _), answer, prompt in zip(asked, own, prompts, strict=True)
+    ]
+    kept = _kept(lm, choices, kinds, seed, batch_size)
+    return Ordinary(groups, _importance(lm, groups, kinds, batch_size), choices, kept)
+
+
+def _kept(
+    lm: LanguageModel,
+    choices: Sequence[tuple[Example, EncodedPrompt]],
+    kinds: Sequence[NeuronKind],
+    seed: int,
+    batch_size: BatchSize,
+) -> dict[NeuronKind, Effects]:
+    drawn = random.Random(seed).sample(choices, min(KEPT_CHOICES, len(choices)))
+    return measure_effects(lm, [example for example, _ in drawn], [prompt for _, prompt in drawn], kinds, batch_size)
 
 
 def _importance(
@@ -348,10 +377,28 @@ def _since(now: Sequence[Importance], original: Sequence[Importance]) -> list[Im
     return [of_group.since(before) for of_group, before in zip(now, original, strict=True)]
 
 
+class Asked(NamedTuple):
+    """What effects on a task are measured on.
+
+    Attributes:
+        examples: To draw from.
+        size: How many are drawn for one measurement.
+        instructions: Each example is asked under one of them.
+    """
+
+    examples: Sequence[Example]
+    size: int
+    instructions: Sequence[str]
+
+    def drawn(self, seed: int) -> tuple[Example, ...]:
+        """The examples of one measurement."""
+        return sample(self.examples, self.size, seed)
+
+
 def evidence_anew(
     lm: LanguageModel,
     scores: NeuronScores,
-    asked: Sequence[tuple[Sequence[Example], Sequence[str]]],
+    asked: Sequence[Asked],
     seed: int,
     batch_size: BatchSize,
     original: Ordinary,
@@ -359,36 +406,37 @@ def evidence_anew(
     eliminated: Sequence[Neuron],
     scale: float,
 ) -> Evidence:
-    """What rankings are computed from, measured with an edit in place.
+    """What rankings are computed from, measured with an edit in place, on other examples than without it.
 
     Args:
         lm: The model, unedited.
         scores: The published ranking.
-        asked: Per task the examples that effects are measured on, and the instructions.
-        seed: Of the instruction that each example is asked under.
+        asked: Of every task.
+        seed: Of the examples drawn, together with the number of neurons eliminated.
         batch_size: Prompts in one pass.
         original: Of the model as it is.
         kind: Kind of neurons that are measured.
         eliminated: The edit's neurons.
         scale: What their activations are multiplied with.
     """
+    seed += len(eliminated)
     with Edit.from_neurons(lm, eliminated, scale).applied(lm):
-        of_tasks = [search_effects(lm, examples, told, (kind,), seed, batch_size) for examples, told in asked]
-        importance = original.with_edit(lm, kind, batch_size)
+        of_tasks = [search_effects(lm, of_task, (kind,), seed, batch_size) for of_task in asked]
+        importance, kept = original.with_edit(lm, kind, seed, batch_size)
     effects = Effects.joined([of_task[kind] for of_task in of_tasks])
-    return Evidence(scores, {kind: effects}, importance)
+    return Evidence(scores, {kind: effects}, importance, kept)
 
 
 def search_effects(
     lm: LanguageModel,
-    examples: Sequence[Example],
-    instructions: Sequence[str],
+    asked: Asked,
     kinds: Sequence[NeuronKind],
     seed: int,
     batch_size: BatchSize = "auto",
     progress: ProgressCallback | None = None,
 ) -> dict[NeuronKind, Effects]:
-    """Effects on examples that are each asked under one instruction, all instructions equally often."""
+    """Effects on drawn examples that are each asked under one instruction, all instructions equally often."""
+    examples, instructions = asked.drawn(seed), asked.instructions
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
     instruction_of = {index: instructions[rank % len(instructions)] for rank, index in enumerate(order)}

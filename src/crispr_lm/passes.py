@@ -2,8 +2,9 @@
 
 First-order effects hold for small changes. An edit of many neurons is no small change: what is predicted for it from
 one measurement says that the job is done, or that nothing is harmed, long after that has stopped being true. So
-`pursuit` is given fresh effects, and the true margins of every example, every few neurons. Every pass is a trial of
-its own, so that the number of neurons is chosen among the passes. Knows trials and a bench; runs no model.
+`pursuit` is given fresh effects and true margins every few neurons, and of other examples each time, so that no few of
+them decide on all neurons. Every pass is a trial of its own: the number of neurons is chosen among the passes. Knows
+trials and a bench; runs no model.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ SKILL_WEIGHTS = (1.0, 4.0)
 HEAVIER = 5.0
 """How fast λ follows the cost: ln λ changes by this times the excess of a pass over its limit (`Figures.excess`)."""
 
-PROTECTION = 5.0
-"""ρ of the first pass."""
+PROTECTION = 0.5
+"""ρ of the first pass times the limit on the KL divergence: nats of gain given up for all the divergence allowed."""
 
 STRICTER = 3.0
 """What ρ is multiplied with where a pass moves the model too far."""
@@ -72,7 +73,7 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
         tally: Where trials go.
     """
     taken: tuple[Neuron, ...] = ()
-    skill_weight, protection, taken_back = SKILL_WEIGHTS[0], PROTECTION, 0
+    skill_weight, protection, taken_back = SKILL_WEIGHTS[0], PROTECTION / max(limits.kl, TOLERANCE), 0
     while len(taken) < limits.neurons and taken_back < PATIENCE and not tally.is_over("passes"):
         propose = partial(_proposal, chain, taken, skill_weight, protection, following, limits)
         trial = tally.run(propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, race=True))

@@ -26,7 +26,10 @@ from crispr_lm.tasks import Example, Task, draw, load_task, sample
 
 @dataclass(frozen=True)
 class Parts:
-    """What of a task is used for what; `fit` and `effects` are drawn from the same part, the others are disjoint."""
+    """What of a task is used for what; `fit` and `effects` are drawn from the same part, the others are disjoint.
+
+    A tuned search measures effects anew in every pass, each time on some of `effects`.
+    """
 
     task: Task
     fit: tuple[Example, ...]
@@ -70,12 +73,13 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
         InputError: too few templates, or fewer examples to attribute on than asked for.
     """
     split = task.split(settings.seed)
+    measured = settings.effect_examples * (1 + settings.passes) if settings.search == "tuned" else 0
     return Parts(
         task=task,
         fit=fit_sample(task, settings),
         choose=sample(split.choose, settings.choose_examples, settings.seed),
         report=report_sample(task, split.report, settings),
-        effects=sample(split.fit, settings.effect_examples, settings.seed) if settings.search == "tuned" else (),
+        effects=sample(split.fit, measured, settings.seed),
     )
 
 

@@ -12,7 +12,7 @@ not tell; "disambiguated" for the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 from typing import Literal
 
@@ -56,12 +56,15 @@ class Evidence:
         effects: First-order effects by kind of neuron, on the examples of all tasks together.
         importance: What ordinary answers lose without each neuron, by kind (`effects.measure_importance`): one for each
             group of prompts, so that many prompts of one group don't hide what a neuron does in another.
+        kept: Effects on choices that are to stay as they are, by kind: of ordinary questions the contrasts of the
+            option that the original chooses; empty for none.
         of_tasks: The effects on each task's examples by themselves, where there are several tasks.
     """
 
     scores: NeuronScores
     effects: Mapping[NeuronKind, Effects]
     importance: Mapping[NeuronKind, Sequence[Importance]]
+    kept: Mapping[NeuronKind, Effects] = field(default_factory=dict)
     of_tasks: Sequence[Mapping[NeuronKind, Effects]] = ()
 
 
@@ -73,7 +76,8 @@ class Recipe:
         kind: Kind of neurons (the published ranking has that of its scores).
         neurons: How many.
         skill_weight: λ, how much harm to disambiguated examples counts against a gain in ambiguous ones.
-        protection: ρ, how much harm to ordinary answers counts: nats of gain given up per nat of KL divergence.
+        protection: ρ, how much harm to ordinary answers counts: nats of gain given up per nat of KL divergence, and
+            per nat of log-probability that the choices to be kept lose.
         scale: What the neurons' activations will be multiplied with.
         layers: Name of a range of layers, a key of `LAYERS`.
         united: With several tasks: rank for each by itself and unite the rankings, instead of one ranking for all.
@@ -170,30 +174,35 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     Σ E, say how much each example still matters: w = 1 / (1 + exp(±g / T)), near 0 for those that are right by far. The
     next neurons are those of the highest
 
-        mean over examples of z − c · standard error of z − ρ · harm_i,      z = ±w · (σ − 1) · E_i(u, p),
+        mean over examples of z − c · standard error of z − ρ · (harm_i + lost_i),      z = ±w · (σ − 1) · E_i(u, p),
 
     with + and weight 1 in ambiguous, − and weight λ in disambiguated examples. It is a logistic regression on
     first-order effects, grown a few neurons at a time (a matching pursuit); c is `CAUTION`, T is `TEMPERATURE`. The
     standard error is clustered by template: what an edit is to do it is to do on templates that nobody has seen.
+
+    lost_i is what a choice that is to be kept loses, to first order, of the log-probability of the option y that the
+    original chooses among the options: max(0, mean over choices of Σ over o of P(o) · (1 − σ) · E_i(y, o)). What a
+    neuron's going seems to add to it is not counted in the neuron's favour.
     """
     effects = evidence.effects[recipe.kind]
-    margins, changes, direction = _abstention(effects)
-    changes *= recipe.scale - 1
-    importance = np.where(direction > 0, 1.0, recipe.skill_weight)
+    asked = _Margins.of_abstention(effects, recipe.scale)
+    kept = _Margins.of_answers(evidence.kept[recipe.kind], recipe.scale) if evidence.kept else None
+    importance = np.where(asked.direction > 0, 1.0, recipe.skill_weight)
     open_to = _open_to(effects, recipe)
     harm = _harm(evidence, recipe)
     taken: list[int] = []
     while len(taken) < min(recipe.neurons, int(open_to.sum() + len(taken))):
-        closeness = np.exp(-(margins - margins.min(axis=1, keepdims=True)) / TEMPERATURE)
-        closeness /= closeness.sum(axis=1, keepdims=True)
-        urgency = importance * direction / (1 + np.exp(np.clip(direction * margins.min(axis=1) / TEMPERATURE, -50, 50)))
-        gains = np.einsum("ep,epn->en", (closeness * urgency[:, None]).astype(np.float32), changes)
-        error = clustered_error(gains, effects.templates)
-        worth = np.where(open_to, gains.mean(axis=0) - CAUTION * error - harm, -np.inf)
+        gains = asked.gains(importance)
+        worth = gains.mean(axis=0) - CAUTION * clustered_error(gains, effects.templates) - harm
+        if kept is not None:
+            worth -= recipe.protection * kept.losses()
+        worth = np.where(open_to, worth, -np.inf)
         for index in np.argsort(-worth, kind="stable")[: min(TAKEN_AT_ONCE, recipe.neurons - len(taken))].tolist():
             taken.append(index)
             open_to[index] = False
-            margins = margins + changes[:, :, index]
+            asked.take(index)
+            if kept is not None:
+                kept.take(index)
     return effects.neurons(taken)
 
 
@@ -208,26 +217,66 @@ RANKINGS: dict[str, Ranking] = {
 """All rankings by name."""
 
 
-def _abstention(effects: Effects) -> tuple[Array, NDArray[np.float32], Array]:
-    """Margins of abstention, the neurons' effects on them, and which way each example's margin should go.
+@dataclass(eq=False)
+class _Margins:
+    """Margins of some examples' answers, as predicted for the neurons taken so far.
 
-    Returns:
-        Margins s(u) − s(p) over the other options p, (examples, contrasts), large where there is no such option;
-        effects on them, (examples, contrasts, neurons); +1 for up or −1 for down, (examples,).
+    Attributes:
+        values: float64 (examples, contrasts), very large where there is no such contrast.
+        changes: float32 (examples, contrasts, neurons), what scaling each neuron does to them, to first order.
+        direction: float64 (examples,), +1 where the margin should go up, −1 where down.
     """
-    margins = np.minimum(effects.contrasts.astype(np.float64), 1e6)
-    changes = effects.values.copy()
-    direction = np.ones(len(margins))
-    for example in np.flatnonzero(effects.abstaining >= 0):
-        # s(u) − s(y) = −(s(y) − s(u)) in place of s(y) − s(u), and s(u) − s(o) = (s(y) − s(o)) − (s(y) − s(u)).
-        unknown = effects.abstaining[example]
-        direction[example] = -1
-        others = np.arange(margins.shape[1]) != unknown
-        for of_example in (margins[example], changes[example]):  # views: changed in place
-            against_answer = of_example[unknown].copy()
-            of_example[others] -= against_answer
-            of_example[unknown] = -against_answer
-    return margins, changes, direction
+
+    values: Array
+    changes: NDArray[np.float32]
+    direction: Array
+
+    @staticmethod
+    def of_answers(effects: Effects, scale: float) -> _Margins:
+        """Margins s(y) − s(o) of the answers over the other options, to be raised."""
+        values = np.minimum(effects.contrasts.astype(np.float64), 1e6)
+        return _Margins(values, effects.values * np.float32(scale - 1), np.ones(len(values)))
+
+    @staticmethod
+    def of_abstention(effects: Effects, scale: float) -> _Margins:
+        """Margins s(u) − s(p) of abstention over the other options, to be raised or lowered as the example says.
+
+        Where nothing abstains, those of the answer.
+        """
+        margins = _Margins.of_answers(effects, scale)
+        for example in np.flatnonzero(effects.abstaining >= 0):
+            # s(u) − s(y) = −(s(y) − s(u)) in place of s(y) − s(u), and s(u) − s(o) = (s(y) − s(o)) − (s(y) − s(u)).
+            unknown = effects.abstaining[example]
+            margins.direction[example] = -1
+            others = np.arange(margins.values.shape[1]) != unknown
+            for of_example in (margins.values[example], margins.changes[example]):  # views: changed in place
+                against_answer = of_example[unknown].copy()
+                of_example[others] -= against_answer
+                of_example[unknown] = -against_answer
+        return margins
+
+    def gains(self, importance: Array) -> NDArray[np.float32]:
+        """What each neuron would do for each example, z: (examples, neurons).
+
+        Contrasts count by how near they are to the least, examples by how near they are to turning.
+        """
+        least = self.values.min(axis=1)
+        closeness = np.exp(-(self.values - least[:, None]) / TEMPERATURE)
+        closeness /= closeness.sum(axis=1, keepdims=True)
+        urgency = importance * self.direction / (1 + np.exp(np.clip(self.direction * least / TEMPERATURE, -50, 50)))
+        weights = (closeness * urgency[:, None]).astype(np.float32)
+        gains: NDArray[np.float32] = np.einsum("ep,epn->en", weights, self.changes)
+        return gains
+
+    def losses(self) -> Array:
+        """What the answers' log-probability among the options would lose by each neuron, at least 0: (neurons,)."""
+        against = np.exp(-np.clip(self.values, -50, 50))
+        probabilities = against / (1 + against.sum(axis=1, keepdims=True))
+        return np.maximum(-_weighted(self.changes, probabilities / len(probabilities)), 0)
+
+    def take(self, index: int) -> None:
+        """Predict the margins with one more neuron."""
+        self.values = self.values + self.changes[:, :, index]
 
 
 def _harm(evidence: Evidence, recipe: Recipe) -> Array:

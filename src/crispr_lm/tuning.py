@@ -25,17 +25,18 @@ from crispr_lm.trials import TOLERANCE, Figures, Finished, Limits, Trial, best_w
 logger = logging.getLogger(__name__)
 
 SKILL_WEIGHTS = (0.5, 2.0)
-PROTECTIONS = (2.0, 20.0)
+PROTECTIONS = (0.2, 2.0)
+"""Of ρ times the limit on the KL divergence, as `passes.PROTECTION`."""
 SCALES = (0.0, 0.25, 0.5)
 
 SECOND_HALF: Layers = "second half"
 
 STARTING_POINTS: tuple[dict[str, Any], ...] = (
-    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 1.25, "protection": 5.0},
-    {"ranking": "pursuit", "kind": "ffn", "share": 0.5, "skill_weight": 0.85, "protection": 5.0},
-    {"ranking": "pursuit", "kind": "ffn", "share": 0.35, "skill_weight": 1.0, "protection": 8.0, "layers": SECOND_HALF},
-    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 0.85, "protection": 5.0, "layers": SECOND_HALF},
-    {"ranking": "contrast", "kind": "ffn", "share": 0.1, "skill_weight": 0.7, "protection": 5.0},
+    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 1.25, "protection": 0.5},
+    {"ranking": "pursuit", "kind": "ffn", "share": 0.5, "skill_weight": 0.85, "protection": 0.5},
+    {"ranking": "pursuit", "kind": "ffn", "share": 0.35, "skill_weight": 1.0, "protection": 0.8, "layers": SECOND_HALF},
+    {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 0.85, "protection": 0.5, "layers": SECOND_HALF},
+    {"ranking": "contrast", "kind": "ffn", "share": 0.1, "skill_weight": 0.7, "protection": 0.5},
     {"ranking": "published", "share": 0.1},
 )
 """Recipes to begin with: what has worked on other models (docs/results/search.md). `share` is of the most neurons."""
@@ -159,7 +160,7 @@ def tune(
             logger.info("the search is over after trial %d", len(tally.trials) - 1)
             break
         asked = study.ask()
-        recipe, name = _recipe(asked, space)
+        recipe, name = _recipe(asked, space, limits)
 
         def propose(recipe: Recipe = recipe, name: str = name) -> Proposal:
             chosen = tuple(ranked(name, evidence(), recipe))
@@ -184,17 +185,18 @@ def starting_points(space: Space) -> Iterator[dict[str, Any]]:
             }
 
 
-def _recipe(asked: optuna.Trial, space: Space) -> tuple[Recipe, str]:
+def _recipe(asked: optuna.Trial, space: Space, limits: Limits) -> tuple[Recipe, str]:
     """Have the sampler fill in a recipe; parameters that the ranking does not heed are not asked for."""
     name = asked.suggest_categorical("ranking", space.rankings)
     tunes = ranking_named(name).tunes
+    protection = asked.suggest_float("protection", *PROTECTIONS, log=True) if "protection" in tunes else 0.0
     recipe = Recipe(
         neurons=asked.suggest_int("neurons", 1, space.most, log=True),
         scale=asked.suggest_categorical("scale", SCALES),
         layers=asked.suggest_categorical("layers", tuple(LAYERS)),  # type: ignore[arg-type]
         kind=asked.suggest_categorical("kind", space.kinds) if "kind" in tunes else space.kinds[0],  # type: ignore[arg-type]
         skill_weight=asked.suggest_float("skill_weight", *SKILL_WEIGHTS) if "skill_weight" in tunes else 1.0,
-        protection=asked.suggest_float("protection", *PROTECTIONS, log=True) if "protection" in tunes else 0.0,
+        protection=protection / max(limits.kl, TOLERANCE),
         united=asked.suggest_categorical("united", (False, True)) if space.tasks > 1 and "united" in tunes else False,
     )
     return recipe, name

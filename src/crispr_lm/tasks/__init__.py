@@ -13,7 +13,7 @@ from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
 from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.crows_pairs import read_crows_pairs
-from crispr_lm.tasks.knowledge import knowledge_examples
+from crispr_lm.tasks.knowledge import knowledge_examples, ordinary_questions
 from crispr_lm.tasks.stereoset import read_stereoset
 from crispr_lm.tasks.task import (
     AMBIGUOUS,
@@ -26,7 +26,6 @@ from crispr_lm.tasks.task import (
     builtin_instructions,
     neutral_prompts,
     open_instructions,
-    ordinary_questions,
     read_instructions,
     sample,
     sample_templates,

@@ -18,7 +18,16 @@ else:
 
 def knowledge_examples() -> list[Example]:
     """All questions, in file order; the subject is the category, every question a template of its own."""
-    text = (resources.files("crispr_lm.tasks") / "data" / "knowledge.toml").read_text(encoding="utf-8")
+    return _examples("knowledge.toml", "builtin:knowledge question")
+
+
+def ordinary_questions() -> list[Example]:
+    """Questions of the same form whose answers an edit is to leave alone; none is in ``builtin:knowledge``."""
+    return _examples("ordinary_questions.toml", "ordinary question")
+
+
+def _examples(file: str, source: str) -> list[Example]:
+    text = (resources.files("crispr_lm.tasks") / "data" / file).read_text(encoding="utf-8")
     examples: list[Example] = []
     for subject, questions in tomllib.loads(text).items():
         for question, *answers in questions:
@@ -35,7 +44,7 @@ def knowledge_examples() -> list[Example]:
                     template=question,
                     category=subject,
                     form=OPEN,
-                    source=f"builtin:knowledge question {number + 1}",
+                    source=f"{source} {number + 1}",
                 )
             )
     return examples

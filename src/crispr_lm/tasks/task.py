@@ -234,11 +234,6 @@ def neutral_prompts() -> tuple[str, ...]:
     return _bundled_lines("neutral_prompts.txt")
 
 
-def ordinary_questions() -> tuple[str, ...]:
-    """Short questions of common knowledge whose answers an edit is to leave alone; none is in ``builtin:knowledge``."""
-    return _bundled_lines("ordinary_questions.txt")
-
-
 def _bundled_lines(name: str) -> tuple[str, ...]:
     text = (resources.files("crispr_lm.tasks") / "data" / name).read_text(encoding="utf-8")
     return tuple(line.strip() for line in text.splitlines() if line.strip())
