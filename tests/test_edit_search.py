@@ -60,6 +60,7 @@ def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
     assert {row["stage"] for row in rows} <= {"passes", "search", "refine", "control"}
     assert {row["stage"] for row in rows} >= {"passes", "search"}
     assert sum(row["stage"] == "search" for row in rows) == 9
+    assert all(row["complete"] for row in rows if row["stage"] == "passes")
     assert all(len(row["neurons"]) <= 5 for row in rows)
     assert [row["trial"] for row in results["search"]] == [row["number"] for row in rows]
     assert set(results["choice"]["front"]) <= {row["number"] for row in rows if row["complete"]}
