@@ -135,7 +135,8 @@ def test_a_row_without_its_answer_or_with_one_that_is_no_option(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["text", "wikitext"])
 @pytest.mark.parametrize(
-    ("content", "said"), [(b" \n", "no text in it"), (gzip.compress(b"x"), "gzip; unpack it"), (None, "is a folder")]
+    ("content", "said"),
+    [(b" \n", "no text in it"), (gzip.compress(b"x", mtime=0), "gzip; unpack it"), (None, "is a folder")],
 )
 def test_a_text_that_is_none_is_known_before_anything_is_measured(kind, content, said, tmp_path):
     path = tmp_path if content is None else tmp_path / "t.txt"
