@@ -21,6 +21,8 @@ from .test_rankings import evidence_of, planted
 
 SPACE = Space(("published", "contrast", "pursuit"), ("ffn",), 8)
 LIMITS = Limits(neurons=8)
+MOST = math.log(4) / 12
+"""By how much a cost must exceed its limit for λ to come to its largest value, 4, in one pass."""
 
 
 class MadeUpBench:
@@ -191,7 +193,8 @@ def test_where_more_divergence_is_allowed_ordinary_answers_are_protected_less():
 @pytest.mark.parametrize(
     ("cost", "exponents"),
     [
-        ({"losses": (0, 0.2, 0.06, 0.05)}, [0, 0.15, 0.16, 0.16, 0.11, 0.06, 0.01, 0]),  # limit 0.05, then 0.05 of room
+        # Limit 0.05, then 0.05 of room: exp(12 * 0.15) would be above the largest λ, from which it falls.
+        ({"losses": (0, 0.2, 0.06, 0.05)}, [0, MOST, MOST, MOST, MOST - 0.05, MOST - 0.1, 0, 0]),
         ({"abstentions": (0, 0.3, 0.21, 0.2)}, [0, 0.1, 0.11, 0.11, 0.06, 0.01, 0, 0]),  # limit 0.2
     ],
 )
@@ -199,7 +202,7 @@ def test_harm_to_skill_counts_for_more_by_how_much_a_pass_costs_above_its_limit(
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(**cost), []
     begin(bench, tally)
     follow(bench, Chain("ffn", 1), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
-    assert [recipe.skill_weight for recipe in asked] == pytest.approx([math.exp(5 * by) for by in exponents])
+    assert [recipe.skill_weight for recipe in asked] == pytest.approx([math.exp(12 * by) for by in exponents])
     assert [len(trial.neurons) for trial in tally.trials] == list(range(9))  # nothing is taken back
 
 

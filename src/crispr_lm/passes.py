@@ -26,8 +26,11 @@ Following = Callable[[Recipe], Sequence[Neuron]]
 SKILL_WEIGHTS = (1.0, 4.0)
 """λ of the first pass, which is also the least, and the largest."""
 
-HEAVIER = 5.0
-"""How fast λ follows the cost: ln λ changes by this times the excess of a pass over its limit (`Figures.excess`)."""
+HEAVIER = 12.0
+"""How fast λ follows the cost: ln λ changes by this times the excess of a pass over its limit (`Figures.excess`).
+
+A chain is a few passes long: with 5 it hovers above the limit to its end, and no pass of it can be taken.
+"""
 
 PROTECTION = 0.5
 """ρ of the first pass times the limit on the KL divergence: nats of gain given up for all the divergence allowed."""
