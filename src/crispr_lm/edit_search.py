@@ -190,7 +190,7 @@ def _tuned(
     def evidence() -> Evidence:
         return _evidence(lm, scores, parts, kinds, ordinary(), settings, folder, progress)
 
-    asked = [Asked(part.effects, settings.effect_examples, part.task.instructions) for part in parts]
+    asked = _asked(parts, settings)
     anew = lru_cache(1)(partial(evidence_anew, lm, scores, asked, settings.seed, settings.batch_size))
 
     def following(recipe: Recipe) -> Sequence[Neuron]:
@@ -291,7 +291,7 @@ def _save_effects(
     """Measure effects on every task and keep them, unless an interrupted run has."""
     if all(path.exists() for of_task in files for path in of_task.values()):
         return
-    asked = [Asked(part.effects, settings.effect_examples, part.task.instructions) for part in parts]
+    asked = _asked(parts, settings)
     with progress.step("Measuring effects", sum(len(of_task.drawn(settings.seed)) for of_task in asked)) as advance:
         for given, of_task in zip(asked, files, strict=True):
             measured = search_effects(lm, given, tuple(of_task), settings.seed, settings.batch_size, advance)
@@ -393,6 +393,10 @@ class Asked(NamedTuple):
     def drawn(self, seed: int) -> tuple[Example, ...]:
         """The examples of one measurement."""
         return sample(self.examples, self.size, seed)
+
+
+def _asked(parts: Sequence[Parts], settings: RunSettings) -> list[Asked]:
+    return [Asked(part.effects, settings.effect_examples, part.task.instructions) for part in parts]
 
 
 def evidence_anew(

@@ -33,7 +33,7 @@ A chain is a few passes long: with 5 it hovers above the limit to its end, and n
 """
 
 PROTECTION = 0.5
-"""ρ of the first pass times the limit on the KL divergence: nats of gain given up for all the divergence allowed."""
+"""Nats of gain that the first pass gives up for all the divergence allowed (`Limits.protection`)."""
 
 STRICTER = 3.0
 """What ρ is multiplied with where a pass moves the model too far."""
@@ -76,7 +76,7 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
         tally: Where trials go.
     """
     taken: tuple[Neuron, ...] = ()
-    skill_weight, protection, taken_back = SKILL_WEIGHTS[0], PROTECTION / max(limits.kl, TOLERANCE), 0
+    skill_weight, protection, taken_back = SKILL_WEIGHTS[0], limits.protection(PROTECTION), 0
     while len(taken) < limits.neurons and taken_back < PATIENCE and not tally.is_over("passes"):
         propose = partial(_proposal, chain, taken, skill_weight, protection, following, limits)
         # Asked every example, however it begins: what λ follows is not to hang on a quarter of them.

@@ -37,6 +37,10 @@ class Limits:
     neurons: int = 100
     caution: float = 0.5
 
+    def protection(self, nats: float) -> float:
+        """ρ, nats of gain given up per nat of KL divergence, if `nats` are given up for all the divergence allowed."""
+        return nats / max(self.kl, TOLERANCE)
+
 
 @dataclass(frozen=True)
 class Figures:

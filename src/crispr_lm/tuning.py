@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 SKILL_WEIGHTS = (0.5, 2.0)
 PROTECTIONS = (0.2, 2.0)
-"""Of ρ times the limit on the KL divergence, as `passes.PROTECTION`."""
+"""Nats of gain given up for all the divergence allowed (`Limits.protection`), as in `STARTING_POINTS`."""
 SCALES = (0.0, 0.25, 0.5)
 
 SECOND_HALF: Layers = "second half"
@@ -196,7 +196,7 @@ def _recipe(asked: optuna.Trial, space: Space, limits: Limits) -> tuple[Recipe, 
         layers=asked.suggest_categorical("layers", tuple(LAYERS)),  # type: ignore[arg-type]
         kind=asked.suggest_categorical("kind", space.kinds) if "kind" in tunes else space.kinds[0],  # type: ignore[arg-type]
         skill_weight=asked.suggest_float("skill_weight", *SKILL_WEIGHTS) if "skill_weight" in tunes else 1.0,
-        protection=protection / max(limits.kl, TOLERANCE),
+        protection=limits.protection(protection),
         united=asked.suggest_categorical("united", (False, True)) if space.tasks > 1 and "united" in tunes else False,
     )
     return recipe, name
