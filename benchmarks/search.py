@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
     random = bench.random_control(likest, seed + 1).neurons
     rows[RANDOM] = Treatment(edit=Edit.from_neurons(lm, random, likest.scale))
     before, described = report.told(Treatment())
-    told_rows: dict[str, Any] = {"original": {**described, "shifted": _shifted(report.examples, before.task)}}
+    told_rows: dict[str, Any] = {"original": described}
     for name, treatment in rows.items():
         told_rows[name] = report.told(treatment, before)[1]
         _say(start, f"{name}: {[round(told_rows[name]['metrics'][figure] or 0, 3) for figure in FIGURES]}")
@@ -207,6 +207,7 @@ class Report:
             "knowledge": known["accuracy"],
             "parts_conditions": _margins(self.examples, found.option_scores[0].numpy()),
             "metrics": dict(found.metrics),
+            "shifted": _shifted(self.examples, found if before is None else before.task, found),
         }
         if before is not None:
             told["differences"] = {key: value.to_dict() for key, value in found.differences_from(before.task).items()}
@@ -270,29 +271,32 @@ def _margins(examples: Sequence[Example], scores: np.ndarray[Any, Any]) -> float
     return float((ranks[ambiguous].sum() - count * (count + 1) / 2) / (count * (len(rows) - count)))
 
 
-def _shifted(examples: Sequence[Example], before: Evaluation) -> dict[str, float]:
-    """What adding one constant to the score of "unknown" would do: the highest gain at each loss, constant chosen here.
+def _shifted(examples: Sequence[Example], before: Evaluation, after: Evaluation) -> dict[str, float]:
+    """What one constant, added to every score of "unknown", would make of a model: the highest gain at each loss.
 
-    An upper bound for edits that only make "unknown" likelier everywhere.
+    Over the model before, whatever the constant (it is chosen here): an upper bound for what only makes "unknown"
+    likelier, or less likely, everywhere. Of the model before itself it says what can be had without parting anything.
     """
-    scores = before.option_scores[0].double().numpy()
-    unknown = np.array([example.unknown for example in examples])
-    answer = np.array([example.answer for example in examples])
     ambiguous = np.array([example.condition == "ambiguous" for example in examples])
-    rows = np.arange(len(unknown))
+    answer = np.array([example.answer for example in examples])
+
+    def accuracies(scores: np.ndarray[Any, Any]) -> tuple[float, float]:
+        right = scores.argmax(axis=1) == answer
+        return float(right[ambiguous].mean()), float(right[~ambiguous].mean())
+
+    first = accuracies(before.option_scores[0].double().numpy())
+    scores = after.option_scores[0].double().numpy()
+    rows, unknown = np.arange(len(scores)), np.array([example.unknown for example in examples])
     others = scores.copy()
     others[rows, unknown] = -np.inf
     found = dict.fromkeys((str(loss) for loss in LOSSES), 0.0)
-    first = None
-    for constant in [0.0, *sorted(others.max(axis=1) - scores[rows, unknown] + 1e-6)]:
-        shifted = scores.copy()
-        shifted[rows, unknown] += max(constant, 0.0)
-        right = shifted.argmax(axis=1) == answer
-        figures = right[ambiguous].mean(), right[~ambiguous].mean()
-        first = first or figures
+    for constant in [0.0, *(others.max(axis=1) - scores[rows, unknown] + 1e-6)]:
+        moved = scores.copy()
+        moved[rows, unknown] += constant
+        gained = accuracies(moved)
         for loss in LOSSES:
-            if first[1] - figures[1] <= loss + 1e-9:
-                found[str(loss)] = max(found[str(loss)], float(figures[0] - first[0]))
+            if first[1] - gained[1] <= loss + 1e-9:
+                found[str(loss)] = max(found[str(loss)], gained[0] - first[0])
     return found
 
 

@@ -255,6 +255,9 @@ def test_the_limit_on_the_divergence_holds(saved_model, questions, tmp_path):
     assert results["verdict"] == "none"
     assert results["edit"]["neurons"] == 0
     assert results["divergence"]["kl"] == pytest.approx(0.0, abs=1e-9)
+    too_far = [row for row in rows_of(output) if row["figures"]["kl"] > 1e-6 and row["stage"] != "control"]
+    assert {row["stage"] for row in too_far} == {"passes", "search"}
+    assert not any(row["complete"] or any(row["answers"].values()) for row in too_far)  # nothing asked in vain
 
 
 def test_golden_section_takes_the_count_of_highest_accuracy_it_has_seen(saved_model, questions, tmp_path):

@@ -21,7 +21,11 @@ def row(ambiguous, disambiguated, gap=0.0, answered=0.0, knowledge=0.0, kl=0.02)
         "parts_conditions": 0.6,
         "metrics": dict.fromkeys(search_page.FIGURES, 0.5),
         "differences": {name: difference(value) for name, value in {**changes, "knowledge": knowledge}.items()},
+        "shifted": {"0.05": ambiguous + 0.01, "0.15": ambiguous + 0.02},
     }
+
+
+LIMITS = ((0.05, 25), (0.15, 5))
 
 
 def trial(ranking, gain, loss, complete=True):
@@ -89,8 +93,9 @@ def test_ceilings_are_those_of_edits_that_keep_the_limit():
         str(number): dict(zip(search_page.FIGURES, of_trial, strict=True)) for number, of_trial in enumerate(changes)
     }
     lines = search_page.page([found]).splitlines()
-    assert "| Age | 0.05 | +0.25 | +0.300 | +0.350 | *+0.600* | +0.100 | +0.200 | +0.250 | *+0.100* |" in lines
-    assert "| Age | 0.15 | +0.5 | *+0.500* | +0.700 | +0.600 | +0.200 | *+0.400* | +0.250 | +0.100 |" in lines
+    small, large = (cells("\n".join(lines), f"| Age | {limit} | +0.{target} |")[3:] for limit, target in LIMITS)
+    assert small == "+0.300 +0.350 +0.100 +0.310 *+0.600* +0.610 +0.200 +0.250 *+0.100*".split()
+    assert large == "*+0.500* +0.700 +0.200 +0.520 +0.600 +0.620 *+0.400* +0.250 +0.100".split()
 
 
 def test_rankings_are_compared_within_the_limits():

@@ -40,7 +40,7 @@ class MadeUpBench:
     def try_original(self):
         return self.attempt(0, Proposal("search", {}, ()))
 
-    def attempt(self, number, proposal, rivals=(), *, race=False):
+    def attempt(self, number, proposal, rivals=(), *, race=False, within_kl=False):
         self.tried.append(number)
         turned = 2 * sum(n.module == "first" and n.index < self.useful for n in proposal.neurons)
         answers = {"t": [2 if index < turned else 0 for index in range(16)] + [0] * 16}

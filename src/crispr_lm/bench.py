@@ -26,7 +26,7 @@ from crispr_lm.prompts import EncodedPrompt
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.search import ChoosePart
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example, sample
-from crispr_lm.trials import Figures, Limits, Trial, figures_of
+from crispr_lm.trials import TOLERANCE, Figures, Limits, Trial, figures_of
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
@@ -98,20 +98,29 @@ class Bench:
         """The unedited model, trial 0."""
         return self.attempt(0, Proposal("search", {}, ()))
 
-    def attempt(self, number: int, proposal: Proposal, rivals: Sequence[Trial] = (), *, race: bool = False) -> Trial:
+    def attempt(
+        self,
+        number: int,
+        proposal: Proposal,
+        rivals: Sequence[Trial] = (),
+        *,
+        race: bool = False,
+        within_kl: bool = False,
+    ) -> Trial:
         """Try an edit.
 
         Args:
             number: Of the trial.
             proposal: The edit.
             rivals: Complete trials, the original first, that it is compared with.
-            race: Give up when it is without hope; nothing is asked (and all figures but KL are 0) where its KL
-                divergence is above the limit.
+            race: Give up when it is without hope, also for its KL divergence.
+            within_kl: Give up, but only where its KL divergence is above the limit: nothing is asked then, and all
+                figures but KL are 0.
         """
         start = time.perf_counter()
         key = frozenset(proposal.neurons), proposal.scale
         known = self._tried.get(key)
-        if known is not None and (known.complete or race):
+        if known is not None and (known.complete or race or (within_kl and not any(known.answers.values()))):
             return _renumbered(known, number, proposal)
         edit = Edit.from_neurons(self.lm, proposal.neurons, proposal.scale)
         answers: dict[str, list[int]] = {part.task: [] for part in self.parts}
@@ -119,7 +128,7 @@ class Bench:
             kl = self._divergence() if proposal.neurons else 0.0
             complete = False
             figures = Figures(0.0, 0.0, 0.0, kl)
-            too_far = race and kl > self.limits.kl  # known for sure, so nothing need be asked
+            too_far = (race or within_kl) and kl > self.limits.kl + TOLERANCE  # known for sure: nothing need be asked
             for share in () if too_far else RUNGS if race else RUNGS[-1:]:
                 self._ask(answers, share)
                 complete = share == 1.0

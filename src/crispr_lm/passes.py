@@ -79,8 +79,10 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
     skill_weight, protection, taken_back = SKILL_WEIGHTS[0], limits.protection(PROTECTION), 0
     while len(taken) < limits.neurons and taken_back < PATIENCE and not tally.is_over("passes"):
         propose = partial(_proposal, chain, taken, skill_weight, protection, following, limits)
-        # Asked every example, however it begins: what λ follows is not to hang on a quarter of them.
-        trial = tally.run(propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete))
+        # Asked every example, unless it is to be taken back: what λ follows is not to hang on a quarter of them.
+        trial = tally.run(
+            propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, within_kl=True)
+        )
         if trial.figures.kl > limits.kl + TOLERANCE:
             protection, taken_back = STRICTER * protection, taken_back + 1
         elif len(trial.neurons) == len(taken):  # the model has no more of this kind
