@@ -10,7 +10,7 @@ from crispr_lm import InputError
 from crispr_lm.effects import Effects, Importance
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
+from crispr_lm.rankings import RANKINGS, Evidence, Recipe, changed, ranked
 
 WIDTHS = {"first": 4, "second": 4}
 NEURONS = 8
@@ -196,3 +196,33 @@ def test_an_unknown_ranking_is_an_input_error_with_a_hint():
     with pytest.raises(InputError, match="pursuit"):
         ranked("persuit", evidence_of(planted()), Recipe("ffn", 1))
     assert Neuron("first", 1, "ffn") in planted().neurons([1])
+
+
+def test_pursuit_gives_back_what_harms_and_takes_another_in_its_stead():
+    """Neuron 2, eliminated, makes the model abstain everywhere; neuron 1 does so only where that is right."""
+    effects = planted()
+    wrong = effects.neurons([2])
+    effects.turn_round(wrong, 1.0)
+    with_edit = Recipe("ffn", 0, skill_weight=3.0, eliminated=tuple(wrong), returned=1)
+    order = ranked("pursuit", evidence_of(effects), with_edit)
+    assert columns(effects, order) == [2, 1]
+    assert columns(effects, changed(wrong, order)) == [1]
+    assert ranked("pursuit", evidence_of(effects), replace(with_edit, returned=0)) == []
+    assert 2 not in columns(effects, ranked("pursuit", evidence_of(effects), replace(with_edit, neurons=7, returned=0)))
+
+
+def test_pursuit_keeps_what_helps():
+    effects = planted()
+    right = effects.neurons([1])
+    effects.turn_round(right, 1.0)
+    recipe = Recipe("ffn", 0, skill_weight=3.0, eliminated=tuple(right), returned=1)
+    assert ranked("pursuit", evidence_of(effects), recipe) == []
+
+
+def test_effects_of_an_edit_s_neurons_are_those_of_giving_them_back():
+    effects = planted()
+    before = effects.values.copy()
+    effects.turn_round(effects.neurons([3, 6]), 0.25)
+    assert np.array_equal(effects.values[:, :, [3, 6]], -4 * before[:, :, [3, 6]])
+    others = [0, 1, 2, 4, 5, 7]
+    assert np.array_equal(effects.values[:, :, others], before[:, :, others])

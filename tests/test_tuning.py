@@ -21,7 +21,7 @@ from .test_rankings import evidence_of, planted
 
 SPACE = Space(("published", "contrast", "pursuit"), ("ffn",), 8)
 LIMITS = Limits(neurons=8)
-MOST = math.log(4) / 12
+MOST = math.log(4) / 8
 """By how much a cost must exceed its limit for λ to come to its largest value, 4, in one pass."""
 
 
@@ -174,7 +174,7 @@ def test_passes_take_a_few_neurons_at_a_time_ranked_with_the_earlier_ones_in_pla
 def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_more_protection():
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []  # KL 0.1: three neurons
     begin(bench, tally)
-    follow(bench, Chain("ffn", 2), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+    follow(bench, Chain("ffn", 2, passes=4), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
     assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
     assert [len(recipe.eliminated) for recipe in asked] == [0, 2, 2, 2]
     assert [recipe.protection for recipe in asked[1:]] == pytest.approx([5.0, 15.0, 45.0])
@@ -186,30 +186,30 @@ def test_where_more_divergence_is_allowed_ordinary_answers_are_protected_less():
         tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
         begin(bench, tally)
         limits = replace(LIMITS, kl=limit)
-        follow(bench, Chain("ffn", 8), lambda recipe: asked.append(recipe) or in_order(recipe), limits, tally)
+        follow(bench, Chain("ffn", 8, passes=1), lambda recipe: asked.append(recipe) or in_order(recipe), limits, tally)
     assert [recipe.protection for recipe in asked] == pytest.approx([5.0, 0.05])
 
 
 @pytest.mark.parametrize(
     ("cost", "exponents"),
     [
-        # Limit 0.05, then 0.05 of room: exp(12 * 0.15) would be above the largest λ, from which it falls.
-        ({"losses": (0, 0.2, 0.06, 0.05)}, [0, MOST, MOST, MOST, MOST - 0.05, MOST - 0.1, 0, 0]),
+        # Limit 0.05, then 0.05 of room.
+        ({"losses": (0, 0.25, 0.06, 0.05)}, [0, MOST, MOST, MOST, MOST - 0.05, MOST - 0.1, 0, 0]),
         ({"abstentions": (0, 0.3, 0.21, 0.2)}, [0, 0.1, 0.11, 0.11, 0.06, 0.01, 0, 0]),  # limit 0.2
     ],
 )
 def test_harm_to_skill_counts_for_more_by_how_much_a_pass_costs_above_its_limit(cost, exponents):
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(**cost), []
     begin(bench, tally)
-    follow(bench, Chain("ffn", 1), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
-    assert [recipe.skill_weight for recipe in asked] == pytest.approx([math.exp(12 * by) for by in exponents])
+    follow(bench, Chain("ffn", 1, passes=8), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+    assert [recipe.skill_weight for recipe in asked] == pytest.approx([math.exp(8 * by) for by in exponents])
     assert [len(trial.neurons) for trial in tally.trials] == list(range(9))  # nothing is taken back
 
 
 def test_passes_end_where_there_are_no_more_neurons():
     tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
     begin(bench, tally)
-    follow(bench, Chain("ffn", 3), in_order, replace(LIMITS, neurons=100, kl=1), tally)
+    follow(bench, Chain("ffn", 3, passes=9), in_order, replace(LIMITS, neurons=100, kl=1), tally)
     assert [len(trial.neurons) for trial in tally.trials] == [0, 3, 6, 8, 8]
 
 
@@ -218,7 +218,7 @@ def test_passes_go_on_where_they_were_interrupted(done):
     def whole(known):
         tally, bench, asked = Tally(known, Budget(1), lambda trial: None), MadeUpBench(), []
         begin(bench, tally)
-        follow(bench, Chain("ffn", 3), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+        follow(bench, Chain("ffn", 3, passes=3), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
         return tally.trials, asked
 
     trials, asked = whole([])
@@ -229,7 +229,32 @@ def test_passes_go_on_where_they_were_interrupted(done):
 
 def test_without_passes_there_are_no_chains():
     assert chains(("ffn", "linear"), 100, passes=0) == []
-    assert chains(("ffn", "linear"), 5, passes=8) == [Chain("ffn", 1), Chain("linear", 1)]
+    assert chains(("ffn", "linear"), 5, passes=8) == [Chain("ffn", 1, 8), Chain("linear", 1, 8)]
+
+
+def test_the_last_passes_exchange_neurons_at_their_largest_number():
+    """The first pass takes two neurons that do nothing; each later one gives back one of them, for one that helps."""
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(useful=4), []
+    begin(bench, tally)
+
+    def useless_first(recipe):
+        asked.append(recipe)
+        back = [neuron for neuron in recipe.eliminated if neuron.index >= 4][: min(1, recipe.returned)]
+        order = [Neuron("first", index, "ffn") for index in (range(4) if recipe.eliminated else (4, 5))]
+        new = [neuron for neuron in order if neuron not in recipe.eliminated]
+        return [*back, *new[: recipe.neurons + len(back)]]
+
+    follow(bench, Chain("ffn", 2, passes=9), useless_first, replace(LIMITS, neurons=4), tally)
+    assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
+    assert [(recipe.neurons, recipe.returned) for recipe in asked] == [(2, 0), (2, 2), (0, 2), (0, 2)]
+    assert [trial.figures.gain for trial in tally.trials] == [0, 0, 3 / 8, 1 / 2, 1 / 2]
+
+
+def test_a_chain_ends_where_no_exchange_is_worth_it():
+    tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
+    begin(bench, tally)
+    follow(bench, Chain("ffn", 4, passes=9), in_order, replace(LIMITS, neurons=4), tally)
+    assert [len(trial.neurons) for trial in tally.trials] == [0, 4, 4]
 
 
 def test_refinement_takes_no_more_trials_than_it_may():

@@ -14,6 +14,7 @@ from functools import cache, lru_cache, partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from zlib import crc32
 
 from crispr_lm.batching import BatchSize, ProgressCallback
 from crispr_lm.bench import Bench
@@ -48,6 +49,10 @@ Tried = TypeVar("Tried", Trial, Candidate)
 
 FEWEST_NEUTRAL = 8
 """With fewer neutral prompts left over, importance is measured on all of them."""
+
+ALMOST_NONE = 2**-6
+"""What eliminated activations are scaled by while effects are measured: what giving them back would do shows only where
+a little of them is left. A power of 2, so that no number format rounds."""
 
 KEPT_CHOICES = 32
 """Ordinary choices that one measurement of what they hang on is of."""
@@ -412,22 +417,27 @@ def evidence_anew(
 ) -> Evidence:
     """What rankings are computed from, measured with an edit in place, on other examples than without it.
 
+    The edit's own neurons have the effects of giving them back (`Effects.turn_round`).
+
     Args:
         lm: The model, unedited.
         scores: The published ranking.
         asked: Of every task.
-        seed: Of the examples drawn, together with the number of neurons eliminated.
+        seed: Of the examples drawn, together with the neurons eliminated.
         batch_size: Prompts in one pass.
         original: Of the model as it is.
         kind: Kind of neurons that are measured.
         eliminated: The edit's neurons.
         scale: What their activations are multiplied with.
     """
-    seed += len(eliminated)
+    seed += crc32(repr(sorted(eliminated)).encode())  # other examples in every pass, the same ones in a run gone on with
+    scale = scale or ALMOST_NONE
     with Edit.from_neurons(lm, eliminated, scale).applied(lm):
         of_tasks = [search_effects(lm, of_task, (kind,), seed, batch_size) for of_task in asked]
         importance, kept = original.with_edit(lm, kind, seed, batch_size)
     effects = Effects.joined([of_task[kind] for of_task in of_tasks])
+    for measured in (effects, *kept.values()):
+        measured.turn_round([neuron for neuron in eliminated if neuron.kind == kind], scale)
     return Evidence(scores, {kind: effects}, importance, kept)
 
 

@@ -93,6 +93,19 @@ class Effects:
         starts = dict(zip(self.widths, np.cumsum([0, *self.widths.values()]).tolist(), strict=False))
         return [starts[neuron.module] + neuron.index for neuron in neurons]
 
+    def turn_round(self, neurons: Sequence[Neuron], scale: float) -> None:
+        """Make the effects of an edit's neurons, measured with the edit in place, those of giving them back.
+
+        Of an activation that is scaled by s when it is measured, giving it back changes a contrast by (1 − σ)/s times
+        its effect, to first order, where scaling others changes it by (σ − 1) times theirs: so −1/s times the effect is
+        kept. Changes `values` in place, which are large.
+
+        Args:
+            neurons: The edit's, of this kind.
+            scale: s, what their activations were multiplied with; not 0, which leaves no effect to measure.
+        """
+        self.values[:, :, self.indices(neurons)] *= np.float32(-1 / scale)
+
     @staticmethod
     def joined(several: Sequence[Effects]) -> Effects:
         """The effects on all examples of several measurements of the same neurons."""

@@ -40,6 +40,10 @@ LAYERS: dict[Layers, tuple[float, float]] = {
 CAUTION = 1.5
 """Standard errors that `pursuit` subtracts from a neuron's mean gain: effects that few templates show are noise."""
 
+FORGIVEN = 0.5
+"""Standard errors that `pursuit` subtracts from a neuron's mean loss in choices to be kept: else every neuron of large
+effects would be held to lose some, since what is below 0 does not count in its favour."""
+
 TEMPERATURE = 2.0
 """Nats over which `pursuit` takes an answer to turn: examples farther than that from turning hardly count."""
 
@@ -82,6 +86,7 @@ class Recipe:
         layers: Name of a range of layers, a key of `LAYERS`.
         united: With several tasks: rank for each by itself and unite the rankings, instead of one ranking for all.
         eliminated: What is in place already (and was when the evidence was measured), and is not proposed again.
+        returned: How many of these may be given back instead, each for one more of the others.
     """
 
     kind: NeuronKind
@@ -92,6 +97,7 @@ class Recipe:
     layers: Layers = "all"
     united: bool = False
     eliminated: tuple[Neuron, ...] = ()
+    returned: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Ranking:
     Attributes:
         name: As in records and settings.
         rank: From evidence and recipe to neurons, best first, without repetition; fewer than asked for where no more
-            come into question.
+            come into question. Eliminated ones among them are given back (`changed`).
         tunes: Fields of the recipe, beside the number of neurons, the scale and the layers, that it heeds.
     """
 
@@ -133,6 +139,15 @@ def ranked(name: str, evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     orders = [rank(replace(evidence, effects=effects), recipe) for effects in evidence.of_tasks]
     in_turn = (neuron for of_rank in zip_longest(*orders) for neuron in of_rank if neuron is not None)
     return list(dict.fromkeys(in_turn))[: recipe.neurons]
+
+
+def changed(before: Sequence[Neuron], order: Sequence[Neuron]) -> tuple[Neuron, ...]:
+    """An edit's neurons after changes: those that it has are given back, the others added."""
+    given_back, there = set(order), set(before)
+    return (
+        *(neuron for neuron in before if neuron not in given_back),
+        *(neuron for neuron in order if neuron not in there),
+    )
 
 
 def published(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
@@ -181,29 +196,46 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     standard error is clustered by template: what an edit is to do it is to do on templates that nobody has seen.
 
     lost_i is what a choice that is to be kept loses, to first order, of the log-probability of the option y that the
-    original chooses among the options: max(0, mean over choices of Σ over o of P(o) · (1 − σ) · E_i(y, o)). What a
-    neuron's going seems to add to it is not counted in the neuron's favour.
+    original chooses among the options: max(0, mean over choices of l − `FORGIVEN` · standard error of l), where
+    l = Σ over o of P(o) · (1 − σ) · E_i(y, o). What a neuron's going seems to add is not counted in its favour.
+
+    With an edit in place its neurons may come back (`Recipe.returned` of them): where the return is worth something,
+    with harm_i = 0, or together with the neuron that is best to go in its stead. The first neurons were taken
+    by effects of a model that is no longer there.
     """
     effects = evidence.effects[recipe.kind]
     asked = _Margins.of_abstention(effects, recipe.scale)
     kept = _Margins.of_answers(evidence.kept[recipe.kind], recipe.scale) if evidence.kept else None
     importance = np.where(asked.direction > 0, 1.0, recipe.skill_weight)
-    open_to = _open_to(effects, recipe)
-    harm = _harm(evidence, recipe)
+    open_to, there = _open_to(effects, recipe), _eliminated(effects, recipe)
+    harm = np.where(there, 0.0, _harm(evidence, recipe))
     taken: list[int] = []
-    while len(taken) < min(recipe.neurons, int(open_to.sum() + len(taken))):
+    room, may_return = recipe.neurons, recipe.returned
+    while True:
         gains = asked.gains(importance)
-        worth = gains.mean(axis=0) - CAUTION * clustered_error(gains, effects.templates) - harm
+        worth = gains.mean(axis=0) - CAUTION * clustered_error(gains, asked.templates) - harm
         if kept is not None:
-            worth -= recipe.protection * kept.losses()
-        worth = np.where(open_to, worth, -np.inf)
-        for index in np.argsort(-worth, kind="stable")[: min(TAKEN_AT_ONCE, recipe.neurons - len(taken))].tolist():
+            losses = kept.losses()
+            sure = losses.mean(axis=0) - FORGIVEN * clustered_error(losses, kept.templates)
+            worth -= recipe.protection * np.maximum(sure, 0)
+        going = np.where(open_to, worth, -np.inf)
+        coming = np.where(there, worth, -np.inf) if may_return else np.full_like(worth, -np.inf)
+        # Where there is room, a return must be the better change; where there is none, it makes room for the best.
+        if coming.max() > (max(going.max(), 0.0) if room else min(-going.max(), 0.0)):
+            chosen = [int(coming.argmax())]
+            room, may_return = room + 1, may_return - 1
+        else:
+            count = min(TAKEN_AT_ONCE, room, int(open_to.sum()))
+            chosen = np.argsort(-going, kind="stable")[:count].tolist()
+            room -= count
+        if not chosen:
+            return effects.neurons(taken)
+        for index in chosen:
             taken.append(index)
-            open_to[index] = False
+            open_to[index] = there[index] = False
             asked.take(index)
             if kept is not None:
                 kept.take(index)
-    return effects.neurons(taken)
 
 
 RANKINGS: dict[str, Ranking] = {
@@ -225,17 +257,19 @@ class _Margins:
         values: float64 (examples, contrasts), very large where there is no such contrast.
         changes: float32 (examples, contrasts, neurons), what scaling each neuron does to them, to first order.
         direction: float64 (examples,), +1 where the margin should go up, −1 where down.
+        templates: int64 (examples,), which examples are of one template.
     """
 
     values: Array
     changes: NDArray[np.float32]
     direction: Array
+    templates: NDArray[np.int64]
 
     @staticmethod
     def of_answers(effects: Effects, scale: float) -> _Margins:
         """Margins s(y) − s(o) of the answers over the other options, to be raised."""
         values = np.minimum(effects.contrasts.astype(np.float64), 1e6)
-        return _Margins(values, effects.values * np.float32(scale - 1), np.ones(len(values)))
+        return _Margins(values, effects.values * np.float32(scale - 1), np.ones(len(values)), effects.templates)
 
     @staticmethod
     def of_abstention(effects: Effects, scale: float) -> _Margins:
@@ -268,11 +302,12 @@ class _Margins:
         gains: NDArray[np.float32] = np.einsum("ep,epn->en", weights, self.changes)
         return gains
 
-    def losses(self) -> Array:
-        """What the answers' log-probability among the options would lose by each neuron, at least 0: (neurons,)."""
+    def losses(self) -> NDArray[np.float32]:
+        """What each answer's log-probability among the options would lose by each neuron: (examples, neurons)."""
         against = np.exp(-np.clip(self.values, -50, 50))
-        probabilities = against / (1 + against.sum(axis=1, keepdims=True))
-        return np.maximum(-_weighted(self.changes, probabilities / len(probabilities)), 0)
+        probabilities = (against / (1 + against.sum(axis=1, keepdims=True))).astype(np.float32)
+        lost: NDArray[np.float32] = -np.einsum("ep,epn->en", probabilities, self.changes)
+        return lost
 
     def take(self, index: int) -> None:
         """Predict the margins with one more neuron."""
@@ -297,12 +332,16 @@ def _highest(effects: Effects, gains: Array, recipe: Recipe) -> list[Neuron]:
     return effects.neurons(order[: min(recipe.neurons, int(allowed.sum()))])
 
 
+def _eliminated(effects: Effects, recipe: Recipe) -> NDArray[np.bool_]:
+    """Whether each neuron is eliminated already."""
+    there = np.zeros(effects.count, dtype=np.bool_)
+    there[effects.indices([neuron for neuron in recipe.eliminated if neuron.kind == effects.kind])] = True
+    return there
+
+
 def _open_to(effects: Effects, recipe: Recipe) -> NDArray[np.bool_]:
     """Whether each neuron comes into question: in the layers asked for, and not eliminated already."""
-    open_to = _in_layers(list(effects.widths.values()), recipe.layers)
-    there = [neuron for neuron in recipe.eliminated if neuron.kind == effects.kind]
-    open_to[effects.indices(there)] = False
-    return open_to
+    return _in_layers(list(effects.widths.values()), recipe.layers) & ~_eliminated(effects, recipe)
 
 
 def _in_layers(widths: Sequence[int], layers: Layers) -> NDArray[np.bool_]:
