@@ -194,7 +194,7 @@ def test_where_more_divergence_is_allowed_ordinary_answers_are_protected_less():
     ("cost", "exponents"),
     [
         # Limit 0.05, then 0.05 of room.
-        ({"losses": (0, 0.25, 0.06, 0.05)}, [0, MOST, MOST, MOST, MOST - 0.05, MOST - 0.1, 0, 0]),
+        ({"losses": (0, 0.25, 0.06, 0.05)}, [0, MOST, MOST, MOST, MOST - 0.05, MOST - 0.1, MOST - 0.15, 0]),
         ({"abstentions": (0, 0.3, 0.21, 0.2)}, [0, 0.1, 0.11, 0.11, 0.06, 0.01, 0, 0]),  # limit 0.2
     ],
 )
