@@ -94,8 +94,8 @@ def test_ceilings_are_those_of_edits_that_keep_the_limit():
     }
     lines = search_page.page([found]).splitlines()
     small, large = (cells("\n".join(lines), f"| Age | {limit} | +0.{target} |")[3:] for limit, target in LIMITS)
-    assert small == "+0.300 +0.350 +0.100 +0.310 *+0.600* +0.610 +0.200 +0.250 *+0.100*".split()
-    assert large == "*+0.500* +0.700 +0.200 +0.520 +0.600 +0.620 *+0.400* +0.250 +0.100".split()
+    assert small == ["+0.300", "+0.350", "+0.100", "+0.310", "*+0.600*", "+0.610", "+0.200", "+0.250", "*+0.100*"]
+    assert large == ["*+0.500*", "+0.700", "+0.200", "+0.520", "+0.600", "+0.620", "*+0.400*", "+0.250", "+0.100"]
 
 
 def test_rankings_are_compared_within_the_limits():

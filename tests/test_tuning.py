@@ -155,6 +155,26 @@ def test_refinement_adds_what_helps_and_stops_at_the_limits():
     assert len(refine(bench, start, full, tally, 6, following).neurons) <= 2
 
 
+def test_refinement_exchanges_neurons_where_there_is_no_room_for_more_weighed_as_before():
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(useful=4), []
+    begin(bench, tally)
+    useless = tuple(Neuron("first", index, "ffn") for index in (4, 5, 6))
+    recipe = {"skill_weight": 2.5, "protection": 7.0}
+    start = tally.run(lambda: Proposal("passes", recipe, useless), bench.attempt)
+
+    def following(recipe):
+        """One useless neuron goes back, a useful one comes."""
+        asked.append(recipe)
+        back = [neuron for neuron in recipe.eliminated if neuron.index >= 4][:1]
+        return [*back, *(Neuron("first", index, "ffn") for index in range(4) if back)][: 2 * len(back)]
+
+    refined = refine(bench, start, replace(LIMITS, neurons=3), tally, 4, following)
+    assert [(recipe.neurons, recipe.returned) for recipe in asked] == [(0, 2), (0, 2)]
+    assert {(recipe.skill_weight, recipe.protection) for recipe in asked} == {(2.5, 7.0)}
+    assert refined.figures.gain == 2 / 16
+    assert len(refined.neurons) <= 3
+
+
 def in_order(recipe):
     """The neurons in order of their numbers, as a ranking."""
     order = [Neuron(module, index, "ffn") for module in ("first", "second") for index in range(4)]

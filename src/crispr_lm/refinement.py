@@ -1,46 +1,46 @@
 """Refinement: an edit checked neuron by neuron. Attribution is first-order, so what it says is verified causally.
 
 Halving: leave a half of the neurons out, then a quarter, ... down to single ones; what can be left out without harm is
-left out. Additions: the effects are measured anew with the edit in place, and the neurons that then rank first are
-added. Knows trials and a bench; knows no model.
+left out. Changes: the effects are measured anew with the edit in place, and the neurons that then rank first are added,
+others given back for them. Knows trials and a bench; knows no model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.passes import Following
-from crispr_lm.rankings import Recipe
+from crispr_lm.rankings import Recipe, changed
 from crispr_lm.trials import Limits, Trial
 from crispr_lm.tuning import Tally
 
-ADDITIONS = (0.5, 0.25, 0.1)
-"""How many neurons are added, as shares of the edit's."""
+CHANGES = (0.5, 0.25, 0.1)
+"""How many neurons are added (as far as there is room), and may be given back for others, as shares of the edit's."""
 
 
 def refine(
     bench: Bench, start: Trial, limits: Limits, tally: Tally, attempts: int, following: Following | None = None
 ) -> Trial:
-    """Improve an edit by adding neurons and leaving others out; every attempt is a trial of its own.
+    """Improve an edit by changing some neurons and leaving others out; every attempt is a trial of its own.
 
-    An attempt is kept if it stays within the limits and gains more (additional neurons), or gains at least as much at
-    no higher loss (fewer neurons). So the result is never worse than the start on the examples of the bench.
+    An attempt is kept if it stays within the limits and gains more (changed neurons), or gains at least as much at no
+    higher loss (fewer neurons). So the result is never worse than the start on the examples of the bench.
 
     Args:
         bench: Where edits are tried.
         start: A complete trial within the limits.
         limits: On the cost of an edit.
         tally: Where trials go.
-        attempts: Trials that refinement may take, a half of them for additions.
-        following: Ranks neurons anew with an edit in place; None adds nothing.
+        attempts: Trials that refinement may take, a half of them for changes.
+        following: Ranks neurons anew with an edit in place; None changes nothing.
     """
     best, left = start, attempts
     if following is not None:
         while left > attempts // 2:
-            better, taken = _add(bench, best, limits, tally, left - attempts // 2, following)
+            better, taken = _change(bench, best, limits, tally, left - attempts // 2, following)
             left -= taken
             if better is None:
                 break
@@ -48,34 +48,25 @@ def refine(
     return _halve(bench, best, limits, tally, left)
 
 
-def _add(
+def _change(
     bench: Bench, base: Trial, limits: Limits, tally: Tally, left: int, following: Following
 ) -> tuple[Trial | None, int]:
-    """Add many neurons, or fewer, until that gains more within the limits; the trial (if any), and trials taken."""
+    """Change many neurons, or fewer, until that gains more within the limits; the trial (if any), and trials taken."""
     room = limits.neurons - len(base.neurons)
-    counts = sorted({min(room, max(1, round(share * len(base.neurons)))) for share in ADDITIONS}, reverse=True)
-
-    @cache
-    def order() -> Sequence[Neuron]:
-        return following(_recipe_like(base, counts[0]))
-
-    for taken, count in enumerate([count for count in counts if count > 0][:left], start=1):
-        trial = _attempt(
-            bench,
-            tally,
-            base,
-            f"{count} added",
-            lambda count=count: (*base.neurons, *order()[:count]),  # type: ignore[misc]
-        )
+    counts = sorted({max(1, round(share * len(base.neurons))) for share in CHANGES}, reverse=True)[:left]
+    for taken, count in enumerate(counts, start=1):
+        recipe = _recipe_like(base, min(room, count), count)
+        told = f"{recipe.neurons} added, up to {count} exchanged"
+        trial = _attempt(bench, tally, base, told, lambda recipe=recipe: changed(base.neurons, following(recipe)))  # type: ignore[misc]
         if trial is None:
             return None, taken
         if trial.complete and trial.figures.within(limits) and trial.figures.gain > base.figures.gain:
             return trial, taken
-    return None, min(left, len(counts))
+    return None, len(counts)
 
 
-def _recipe_like(base: Trial, count: int) -> Recipe:
-    """The recipe for more neurons of the kind, and weighed in the way, of most that are there."""
+def _recipe_like(base: Trial, count: int, returned: int) -> Recipe:
+    """The recipe for changes of neurons of the kind, and weighed in the way, of most that are there."""
     kinds = [neuron.kind for neuron in base.neurons]
     return Recipe(
         kind=max(sorted(set(kinds)), key=kinds.count),
@@ -84,6 +75,7 @@ def _recipe_like(base: Trial, count: int) -> Recipe:
         protection=float(base.recipe.get("protection", Recipe.protection)),
         scale=base.scale,
         eliminated=base.neurons,
+        returned=returned,
     )
 
 
@@ -113,7 +105,8 @@ def _attempt(
     """Try a changed edit; None where there is no time left for it."""
     if tally.is_over("refine"):
         return None
-    recipe = {"from": base.number, "change": what}
+    weighed = {name: base.recipe[name] for name in ("skill_weight", "protection") if name in base.recipe}
+    recipe = {"from": base.number, "change": what, **weighed}
     return tally.run(
         lambda: Proposal("refine", recipe, tuple(neurons()), base.scale),
         lambda number, proposal: bench.attempt(number, proposal, [tally.trials[0], base], race=True),

@@ -126,7 +126,7 @@ class SearchSettings(_Settings):
         24, ge=1, description="Further edits that it tries: rankings, numbers, kinds and strengths of neurons."
     )
     refinements: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        12, ge=0, description="Further edits that it tries to improve the best one: neurons left out, neurons added."
+        12, ge=0, description="Further edits that it tries to improve the best one: neurons left out, added, exchanged."
     )
     time_budget: Annotated[float | None, Parameter(group=SEARCH_GROUP)] = Field(
         None, gt=0, allow_inf_nan=False, description="Minutes after which it tries no further edit."
