@@ -105,6 +105,31 @@ def test_with_an_edit_in_place_the_neurons_left_are_measured(llama):
     assert then.contrasts[0, 0] == pytest.approx(first, abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["ffn", "linear"])
+def test_turned_round_the_effects_of_an_edit_s_neurons_are_those_of_giving_them_back(lm, kind):
+    prompts, scale = prompts_of(lm), 2**-6
+    before = measure_effects(lm, EXAMPLES, prompts, (kind,))[kind]
+    strongest = np.argsort(-np.abs(before.values).max(axis=(0, 1)))[:3].tolist()
+    edit = before.neurons(strongest)
+
+    def contrasts_with(neuron, of_neuron):
+        others = Edit.from_neurons(lm, [other for other in edit if other != neuron], scale)
+        with others.applied(lm), Edit.from_neurons(lm, [neuron], of_neuron).applied(lm):
+            return measure_effects(lm, EXAMPLES, prompts, (kind,))[kind].contrasts.astype(np.float64)
+
+    with Edit.from_neurons(lm, edit, scale).applied(lm):
+        effects = measure_effects(lm, EXAMPLES, prompts, (kind,))[kind]
+    there = np.isfinite(effects.contrasts)
+    effects.turn_round(edit, scale)
+    rounding = 0.03 * float(np.abs(effects.values).max())
+    for neuron, index in zip(edit, strongest, strict=True):
+        up, down = (contrasts_with(neuron, scale + step)[there] for step in (STEP, -STEP))
+        given_back = (up - down) / (2 * STEP)
+        assert np.abs(given_back).max() > 0
+        # Scaling by σ changes a contrast by (σ − 1) times the effect: a neuron to be given back goes the other way.
+        assert (0 - 1) * effects.values[:, :, index][there] == pytest.approx(given_back, rel=0.05, abs=rounding)
+
+
 @pytest.mark.parametrize("edited", [False, True])
 def test_importance_is_slope_and_squared_slope_of_the_original_s_continuation(llama, edited):
     original = original_of(llama, ["Tell me of the sea.", "What is bread?"], tokens=3)

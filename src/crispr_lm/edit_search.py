@@ -430,9 +430,7 @@ def evidence_anew(
         eliminated: The edit's neurons.
         scale: What their activations are multiplied with.
     """
-    seed += crc32(
-        repr(sorted(eliminated)).encode()
-    )  # others in every pass, the same ones in a run that is gone on with
+    seed += crc32(repr(sorted(eliminated)).encode())  # others in every pass, the same ones in a resumed run
     scale = scale or ALMOST_NONE
     with Edit.from_neurons(lm, eliminated, scale).applied(lm):
         of_tasks = [search_effects(lm, of_task, (kind,), seed, batch_size) for of_task in asked]
