@@ -211,7 +211,7 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     harm = np.where(there, 0.0, _harm(evidence, recipe))
     taken: list[int] = []
     room, may_return = recipe.neurons, recipe.returned
-    while True:
+    while room or may_return:
         gains = asked.gains(importance)
         worth = gains.mean(axis=0) - CAUTION * clustered_error(gains, asked.templates) - harm
         if kept is not None:
@@ -229,13 +229,14 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
             chosen = np.argsort(-going, kind="stable")[:count].tolist()
             room -= count
         if not chosen:
-            return effects.neurons(taken)
+            break
         for index in chosen:
             taken.append(index)
             open_to[index] = there[index] = False
             asked.take(index)
             if kept is not None:
                 kept.take(index)
+    return effects.neurons(taken)
 
 
 RANKINGS: dict[str, Ranking] = {
