@@ -56,7 +56,7 @@ def _change(
     counts = sorted({max(1, round(share * len(base.neurons))) for share in CHANGES}, reverse=True)[:left]
     for taken, count in enumerate(counts, start=1):
         recipe = _recipe_like(base, min(room, count), count)
-        told = f"{recipe.neurons} added, up to {count} exchanged"
+        told = ", ".join([f"{recipe.neurons} added"] * bool(recipe.neurons) + [f"up to {count} exchanged"])
         trial = _attempt(bench, tally, base, told, lambda recipe=recipe: changed(base.neurons, following(recipe)))  # type: ignore[misc]
         if trial is None:
             return None, taken
