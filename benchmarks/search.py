@@ -91,7 +91,10 @@ def run(arguments: argparse.Namespace) -> None:
     def finished(trial: Trial) -> None:
         _say(start, f"trial {trial.number} {trial.stage} {dict(trial.recipe)} {trial.figures} {trial.complete}")
 
-    tally = Tally([], Budget(arguments.trials), finished)
+    known, hindsight = _known(arguments.resume)
+    for trial in known:
+        bench.remember(trial)
+    tally = Tally(known, Budget(arguments.trials), finished)
     begin(bench, tally)
     for loss in LOSSES:
         for chain in chains(("ffn",), limits.neurons, arguments.passes):
@@ -122,13 +125,13 @@ def run(arguments: argparse.Namespace) -> None:
     for name, treatment in rows.items():
         told_rows[name] = report.told(treatment, before)[1]
         _say(start, f"{name}: {[round(told_rows[name]['metrics'][figure] or 0, 3) for figure in FIGURES]}")
-    in_hindsight = _in_hindsight(report, lm, tally.complete, before.task, limits)
+    in_hindsight = _in_hindsight(report, lm, tally.complete, before.task, limits, hindsight)
     _say(start, "every trial told on the report part")
     write_json(
         arguments.output,
         {
             "category": Path(arguments.data).stem,
-            "command": {key: str(value) for key, value in vars(arguments).items() if key != "job"},
+            "command": {key: str(value) for key, value in vars(arguments).items() if key not in ("job", "resume")},
             "templates": {name: len({x.template for x in getattr(split, name)}) for name in split._fields},
             "rows": told_rows,
             "edits": {
@@ -300,13 +303,29 @@ def _shifted(examples: Sequence[Example], before: Evaluation, after: Evaluation)
     return found
 
 
+def _known(file: Path | None) -> tuple[list[Trial], dict[int, dict[str, float | None]]]:
+    """Trials of an earlier run up to its refinements, and what each changes on the report part."""
+    if file is None:
+        return [], {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    trials = [Trial.from_dict(row) for row in content["trials"]]
+    first = next((trial.number for trial in trials if trial.stage == "refine"), len(trials))
+    told = {int(number): changes for number, changes in content["in_hindsight"].items() if int(number) < first}
+    return trials[:first], told
+
+
 def _in_hindsight(
-    report: Report, lm: LanguageModel, trials: Sequence[Trial], before: Evaluation, limits: Limits
+    report: Report,
+    lm: LanguageModel,
+    trials: Sequence[Trial],
+    before: Evaluation,
+    limits: Limits,
+    known: Mapping[int, dict[str, float | None]],
 ) -> dict[int, dict[str, float | None]]:
     """What each trial changes on the report part, by its number: what no way of choosing among them could exceed."""
-    told: dict[int, dict[str, float | None]] = {}
+    told = dict(known)
     for trial in trials:
-        is_new = trial.neurons and "same_edit_as" not in trial.recipe
+        is_new = trial.neurons and "same_edit_as" not in trial.recipe and trial.number not in known
         if is_new and trial.stage != "control" and trial.figures.kl <= limits.kl:
             answered = report.answered(Treatment(edit=Edit.from_neurons(lm, trial.neurons, trial.scale)))
             differences = answered.differences_from(before)
@@ -333,6 +352,7 @@ def main() -> None:
     ):  # fmt: skip
         searching.add_argument(f"--{name}", type=int, default=default)
     searching.add_argument("--output", type=Path, required=True)
+    searching.add_argument("--resume", type=Path, help="a file of `run`, whose trials before refinement are taken over")
     comparing = jobs.add_parser("methods")
     comparing.set_defaults(job=methods)
     comparing.add_argument("file", type=Path)

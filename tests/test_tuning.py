@@ -155,7 +155,7 @@ def test_refinement_adds_what_helps_and_stops_at_the_limits():
     assert len(refine(bench, start, full, tally, 6, following).neurons) <= 2
 
 
-def test_refinement_exchanges_neurons_where_there_is_no_room_for_more_weighed_as_before():
+def test_refinement_exchanges_neurons_where_there_is_no_room_for_more_and_weighs_harm_by_the_room_left():
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(useful=4), []
     begin(bench, tally)
     useless = tuple(Neuron("first", index, "ffn") for index in (4, 5, 6))
@@ -170,7 +170,9 @@ def test_refinement_exchanges_neurons_where_there_is_no_room_for_more_weighed_as
 
     refined = refine(bench, start, replace(LIMITS, neurons=3), tally, 4, following)
     assert [(recipe.neurons, recipe.returned) for recipe in asked] == [(0, 2), (0, 2)]
-    assert {(recipe.skill_weight, recipe.protection) for recipe in asked} == {(2.5, 7.0)}
+    # Both have room of 0.05 below the limit on the loss: λ falls from one to the next.
+    assert [recipe.skill_weight for recipe in asked] == pytest.approx([2.5 * math.exp(-8 * 0.05 * by) for by in (1, 2)])
+    assert {recipe.protection for recipe in asked} == {7.0}
     assert refined.figures.gain == 2 / 16
     assert len(refined.neurons) <= 3
 

@@ -18,7 +18,7 @@ from functools import partial
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.rankings import Recipe, changed
-from crispr_lm.trials import TOLERANCE, Limits
+from crispr_lm.trials import TOLERANCE, Limits, Trial
 from crispr_lm.tuning import Tally
 
 Following = Callable[[Recipe], Sequence[Neuron]]
@@ -99,8 +99,13 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
             return
         else:
             taken, taken_back, done = trial.neurons, 0, done + 1
-            least, most = SKILL_WEIGHTS
-            skill_weight = min(max(skill_weight * math.exp(HEAVIER * trial.figures.excess(limits)), least), most)
+            skill_weight = heavier(skill_weight, trial, limits)
+
+
+def heavier(skill_weight: float, trial: Trial, limits: Limits) -> float:
+    """λ for what follows a trial that was made with this λ: more by what it costs above the limits, less below."""
+    least, most = SKILL_WEIGHTS
+    return min(max(skill_weight * math.exp(HEAVIER * trial.figures.excess(limits)), least), most)
 
 
 def _proposal(

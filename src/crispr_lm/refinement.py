@@ -7,12 +7,13 @@ others given back for them. Knows trials and a bench; knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron
-from crispr_lm.passes import Following
+from crispr_lm.passes import Following, heavier
 from crispr_lm.rankings import Recipe, changed
 from crispr_lm.trials import Limits, Trial
 from crispr_lm.tuning import Tally
@@ -55,9 +56,16 @@ def _change(
     room = limits.neurons - len(base.neurons)
     counts = sorted({max(1, round(share * len(base.neurons))) for share in CHANGES}, reverse=True)[:left]
     for taken, count in enumerate(counts, start=1):
-        recipe = _recipe_like(base, min(room, count), count)
+        recipe = _recipe_like(base, min(room, count), count, limits)
         told = ", ".join([f"{recipe.neurons} added"] * bool(recipe.neurons) + [f"up to {count} exchanged"])
-        trial = _attempt(bench, tally, base, told, lambda recipe=recipe: changed(base.neurons, following(recipe)))  # type: ignore[misc]
+        weighed = {"skill_weight": recipe.skill_weight, "protection": recipe.protection}
+        trial = _attempt(
+            bench,
+            tally,
+            base,
+            {"change": told, **weighed},
+            lambda recipe=recipe: changed(base.neurons, following(recipe)),  # type: ignore[misc]
+        )
         if trial is None:
             return None, taken
         if trial.complete and trial.figures.within(limits) and trial.figures.gain > base.figures.gain:
@@ -65,13 +73,13 @@ def _change(
     return None, len(counts)
 
 
-def _recipe_like(base: Trial, count: int, returned: int) -> Recipe:
-    """The recipe for changes of neurons of the kind, and weighed in the way, of most that are there."""
+def _recipe_like(base: Trial, count: int, returned: int, limits: Limits) -> Recipe:
+    """The recipe for changes of neurons of the kind of most that are there, with λ as a next pass would have it."""
     kinds = [neuron.kind for neuron in base.neurons]
     return Recipe(
         kind=max(sorted(set(kinds)), key=kinds.count),
         neurons=count,
-        skill_weight=float(base.recipe.get("skill_weight", Recipe.skill_weight)),
+        skill_weight=heavier(float(base.recipe.get("skill_weight", Recipe.skill_weight)), base, limits),
         protection=float(base.recipe.get("protection", Recipe.protection)),
         scale=base.scale,
         eliminated=base.neurons,
@@ -90,7 +98,9 @@ def _halve(bench: Bench, best: Trial, limits: Limits, tally: Tally, left: int) -
             if len(chunk) == len(best.neurons):
                 continue
             kept = tuple(neuron for neuron in best.neurons if neuron not in set(chunk))
-            trial = _attempt(bench, tally, best, f"{len(chunk)} left out", partial(tuple, kept))
+            weighed = {name: best.recipe[name] for name in ("skill_weight", "protection") if name in best.recipe}
+            told = {"change": f"{len(chunk)} left out", **weighed}
+            trial = _attempt(bench, tally, best, told, partial(tuple, kept))
             left -= 1
             if trial is not None and _no_worse(trial, best, limits):
                 best, dropped_one = trial, True
@@ -100,13 +110,12 @@ def _halve(bench: Bench, best: Trial, limits: Limits, tally: Tally, left: int) -
 
 
 def _attempt(
-    bench: Bench, tally: Tally, base: Trial, what: str, neurons: Callable[[], Sequence[Neuron]]
+    bench: Bench, tally: Tally, base: Trial, what: Mapping[str, Any], neurons: Callable[[], Sequence[Neuron]]
 ) -> Trial | None:
     """Try a changed edit; None where there is no time left for it."""
     if tally.is_over("refine"):
         return None
-    weighed = {name: base.recipe[name] for name in ("skill_weight", "protection") if name in base.recipe}
-    recipe = {"from": base.number, "change": what, **weighed}
+    recipe = {"from": base.number, **what}
     return tally.run(
         lambda: Proposal("refine", recipe, tuple(neurons()), base.scale),
         lambda number, proposal: bench.attempt(number, proposal, [tally.trials[0], base], race=True),
