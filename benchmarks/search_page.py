@@ -151,8 +151,8 @@ def _keeps(change: float, loss: float) -> bool:
 
 
 def _moved(row: Mapping[str, Any], loss: float) -> str:
-    """A row's gain with the best constant added to the score of "unknown"."""
-    return f"{row['shifted'][f'{loss:g}']:+.3f}"
+    """A row's gain with the best constant added to the score of "unknown", where it was measured."""
+    return f"{row['shifted'][f'{loss:g}']:+.3f}" if "shifted" in row else "-"
 
 
 def _priced(row: Mapping[str, Any], figure: str, loss: float) -> str:
