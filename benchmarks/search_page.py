@@ -140,7 +140,7 @@ def _ceilings(found: Sequence[Content]) -> list[str]:
                     cells += [_moved(content["rows"]["original"], loss), _moved(own, loss)]
                 cells.append("-" if trained is None else _priced(trained, figure, loss))
                 if figure == "accuracy_ambiguous":
-                    cells.append("-" if trained is None else _moved(trained, loss))
+                    cells.append(_moved(trained or {}, loss))
             lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
