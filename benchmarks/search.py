@@ -96,18 +96,16 @@ def run(arguments: argparse.Namespace) -> None:
         bench.remember(trial)
     tally = Tally(known, Budget(arguments.trials), finished)
     begin(bench, tally)
-    for loss in LOSSES:
-        for chain in chains(("ffn",), limits.neurons, arguments.passes):
-            follow(bench, chain, following, replace(limits, accuracy_loss=loss), tally)
+    for chain in chains(("ffn",), limits.neurons, arguments.passes):
+        follow(bench, chain, following, replace(limits, accuracy_loss=min(LOSSES)), tally)
     space = Space(tuple(RANKINGS), ("ffn",), limits.neurons)
     tune(bench, evidence, space, limits, Budget(arguments.trials), tally, seed)
     edits: dict[str, Trial] = {}
     decisions: dict[str, Any] = {}
     for loss in LOSSES:
         within = Limits(accuracy_loss=loss, overabstention=1.0, neurons=arguments.neurons)
-        best = best_within(tally.trials, within)
-        if best is not None and best.neurons:
-            refine(bench, best, within, tally, arguments.refinements, following)
+        best = best_within(tally.trials, within) or tally.trials[0]
+        refine(bench, best, within, tally, arguments.refinements, following)
         decision = decide(bench, tally, within, seed)
         best = best_within(tally.trials, within) or tally.trials[0]
         edits[of_limit(loss)] = best

@@ -124,6 +124,49 @@ def test_pursuit_spares_a_neuron_by_which_an_ordinary_choice_would_turn():
     assert ranked("pursuit", with_margin(0.5), Recipe("ffn", 4)) == free
 
 
+def exact_divergence(effects, columns):
+    """Mean over the disambiguated examples of KL(P || Q), P of y and the other person, Q without these neurons."""
+    apart = effects.contrasts[~effects.ambiguous, 1].astype(np.float64)
+    moved = apart - effects.values[~effects.ambiguous, 1][:, columns].astype(np.float64).sum(axis=1)
+    before, after = (np.stack([1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))]) for x in (apart, moved))
+    return (before * np.log(before / after)).sum(axis=0).mean()
+
+
+def test_pursuit_spares_neurons_by_which_other_people_would_be_named():
+    """Order is by what the answers beside "unknown" stray: exactly for one neuron, together for several."""
+    generator = np.random.default_rng(5)
+    values = np.zeros((40, 2, NEURONS))
+    ambiguous = np.arange(40) % 2 == 0
+    spread = generator.permutation(NEURONS) + 1.0
+    values[~ambiguous, 1] = 0.02 * spread * generator.choice([-1, 1], (20, 1))  # on average next to nothing
+    contrasts = np.where(ambiguous[:, None], [-2.0, -2.0], [3.0, 0.5])
+    effects = effects_of(values, contrasts, ambiguous, np.where(ambiguous, -1, 0))
+    alone = [exact_divergence(effects, [column]) for column in range(NEURONS)]
+    recipe = Recipe("ffn", 2, skill_weight=0.0, protection=5.0)
+    first = columns(effects, ranked("pursuit", evidence_of(effects), recipe))
+    assert first == np.argsort(alone)[:2].tolist()
+
+    # Another neuron undoes what these do: it comes next, though by itself it strays more.
+    undoing = next(column for column in range(NEURONS) if column not in first)
+    values[:, 1, undoing] = -values[:, 1, first].sum(axis=1)
+    effects = effects_of(values, contrasts, ambiguous, np.where(ambiguous, -1, 0))
+    together = {column: exact_divergence(effects, [*first, column]) for column in range(NEURONS) if column not in first}
+    order = columns(effects, ranked("pursuit", evidence_of(effects), replace(recipe, neurons=3)))
+    assert order == [*first, undoing] == [*first, min(together, key=together.get)]
+
+
+def test_pursuit_prefers_a_neuron_that_leaves_alone_who_is_named():
+    effects = planted()
+    values = effects.values.copy()
+    disambiguated = np.flatnonzero(~effects.ambiguous)
+    values[disambiguated, 1, 1] += np.where(np.arange(len(disambiguated)) % 2, 4.0, -4.0)
+    straying = effects_of(values, effects.contrasts, effects.ambiguous, effects.abstaining)
+    recipe = Recipe("ffn", 1, skill_weight=0.1)
+    assert columns(straying, ranked("pursuit", evidence_of(straying), replace(recipe, protection=0.0))) == [2]
+    assert columns(effects, ranked("pursuit", evidence_of(effects), replace(recipe, skill_weight=1.0))) == [1]
+    assert columns(straying, ranked("pursuit", evidence_of(straying), replace(recipe, skill_weight=1.0))) != [1]
+
+
 def test_pursuit_distrusts_an_effect_that_a_single_example_shows():
     effects = planted()
     values = effects.values.copy()
@@ -141,8 +184,9 @@ def test_pursuit_distrusts_an_effect_that_one_template_shows():
     values[templates == 3, :, 5] -= 60.0
     of_template = effects_of(values, effects.contrasts, effects.ambiguous, effects.abstaining, templates)
     own_templates = effects_of(values, effects.contrasts, effects.ambiguous, effects.abstaining)
-    assert columns(of_template, ranked("pursuit", evidence_of(of_template), Recipe("ffn", 1))) == [1]
-    assert columns(own_templates, ranked("pursuit", evidence_of(own_templates), Recipe("ffn", 1))) == [5]
+    recipe = Recipe("ffn", 1, protection=0.0)
+    assert columns(of_template, ranked("pursuit", evidence_of(of_template), recipe)) == [1]
+    assert columns(own_templates, ranked("pursuit", evidence_of(own_templates), recipe)) == [5]
 
 
 def test_pursuit_turns_to_what_the_first_neurons_have_left_undone():

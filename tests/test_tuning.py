@@ -11,30 +11,29 @@ from crispr_lm.bench import Proposal
 from crispr_lm.decision import decide, picked_by_hand
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.passes import Chain, chains, follow
-from crispr_lm.rankings import Evidence
+from crispr_lm.rankings import Evidence, Recipe
 from crispr_lm.refinement import refine
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
-from crispr_lm.trials import Figures, Limits, Trial, best_within
+from crispr_lm.trials import CONSTANTS, Figures, Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, begin, tune
 
 from .test_rankings import evidence_of, planted
 
 SPACE = Space(("published", "contrast", "pursuit"), ("ffn",), 8)
 LIMITS = Limits(neurons=8)
-MOST = math.log(4) / 8
-"""By how much a cost must exceed its limit for λ to come to its largest value, 4, in one pass."""
 
 
 class MadeUpBench:
     """Neurons 0 to 3 of the first module each turn two of 16 ambiguous answers; every neuron costs a little KL.
 
-    Those of the second module do nothing.
+    Those of the second module do nothing. `rooms` tells by trial how many nats abstention has left, 0 where it does
+    not; `losses` what it costs.
     """
 
-    def __init__(self, useful=4, cost=0.01, losses=(), abstentions=()):
+    def __init__(self, useful=4, cost=0.01, rooms=(), losses=()):
         self.useful = useful
         self.cost = cost
-        self.losses, self.abstentions = (dict(enumerate(values)) for values in (losses, abstentions))  # by trial
+        self.rooms, self.losses = (dict(enumerate(values)) for values in (rooms, losses))
         self.tried = []
 
     def try_original(self):
@@ -44,11 +43,14 @@ class MadeUpBench:
         self.tried.append(number)
         turned = 2 * sum(n.module == "first" and n.index < self.useful for n in proposal.neurons)
         answers = {"t": [2 if index < turned else 0 for index in range(16)] + [0] * 16}
-        costs = self.losses.get(number, 0.0), self.abstentions.get(number, 0.0), self.cost * len(proposal.neurons)
-        figures = Figures(turned / 16, *costs)
+        kl = self.cost * len(proposal.neurons)
+        figures = Figures(turned / 16, self.losses.get(number, 0.0), 0.0, kl)
+        room = self.rooms.get(number, 0.0)
+        moved = tuple(Figures(turned / 16 + c / 64, float(c > room), float(c > room), kl) for c in CONSTANTS)
         return Trial(
-            number, proposal.stage, proposal.recipe, proposal.neurons, proposal.scale, figures, {}, answers, True, 1.0
-        )
+            number, proposal.stage, proposal.recipe, proposal.neurons, proposal.scale, figures, {}, answers, True,
+            moved, 1.0,
+        )  # fmt: skip
 
     def random_control(self, trial, seed):
         return Proposal("control", {}, tuple(Neuron("second", index, "ffn") for index in range(len(trial.neurons))))
@@ -139,7 +141,8 @@ def test_refinement_leaves_out_the_neurons_that_do_nothing():
 
 
 def test_refinement_adds_what_helps_and_stops_at_the_limits():
-    tally, bench = tuned(trials=1)
+    tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
+    begin(bench, tally)
     start = tally.run(
         lambda: Proposal("search", {}, (Neuron("first", 0, "ffn"), Neuron("first", 1, "ffn"))), bench.attempt
     )
@@ -155,26 +158,61 @@ def test_refinement_adds_what_helps_and_stops_at_the_limits():
     assert len(refine(bench, start, full, tally, 6, following).neurons) <= 2
 
 
-def test_refinement_exchanges_neurons_where_there_is_no_room_for_more_and_weighs_harm_by_the_room_left():
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(useful=4), []
-    begin(bench, tally)
-    useless = tuple(Neuron("first", index, "ffn") for index in (4, 5, 6))
-    recipe = {"skill_weight": 2.5, "protection": 7.0}
-    start = tally.run(lambda: Proposal("passes", recipe, useless), bench.attempt)
+def one_for_one(asked):
+    """A ranking by which one useless neuron goes back and a useful one comes."""
 
     def following(recipe):
-        """One useless neuron goes back, a useful one comes."""
         asked.append(recipe)
         back = [neuron for neuron in recipe.eliminated if neuron.index >= 4][:1]
-        return [*back, *(Neuron("first", index, "ffn") for index in range(4) if back)][: 2 * len(back)]
+        new = [Neuron("first", index, "ffn") for index in range(4)]
+        return [*back, *(neuron for neuron in new if neuron not in recipe.eliminated)][: 2 * len(back)]
 
-    refined = refine(bench, start, replace(LIMITS, neurons=3), tally, 4, following)
+    return following
+
+
+def refined_from(bench, recipe, limits, attempts, useless=(4, 5, 6)):
+    tally, asked = Tally([], Budget(1), lambda trial: None), []
+    begin(bench, tally)
+    start = tally.run(
+        lambda: Proposal("passes", recipe, tuple(Neuron("first", index, "ffn") for index in useless)), bench.attempt
+    )
+    return refine(bench, start, limits, tally, attempts, one_for_one(asked)), asked, tally
+
+
+def test_refinement_exchanges_neurons_where_there_is_no_room_for_more_and_weighs_harm_by_the_room_for_abstention():
+    recipe = {"skill_weight": 2.5, "protection": 7.0}
+    bench = MadeUpBench(useful=4, rooms=(0, 1.0, -0.5))
+    refined, asked, _ = refined_from(bench, recipe, replace(LIMITS, neurons=3), 3)
     assert [(recipe.neurons, recipe.returned) for recipe in asked] == [(0, 2), (0, 2)]
-    # Both have room of 0.05 below the limit on the loss: λ falls from one to the next.
-    assert [recipe.skill_weight for recipe in asked] == pytest.approx([2.5 * math.exp(-8 * 0.05 * by) for by in (1, 2)])
+    assert [recipe.skill_weight for recipe in asked] == pytest.approx([2.5 * math.exp(-r / 2) for r in (1.0, 0.5)])
     assert {recipe.protection for recipe in asked} == {7.0}
-    assert refined.figures.gain == 2 / 16
+    assert refined.figures.gain == 2 * 2 / 16
     assert len(refined.neurons) <= 3
+
+
+def test_refinement_goes_on_from_what_promises_most_and_retreats_where_a_limit_is_not_kept():
+    """The start has no gain and the change, which loses too much, some: it is gone on from, with more weight."""
+    bench = MadeUpBench(useful=4, losses=(0, 0, 0.2))
+    refined, asked, tally = refined_from(bench, {"skill_weight": 1.0}, replace(LIMITS, neurons=3), 3)
+    assert [recipe.eliminated for recipe in asked] == [trial.neurons for trial in tally.trials[1:3]]
+    assert [recipe.skill_weight for recipe in asked] == pytest.approx([1.0, math.exp(0.25)])
+    assert refined is tally.trials[3]
+
+
+def test_refinement_protects_more_where_a_change_moves_the_model_too_far():
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []  # KL 0.1: three neurons
+    begin(bench, tally)
+    start = tally.run(lambda: Proposal("passes", {"protection": 2.0}, in_order(Recipe("ffn", 2))), bench.attempt)
+    refined = refine(bench, start, LIMITS, tally, 3, lambda recipe: asked.append(recipe) or in_order(recipe)[:2])
+    assert [recipe.protection for recipe in asked] == [2.0, 2.0]  # one neuron added, then another to these
+    assert [len(recipe.eliminated) for recipe in asked] == [2, 3]
+    assert len(refined.neurons) == 3
+
+
+def test_refinement_ends_where_no_exchange_is_worth_it():
+    _, asked, tally = refined_from(MadeUpBench(), {}, LIMITS, 60, useless=(4,))
+    assert len(asked) == 2  # one exchange, and then none
+    assert len(tally.trials) == 2 + 2  # one neuron is left, so that there is nothing to leave out
 
 
 def in_order(recipe):
@@ -213,19 +251,20 @@ def test_where_more_divergence_is_allowed_ordinary_answers_are_protected_less():
 
 
 @pytest.mark.parametrize(
-    ("cost", "exponents"),
+    ("rooms", "nats"),
     [
-        # Limit 0.05, then 0.05 of room.
-        ({"losses": (0, 0.25, 0.06, 0.05)}, [0, MOST, MOST, MOST, MOST - 0.05, MOST - 0.1, MOST - 0.15, 0]),
-        ({"abstentions": (0, 0.3, 0.21, 0.2)}, [0, 0.1, 0.11, 0.11, 0.06, 0.01, 0, 0]),  # limit 0.2
+        ((0, -1, -0.5, 0.75, 0, 2), [0, -1, -1.5, -0.75, -0.75, 1.25]),
+        ((0, -2, -3, 0.5), [0, -2, -2 * math.log(4), 0.5 - 2 * math.log(4)]),  # 4 is the largest
+        ((0, 3, -1), [0, 2 * math.log(4), 2 * math.log(4) - 1]),  # 1/4 the least
     ],
 )
-def test_harm_to_skill_counts_for_more_by_how_much_a_pass_costs_above_its_limit(cost, exponents):
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(**cost), []
+def test_harm_to_skill_counts_for_more_the_less_room_abstention_has(rooms, nats):
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(rooms=rooms), []
     begin(bench, tally)
-    follow(bench, Chain("ffn", 1, passes=8), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
-    assert [recipe.skill_weight for recipe in asked] == pytest.approx([math.exp(8 * by) for by in exponents])
-    assert [len(trial.neurons) for trial in tally.trials] == list(range(9))  # nothing is taken back
+    passes = len(nats)
+    follow(bench, Chain("ffn", 1, passes), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+    assert [recipe.skill_weight for recipe in asked] == pytest.approx([math.exp(-room / 2) for room in nats])
+    assert [len(trial.neurons) for trial in tally.trials] == list(range(passes + 1))  # nothing is taken back
 
 
 def test_passes_end_where_there_are_no_more_neurons():

@@ -26,7 +26,7 @@ from crispr_lm.prompts import EncodedPrompt
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.search import ChoosePart
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example, sample
-from crispr_lm.trials import TOLERANCE, Figures, Limits, Trial, figures_of
+from crispr_lm.trials import CONSTANTS, TOLERANCE, Figures, Limits, Trial, figures_of
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
@@ -123,18 +123,24 @@ class Bench:
         if known is not None and (known.complete or race or (within_kl and not any(known.answers.values()))):
             return _renumbered(known, number, proposal)
         edit = Edit.from_neurons(self.lm, proposal.neurons, proposal.scale)
-        answers: dict[str, list[int]] = {part.task: [] for part in self.parts}
+        scores: dict[str, list[list[float]]] = {part.task: [] for part in self.parts}
+        answers: Answers = {part.task: [] for part in self.parts}
+        moved: tuple[Figures, ...] = ()
         with edit.applied(self.lm):
             kl = self._divergence() if proposal.neurons else 0.0
             complete = False
             figures = Figures(0.0, 0.0, 0.0, kl)
             too_far = (race or within_kl) and kl > self.limits.kl + TOLERANCE  # known for sure: nothing need be asked
             for share in () if too_far else RUNGS if race else RUNGS[-1:]:
-                self._ask(answers, share)
+                self._ask(scores, share)
+                answers = self._answers(scores)
                 complete = share == 1.0
                 figures = self._figures(answers, rivals[0].answers if rivals else answers, kl)
                 if race and not complete and self._hopeless(answers, figures, rivals):
                     break
+        if any(answers.values()):
+            of_original = rivals[0].answers if rivals else answers
+            moved = tuple(self._figures(self._answers(scores, constant), of_original, kl) for constant in CONSTANTS)
         trial = Trial(
             number,
             proposal.stage,
@@ -145,6 +151,7 @@ class Bench:
             self._metrics(answers, answers) if any(answers.values()) else {},
             answers,
             complete,
+            moved,
             round(time.perf_counter() - start, 3),
         )
         self.remember(trial)
@@ -164,13 +171,24 @@ class Bench:
         """The examples of a task in the order of asking."""
         return next(part.examples for part in self.parts if part.task == task)
 
-    def _ask(self, answers: dict[str, list[int]], share: float) -> None:
+    def _ask(self, scores: dict[str, list[list[float]]], share: float) -> None:
         """Ask on, up to this share of every task's examples."""
         for part in self.parts:
-            asked = answers[part.task]
+            asked = scores[part.task]
             ahead = part.prompts[len(asked) : math.ceil(share * len(part.prompts))]
             if ahead:
-                asked += prompt_scores(self.lm, ahead, self.batch_size).argmax(dim=1).tolist()
+                asked += prompt_scores(self.lm, ahead, self.batch_size).tolist()
+
+    def _answers(self, scores: Mapping[str, Sequence[Sequence[float]]], constant: float = 0.0) -> dict[str, list[int]]:
+        """The option of the highest score for each question asked, with a constant added to that of "unknown"."""
+        answers = {}
+        for part in self.parts:
+            rows = [list(row) for row in scores[part.task]]
+            for example, row in zip(part.examples, rows, strict=False):
+                if example.unknown is not None:
+                    row[example.unknown] += constant
+            answers[part.task] = [row.index(max(row)) for row in rows]
+        return answers
 
     def _figures(self, answers: Answers, original: Answers, kl: float) -> Figures:
         doubt = max(self._doubt(part, answers[part.task], original[part.task]) for part in self.parts)

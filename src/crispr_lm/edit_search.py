@@ -221,9 +221,8 @@ def _tuned(
             for chain in chains(kinds, limits.neurons, settings.passes):
                 follow(bench, chain, following, limits, tally)
             tune(bench, evidence, space, limits, budget, tally, settings.seed)
-            best = best_within(tally.trials, limits)
-            if best is not None and best.neurons:
-                refine(bench, best, limits, tally, settings.refinements, following)
+            best = best_within(tally.trials, limits) or tally.trials[0]
+            refine(bench, best, limits, tally, settings.refinements, following)
         except KeyboardInterrupt:
             if not tally.trials:
                 raise

@@ -17,22 +17,15 @@ from functools import partial
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron, NeuronKind
-from crispr_lm.rankings import Recipe, changed
-from crispr_lm.trials import TOLERANCE, Limits, Trial
+from crispr_lm.rankings import TEMPERATURE, Recipe, changed
+from crispr_lm.trials import TOLERANCE, Limits
 from crispr_lm.tuning import Tally
 
 Following = Callable[[Recipe], Sequence[Neuron]]
 """The changes that `pursuit` ranks first by effects that are measured with the recipe's eliminated ones in place."""
 
-SKILL_WEIGHTS = (1.0, 4.0)
-"""λ of the first pass, which is also the least, and the largest."""
-
-HEAVIER = 8.0
-"""How fast λ follows the cost: ln λ changes by this times the excess of a pass over its limit (`Figures.excess`).
-
-A chain is a few passes long: with 5 it hovers above the limit to its end, and no pass of it can be taken; with 12 it
-swings between too much loss and no gain.
-"""
+SKILL_WEIGHTS = (0.25, 4.0)
+"""The least and the largest λ; the first pass has 1."""
 
 PROTECTION = 0.5
 """Nats of gain that the first pass gives up for all the divergence allowed (`Limits.protection`)."""
@@ -73,9 +66,9 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
     """Take neurons pass by pass, and give back what no longer helps; the trials are in the tally.
 
     A pass that moves the model too far from the original is taken back, and taken again with more protection of
-    ordinary answers. Other costs take nothing back: what the first neurons harm further ones repair, for which λ grows
-    with the excess of loss (and its doubt) or over-abstention over its limit, and falls where there is room (mirror
-    ascent on the dual: a step in ln λ proportional to the violated constraint).
+    ordinary answers. Other costs take nothing back: what the first neurons harm further ones repair, for which λ
+    follows the room that is left for abstention (`Trial.room`), in nats: whether a limit is kept says less, and hangs
+    on the few questions near the border.
 
     Args:
         bench: Where edits are tried.
@@ -85,7 +78,7 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
         tally: Where trials go.
     """
     taken: tuple[Neuron, ...] = ()
-    skill_weight, protection = SKILL_WEIGHTS[0], limits.protection(PROTECTION)
+    skill_weight, protection = Recipe.skill_weight, limits.protection(PROTECTION)
     done, taken_back = 0, 0
     while done < chain.passes and taken_back < PATIENCE and not tally.is_over("passes"):
         propose = partial(_proposal, chain, taken, skill_weight, protection, following, limits)
@@ -99,13 +92,17 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
             return
         else:
             taken, taken_back, done = trial.neurons, 0, done + 1
-            skill_weight = heavier(skill_weight, trial, limits)
+            skill_weight = heavier(skill_weight, trial.room(limits))
 
 
-def heavier(skill_weight: float, trial: Trial, limits: Limits) -> float:
-    """λ for what follows a trial that was made with this λ: more by what it costs above the limits, less below."""
+def heavier(skill_weight: float, room: float) -> float:
+    """λ for what follows an edit that was made with this λ, and leaves so many nats of room for abstention.
+
+    Weights of 1 and λ on two classes move the intercept of a logistic regression by -T ln λ, and it is one that
+    `pursuit` grows: T = `TEMPERATURE`.
+    """
     least, most = SKILL_WEIGHTS
-    return min(max(skill_weight * math.exp(HEAVIER * trial.figures.excess(limits)), least), most)
+    return min(max(skill_weight * math.exp(-room / TEMPERATURE), least), most)
 
 
 def _proposal(

@@ -189,7 +189,8 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     Σ E, say how much each example still matters: w = 1 / (1 + exp(±g / T)), near 0 for those that are right by far. The
     next neurons are those of the highest
 
-        mean over examples of z − c · standard error of z − ρ · (harm_i + lost_i),      z = ±w · (σ − 1) · E_i(u, p),
+        mean over examples of z − c · standard error of z − ρ · (harm_i + lost_i + strayed_i),
+        z = ±w · (σ − 1) · E_i(u, p),
 
     with + and weight 1 in ambiguous, − and weight λ in disambiguated examples. It is a logistic regression on
     first-order effects, grown a few neurons at a time (a matching pursuit); c is `CAUTION`, T is `TEMPERATURE`. The
@@ -199,6 +200,11 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     original chooses among the options: max(0, mean over choices of l − `FORGIVEN` · standard error of l), where
     l = Σ over o of P(o) · (1 − σ) · E_i(y, o). What a neuron's going seems to add is not counted in its favour.
 
+    strayed_i is what the probabilities of the options other than u stray in disambiguated examples, which answer is
+    given where one is given: the KL divergence of these that neuron i adds to that of those taken so far, to second
+    order the mean over examples of ½ Var(d + e_i) − ½ Var(d). Options o are weighed by their probability without u; d
+    and e_i are what the scores s(o) change by. Its mean over examples is near 0 for most neurons, and does not tell.
+
     With an edit in place its neurons may come back (`Recipe.returned` of them): where the return is worth something,
     with harm_i = 0, or together with the neuron that is best to go in its stead. The first neurons were taken
     by effects of a model that is no longer there.
@@ -206,6 +212,7 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     effects = evidence.effects[recipe.kind]
     asked = _Margins.of_abstention(effects, recipe.scale)
     kept = _Margins.of_answers(evidence.kept[recipe.kind], recipe.scale) if evidence.kept else None
+    answered = _Answered.of(effects, recipe.scale)
     importance = np.where(asked.direction > 0, 1.0, recipe.skill_weight)
     open_to, there = _open_to(effects, recipe), _eliminated(effects, recipe)
     harm = np.where(there, 0.0, _harm(evidence, recipe))
@@ -218,6 +225,8 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
             losses = kept.losses()
             sure = losses.mean(axis=0) - FORGIVEN * clustered_error(losses, kept.templates)
             worth -= recipe.protection * np.maximum(sure, 0)
+        if answered is not None:
+            worth -= recipe.protection * answered.strays()
         going = np.where(open_to, worth, -np.inf)
         coming = np.where(there, worth, -np.inf) if may_return else np.full_like(worth, -np.inf)
         # Where there is room, a return must be the better change; where there is none, it makes room for the best.
@@ -234,6 +243,8 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
             taken.append(index)
             open_to[index] = there[index] = False
             asked.take(index)
+            if answered is not None:
+                answered.take(index)
             if kept is not None:
                 kept.take(index)
     return effects.neurons(taken)
@@ -313,6 +324,51 @@ class _Margins:
     def take(self, index: int) -> None:
         """Predict the margins with one more neuron."""
         self.values = self.values + self.changes[:, :, index]
+
+
+@dataclass(eq=False)
+class _Answered:
+    """What some examples' options other than "unknown" are given in probability, as predicted for the neurons taken.
+
+    The answer's score is taken for the same: only differences of scores count.
+
+    Attributes:
+        probabilities: float64 (examples, contrasts), of each wrong option among those other than "unknown"; 0 for that.
+        changes: float32 (examples, contrasts, neurons), what scaling each neuron does to each wrong option's score.
+        alone: float64 (neurons,), the KL divergence that each neuron adds by itself, to second order.
+        moved: float64 (examples, contrasts), what the neurons taken so far do to these scores.
+    """
+
+    probabilities: Array
+    changes: NDArray[np.float32]
+    alone: Array
+    moved: Array
+
+    @staticmethod
+    def of(effects: Effects, scale: float) -> _Answered | None:
+        """Of the disambiguated examples; None where there are none."""
+        rows = np.flatnonzero(~effects.ambiguous)
+        if not len(rows):
+            return None
+        contrasts, unknown = effects.contrasts[rows].astype(np.float64), effects.abstaining[rows]
+        against = np.exp(-np.clip(contrasts, -50, 50)) * (np.arange(contrasts.shape[1]) != unknown[:, None])
+        probabilities = against / (1 + against.sum(axis=1, keepdims=True))
+        changes = effects.values[rows] * np.float32(1 - scale)  # of s(o) - s(y), the other way than its effects
+        weights = probabilities.astype(np.float32)
+        means = np.einsum("ep,epn->en", weights, changes)
+        squares = np.einsum("ep,epn,epn->en", weights, changes, changes)
+        alone = (squares - means**2).mean(axis=0, dtype=np.float64) / 2
+        return _Answered(probabilities, changes, alone, np.zeros(contrasts.shape))
+
+    def strays(self) -> Array:
+        """The KL divergence that each neuron adds to that of those taken so far: (neurons,)."""
+        mean = (self.probabilities * self.moved).sum(axis=1, keepdims=True)
+        weights = self.probabilities * (self.moved - mean) / len(self.moved)
+        return self.alone + _weighted(self.changes, weights)
+
+    def take(self, index: int) -> None:
+        """Predict the probabilities with one more neuron."""
+        self.moved = self.moved + self.changes[:, :, index]
 
 
 def _harm(evidence: Evidence, recipe: Recipe) -> Array:

@@ -7,19 +7,24 @@ others given back for them. Knows trials and a bench; knows no model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron
-from crispr_lm.passes import Following, heavier
+from crispr_lm.passes import STRICTER, Following, heavier
 from crispr_lm.rankings import Recipe, changed
-from crispr_lm.trials import Limits, Trial
+from crispr_lm.trials import TOLERANCE, Limits, Trial, merit
 from crispr_lm.tuning import Tally
 
-CHANGES = (0.5, 0.25, 0.1)
-"""How many neurons are added (as far as there is room), and may be given back for others, as shares of the edit's."""
+CHANGED = 0.5
+"""How many neurons a change adds (as far as there is room), and may give back for others, as a share of the edit's;
+half as many after each change that was in vain."""
+
+RETREAT = 0.5
+"""Nats by which an edit is to abstain less readily, at the least, where it is not within the limits."""
 
 
 def refine(
@@ -32,55 +37,88 @@ def refine(
 
     Args:
         bench: Where edits are tried.
-        start: A complete trial within the limits.
+        start: A complete trial within the limits: the best so far, or the original.
         limits: On the cost of an edit.
         tally: Where trials go.
-        attempts: Trials that refinement may take, a half of them for changes.
+        attempts: Trials that refinement may take, two thirds of them for changes.
         following: Ranks neurons anew with an edit in place; None changes nothing.
     """
     best, left = start, attempts
     if following is not None:
-        while left > attempts // 2:
-            better, taken = _change(bench, best, limits, tally, left - attempts // 2, following)
-            left -= taken
-            if better is None:
-                break
-            best = better
+        best, taken = _change(bench, best, limits, tally, math.ceil(attempts * 2 / 3), following)
+        left -= taken
     return _halve(bench, best, limits, tally, left)
 
 
 def _change(
-    bench: Bench, base: Trial, limits: Limits, tally: Tally, left: int, following: Following
-) -> tuple[Trial | None, int]:
-    """Change many neurons, or fewer, until that gains more within the limits; the trial (if any), and trials taken."""
-    room = limits.neurons - len(base.neurons)
-    counts = sorted({max(1, round(share * len(base.neurons))) for share in CHANGES}, reverse=True)[:left]
-    for taken, count in enumerate(counts, start=1):
-        recipe = _recipe_like(base, min(room, count), count, limits)
+    bench: Bench, best: Trial, limits: Limits, tally: Tally, attempts: int, following: Following
+) -> tuple[Trial, int]:
+    """Change neurons of the edit that promises most, until it gains what it promises; the best, and trials taken.
+
+    What promises most (`Trial.promise`) tells the conditions apart best, and need not be within the limits yet. λ
+    follows the room that the last change has left for abstention; where that change was in vain, the next is one of
+    fewer neurons in the same edit, whose effects are known.
+    """
+    promising = [
+        trial
+        for trial in tally.complete
+        if 0 < len(trial.neurons) <= limits.neurons
+        and trial.stage != "control"
+        and trial.figures.kl <= limits.kl + TOLERANCE
+    ]
+    if not promising:
+        return best, 0
+    base = max(promising, key=lambda trial: (trial.promise(limits), merit(trial)))
+    share, weighed = CHANGED, _weighed(base, limits)
+    for taken in range(attempts):
+        count = max(1, round(share * len(base.neurons)))
+        recipe = _recipe_like(base, min(limits.neurons - len(base.neurons), count), count, **weighed)
         told = ", ".join([f"{recipe.neurons} added"] * bool(recipe.neurons) + [f"up to {count} exchanged"])
-        weighed = {"skill_weight": recipe.skill_weight, "protection": recipe.protection}
         trial = _attempt(
             bench,
             tally,
             base,
             {"change": told, **weighed},
-            lambda recipe=recipe: changed(base.neurons, following(recipe)),  # type: ignore[misc]
+            lambda recipe=recipe: changed(recipe.eliminated, following(recipe)),  # type: ignore[misc]
         )
         if trial is None:
-            return None, taken
-        if trial.complete and trial.figures.within(limits) and trial.figures.gain > base.figures.gain:
-            return trial, taken
-    return None, len(counts)
+            return best, taken
+        unchanged = set(trial.neurons) == set(base.neurons)
+        better = trial.complete and trial.figures.within(limits) and trial.figures.gain > best.figures.gain
+        best = trial if better else best
+        if better or (trial.complete and trial.promise(limits) > base.promise(limits)):
+            base, share = trial, CHANGED
+        else:
+            share /= 2
+        before, weighed = weighed, _weighed(trial, limits)
+        if unchanged and weighed == before:  # no exchange is worth it
+            return best, taken + 1
+    return best, attempts
 
 
-def _recipe_like(base: Trial, count: int, returned: int, limits: Limits) -> Recipe:
-    """The recipe for changes of neurons of the kind of most that are there, with λ as a next pass would have it."""
+def _weighed(trial: Trial, limits: Limits) -> dict[str, float]:
+    """λ and ρ for what follows a trial: what is not within the limits retreats, even where abstention has room."""
+    before = _weights(trial)
+    room = trial.room(limits) if trial.figures.within(limits) else min(trial.room(limits), -RETREAT)
+    return {
+        "skill_weight": heavier(before["skill_weight"], room),
+        "protection": before["protection"] * (STRICTER if trial.figures.kl > limits.kl + TOLERANCE else 1),
+    }
+
+
+def _weights(trial: Trial) -> dict[str, float]:
+    """λ and ρ that a trial was made with."""
+    return {name: float(trial.recipe.get(name, getattr(Recipe, name))) for name in ("skill_weight", "protection")}
+
+
+def _recipe_like(base: Trial, count: int, returned: int, skill_weight: float, protection: float) -> Recipe:
+    """The recipe for changes of neurons of the kind of most that are there."""
     kinds = [neuron.kind for neuron in base.neurons]
     return Recipe(
         kind=max(sorted(set(kinds)), key=kinds.count),
         neurons=count,
-        skill_weight=heavier(float(base.recipe.get("skill_weight", Recipe.skill_weight)), base, limits),
-        protection=float(base.recipe.get("protection", Recipe.protection)),
+        skill_weight=skill_weight,
+        protection=protection,
         scale=base.scale,
         eliminated=base.neurons,
         returned=returned,
@@ -98,8 +136,7 @@ def _halve(bench: Bench, best: Trial, limits: Limits, tally: Tally, left: int) -
             if len(chunk) == len(best.neurons):
                 continue
             kept = tuple(neuron for neuron in best.neurons if neuron not in set(chunk))
-            weighed = {name: best.recipe[name] for name in ("skill_weight", "protection") if name in best.recipe}
-            told = {"change": f"{len(chunk)} left out", **weighed}
+            told = {"change": f"{len(chunk)} left out", **_weights(best)}
             trial = _attempt(bench, tally, best, told, partial(tuple, kept))
             left -= 1
             if trial is not None and _no_worse(trial, best, limits):

@@ -18,6 +18,10 @@ TOLERANCE = 1e-9
 """A cost of exactly the limit is allowed; 0.45 - 0.40 is a little more than 0.05 in floating point."""
 
 
+CONSTANTS = tuple(step / 4 for step in range(-12, 13))
+"""Nats that are added to every score of "unknown" to see what an edit would gain and cost then (`Trial.moved`)."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Hard limits on what an edit may cost, each against the original model.
@@ -69,8 +73,18 @@ class Figures:
 
         As a share of the disambiguated questions: loss (with `Limits.caution` standard errors) and over-abstention.
         """
-        loss = self.loss + limits.caution * self.doubt - limits.accuracy_loss
-        return max(loss, self.overabstention - limits.overabstention)
+        return max(self._loss_beyond(limits), self.overabstention - limits.overabstention)
+
+    def overabstaining(self, limits: Limits) -> float:
+        """By how much an edit makes a model abstain too readily; negative where there is room.
+
+        As `excess`, but for what is lost without any rise of "unknown" that could be its cause.
+        """
+        at_fault = min(self._loss_beyond(limits), self.overabstention - limits.accuracy_loss)
+        return max(at_fault, self.overabstention - limits.overabstention)
+
+    def _loss_beyond(self, limits: Limits) -> float:
+        return self.loss + limits.caution * self.doubt - limits.accuracy_loss
 
     def within(self, limits: Limits) -> bool:
         """Whether no cost is above its limit, the loss with `Limits.caution` standard errors added to it."""
@@ -92,6 +106,8 @@ class Trial:
         answers: Task name to the index of the option chosen for each of the first examples; fewer than there are where
             the trial was given up.
         complete: Whether it was asked every example.
+        moved: What the figures would be with each of `CONSTANTS` added to the scores of "unknown"; empty where nothing
+            was asked.
         seconds: What it took.
     """
 
@@ -104,6 +120,7 @@ class Trial:
     metrics: Mapping[str, Metrics] = field(repr=False)
     answers: Mapping[str, Sequence[int]] = field(repr=False)
     complete: bool
+    moved: tuple[Figures, ...] = field(default=(), repr=False)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,6 +132,7 @@ class Trial:
             "figures": asdict(self.figures),
             "metrics": {task: dict(metrics) for task, metrics in self.metrics.items()},
             "answers": {task: list(answers) for task, answers in self.answers.items()},
+            "moved": [asdict(figures) for figures in self.moved],
         }
 
     @staticmethod
@@ -129,6 +147,31 @@ class Trial:
         if any(neuron.index < 0 for neuron in trial.neurons):
             raise ValueError("a neuron's index is negative")
         return trial
+
+    def room(self, limits: Limits) -> float:
+        """Nats that "unknown" could be likelier everywhere for the highest gain; negative if it should be less likely.
+
+        Of `CONSTANTS`, those that abstention allows: with which the loss of accuracy is within its limit, or "unknown"
+        has risen by no more than that limit, so that what is lost beyond it is no over-abstention, and would not come
+        back with less. If none is such, the one that exceeds this least. An edit that tells the conditions apart well,
+        and gains little, has much room.
+        """
+        return self._best_moved(limits)[0]
+
+    def promise(self, limits: Limits) -> float:
+        """What an edit would gain if it abstained as readily as it may (`room`); -1 if it abstains too readily anyhow.
+
+        How well it tells the conditions apart, where that matters. No promise that the loss is within its limit.
+        """
+        figures = self._best_moved(limits)[1]
+        return figures.gain if figures.overabstaining(limits) <= TOLERANCE else -1.0
+
+    def _best_moved(self, limits: Limits) -> tuple[float, Figures]:
+        def rank(moved: tuple[float, Figures]) -> tuple[float, float, float]:
+            constant, figures = moved
+            return min(0.0, TOLERANCE - figures.overabstaining(limits)), figures.gain, -abs(constant)
+
+        return max(zip(CONSTANTS, self.moved, strict=False), key=rank, default=(0.0, self.figures))
 
     @property
     def tells_conditions(self) -> bool:
