@@ -146,6 +146,8 @@ class Trial:
         trial = _TRIAL.validate_python({**row, "neurons": neurons})
         if any(neuron.index < 0 for neuron in trial.neurons):
             raise ValueError("a neuron's index is negative")
+        if len(trial.moved) not in (0, len(CONSTANTS)):
+            raise ValueError(f"figures of {len(trial.moved)} constants in place of {len(CONSTANTS)}")
         return trial
 
     def room(self, limits: Limits) -> float:

@@ -114,6 +114,7 @@ TRIAL = {
     "neurons": [NEURON],
     "scale": 0.0,
     "complete": True,
+    "moved": [],
     "seconds": 1.0,
     "recipe": {"ranking": "published"},
     "figures": {"gain": 0.1, "loss": 0.0, "overabstention": 0.0, "kl": 0.01, "doubt": 0.0},

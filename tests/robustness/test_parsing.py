@@ -123,6 +123,7 @@ def test_effects_that_do_not_belong_together(tmp_path, change):
         {"metrics": {"t": [1]}},
         {"answers": {"t": ["a"]}},
         {"number": None},
+        {"moved": [{"gain": 0, "loss": 0, "overabstention": 0, "kl": 0}]},  # one for each constant, or none
     ],
 )
 def test_a_trial_that_is_none(change):
