@@ -200,13 +200,15 @@ def test_refinement_goes_on_from_what_promises_most_and_retreats_where_a_limit_i
 
 
 def test_refinement_protects_more_where_a_change_moves_the_model_too_far():
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []  # KL 0.1: three neurons
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []
     begin(bench, tally)
-    start = tally.run(lambda: Proposal("passes", {"protection": 2.0}, in_order(Recipe("ffn", 2))), bench.attempt)
-    refined = refine(bench, start, LIMITS, tally, 3, lambda recipe: asked.append(recipe) or in_order(recipe)[:2])
-    assert [recipe.protection for recipe in asked] == [2.0, 2.0]  # one neuron added, then another to these
-    assert [len(recipe.eliminated) for recipe in asked] == [2, 3]
-    assert len(refined.neurons) == 3
+    recipe = {"skill_weight": 1.5, "protection": 2.0}
+    start = tally.run(lambda: Proposal("passes", recipe, tuple(in_order(Recipe("ffn", 2)))), bench.attempt)
+    limits = replace(LIMITS, kl=0.075)  # two neurons, and no third
+    refined = refine(bench, start, limits, tally, 3, lambda recipe: asked.append(recipe) or in_order(recipe))
+    assert refined is start
+    assert [(recipe.skill_weight, recipe.protection) for recipe in asked] == [(1.5, 2.0), (1.5, 6.0)]
+    assert [recipe.eliminated for recipe in asked] == [start.neurons] * 2
 
 
 def test_refinement_ends_where_no_exchange_is_worth_it():

@@ -24,7 +24,7 @@ CHANGED = 0.5
 half as many after each change that was in vain."""
 
 RETREAT = 0.5
-"""Nats by which an edit is to abstain less readily, at the least, where it is not within the limits."""
+"""Nats by which an edit is to abstain less readily, at the least, where it costs more in answers than it may."""
 
 
 def refine(
@@ -59,13 +59,7 @@ def _change(
     follows the room that the last change has left for abstention; where that change was in vain, the next is one of
     fewer neurons in the same edit, whose effects are known.
     """
-    promising = [
-        trial
-        for trial in tally.complete
-        if 0 < len(trial.neurons) <= limits.neurons
-        and trial.stage != "control"
-        and trial.figures.kl <= limits.kl + TOLERANCE
-    ]
+    promising = [trial for trial in tally.complete if _can_be_changed(trial, limits)]
     if not promising:
         return best, 0
     base = max(promising, key=lambda trial: (trial.promise(limits), merit(trial)))
@@ -86,7 +80,7 @@ def _change(
         unchanged = set(trial.neurons) == set(base.neurons)
         better = trial.complete and trial.figures.within(limits) and trial.figures.gain > best.figures.gain
         best = trial if better else best
-        if better or (trial.complete and trial.promise(limits) > base.promise(limits)):
+        if better or (_can_be_changed(trial, limits) and trial.promise(limits) > base.promise(limits)):
             base, share = trial, CHANGED
         else:
             share /= 2
@@ -96,10 +90,16 @@ def _change(
     return best, attempts
 
 
+def _can_be_changed(trial: Trial, limits: Limits) -> bool:
+    """Whether only its answers may keep an edit from being recommended, all of which are known."""
+    fits = 0 < len(trial.neurons) <= limits.neurons and trial.figures.kl <= limits.kl + TOLERANCE
+    return fits and trial.complete and trial.stage != "control"
+
+
 def _weighed(trial: Trial, limits: Limits) -> dict[str, float]:
-    """λ and ρ for what follows a trial: what is not within the limits retreats, even where abstention has room."""
-    before = _weights(trial)
-    room = trial.room(limits) if trial.figures.within(limits) else min(trial.room(limits), -RETREAT)
+    """λ and ρ for what follows a trial: beyond a limit on answers it is a retreat, even with room for abstention."""
+    before, exceeds = _weights(trial), trial.figures.excess(limits) > TOLERANCE
+    room = min(trial.room(limits), -RETREAT) if exceeds else trial.room(limits)
     return {
         "skill_weight": heavier(before["skill_weight"], room),
         "protection": before["protection"] * (STRICTER if trial.figures.kl > limits.kl + TOLERANCE else 1),
