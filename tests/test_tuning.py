@@ -65,6 +65,19 @@ class MadeUpBench:
         )  # fmt: skip
 
 
+class KnowsEdits(MadeUpBench):
+    """As a bench it tells where it has tried an edit before."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = {}
+
+    def attempt(self, number, proposal, rivals=(), **how):
+        first = self.before.setdefault(frozenset(proposal.neurons), number)
+        told = {} if first == number else {"same_edit_as": first}
+        return super().attempt(number, replace(proposal, recipe={**proposal.recipe, **told}), rivals, **how)
+
+
 def evidence():
     return evidence_of(planted())
 
@@ -211,6 +224,24 @@ def test_refinement_protects_more_where_a_change_moves_the_model_too_far():
     assert [recipe.eliminated for recipe in asked] == [start.neurons] * 2
 
 
+def test_refinement_goes_on_behind_an_edit_that_was_tried_before():
+    """The start promises most, and its change is the next pass's edit: what comes after is a change of that one."""
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), KnowsEdits(), []
+    begin(bench, tally)
+    useful = [Neuron("first", index, "ffn") for index in range(4)]
+    first, second = tuple(useful[:3]), (*useful[:2], Neuron("first", 5, "ffn"))
+    for neurons in (first, second):
+        start = tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt)
+    orders = {first: [useful[2], second[2]], second: [second[2], useful[3]]}
+
+    def following(recipe):
+        asked.append(recipe.eliminated)
+        return orders.get(recipe.eliminated, [])
+
+    refine(bench, start, replace(LIMITS, neurons=3), tally, 3, following)
+    assert asked == [first, second]
+
+
 def test_refinement_ends_where_no_exchange_is_worth_it():
     _, asked, tally = refined_from(MadeUpBench(), {}, LIMITS, 60, useless=(4,))
     assert len(asked) == 2  # one exchange, and then none
@@ -256,8 +287,8 @@ def test_where_more_divergence_is_allowed_ordinary_answers_are_protected_less():
     ("rooms", "nats"),
     [
         ((0, -1, -0.5, 0.75, 0, 2), [0, -1, -1.5, -0.75, -0.75, 1.25]),
-        ((0, -2, -3, 0.5), [0, -2, -2 * math.log(4), 0.5 - 2 * math.log(4)]),  # 4 is the largest
-        ((0, 3, -1), [0, 2 * math.log(4), 2 * math.log(4) - 1]),  # 1/4 the least
+        ((0, -3, -3, 0.5), [0, -3, -2 * math.log(16), 0.5 - 2 * math.log(16)]),  # 16 is the largest
+        ((0, 3, 3, -1), [0, 3, 2 * math.log(16), 2 * math.log(16) - 1]),  # 1/16 the least
     ],
 )
 def test_harm_to_skill_counts_for_more_the_less_room_abstention_has(rooms, nats):

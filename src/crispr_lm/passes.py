@@ -24,7 +24,7 @@ from crispr_lm.tuning import Tally
 Following = Callable[[Recipe], Sequence[Neuron]]
 """The changes that `pursuit` ranks first by effects that are measured with the recipe's eliminated ones in place."""
 
-SKILL_WEIGHTS = (0.25, 4.0)
+SKILL_WEIGHTS = (1 / 16, 16.0)
 """The least and the largest λ; the first pass has 1."""
 
 PROTECTION = 0.5
