@@ -26,7 +26,7 @@ from crispr_lm.prompts import EncodedPrompt
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.search import ChoosePart
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example, sample
-from crispr_lm.trials import CONSTANTS, TOLERANCE, Figures, Limits, Trial, figures_of
+from crispr_lm.trials import CONSTANTS, Figures, Limits, Trial, figures_of
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
@@ -130,7 +130,7 @@ class Bench:
             kl = self._divergence() if proposal.neurons else 0.0
             complete = False
             figures = Figures(0.0, 0.0, 0.0, kl)
-            too_far = (race or within_kl) and kl > self.limits.kl + TOLERANCE  # known for sure: nothing need be asked
+            too_far = (race or within_kl) and figures.too_far(self.limits)  # known for sure: nothing need be asked
             for share in () if too_far else RUNGS if race else RUNGS[-1:]:
                 self._ask(scores, share)
                 answers = self._answers(scores)

@@ -18,7 +18,7 @@ from functools import partial
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.rankings import TEMPERATURE, Recipe, changed
-from crispr_lm.trials import TOLERANCE, Limits
+from crispr_lm.trials import Limits
 from crispr_lm.tuning import Tally
 
 Following = Callable[[Recipe], Sequence[Neuron]]
@@ -86,7 +86,7 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
         trial = tally.run(
             propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, within_kl=True)
         )
-        if trial.figures.kl > limits.kl + TOLERANCE:
+        if trial.figures.too_far(limits):
             protection, taken_back = STRICTER * protection, taken_back + 1
         elif set(trial.neurons) == set(taken):  # no more of this kind, or no exchange that is worth it
             return

@@ -242,11 +242,9 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
         for index in chosen:
             taken.append(index)
             open_to[index] = there[index] = False
-            asked.take(index)
-            if answered is not None:
-                answered.take(index)
-            if kept is not None:
-                kept.take(index)
+            for predicted in (asked, answered, kept):
+                if predicted is not None:
+                    predicted.take(index)
     return effects.neurons(taken)
 
 
@@ -316,8 +314,7 @@ class _Margins:
 
     def losses(self) -> NDArray[np.float32]:
         """What each answer's log-probability among the options would lose by each neuron: (examples, neurons)."""
-        against = np.exp(-np.clip(self.values, -50, 50))
-        probabilities = (against / (1 + against.sum(axis=1, keepdims=True))).astype(np.float32)
+        probabilities = _probabilities(self.values).astype(np.float32)
         lost: NDArray[np.float32] = -np.einsum("ep,epn->en", probabilities, self.changes)
         return lost
 
@@ -351,8 +348,7 @@ class _Answered:
         if not len(rows):
             return None
         contrasts, unknown = effects.contrasts[rows].astype(np.float64), effects.abstaining[rows]
-        against = np.exp(-np.clip(contrasts, -50, 50)) * (np.arange(contrasts.shape[1]) != unknown[:, None])
-        probabilities = against / (1 + against.sum(axis=1, keepdims=True))
+        probabilities = _probabilities(contrasts, np.arange(contrasts.shape[1]) != unknown[:, None])
         changes = effects.values[rows] * np.float32(1 - scale)  # of s(o) - s(y), the other way than its effects
         weights = probabilities.astype(np.float32)
         means = np.einsum("ep,epn->en", weights, changes)
@@ -369,6 +365,12 @@ class _Answered:
     def take(self, index: int) -> None:
         """Predict the probabilities with one more neuron."""
         self.moved = self.moved + self.changes[:, :, index]
+
+
+def _probabilities(contrasts: Array, among: NDArray[np.bool_] | bool = True) -> Array:
+    """Of the wrong options beside the answer, from its margins over them; 0, and left out, where not `among`."""
+    against = np.exp(-np.clip(contrasts, -50, 50)) * among
+    return np.asarray(against / (1 + against.sum(axis=1, keepdims=True)))
 
 
 def _harm(evidence: Evidence, recipe: Recipe) -> Array:

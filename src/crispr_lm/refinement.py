@@ -94,7 +94,7 @@ def _change(
 
 def _can_be_changed(trial: Trial, limits: Limits) -> bool:
     """Whether only its answers may keep an edit from being recommended, all of which are known."""
-    fits = 0 < len(trial.neurons) <= limits.neurons and trial.figures.kl <= limits.kl + TOLERANCE
+    fits = 0 < len(trial.neurons) <= limits.neurons and not trial.figures.too_far(limits)
     return fits and trial.complete and trial.stage != "control"
 
 
@@ -104,7 +104,7 @@ def _weighed(trial: Trial, limits: Limits) -> dict[str, float]:
     room = min(trial.room(limits), -RETREAT) if exceeds else trial.room(limits)
     return {
         "skill_weight": heavier(before["skill_weight"], room),
-        "protection": before["protection"] * (STRICTER if trial.figures.kl > limits.kl + TOLERANCE else 1),
+        "protection": before["protection"] * (STRICTER if trial.figures.too_far(limits) else 1),
     }
 
 

@@ -75,6 +75,10 @@ class Figures:
         """
         return max(self._loss_beyond(limits), self.overabstention - limits.overabstention)
 
+    def too_far(self, limits: Limits) -> bool:
+        """Whether the divergence from the original is above its limit."""
+        return self.kl > limits.kl + TOLERANCE
+
     def overabstaining(self, limits: Limits) -> float:
         """By how much an edit makes a model abstain too readily; negative where there is room.
 
@@ -88,7 +92,7 @@ class Figures:
 
     def within(self, limits: Limits) -> bool:
         """Whether no cost is above its limit, the loss with `Limits.caution` standard errors added to it."""
-        return self.kl <= limits.kl + TOLERANCE and self.excess(limits) <= TOLERANCE
+        return not self.too_far(limits) and self.excess(limits) <= TOLERANCE
 
 
 @dataclass(frozen=True)
