@@ -1,12 +1,15 @@
 """What the search finds on a real model, category by category, beside the authors' choice and random neurons.
 
     python benchmarks/search.py run builtin:smollm2 ../shared/data/bbq/Age.jsonl --output out/Age.json
+    python benchmarks/search.py decide out/Age.json
     python benchmarks/search.py methods out/Age.json
     python benchmarks/search.py table out/*.json --output docs/results/search.md
 
 `run` fits on one category's fit part, chooses on its choose part, and tells results on its report part: three sets of
-templates of which none is in two. One search serves both limits, with a chain of passes for each. `methods` adds
-controls and what else one could do, at the size of the recommended edit. `table` writes the page.
+templates of which none is in two. One search serves both limits: one chain of passes, refined for each. What it
+recommends is told on the whole report part; on a sample of it all rows of a file and all that was tried. `decide` does
+all that comes behind the search anew, with the trials of a file. `methods` adds controls and what else one could do, at
+the size of the recommended edit. `table` writes the page.
 """
 
 from __future__ import annotations
@@ -100,50 +103,92 @@ def run(arguments: argparse.Namespace) -> None:
         follow(bench, chain, following, replace(limits, accuracy_loss=min(LOSSES)), tally)
     space = Space(tuple(RANKINGS), ("ffn",), limits.neurons)
     tune(bench, evidence, space, limits, Budget(arguments.trials), tally, seed)
-    edits: dict[str, Trial] = {}
-    decisions: dict[str, Any] = {}
     for loss in LOSSES:
-        within = Limits(accuracy_loss=loss, overabstention=1.0, neurons=arguments.neurons)
+        within = _within(loss, arguments)
         best = best_within(tally.trials, within) or tally.trials[0]
         refine(bench, best, within, tally, arguments.refinements, following)
-        decision = decide(bench, tally, within, seed)
-        best = best_within(tally.trials, within) or tally.trials[0]
-        edits[of_limit(loss)] = best
-        decisions[of_limit(loss)] = {"verdict": decision.verdict, "reason": decision.reason}
-    likest = edits[of_limit(LOSSES[0])]
     development = choose_part(lm, task.name, sample(choose.examples, AUTHORS_EXAMPLES, seed), instructions, seed)
     choice, candidates = golden_section(lm, scores, [development], arguments.neurons)
     _say(start, choice.reason)
-    rows = {name: Treatment(edit=Edit.from_neurons(lm, trial.neurons, trial.scale)) for name, trial in edits.items()}
-    rows[GOLDEN_SECTION] = Treatment(edit=Edit.from_neurons(lm, scores.top(choice.candidate.neurons)))
-    random = bench.random_control(likest, seed + 1).neurons
-    rows[RANDOM] = Treatment(edit=Edit.from_neurons(lm, random, likest.scale))
-    before, described = report.told(Treatment())
-    told_rows: dict[str, Any] = {"original": described}
-    for name, treatment in rows.items():
-        told_rows[name] = report.told(treatment, before)[1]
-        _say(start, f"{name}: {[round(told_rows[name]['metrics'][figure] or 0, 3) for figure in FIGURES]}")
-    in_hindsight = _in_hindsight(report, lm, tally.complete, before.task, limits, hindsight)
+    content: dict[str, Any] = {
+        "category": Path(arguments.data).stem,
+        "command": {key: str(value) for key, value in vars(arguments).items() if key not in ("job", "resume")},
+        "templates": {name: len({x.template for x in getattr(split, name)}) for name in split._fields},
+        "golden": [candidate.to_dict() for candidate in candidates],
+        "machine": platform.machine(),
+    }
+    golden = Treatment(edit=Edit.from_neurons(lm, scores.top(choice.candidate.neurons)))
+    _decide(bench, tally, report, content, arguments, golden, start)
+    before, _ = report.told(Treatment())
+    content["in_hindsight"] = _in_hindsight(report, lm, tally.complete, before.task, limits, hindsight)
     _say(start, "every trial told on the report part")
-    write_json(
-        arguments.output,
-        {
-            "category": Path(arguments.data).stem,
-            "command": {key: str(value) for key, value in vars(arguments).items() if key not in ("job", "resume")},
-            "templates": {name: len({x.template for x in getattr(split, name)}) for name in split._fields},
-            "rows": told_rows,
-            "edits": {
-                name: {"neurons": [[of.module, of.index, of.kind] for of in trial.neurons], "scale": trial.scale}
-                for name, trial in edits.items()
-            },
-            "decisions": decisions,
-            "trials": [trial.to_dict() for trial in tally.trials],
-            "in_hindsight": in_hindsight,
-            "golden": [candidate.to_dict() for candidate in candidates],
-            "seconds": round(time.perf_counter() - start),
-            "machine": platform.machine(),
-        },
-    )
+    write_json(arguments.output, {**content, "seconds": round(time.perf_counter() - start)})
+
+
+def decide_anew(arguments: argparse.Namespace) -> None:
+    """Decide between the trials of a file of `run`, and tell on the report part what is decided."""
+    content = json.loads(arguments.file.read_text(encoding="utf-8"))
+    given = arguments_of(content)
+    start = time.perf_counter()
+    lm = load_model(given.model, dtype=given.dtype, device="cpu")
+    task = load_task(f"bbq:{given.data}")
+    split = task.split(given.seed)
+    report = Report.of(lm, task, split.report, given)
+    choose = choose_part(lm, task.name, sample(split.choose, given.choose, given.seed), task.instructions, given.seed)
+    bench = Bench(lm, [choose], report.original, _within(max(LOSSES), given), seed=given.seed)
+    tally = Tally([], Budget(given.trials), lambda trial: None)
+    for row in content["trials"]:
+        tally.trials.append(Trial.from_dict(row))
+        bench.remember(tally.trials[-1])
+    _decide(bench, tally, report, content, given, None, start)
+    write_json(arguments.file, content)
+
+
+def _within(loss: float, arguments: argparse.Namespace) -> Limits:
+    return Limits(accuracy_loss=loss, overabstention=1.0, neurons=arguments.neurons)
+
+
+def _decide(
+    bench: Bench,
+    tally: Tally,
+    report: Report,
+    content: dict[str, Any],
+    arguments: argparse.Namespace,
+    golden: Treatment | None,
+    start: float,
+) -> None:
+    """Decide at both limits and fill in what is decided, beside the original, random neurons and the authors' choice.
+
+    Args:
+        bench: Where random neurons are tried.
+        tally: The trials, to which these are added.
+        report: The sample of the report part.
+        content: Of the file; what is there of other rows stays.
+        arguments: Of `run`.
+        golden: The authors' choice; None where its row is there.
+        start: When the job began.
+    """
+    lm, edits = report.lm, {}
+    content["decisions"] = {}
+    for loss in LOSSES:
+        decision = decide(bench, tally, _within(loss, arguments), arguments.seed)
+        edits[of_limit(loss)] = decision.trial
+        content["decisions"][of_limit(loss)] = {"verdict": decision.verdict, "reason": decision.reason}
+        _say(start, f"{of_limit(loss)}: {decision.verdict}, {decision.reason}")
+    like = next((trial for trial in edits.values() if trial.neurons), tally.trials[0])
+    random = bench.random_control(like, arguments.seed + 1).neurons
+    recommended = {name: Treatment(edit=Edit.from_neurons(lm, of.neurons, of.scale)) for name, of in edits.items()}
+    recommended[RANDOM] = Treatment(edit=Edit.from_neurons(lm, random, like.scale))
+    asked = asked_under(report.task, len(report.whole), arguments.seed)
+    whole = replace(report, examples=report.whole, instructions=asked)
+    content["whole"] = {"questions": len(whole.examples), "rows": whole.rows(recommended, start)}
+    sampled = report.rows({**recommended, **({} if golden is None else {GOLDEN_SECTION: golden})}, start)
+    content["rows"] = {**sampled, **{name: row for name, row in content.get("rows", {}).items() if name not in sampled}}
+    content["edits"] = {
+        name: {"neurons": [[of.module, of.index, of.kind] for of in trial.neurons], "scale": trial.scale}
+        for name, trial in edits.items()
+    }
+    content["trials"] = [trial.to_dict() for trial in tally.trials]
 
 
 class Told(NamedTuple):
@@ -159,6 +204,7 @@ class Report:
 
     lm: LanguageModel
     task: Task
+    whole: Sequence[Example]
     examples: Sequence[Example]
     instructions: Sequence[str]
     original: Original
@@ -166,14 +212,14 @@ class Report:
 
     @staticmethod
     def of(lm: LanguageModel, task: Task, examples: Sequence[Example], arguments: argparse.Namespace) -> Report:
-        """What the arguments ask for."""
+        """What the arguments ask for: a sample."""
         drawn, knowledge = sample(examples, arguments.report, arguments.seed), load_task("builtin:knowledge")
-        ranks = Random(arguments.seed).sample(range(len(drawn)), len(drawn))
         return Report(
             lm,
             task,
+            examples,
             drawn,
-            [task.instructions[rank % len(task.instructions)] for rank in ranks],
+            asked_under(task, len(drawn), arguments.seed),
             original_of(lm, neutral_prompts()[: arguments.neutral]),
             replace(
                 knowledge,
@@ -214,6 +260,22 @@ class Report:
             told["differences"] = {key: value.to_dict() for key, value in found.differences_from(before.task).items()}
             told["differences"]["knowledge"] = known.differences_from(before.knowledge)["accuracy"].to_dict()
         return Told(found, known), told
+
+    def rows(self, treatments: Mapping[str, Treatment], start: float) -> dict[str, Any]:
+        """The original and treated models, each compared with the original."""
+        before, described = self.told(Treatment())
+        rows: dict[str, Any] = {"original": described}
+        for name, treatment in treatments.items():
+            rows[name] = self.told(treatment, before)[1]
+            figures = [round(rows[name]["metrics"][figure] or 0, 3) for figure in FIGURES]
+            _say(start, f"{name}, {len(self.examples)} questions: {figures}")
+        return rows
+
+
+def asked_under(task: Task, count: int, seed: int) -> list[str]:
+    """An instruction for each of so many examples, every one for as many as any other."""
+    ranks = Random(seed).sample(range(count), count)
+    return [task.instructions[rank % len(task.instructions)] for rank in ranks]
 
 
 def methods(arguments: argparse.Namespace) -> None:
@@ -351,6 +413,9 @@ def main() -> None:
         searching.add_argument(f"--{name}", type=int, default=default)
     searching.add_argument("--output", type=Path, required=True)
     searching.add_argument("--resume", type=Path, help="a file of `run`, whose trials before refinement are taken over")
+    deciding = jobs.add_parser("decide")
+    deciding.set_defaults(job=decide_anew)
+    deciding.add_argument("file", type=Path)
     comparing = jobs.add_parser("methods")
     comparing.set_defaults(job=methods)
     comparing.add_argument("file", type=Path)

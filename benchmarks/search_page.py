@@ -62,7 +62,9 @@ def _head(found: Sequence[Content]) -> list[str]:
         "",
         f"`{given['model']}` in {given['dtype']}, official BBQ, each category alone: fitted on its fit part, chosen "
         "on its choose part, told on its report part, whose templates neither has seen (about a third of the templates "
-        "each). Intervals are 95 %, paired, drawn again by template; there are few templates, so they are wide.",
+        "each). What is recommended is told on the whole report part; what the search tried, and all other methods, on "
+        f"{given['report']} questions of it. Intervals are 95 %, paired, drawn again by template; there are few "
+        "templates, so they are wide.",
         "",
         "```bash",
         "for category in " + " ".join(content["category"] for content in found) + "; do",
@@ -82,7 +84,7 @@ def _targets(found: Sequence[Content]) -> list[str]:
     lines = [
         "## Targets",
         "",
-        "On the report part. *Trade*: ambiguous accuracy up by "
+        "On the whole report part. *Trade*: ambiguous accuracy up by "
         + ", ".join(f"{TARGETS[loss]:g} at a loss of at most {loss:g}" for loss in LOSSES)
         + f". *Gap*: abstention gap up by {GAP:g}, its interval above {SURE_GAP:g}, and answered accuracy not lower. "
         f"*Price*: KL at most {MOST_KL:g}, and common knowledge not lower by more than {MOST_KNOWLEDGE:g}.",
@@ -94,7 +96,7 @@ def _targets(found: Sequence[Content]) -> list[str]:
     reached: Counter[str] = Counter()
     for content in found:
         for loss in LOSSES:
-            row = content["rows"][of_limit(loss)]
+            row = content["whole"]["rows"][of_limit(loss)]
             gain, change, gap, answered = (row["differences"][name] for name in FIGURES)
             knowledge = row["differences"]["knowledge"]
             trade = gain["value"] >= TARGETS[loss] - TOLERANCE and _keeps(change["value"], loss)
@@ -115,7 +117,8 @@ def _ceilings(found: Sequence[Content]) -> list[str]:
     lines = [
         "## Ceilings",
         "",
-        "How much of a missed target is the choice's fault, and how much the model's. *In hindsight*: the highest gain "
+        f"On {_sample(found)}: how much of a missed target is the choice's fault, and how much the model's. *In "
+        "hindsight*: the highest gain "
         "of all the edits that the search tried, had it been known what each does on the report part: no way of "
         "choosing among them could exceed it. *Trained*: a LoRA adapter, which may change every linear layer, fitted "
         'and chosen on the same parts. *Moved*: with the best constant added to every score of "unknown", in hindsight '
@@ -145,6 +148,10 @@ def _ceilings(found: Sequence[Content]) -> list[str]:
     return [*lines, ""]
 
 
+def _sample(found: Sequence[Content]) -> str:
+    return f"{found[0]['command']['report']} questions of each report part"
+
+
 def _keeps(change: float, loss: float) -> bool:
     """Whether a change in disambiguated accuracy is no larger a loss than the limit."""
     return -change <= loss + TOLERANCE
@@ -166,8 +173,8 @@ def _ahead(found: Sequence[Content]) -> list[str]:
     lines = [
         "## Beside every other method",
         "",
-        "What the best control or other method gains at a loss that does not exceed the limit on the report part, and "
-        f"a KL divergence of at most {MOST_KL:g}; an edit of the search that exceeds it is told in italics:",
+        f"On {_sample(found)}: what the best control or other method gains at a loss that does not exceed the limit, "
+        f"and a KL divergence of at most {MOST_KL:g}; an edit of the search that exceeds it is told in italics:",
         "",
         "| category | limit on loss | search: ambiguous | best other: ambiguous | search: gap | best other: gap |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -228,13 +235,29 @@ def _rankings(found: Sequence[Content]) -> list[str]:
 
 
 def _category(content: Content) -> list[str]:
-    lines = [f"## {content['category']}", ""]
-    lines.append(
+    whole = content["whole"]
+    lines = [f"## {content['category']}", "", f"The whole report part, {whole['questions']} questions:", ""]
+    lines += [*_rows(whole["rows"]), "", f"{content['command']['report']} of them:", "", *_rows(content["rows"])]
+    shifted = content["rows"]["original"]["shifted"]
+    bound = ", ".join(f"{gain:+.3f} at a loss of at most {loss}" for loss, gain in shifted.items())
+    lines += [
+        "",
+        f'A constant added to the score of "unknown", chosen on the report part itself, gains at most {bound}.',
+    ]
+    if "trained" in content:
+        lines += ["", content["trained"]["told"]]
+    for name, decision in content["decisions"].items():
+        lines += ["", f"{name[0].upper()}{name[1:]}: {decision['verdict']}. {decision['reason']}."]
+    return [*lines, ""]
+
+
+def _rows(rows: Mapping[str, Any]) -> list[str]:
+    lines = [
         "| | neurons | ambiguous | disambiguated | abstention gap | answered accuracy | tells apart (AUC) | KL "
-        "| knowledge |"
-    )
-    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name, row in content["rows"].items():
+        "| knowledge |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in rows.items():
         differences = row.get("differences", {})
         cells = []
         for figure, value in [
@@ -247,17 +270,7 @@ def _category(content: Content) -> list[str]:
             cells.append(cell)
         cells[-1:-1] = [f"{row['parts_conditions']:.2f}", f"{row['kl']:.3f}"]
         lines.append(f"| {name} | {row['neurons']} | {' | '.join(cells)} |")
-    shifted = content["rows"]["original"]["shifted"]
-    bound = ", ".join(f"{gain:+.3f} at a loss of at most {loss}" for loss, gain in shifted.items())
-    lines += [
-        "",
-        f'A constant added to the score of "unknown", chosen on the report part itself, gains at most {bound}.',
-    ]
-    if "trained" in content:
-        lines += ["", content["trained"]["told"]]
-    for name, decision in content["decisions"].items():
-        lines += ["", f"{name[0].upper()}{name[1:]}: {decision['verdict']}. {decision['reason']}."]
-    return [*lines, ""]
+    return lines
 
 
 def _cell(value: Mapping[str, float | None] | str | bool) -> str:

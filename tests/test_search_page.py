@@ -33,20 +33,17 @@ def trial(ranking, gain, loss, complete=True):
     return {"recipe": {"ranking": ranking}, "figures": figures, "complete": complete}
 
 
-def content(small, large, others=(), trials=()):
+def content(small, large, others=(), trials=(), whole=None):
     original = {**row(0.0, 0.0), "shifted": {"0.05": 0.1, "0.15": 0.2}}
     del original["differences"]
     options = "dtype effects choose report passes trials refinements published instructions neutral knowledge model"
+    decided = {"search, loss at most 0.05": small, "search, loss at most 0.15": large}
     return {
         "category": "Age",
         "command": dict.fromkeys(options.split(), "1"),
         "seconds": 60,
-        "rows": {
-            "original": original,
-            "search, loss at most 0.05": small,
-            "search, loss at most 0.15": large,
-            **dict(others),
-        },
+        "rows": {"original": original, **decided, **dict(others)},
+        "whole": {"questions": 300, "rows": {"original": original, **(decided if whole is None else whole)}},
         "decisions": {},
         "trials": list(trials),
     }
@@ -70,6 +67,14 @@ def test_a_gain_that_costs_more_than_the_limit_is_missed():
     dear = row(0.9, -0.06, gap=0.5, answered=-0.01, knowledge=-0.02, kl=0.2)
     missed = cells(search_page.page([content(dear, dear)]), "| Age | 0.05 | +0.900,")
     assert [missed[place] for place in (4, 7, 10)] == ["missed"] * 3
+
+
+def test_targets_are_judged_on_the_whole_report_part():
+    whole = {name: row(0.3, -0.05) for name in ("search, loss at most 0.05", "search, loss at most 0.15")}
+    page = search_page.page([content(row(0.2, -0.05), row(0.6, 0.0), whole=whole)])
+    assert cells(page, "| Age | 0.05 | +0.300,")[4] == "reached"
+    assert cells(page, "| Age | 0.15 | +0.300,")[4] == "missed"
+    assert "The whole report part, 300 questions:" in page.splitlines()
 
 
 def test_rivals_are_told_at_the_same_price():

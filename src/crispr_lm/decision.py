@@ -5,15 +5,20 @@ Knows trials and a bench; knows no model.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from crispr_lm.bench import Bench
 from crispr_lm.errors import InputError
 from crispr_lm.metrics.family import one_hot
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
-from crispr_lm.metrics.statistics import Difference, paired_differences
-from crispr_lm.trials import Limits, Trial, best_within, pareto_front
+from crispr_lm.metrics.statistics import Difference, clustered_error, paired_differences
+from crispr_lm.tasks.task import AMBIGUOUS
+from crispr_lm.trials import Limits, Trial, best_within, merit, pareto_front
 from crispr_lm.tuning import Tally
 
 Verdict = Literal["recommended", "none"]
@@ -43,9 +48,11 @@ class Decision:
 
 
 def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
-    """Recommend the trial of the highest gain within the limits, if it beats the original and random neurons.
+    """Recommend the best trial within the limits, if it beats the original and random neurons.
 
-    It does if the 95 % intervals of both differences (paired, clustered by template) are above 0.
+    The best is that of the widest abstention gap among those whose gain is not clearly behind the highest
+    (`of_like_gain`). It beats another if the 95 % interval of the difference (paired, clustered by template) is above
+    0.
 
     Args:
         bench: Where the random control is tried.
@@ -56,8 +63,8 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     front = tuple(pareto_front(tally.trials))
     original, complete = tally.trials[0], tally.complete
     parted = original.tells_conditions
-    best = best_within(complete, limits) or original
-    if not best.neurons:
+    highest = best_within(complete, limits) or original
+    if not highest.neurons:
         tried = [trial for trial in tally.trials[1:] if trial.stage != "control"]
         whole = sum(trial.complete for trial in tried)
         given_up = len(tried) - whole
@@ -68,6 +75,8 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
             f"right on the choose part within the limits ({_limits_told(limits)}){early}"
         )
         return Decision(original, "none", reason, front)
+    alike = of_like_gain(bench, highest, original, complete, limits, seed)
+    best = max(alike, key=lambda trial: (trial.figures.abstention_gap, merit(trial)))
     control = tally.run(
         lambda: bench.random_control(best, seed), lambda number, proposal: bench.attempt(number, proposal, [original])
     )
@@ -83,11 +92,53 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     figures = best.figures
     cost = f"{max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard error {figures.doubt:.3f}) and " * parted
     reason = (
-        f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {best.number}): the highest gain in "
+        f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {best.number}): {_why(best, highest)}"
         f"{'ambiguous ' * parted}accuracy among the {allowed} of {len(complete) - 1} complete trials within the limits "
         f"({_limits_told(limits)}), {told}; it costs {cost}{figures.kl:.3f} nats"
     )
     return Decision(best, "recommended", reason, front, control, over_original, over_control)
+
+
+def of_like_gain(
+    bench: Bench, highest: Trial, original: Trial, trials: Sequence[Trial], limits: Limits, seed: int
+) -> list[Trial]:
+    """Trials within the limits that surely gain, and by no more than a standard error less than the highest.
+
+    The one-standard-error rule (Breiman et al., 1984): the highest of many gains is so by chance in part, so what else
+    counts may choose among those that are not told apart. The error is of the difference between the two trials,
+    paired and clustered by template.
+
+    Args:
+        bench: Where they were tried.
+        highest: The trial of the highest gain within the limits, which is always among them.
+        original: The original model's trial.
+        trials: Complete ones.
+        limits: Hard limits on the cost.
+        seed: Of the intervals that say whether a gain is sure.
+    """
+
+    def alike(trial: Trial) -> bool:
+        behind = highest.figures.gain - trial.figures.gain
+        return behind <= _error_between(bench, highest, trial) and _above_zero(gained(bench, original, trial, seed))
+
+    return [
+        trial
+        for trial in trials
+        if trial is highest
+        or (trial.neurons and trial.stage != "control" and trial.figures.within(limits) and alike(trial))
+    ]
+
+
+def _error_between(bench: Bench, one: Trial, other: Trial) -> float:
+    """Standard error of the difference in gain of two complete trials: paired, clustered by template."""
+    squares = []
+    for task in one.answers:
+        asked = list(zip(bench.examples(task), one.answers[task], other.answers[task], strict=True))
+        asked = [row for row in asked if row[0].condition == AMBIGUOUS] or asked  # as `Figures.gain` is of
+        differences = [float(this == example.answer) - float(that == example.answer) for example, this, that in asked]
+        clusters = np.unique([example.template for example, _, _ in asked], return_inverse=True)[1]
+        squares.append(float(clustered_error(np.array(differences), clusters)) ** 2)
+    return math.sqrt(sum(squares)) / len(squares)  # of a mean over tasks
 
 
 def gained(bench: Bench, before: Trial, after: Trial, seed: int) -> Difference:
@@ -126,6 +177,15 @@ def picked_by_hand(decision: Decision, number: int) -> Decision:
         f"{decision.reason}"
     )
     return replace(decision, trial=trial, reason=reason)
+
+
+def _why(best: Trial, highest: Trial) -> str:
+    if best is highest:
+        return "the highest gain in "
+    return (
+        f"the widest abstention gap of those within a standard error of the highest gain (trial {highest.number}: "
+        f"{highest.figures.gain:+.3f}) in "
+    )
 
 
 def _above_zero(difference: Difference) -> bool:

@@ -64,6 +64,11 @@ class Figures:
     kl: float
     doubt: float = 0.0
 
+    @property
+    def abstention_gap(self) -> float:
+        """By how much more readily "unknown" is answered to ambiguous than to disambiguated questions than before."""
+        return self.gain - self.overabstention
+
     def objectives(self) -> tuple[float, float, float]:
         """What the front is of: all three the larger the better."""
         return self.gain, -self.loss, -self.kl
