@@ -152,7 +152,7 @@ def mounted(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_on_a_full_disk_ends_and_goes_on_when_there_is_room(forks, given, whole, mounted):
-    expected, _, pick = whole
+    expected, _, pick, _ = whole
     disk = mounted("size=100k")
     output = disk / "out"
     arguments = [*given(output), *pick]
