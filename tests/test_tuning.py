@@ -370,24 +370,25 @@ def test_an_edit_that_beats_original_and_random_neurons_is_recommended():
     assert f"trial {decision.trial.number}" in decision.reason
 
 
-def told(trial, number, right, overabstention):
+def told(trial, number, right, overabstention, loss=0.0):
     """A trial with these ambiguous questions answered right."""
     answers = {"t": [2 if index in right else 0 for index in range(16)] + [0] * 16}
-    figures = Figures(len(right) / 16, 0.0, overabstention, 0.01)
+    figures = Figures(len(right) / 16, loss, overabstention, 0.01)
     return replace(trial, number=number, neurons=trial.neurons[: number + 1], figures=figures, answers=answers)
 
 
 @pytest.mark.parametrize(
-    ("right", "chosen"),
+    ("right", "loss", "chosen"),
     [
-        ({*range(9), 12}, 2),  # two questions of different templates fewer and one more: as likely chance
-        (set(range(8)), 1),  # fewer, wherever they differ, and by more than the error
+        ({*range(9), 12}, 0.01, 2),  # two questions of different templates fewer and one more: as likely chance
+        (set(range(8)), 0.01, 1),  # fewer, wherever they differ, and by more than the error
+        ({*range(9), 12}, 0.03, 1),  # worse in everything but what wrong answers are
     ],
 )
-def test_of_edits_whose_gains_are_not_told_apart_the_widest_abstention_gap_is_recommended(right, chosen):
+def test_of_edits_whose_gains_are_not_told_apart_the_widest_abstention_gap_is_recommended(right, loss, chosen):
     tally, bench = tuned()
     original, some = tally.trials[0], max(tally.trials, key=lambda trial: len(trial.neurons))
-    tally.trials = [original, told(some, 1, set(range(11)), 0.19), told(some, 2, right, 0.0)]
+    tally.trials = [original, told(some, 1, set(range(11)), 0.19, 0.02), told(some, 2, right, 0.0, loss)]
     decision = decide(bench, tally, LIMITS, seed=0)
     assert (decision.verdict, decision.trial.number) == ("recommended", chosen)
     assert ("widest abstention gap of those within a standard error of the highest gain (trial 1: +0.688)"
@@ -398,7 +399,7 @@ def test_what_does_not_surely_gain_is_not_taken_for_its_abstention_gap():
     """What the other edit gains is of two templates of eight: their like may well not be met again."""
     tally, bench = tuned()
     original, some = tally.trials[0], max(tally.trials, key=lambda trial: len(trial.neurons))
-    tally.trials = [original, told(some, 1, set(range(6)), 0.19), told(some, 2, {0, 8, 1, 9}, 0.0)]
+    tally.trials = [original, told(some, 1, set(range(6)), 0.19), told(some, 2, {0, 8, 1, 9}, 0.0, -0.01)]
     assert decide(bench, tally, LIMITS, seed=0).trial.number == 1
 
 

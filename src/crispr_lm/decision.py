@@ -106,7 +106,7 @@ def of_like_gain(
 
     The one-standard-error rule (Breiman et al., 1984): the highest of many gains is so by chance in part, so what else
     counts may choose among those that are not told apart. The error is of the difference between the two trials,
-    paired and clustered by template.
+    paired and clustered by template. What another trial within the limits dominates has no claim.
 
     Args:
         bench: Where they were tried.
@@ -121,12 +121,8 @@ def of_like_gain(
         behind = highest.figures.gain - trial.figures.gain
         return behind <= _error_between(bench, highest, trial) and _above_zero(gained(bench, original, trial, seed))
 
-    return [
-        trial
-        for trial in trials
-        if trial is highest
-        or (trial.neurons and trial.stage != "control" and trial.figures.within(limits) and alike(trial))
-    ]
+    front = pareto_front([trial for trial in trials if trial.figures.within(limits)])
+    return [trial for trial in front if trial is highest or (trial.neurons and alike(trial))]
 
 
 def _error_between(bench: Bench, one: Trial, other: Trial) -> float:
