@@ -180,7 +180,8 @@ def _decide(
     recommended = {name: Treatment(edit=Edit.from_neurons(lm, of.neurons, of.scale)) for name, of in edits.items()}
     recommended[RANDOM] = Treatment(edit=Edit.from_neurons(lm, random, like.scale))
     asked = asked_under(report.task, len(report.whole), arguments.seed)
-    whole = replace(report, examples=report.whole, instructions=asked)
+    knowledge = load_task("builtin:knowledge")  # every question under every instruction
+    whole = replace(report, examples=report.whole, instructions=asked, knowledge=knowledge)
     content["whole"] = {"questions": len(whole.examples), "rows": whole.rows(recommended, start)}
     sampled = report.rows({**recommended, **({} if golden is None else {GOLDEN_SECTION: golden})}, start)
     content["rows"] = {**sampled, **{name: row for name, row in content.get("rows", {}).items() if name not in sampled}}
