@@ -50,7 +50,7 @@ from crispr_lm.refinement import refine
 from crispr_lm.search import choose_part, golden_section
 from crispr_lm.settings import CompareSettings
 from crispr_lm.tasks import Task, neutral_prompts, sample
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.task import Example, Split
 from crispr_lm.trials import Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, begin, tune
 from search_page import FIGURES, GOLDEN_SECTION, LOSSES, RANDOM, of_limit, page
@@ -65,13 +65,11 @@ ROWS_OF_RUN = ("original", "crispr", "golden-section", "random")
 def run(arguments: argparse.Namespace) -> None:
     """Search on one category and tell the results on its report part."""
     start = time.perf_counter()
-    lm = load_model(arguments.model, dtype=arguments.dtype, device="cpu")
-    task = load_task(f"bbq:{arguments.data}")
-    split = task.split(arguments.seed)
+    lm, task, split = _loaded(arguments)
     seed, instructions = arguments.seed, task.instructions
     choose = choose_part(lm, task.name, sample(split.choose, arguments.choose, seed), instructions, seed)
     report = Report.of(lm, task, split.report, arguments)
-    limits = Limits(accuracy_loss=max(LOSSES), overabstention=1.0, neurons=arguments.neurons)
+    limits = _within(max(LOSSES), arguments)
     bench = Bench(lm, [choose], report.original, limits, seed=seed)
     fit = [example for example in split.fit if example.condition == "ambiguous"]
     scores = score_neurons(lm, sample(fit, arguments.published, seed), instructions[: arguments.instructions])
@@ -119,8 +117,8 @@ def run(arguments: argparse.Namespace) -> None:
     }
     golden = Treatment(edit=Edit.from_neurons(lm, scores.top(choice.candidate.neurons)))
     _decide(bench, tally, report, content, arguments, golden, start)
-    before, _ = report.told(Treatment())
-    content["in_hindsight"] = _in_hindsight(report, lm, tally.complete, before.task, limits, hindsight)
+    before = report.answered(Treatment())
+    content["in_hindsight"] = _in_hindsight(report, lm, tally.complete, before, limits, hindsight)
     _say(start, "every trial told on the report part")
     write_json(arguments.output, {**content, "seconds": round(time.perf_counter() - start)})
 
@@ -130,9 +128,7 @@ def decide_anew(arguments: argparse.Namespace) -> None:
     content = json.loads(arguments.file.read_text(encoding="utf-8"))
     given = arguments_of(content)
     start = time.perf_counter()
-    lm = load_model(given.model, dtype=given.dtype, device="cpu")
-    task = load_task(f"bbq:{given.data}")
-    split = task.split(given.seed)
+    lm, task, split = _loaded(given)
     report = Report.of(lm, task, split.report, given)
     choose = choose_part(lm, task.name, sample(split.choose, given.choose, given.seed), task.instructions, given.seed)
     bench = Bench(lm, [choose], report.original, _within(max(LOSSES), given), seed=given.seed)
@@ -142,6 +138,12 @@ def decide_anew(arguments: argparse.Namespace) -> None:
         bench.remember(tally.trials[-1])
     _decide(bench, tally, report, content, given, None, start)
     write_json(arguments.file, content)
+
+
+def _loaded(arguments: argparse.Namespace) -> tuple[LanguageModel, Task, Split]:
+    """Model, category and its three parts, from the arguments of `run`."""
+    task = load_task(f"bbq:{arguments.data}")
+    return load_model(arguments.model, dtype=arguments.dtype, device="cpu"), task, task.split(arguments.seed)
 
 
 def _within(loss: float, arguments: argparse.Namespace) -> Limits:
@@ -201,7 +203,7 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The report part, each example asked under one instruction, and what an edit must not harm."""
+    """The whole report part, a sample of it, each example asked under one instruction, and what must not be harmed."""
 
     lm: LanguageModel
     task: Task
@@ -284,9 +286,8 @@ def methods(arguments: argparse.Namespace) -> None:
     content = json.loads(arguments.file.read_text(encoding="utf-8"))
     given = arguments_of(content)
     start = time.perf_counter()
-    lm = load_model(given.model, dtype=given.dtype, device="cpu")
-    task = load_task(f"bbq:{given.data}")
-    split, few = task.split(given.seed), replace(task, instructions=task.instructions[: given.instructions])
+    lm, task, split = _loaded(given)
+    few = replace(task, instructions=task.instructions[: given.instructions])
     fit = [example for example in split.fit if example.condition == "ambiguous"]
     edit = content["edits"][of_limit(LOSSES[0])]
     neurons = [Neuron(module, index, kind) for module, index, kind in edit["neurons"]]
