@@ -263,6 +263,18 @@ def test_pursuit_keeps_what_helps():
     assert ranked("pursuit", evidence_of(effects), recipe) == []
 
 
+def test_an_edit_that_is_to_shrink_gives_back_what_is_missed_least():
+    effects = planted()
+    edit = effects.neurons([1, 2, 5])  # helps, does harm, does nothing
+    effects.turn_round(edit, 1.0)
+    recipe = Recipe("ffn", -3, skill_weight=9.0, eliminated=tuple(edit), returned=3)
+    assert columns(effects, ranked("pursuit", evidence_of(effects), recipe)) == [2, 5, 1]
+    fewer = replace(recipe, neurons=-1, returned=1)
+    assert columns(effects, ranked("pursuit", evidence_of(effects), fewer)) == [2]
+    more_than_there_are = replace(recipe, neurons=-9, returned=9)
+    assert columns(effects, ranked("pursuit", evidence_of(effects), more_than_there_are)) == [2, 5, 1]
+
+
 def test_effects_of_an_edit_s_neurons_are_those_of_giving_them_back():
     effects = planted()
     before = effects.values.copy()

@@ -144,13 +144,58 @@ def test_ctrl_c_while_known_trials_are_gone_through_loses_none_of_them():
     assert tally.trials == whole.trials[:6]  # what the decision is between
 
 
+EVERYTHING = tuple(Neuron(module, index, "ffn") for module in ("first", "second") for index in range(4))
+"""Four that help, and four that do nothing."""
+
+
+def left_out_of(neurons, attempts, order, known=(), limits=LIMITS):
+    """What refinement makes of an edit for which no change is proposed, whose neurons are missed in an order."""
+    tally, bench, asked = Tally(known, Budget(1), lambda trial: None), MadeUpBench(), []
+    begin(bench, tally)
+    start = tally.run(lambda: Proposal("search", {}, neurons), bench.attempt)
+
+    def following(recipe):
+        asked.append(recipe)
+        return list(order) if recipe.neurons < 0 else []
+
+    return refine(bench, start, limits, tally, attempts, following), asked, tally
+
+
+def left_out(tally):
+    return [trial.recipe["change"] for trial in tally.trials if "left out" in trial.recipe.get("change", "")]
+
+
 def test_refinement_leaves_out_the_neurons_that_do_nothing():
-    tally, bench = tuned(trials=3)
-    everything = tuple(Neuron(module, index, "ffn") for module in ("first", "second") for index in range(4))
-    start = tally.run(lambda: Proposal("search", {}, everything), bench.attempt)
-    refined = refine(bench, start, LIMITS, tally, attempts=40)
-    assert set(refined.neurons) == {Neuron("first", index, "ffn") for index in range(4)}
-    assert refined.figures.gain == start.figures.gain
+    refined, asked, tally = left_out_of(EVERYTHING, 40, reversed(EVERYTHING))
+    assert refined.neurons == EVERYTHING[:4]
+    assert refined.figures.gain == tally.trials[1].figures.gain
+    # Two and two are not missed, the next two are, and so is each of the four by itself.
+    assert left_out(tally) == ["2 left out"] * 3 + ["1 left out"] * 4
+    assert [(of.neurons, of.returned, of.eliminated) for of in asked if of.neurons < 0] == [
+        (-8, 8, EVERYTHING),
+        (-4, 4, EVERYTHING[:4]),
+    ]
+
+
+def test_every_single_neuron_is_left_out_once_where_effects_are_wrong_about_what_is_missed():
+    refined, _, tally = left_out_of(EVERYTHING, 40, EVERYTHING)
+    assert refined.neurons == EVERYTHING[:4]
+    assert left_out(tally) == ["2 left out"] + ["1 left out"] * 8
+
+
+def test_leaving_out_ends_at_a_single_neuron():
+    refined, _, tally = left_out_of(EVERYTHING[4:6], 40, EVERYTHING[4:6])
+    assert len(refined.neurons) == 1  # neither does anything, but without both it is the original
+    assert left_out(tally) == ["1 left out"]
+
+
+def test_what_an_interrupted_run_has_left_out_is_not_ranked_again():
+    whole, _, tally = left_out_of(EVERYTHING, 40, reversed(EVERYTHING))
+    written = [Trial.from_dict(trial.to_dict()) for trial in tally.trials]
+    again, asked, gone_on = left_out_of(EVERYTHING, 40, (), written)
+    assert again.to_dict() == whole.to_dict()
+    assert [trial.to_dict() for trial in gone_on.trials] == [trial.to_dict() for trial in tally.trials]
+    assert asked == []
 
 
 def test_refinement_adds_what_helps_and_stops_at_the_limits():
@@ -162,6 +207,8 @@ def test_refinement_adds_what_helps_and_stops_at_the_limits():
 
     def following(recipe):
         assert recipe.eliminated[:2] == start.neurons
+        if recipe.neurons < 0:
+            return []
         return [Neuron("first", index, "ffn") for index in range(4)][len(recipe.eliminated) :][: recipe.neurons]
 
     refined = refine(bench, start, LIMITS, tally, 6, following)
@@ -172,9 +219,11 @@ def test_refinement_adds_what_helps_and_stops_at_the_limits():
 
 
 def one_for_one(asked):
-    """A ranking by which one useless neuron goes back and a useful one comes."""
+    """A ranking by which one useless neuron goes back and a useful one comes; what is asked of changes is told."""
 
     def following(recipe):
+        if recipe.neurons < 0:
+            return []
         asked.append(recipe)
         back = [neuron for neuron in recipe.eliminated if neuron.index >= 4][:1]
         new = [Neuron("first", index, "ffn") for index in range(4)]
@@ -209,7 +258,8 @@ def test_refinement_goes_on_from_what_promises_most_and_retreats_where_a_limit_i
     refined, asked, tally = refined_from(bench, {"skill_weight": 1.0}, replace(LIMITS, neurons=3), 3)
     assert [recipe.eliminated for recipe in asked] == [trial.neurons for trial in tally.trials[1:3]]
     assert [recipe.skill_weight for recipe in asked] == pytest.approx([1.0, math.exp(0.25)])
-    assert refined is tally.trials[3]
+    assert set(refined.neurons) < set(tally.trials[3].neurons)  # one of which is useless still
+    assert refined.figures.gain == tally.trials[3].figures.gain
 
 
 def test_refinement_protects_more_where_a_change_moves_the_model_too_far():
@@ -220,8 +270,10 @@ def test_refinement_protects_more_where_a_change_moves_the_model_too_far():
     limits = replace(LIMITS, kl=0.075)  # two neurons, and no third
     refined = refine(bench, start, limits, tally, 3, lambda recipe: asked.append(recipe) or in_order(recipe))
     assert refined is start
-    assert [(recipe.skill_weight, recipe.protection) for recipe in asked] == [(1.5, 2.0), (1.5, 6.0)]
-    assert [recipe.eliminated for recipe in asked] == [start.neurons] * 2
+    changes, left_out = asked[:2], asked[2:]
+    assert [(recipe.skill_weight, recipe.protection) for recipe in changes] == [(1.5, 2.0), (1.5, 6.0)]
+    assert [recipe.eliminated for recipe in asked] == [start.neurons] * 3
+    assert [recipe.neurons for recipe in left_out] == [-2]
 
 
 def test_refinement_goes_on_behind_an_edit_that_was_tried_before():
@@ -235,6 +287,8 @@ def test_refinement_goes_on_behind_an_edit_that_was_tried_before():
     orders = {first: [useful[2], second[2]], second: [second[2], useful[3]]}
 
     def following(recipe):
+        if recipe.neurons < 0:
+            return []
         asked.append(recipe.eliminated)
         return orders.get(recipe.eliminated, [])
 
@@ -251,7 +305,7 @@ def test_refinement_ends_where_no_exchange_is_worth_it():
 def in_order(recipe):
     """The neurons in order of their numbers, as a ranking."""
     order = [Neuron(module, index, "ffn") for module in ("first", "second") for index in range(4)]
-    return [neuron for neuron in order if neuron not in recipe.eliminated][: recipe.neurons]
+    return [neuron for neuron in order if neuron not in recipe.eliminated][: max(recipe.neurons, 0)]
 
 
 def test_passes_take_a_few_neurons_at_a_time_ranked_with_the_earlier_ones_in_place():
@@ -355,7 +409,7 @@ def test_refinement_takes_no_more_trials_than_it_may():
     tally, bench = tuned(trials=2)
     start = tally.run(lambda: Proposal("search", {}, tuple(evidence().effects["ffn"].neurons(range(8)))), bench.attempt)
     before = len(tally.trials)
-    refine(bench, start, LIMITS, tally, attempts=5)
+    refine(bench, start, LIMITS, tally, 5, in_order)
     assert len(tally.trials) - before <= 5
 
 

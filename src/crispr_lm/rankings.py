@@ -78,7 +78,7 @@ class Recipe:
 
     Attributes:
         kind: Kind of neurons (the published ranking has that of its scores).
-        neurons: How many.
+        neurons: How many; below 0, by how many the edit in place is to shrink (`pursuit`).
         skill_weight: λ, how much harm to disambiguated examples counts against a gain in ambiguous ones.
         protection: ρ, how much harm to ordinary answers counts: nats of gain given up per nat of KL divergence, and
             per nat of log-probability that the choices to be kept lose.
@@ -207,7 +207,8 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
 
     With an edit in place its neurons may come back (`Recipe.returned` of them): where the return is worth something,
     with harm_i = 0, or together with the neuron that is best to go in its stead. The first neurons were taken
-    by effects of a model that is no longer there.
+    by effects of a model that is no longer there. An edit that is to shrink gives back those first that are missed
+    least, whether that is worth something or not.
     """
     effects = evidence.effects[recipe.kind]
     asked = _Margins.of_abstention(effects, recipe.scale)
@@ -217,7 +218,8 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     open_to, there = _open_to(effects, recipe), _eliminated(effects, recipe)
     harm = np.where(there, 0.0, _harm(evidence, recipe))
     taken: list[int] = []
-    room, may_return = recipe.neurons, recipe.returned
+    may_return = min(recipe.returned, int(there.sum()))
+    room = max(recipe.neurons, -may_return)
     while room or may_return:
         gains = asked.gains(importance)
         worth = gains.mean(axis=0) - CAUTION * clustered_error(gains, asked.templates) - harm
@@ -230,7 +232,7 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
         going = np.where(open_to, worth, -np.inf)
         coming = np.where(there, worth, -np.inf) if may_return else np.full_like(worth, -np.inf)
         # Where there is room, a return must be the better change; where there is none, it makes room for the best.
-        if coming.max() > (max(going.max(), 0.0) if room else min(-going.max(), 0.0)):
+        if room < 0 or coming.max() > (max(going.max(), 0.0) if room else min(-going.max(), 0.0)):
             chosen = [int(coming.argmax())]
             room, may_return = room + 1, may_return - 1
         else:

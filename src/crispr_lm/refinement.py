@@ -1,15 +1,15 @@
 """Refinement: an edit checked neuron by neuron. Attribution is first-order, so what it says is verified causally.
 
-Halving: leave a half of the neurons out, then a quarter, ... down to single ones; what can be left out without harm is
-left out. Changes: the effects are measured anew with the edit in place, and the neurons that then rank first are added,
-others given back for them. Knows trials and a bench; knows no model.
+Changes: the effects are measured anew with the edit in place, and the neurons that then rank first are added, others
+given back for them. Leaving out: neurons that by such effects are missed least are left out, many at once, then fewer,
+down to single ones, wherever that does no harm. Knows trials and a bench; knows no model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from crispr_lm.bench import Bench, Proposal
@@ -23,13 +23,14 @@ CHANGED = 0.5
 """How many neurons a change adds (as far as there is room), and may give back for others, as a share of the edit's;
 half as many after each change that was in vain."""
 
+LEFT_OUT = 0.25
+"""Share of the edit's neurons that are left out first, half as many each time that this does harm."""
+
 RETREAT = 0.5
 """Nats by which an edit is to abstain less readily, at the least, where it costs more in answers than it may."""
 
 
-def refine(
-    bench: Bench, start: Trial, limits: Limits, tally: Tally, attempts: int, following: Following | None = None
-) -> Trial:
+def refine(bench: Bench, start: Trial, limits: Limits, tally: Tally, attempts: int, following: Following) -> Trial:
     """Improve an edit by changing some neurons and leaving others out; every attempt is a trial of its own.
 
     An attempt is kept if it stays within the limits and gains more (changed neurons), or gains at least as much at no
@@ -41,13 +42,10 @@ def refine(
         limits: On the cost of an edit.
         tally: Where trials go.
         attempts: Trials that refinement may take, two thirds of them for changes.
-        following: Ranks neurons anew with an edit in place; None changes nothing.
+        following: Ranks changes anew with an edit in place.
     """
-    best, left = start, attempts
-    if following is not None:
-        best, taken = _change(bench, best, limits, tally, math.ceil(attempts * 2 / 3), following)
-        left -= taken
-    return _halve(bench, best, limits, tally, left)
+    best, taken = _change(bench, start, limits, tally, math.ceil(attempts * 2 / 3), following)
+    return _leave_out(bench, best, limits, tally, attempts - taken, following)
 
 
 def _change(
@@ -127,25 +125,42 @@ def _recipe_like(base: Trial, count: int, returned: int, skill_weight: float, pr
     )
 
 
-def _halve(bench: Bench, best: Trial, limits: Limits, tally: Tally, left: int) -> Trial:
-    """Leave out what can be left out: halves, quarters, ... single neurons, the lowest ranks first."""
-    size = len(best.neurons) // 2
+def _leave_out(bench: Bench, best: Trial, limits: Limits, tally: Tally, attempts: int, following: Following) -> Trial:
+    """Leave out what is missed least by effects measured with the edit in place, as long as that does no harm.
+
+    So many neurons at once; where they are missed after all, so are others that are held to be missed more, and half as
+    many are tried. Single neurons are tried one after the other, all of them: leave-one-out.
+    """
+    size, left = max(1, round(LEFT_OUT * len(best.neurons))), attempts
     while size >= 1 and left > 0:
-        dropped_one = False
-        for chunk in _chunks_from_behind(best.neurons, size):
-            if left == 0:
-                return best
-            if len(chunk) == len(best.neurons):
-                continue
-            kept = tuple(neuron for neuron in best.neurons if neuron not in set(chunk))
-            told = {"change": f"{len(chunk)} left out", **_weights(best)}
-            trial = _attempt(bench, tally, best, told, partial(tuple, kept))
+        order, count = cache(partial(_least_missed, best, limits, following)), len(best.neurons)
+        for first in range(0, count, size):
+            if left == 0 or len(best.neurons) <= size:  # without all of them it is the original
+                break
+            told = {"change": f"{min(size, count - first)} left out", **_weights(best)}
+            trial = _attempt(bench, tally, best, told, partial(_without, best, order, slice(first, first + size)))
             left -= 1
-            if trial is not None and _no_worse(trial, best, limits):
-                best, dropped_one = trial, True
-        if not dropped_one or size == 1:
-            size = size // 2
+            if trial is None:
+                return best
+            if _no_worse(trial, best, limits):
+                best = trial
+            elif size > 1:
+                break
+        size //= 2
     return best
+
+
+def _least_missed(edit: Trial, limits: Limits, following: Following) -> list[Neuron]:
+    """The neurons of an edit in the order of giving them back."""
+    count = len(edit.neurons)
+    recipe = _recipe_like(edit, -count, count, **_weighed(edit, limits))
+    return list(dict.fromkeys([*following(recipe), *edit.neurons]))  # those of another kind behind
+
+
+def _without(edit: Trial, order: Callable[[], Sequence[Neuron]], places: slice) -> list[Neuron]:
+    """The edit without the neurons at these places of an order, which is not asked for where the trial is known."""
+    out = set(order()[places])
+    return [neuron for neuron in edit.neurons if neuron not in out]
 
 
 def _attempt(
@@ -169,8 +184,3 @@ def _no_worse(trial: Trial, best: Trial, limits: Limits) -> bool:
         and figures.gain >= best.figures.gain
         and (figures.loss <= max(best.figures.loss, 0.0))
     )
-
-
-def _chunks_from_behind(neurons: Sequence[Neuron], size: int) -> Iterator[Sequence[Neuron]]:
-    for end in range(len(neurons), 0, -size):
-        yield neurons[max(0, end - size) : end]
