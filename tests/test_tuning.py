@@ -296,6 +296,28 @@ def test_refinement_goes_on_behind_an_edit_that_was_tried_before():
     assert asked == [first, second]
 
 
+def test_refinement_goes_on_from_another_edit_where_three_changes_of_one_are_in_vain():
+    """The best edit's changes gain nothing, whatever their size; the second best one's does."""
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(), []
+    begin(bench, tally)
+    best, second = EVERYTHING[:2], (EVERYTHING[2], EVERYTHING[4])
+    for neurons in (second, best):
+        start = tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt)
+    useless = iter(EVERYTHING[5:])
+
+    def following(recipe):
+        if recipe.neurons < 0:
+            return []
+        asked.append(recipe.eliminated)
+        if recipe.eliminated == best:
+            return [best[1], next(useless)]
+        return [second[1], *best] if recipe.eliminated == second else []
+
+    refined = refine(bench, start, replace(LIMITS, neurons=3), tally, 6, following)
+    assert asked[:4] == [best, best, best, second]
+    assert set(refined.neurons) == {*best, second[0]}
+
+
 def test_refinement_ends_where_no_exchange_is_worth_it():
     _, asked, tally = refined_from(MadeUpBench(), {}, LIMITS, 60, useless=(4,))
     assert len(asked) == 2  # one exchange, and then none

@@ -23,6 +23,9 @@ CHANGED = 0.5
 """How many neurons a change adds (as far as there is room), and may give back for others, as a share of the edit's;
 half as many after each change that was in vain."""
 
+PATIENCE = 3
+"""Changes in vain, one after the other, after which another edit is gone on from."""
+
 LEFT_OUT = 0.25
 """Share of the edit's neurons that are left out first, half as many each time that this does harm."""
 
@@ -55,14 +58,21 @@ def _change(
 
     What promises most (`Trial.promise`) tells the conditions apart best, and need not be within the limits yet. λ
     follows the room that the last change has left for abstention; where that change was in vain, the next is one of
-    fewer neurons in the same edit, whose effects are known.
+    fewer neurons in the same edit, whose effects are known. Where nothing comes of an edit, the most promising one that
+    has not been changed yet is gone on from.
     """
-    promising = [trial for trial in tally.complete if _can_be_changed(trial, limits)]
-    if not promising:
-        return best, 0
-    base = max(promising, key=lambda trial: (trial.promise(limits), merit(trial)))
-    share, weighed = CHANGED, _weighed(base, limits)
+    gone_on_from: set[frozenset[Neuron]] = set()
+    base: Trial | None = None
+    share, weighed = CHANGED, dict[str, float]()
     for taken in range(attempts):
+        if base is None:
+            left = [trial for trial in tally.complete if _can_be_changed(trial, limits)]
+            left = [trial for trial in left if frozenset(trial.neurons) not in gone_on_from]
+            if not left:
+                return best, taken
+            base = max(left, key=lambda trial: (trial.promise(limits), merit(trial)))
+            share, weighed = CHANGED, _weighed(base, limits)
+        gone_on_from.add(frozenset(base.neurons))
         count = max(1, round(share * len(base.neurons)))
         recipe = _recipe_like(base, min(limits.neurons - len(base.neurons), count), count, **weighed)
         told = ", ".join([f"{recipe.neurons} added"] * bool(recipe.neurons) + [f"up to {count} exchanged"])
@@ -76,17 +86,18 @@ def _change(
         if trial is None:
             return best, taken
         unchanged = set(trial.neurons) == set(base.neurons)
-        known = not unchanged and "same_edit_as" in trial.recipe  # as of a pass's next pass: nothing is new behind it
+        # As of a pass's next pass: nothing is new behind it.
+        known = "same_edit_as" in trial.recipe and frozenset(trial.neurons) not in gone_on_from
         better = trial.complete and trial.figures.within(limits) and trial.figures.gain > best.figures.gain
         best = trial if better else best
         promises_more = _can_be_changed(trial, limits) and trial.promise(limits) > base.promise(limits)
+        before, weighed = weighed, _weighed(trial, limits)
         if better or promises_more or (known and _can_be_changed(trial, limits)):
             base, share = trial, CHANGED
+        elif (unchanged and weighed == before) or share <= CHANGED / 2 ** (PATIENCE - 1):
+            base = None  # no exchange is worth it
         else:
             share /= 2
-        before, weighed = weighed, _weighed(trial, limits)
-        if unchanged and weighed == before:  # no exchange is worth it
-            return best, taken + 1
     return best, attempts
 
 
