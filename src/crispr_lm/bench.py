@@ -204,8 +204,8 @@ class Bench:
         ]
         if not asked:
             return 0.0
-        losses = np.array([loss for _, loss in asked], dtype=np.float64)
-        return float(clustered_error(losses, np.unique([template for template, _ in asked], return_inverse=True)[1]))
+        templates, losses = zip(*asked, strict=True)
+        return float(clustered_error(np.array(losses, dtype=np.float64), templates))
 
     def _metrics(self, answers: Answers, like: Answers) -> dict[str, Metrics]:
         """Metrics by task, over as many examples as the other has answered."""

@@ -132,8 +132,8 @@ def _error_between(bench: Bench, one: Trial, other: Trial) -> float:
         asked = list(zip(bench.examples(task), one.answers[task], other.answers[task], strict=True))
         asked = [row for row in asked if row[0].condition == AMBIGUOUS] or asked  # as `Figures.gain` is of
         differences = [float(this == example.answer) - float(that == example.answer) for example, this, that in asked]
-        clusters = np.unique([example.template for example, _, _ in asked], return_inverse=True)[1]
-        squares.append(float(clustered_error(np.array(differences), clusters)) ** 2)
+        templates = [example.template for example, _, _ in asked]
+        squares.append(float(clustered_error(np.array(differences), templates)) ** 2)
     return math.sqrt(sum(squares)) / len(squares)  # of a mean over tasks
 
 

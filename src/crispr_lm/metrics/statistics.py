@@ -126,7 +126,7 @@ def percentiles(clusters: int, confidence: float = CONFIDENCE) -> float:
     return float(1 - 2 * norm.sf(np.sqrt(clusters / (clusters - 1)) * quantile))
 
 
-def clustered_error(values: NDArray[Any], clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+def clustered_error(values: NDArray[Any], clusters: NDArray[np.int64] | Sequence[str]) -> NDArray[np.float64]:
     """Standard error of the mean over examples (first dimension) that are alike within clusters.
 
     √(G / (G − 1) · Σ over clusters (Σ over their examples e of (z_e − mean))²) / examples, the sandwich estimator
@@ -135,7 +135,7 @@ def clustered_error(values: NDArray[Any], clusters: NDArray[np.int64]) -> NDArra
 
     Args:
         values: (examples, ...).
-        clusters: int64 (examples,), a number for each cluster.
+        clusters: The number or name of each example's cluster.
     """
     _, number = np.unique(clusters, return_inverse=True)
     count = int(number.max()) + 1
