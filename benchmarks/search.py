@@ -318,8 +318,9 @@ def arguments_of(content: Mapping[str, Any]) -> argparse.Namespace:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    """Write the page from the files of `run`."""
-    text = page([json.loads(Path(file).read_text(encoding="utf-8")) for file in arguments.files])
+    """Write the page from the files of `run`; what people have written into it stays."""
+    before = arguments.output.read_text(encoding="utf-8") if arguments.output.exists() else ""
+    text = page([json.loads(Path(file).read_text(encoding="utf-8")) for file in arguments.files], before)
     write_bytes(arguments.output, text.encode("utf-8"))
     print(text)
 

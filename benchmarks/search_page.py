@@ -2,11 +2,13 @@
 
     python benchmarks/search.py table out/*.json --output docs/results/search.md
 
-Targets first, then which rankings brought it about, then every category with all rows. Knows the files alone.
+Targets first, then which rankings brought it about, then every category with all rows. What people have written into
+the page stays where the page is written anew: before the targets, and at the end. Knows the files alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,20 +35,36 @@ def of_limit(loss: float) -> str:
     return f"search, loss at most {loss:g}"
 
 
-OF_RUN = frozenset({"original", *map(of_limit, LOSSES), GOLDEN_SECTION, RANDOM})
-"""Rows that `search.py run` writes."""
+OF_RUN = ("original", *map(of_limit, LOSSES), GOLDEN_SECTION, RANDOM)
+"""Rows that `search.py run` writes, in the order of the tables."""
+
+BY_HAND = ("<!-- written by hand -->", "<!-- end of what is written by hand -->")
+"""What stands before and behind each of the texts of people, of which a page has two."""
 
 Content = Mapping[str, Any]
 """A category's file."""
 
 
-def page(found: Sequence[Content]) -> str:
-    """The page from the files of all categories, in the order of their names."""
+def page(found: Sequence[Content], before: str = "") -> str:
+    """The page from the files of all categories, in the order of their names.
+
+    Args:
+        found: The files.
+        before: The page as it is, whose texts of people are taken over.
+    """
     found = sorted(found, key=lambda content: str(content["category"]))
-    lines = [*_head(found), *_targets(found), *_rankings(found)]
+    told, since = _by_hand(before)
+    lines = [*_head(found), *told, *_targets(found), *_rankings(found)]
     for content in found:
         lines += _category(content)
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *since]).rstrip("\n") + "\n"
+
+
+def _by_hand(before: str) -> list[list[str]]:
+    """The two texts of people in a page, with what marks them; empty where there are none yet."""
+    first, last = BY_HAND
+    texts = re.findall(f"{re.escape(first)}\n(.*?){re.escape(last)}", before, flags=re.DOTALL)
+    return [[first, *text.splitlines(), last, ""] for text in [*texts, "", ""][:2]]
 
 
 def _head(found: Sequence[Content]) -> list[str]:
@@ -55,7 +73,7 @@ def _head(found: Sequence[Content]) -> list[str]:
     options = ("dtype", "effects", "choose", "report", "passes", "trials", "refinements", "published", "instructions")
     told = " ".join(f"--{name} {given[name]}" for name in (*options, "neutral", "knowledge"))
     rows = {name for content in found for name in content["rows"]}
-    further = ["  python benchmarks/search.py methods out/$category.json"] if rows - OF_RUN - {TRAINED} else []
+    further = ["  python benchmarks/search.py methods out/$category.json"] if rows - {*OF_RUN, TRAINED} else []
     further += ["  python benchmarks/trained.py out/$category.json"] if TRAINED in rows else []
     return [
         "# What the search finds",
@@ -237,7 +255,10 @@ def _rankings(found: Sequence[Content]) -> list[str]:
 def _category(content: Content) -> list[str]:
     whole = content["whole"]
     lines = [f"## {content['category']}", "", f"The whole report part, {whole['questions']} questions:", ""]
-    lines += [*_rows(whole["rows"]), "", f"{content['command']['report']} of them:", "", *_rows(content["rows"])]
+    known, trained = content["rows"], [TRAINED] if TRAINED in content["rows"] else []
+    others = [name for name in known if name not in (*OF_RUN, TRAINED)]
+    rows = {name: known[name] for name in (*OF_RUN, *others, *trained) if name in known}
+    lines += [*_rows(whole["rows"]), "", f"{content['command']['report']} of them:", "", *_rows(rows)]
     shifted = content["rows"]["original"]["shifted"]
     bound = ", ".join(f"{gain:+.3f} at a loss of at most {loss}" for loss, gain in shifted.items())
     lines += [

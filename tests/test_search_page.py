@@ -114,3 +114,28 @@ def test_rankings_are_compared_within_the_limits():
     lines = page.splitlines()
     assert "| Age | 0.05 | - | - | +0.200 | - |" in lines
     assert "| Age | 0.15 | - | - | +0.400 | - |" in lines
+
+
+def test_what_people_have_written_stays_where_the_page_is_written_anew():
+    found = [content(row(0.3, 0.0), row(0.5, 0.0))]
+    first = search_page.page(found)
+    beginning, end = search_page.BY_HAND
+    assert first.count(beginning) == first.count(end) == 2
+    told = first.replace(beginning, beginning + "\n\n**What it says.** Much.\n", 1)
+    place = told.rindex(end)
+    told = told[:place] + "\n## Since\n\n| a |\n\n" + told[place:]
+    again = search_page.page([content(row(0.4, 0.0), row(0.5, 0.0))], told)
+    assert again == told.replace("+0.300", "+0.400").replace("+0.250 to +0.350", "+0.350 to +0.450").replace(
+        "+0.310", "+0.410"
+    )
+    assert search_page.page(found, told) == told
+
+
+def test_rows_of_the_run_come_first_and_the_adapter_last():
+    found = content(
+        row(0.3, 0.0), row(0.5, 0.0), {search_page.TRAINED: row(0.6, 0.0), "Steering": row(0.1, 0.0)}.items()
+    )
+    found["rows"][search_page.RANDOM] = row(0.0, 0.0)
+    lines = [line.split("|")[1].strip() for line in search_page.page([found]).splitlines() if line.startswith("| ")]
+    expected = [*search_page.OF_RUN, "Steering", search_page.TRAINED]
+    assert lines[-len(expected) + 1 :] == [name for name in expected if name != search_page.GOLDEN_SECTION]
