@@ -139,26 +139,39 @@ def _recipe_like(base: Trial, count: int, returned: int, skill_weight: float, pr
 def _leave_out(bench: Bench, best: Trial, limits: Limits, tally: Tally, attempts: int, following: Following) -> Trial:
     """Leave out what is missed least by effects measured with the edit in place, as long as that does no harm.
 
-    So many neurons at once; where they are missed after all, so are others that are held to be missed more, and half as
-    many are tried. Single neurons are tried one after the other, all of them: leave-one-out.
+    So many neurons at once, and half as many where they are missed after all; then single neurons, one after the other,
+    all of them: leave-one-out.
     """
-    size, left = max(1, round(LEFT_OUT * len(best.neurons))), attempts
-    while size >= 1 and left > 0:
-        order, count = cache(partial(_least_missed, best, limits, following)), len(best.neurons)
-        for first in range(0, count, size):
-            if left == 0 or len(best.neurons) <= size:  # without all of them it is the original
-                break
-            told = {"change": f"{min(size, count - first)} left out", **_weights(best)}
-            trial = _attempt(bench, tally, best, told, partial(_without, best, order, slice(first, first + size)))
-            left -= 1
-            if trial is None:
-                return best
-            if _no_worse(trial, best, limits):
-                best = trial
-            elif size > 1:
-                break
-        size //= 2
+    size, left = round(LEFT_OUT * len(best.neurons)), attempts
+    while 1 < size < len(best.neurons) and left > 0:
+        trial = _fewer(bench, tally, best, partial(_least_missed, best, limits, following), slice(size))
+        if trial is None:
+            return best
+        left -= 1
+        if _no_worse(trial, best, limits):
+            best = trial
+        else:
+            size //= 2
+    order = cache(partial(_least_missed, best, limits, following))
+    for place in range(min(left, len(best.neurons))):
+        if len(best.neurons) == 1:  # without it, it is the original
+            return best
+        trial = _fewer(bench, tally, best, order, slice(place, place + 1))
+        if trial is None:
+            return best
+        best = trial if _no_worse(trial, best, limits) else best
     return best
+
+
+def _fewer(bench: Bench, tally: Tally, edit: Trial, order: Callable[[], list[Neuron]], places: slice) -> Trial | None:
+    """Try an edit without the neurons at these places of an order, which is not asked for where the trial is known."""
+
+    def left() -> list[Neuron]:
+        out = set(order()[places])
+        return [neuron for neuron in edit.neurons if neuron not in out]
+
+    count = places.stop - (places.start or 0)
+    return _attempt(bench, tally, edit, {"change": f"{count} left out", **_weights(edit)}, left)
 
 
 def _least_missed(edit: Trial, limits: Limits, following: Following) -> list[Neuron]:
@@ -166,12 +179,6 @@ def _least_missed(edit: Trial, limits: Limits, following: Following) -> list[Neu
     count = len(edit.neurons)
     recipe = _recipe_like(edit, -count, count, **_weighed(edit, limits))
     return list(dict.fromkeys([*following(recipe), *edit.neurons]))  # those of another kind behind
-
-
-def _without(edit: Trial, order: Callable[[], Sequence[Neuron]], places: slice) -> list[Neuron]:
-    """The edit without the neurons at these places of an order, which is not asked for where the trial is known."""
-    out = set(order()[places])
-    return [neuron for neuron in edit.neurons if neuron not in out]
 
 
 def _attempt(
