@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from crispr_lm import Edit, load_model, load_task, score_neurons
+from crispr_lm import Edit, NeuronScores, load_model, load_task, score_neurons
 from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
 from crispr_lm.baselines.fit import Chosen, Fit
 from crispr_lm.bench import Bench
@@ -47,10 +47,11 @@ from crispr_lm.passes import chains, follow
 from crispr_lm.preparation import Parts
 from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
+from crispr_lm.relevance import TokenAggregation
 from crispr_lm.search import choose_part, golden_section
 from crispr_lm.settings import CompareSettings
-from crispr_lm.tasks import Task, neutral_prompts, sample
-from crispr_lm.tasks.task import Example, Split
+from crispr_lm.tasks import Task, neutral_prompts, of_condition, sample
+from crispr_lm.tasks.task import Example, FitOn, Split
 from crispr_lm.trials import Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, begin, tune
 from search_page import FIGURES, GOLDEN_SECTION, LOSSES, RANDOM, of_limit, page
@@ -71,8 +72,14 @@ def run(arguments: argparse.Namespace) -> None:
     report = Report.of(lm, task, split.report, arguments)
     limits = _within(max(LOSSES), arguments)
     bench = Bench(lm, [choose], report.original, limits, seed=seed)
-    fit = [example for example in split.fit if example.condition == "ambiguous"]
-    scores = score_neurons(lm, sample(fit, arguments.published, seed), instructions[: arguments.instructions])
+
+    @cache
+    def published(fit_on: FitOn, token_aggregation: TokenAggregation) -> NeuronScores:
+        examples = sample(of_condition(split.fit, fit_on), arguments.published, seed)
+        few = instructions[: arguments.instructions]
+        return score_neurons(lm, examples, few, token_aggregation=token_aggregation)
+
+    scores = published("ambiguous", "max")
     asked = Asked(split.fit, arguments.effects, instructions)
     effects = search_effects(lm, asked, ("ffn",), seed)
     ordinary = ordinary_answers(lm, arguments.neutral, ("ffn",), seed)
@@ -80,9 +87,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     @cache
     def evidence() -> Evidence:
-        return Evidence(scores, effects, ordinary.unedited(), ordinary.kept)
+        return Evidence(published, effects, ordinary.unedited(), ordinary.kept)
 
-    anew = lru_cache(arguments.passes)(partial(evidence_anew, lm, scores, [asked], seed, "auto"))
+    anew = lru_cache(arguments.passes)(partial(evidence_anew, lm, published, [asked], seed, "auto"))
 
     def following(recipe: Recipe) -> Sequence[Neuron]:
         if not recipe.eliminated:
@@ -288,7 +295,7 @@ def methods(arguments: argparse.Namespace) -> None:
     start = time.perf_counter()
     lm, task, split = _loaded(given)
     few = replace(task, instructions=task.instructions[: given.instructions])
-    fit = [example for example in split.fit if example.condition == "ambiguous"]
+    fit = of_condition(split.fit, "ambiguous")
     edit = content["edits"][of_limit(LOSSES[0])]
     neurons = [Neuron(module, index, kind) for module, index, kind in edit["neurons"]]
     parts = Parts(

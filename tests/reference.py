@@ -68,12 +68,14 @@ class Reference:
         with torch.no_grad():
             return [float(self.score(prompt, option)) for option in options]
 
-    def relevances(self, example: Example, instruction: str, kind: str) -> Relevances:
+    def relevances(self, example: Example, instruction: str, kind: str, tokens: str = "max") -> Relevances:
         """A_i(ŷ) and A_i(y) of one example under one instruction."""
         encoded = encode(self.lm, example, instruction)
-        return self.prompt_relevances(encoded.prompt_ids, encoded.option_ids, example.answer, kind)
+        return self.prompt_relevances(encoded.prompt_ids, encoded.option_ids, example.answer, kind, tokens)
 
-    def prompt_relevances(self, prompt: list[int], options: Sequence[list[int]], golden: int, kind: str) -> Relevances:
+    def prompt_relevances(
+        self, prompt: list[int], options: Sequence[list[int]], golden: int, kind: str, tokens: str = "max"
+    ) -> Relevances:
         """A_i(ŷ) and A_i(y) of one prompt."""
         scores = self.prompt_scores(prompt, options)
         biased = None
@@ -83,12 +85,14 @@ class Reference:
         assert biased is not None
         confusion = float(torch.tensor(scores[biased], dtype=torch.float64).exp())
         return Relevances(
-            of_biased=self._relevance(prompt, options[biased], confusion, kind),
-            of_golden=self._relevance(prompt, options[golden], confusion, kind),
+            of_biased=self._relevance(prompt, options[biased], confusion, kind, tokens),
+            of_golden=self._relevance(prompt, options[golden], confusion, kind, tokens),
         )
 
-    def _relevance(self, prompt: list[int], answer: list[int], confusion: float, kind: str) -> dict[str, Tensor]:
-        """A_i(a) = max over t of h_i,t · P(ŷ) · ds(a)/dh_i,t."""
+    def _relevance(
+        self, prompt: list[int], answer: list[int], confusion: float, kind: str, tokens: str
+    ) -> dict[str, Tensor]:
+        """A_i(a) = max (or sum) over t of h_i,t · P(ŷ) · ds(a)/dh_i,t."""
         captured: dict[str, Tensor] = {}
 
         def keep_output(name: str) -> Callable[..., None]:
@@ -118,16 +122,19 @@ class Reference:
         relevance = {}
         for (name, activation), gradient in zip(captured.items(), gradients, strict=True):
             h, g = activation.detach().reshape(-1, activation.shape[-1]), gradient.reshape(-1, activation.shape[-1])
-            largest = torch.full((h.shape[1],), -torch.inf, dtype=h.dtype)
-            for t in range(len(h)):
-                largest = torch.maximum(largest, h[t] * confusion * g[t])
-            relevance[name] = largest
+            found = h[0] * confusion * g[0]
+            for t in range(1, len(h)):
+                of_token = h[t] * confusion * g[t]
+                found = torch.maximum(found, of_token) if tokens == "max" else found + of_token
+            relevance[name] = found
         # Modules may run in another order than they are named in.
         return {name: relevance[name] for name, _ in self.model.named_modules() if name in relevance}
 
-    def all_relevances(self, examples: Sequence[Example], instructions: Sequence[str], kind: str) -> list[Relevances]:
+    def all_relevances(
+        self, examples: Sequence[Example], instructions: Sequence[str], kind: str, tokens: str = "max"
+    ) -> list[Relevances]:
         """One for every pair of instruction and example."""
-        return [self.relevances(example, text, kind) for text in instructions for example in examples]
+        return [self.relevances(example, text, kind, tokens) for text in instructions for example in examples]
 
 
 def influence(relevances: Sequence[Relevances], skill_weight: float) -> dict[str, Tensor]:

@@ -107,6 +107,18 @@ def test_influence_of_every_neuron_equals_the_formula(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("together", [True, False])
+def test_influence_with_tokens_summed_equals_the_formula(
+    lm: LanguageModel, architecture: str, reference_of: ReferenceOf, kind: Any, together: bool
+) -> None:
+    lm.tells_tokens = together
+    relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind, "sum")
+    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind, token_aggregation="sum")
+    assert_values_close(scores.values, influence(relevances, 1.0))
+    assert scores.origin["token_aggregation"] == "sum"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_influence_from_one_example_equals_the_formula(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf, kind: Any, number: int

@@ -89,6 +89,31 @@ def test_every_pass_measures_effects_on_other_examples_of_the_fit_part(saved_mod
     assert all(len(drawn) == 4 and {template for _, template in drawn} <= fit for drawn in of_task)
 
 
+def test_the_published_ranking_is_measured_once_for_each_condition_and_way_of_aggregating(
+    saved_model, questions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(edit_search, "RANKINGS", {"published": edit_search.RANKINGS["published"]})
+    real, measured = edit_search.score_tasks, []
+
+    def noted(lm, fits, settings, progress):
+        conditions = {example.condition for _, examples in fits for example in examples}
+        measured.append((settings.fit_on, settings.token_aggregation))
+        assert conditions == ({"ambiguous", "disambiguated"} if settings.fit_on == "both" else {settings.fit_on})
+        return real(lm, fits, settings, progress)
+
+    monkeypatch.setattr(edit_search, "score_tasks", noted)
+    settings = settings_for(
+        questions, tmp_path / "out", **{**TUNED, "passes": 0, "refinements": 0, "trials": 16, "effect_examples": 64}
+    )
+    run(str(saved_model("llama")), settings)
+    recipes = [row["recipe"] for row in rows_of(tmp_path / "out") if row["stage"] == "search"][1:]
+    told = {(recipe["fit_on"], recipe["token_aggregation"]) for recipe in recipes}
+    own = (settings.fit_on, settings.token_aggregation)
+    assert (recipes[0]["fit_on"], recipes[0]["token_aggregation"]) == own
+    assert len(told) >= 4
+    assert sorted(measured) == sorted(told - {own})
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_without_repeating_a_trial(
     whole, saved_model, questions, tmp_path, monkeypatch

@@ -30,7 +30,14 @@ def effects_of(values, contrasts, ambiguous, abstaining, templates=None):
 
 
 def evidence_of(effects, importance=None, of_tasks=()):
-    scores = NeuronScores({module: torch.arange(float(width)) for module, width in WIDTHS.items()}, "ffn")
+    """What rankings are computed from; the scores of each condition and way of aggregating tokens are others."""
+
+    def scores(fit_on, token_aggregation):
+        places = {module: torch.arange(float(width)) for module, width in WIDTHS.items()}
+        turned = {module: values.flip(0) for module, values in places.items()}
+        first = (fit_on, token_aggregation) == ("both", "max")
+        return NeuronScores(places if first else turned if token_aggregation == "max" else {}, "ffn")
+
     harm = np.zeros(NEURONS) if importance is None else np.asarray(importance, dtype=np.float64)
     of_neurons = Importance(np.zeros(NEURONS), harm)
     return Evidence(scores, {"ffn": effects}, {"ffn": [of_neurons]}, of_tasks=[{"ffn": of} for of in of_tasks])
@@ -214,7 +221,11 @@ def test_a_task_without_abstention_is_led_to_its_right_answers():
 def test_published_is_the_order_of_the_scores():
     effects = planted()
     evidence = evidence_of(effects)
-    assert ranked("published", evidence, Recipe("ffn", 5)) == evidence.scores.top(5)
+    assert ranked("published", evidence, Recipe("ffn", 5)) == evidence.published("both", "max").top(5)
+    other = Recipe("ffn", 5, fit_on="disambiguated")
+    assert ranked("published", evidence, other) == evidence.published("disambiguated", "max").top(5)
+    assert ranked("published", evidence, other) != ranked("published", evidence, Recipe("ffn", 5))
+    assert ranked("published", evidence, Recipe("ffn", 5, token_aggregation="sum")) == []
 
 
 @pytest.mark.parametrize("name", list(RANKINGS))
@@ -261,6 +272,18 @@ def test_pursuit_keeps_what_helps():
     effects.turn_round(right, 1.0)
     recipe = Recipe("ffn", 0, skill_weight=3.0, eliminated=tuple(right), returned=1)
     assert ranked("pursuit", evidence_of(effects), recipe) == []
+
+
+def test_contrast_fitted_on_one_condition_does_not_heed_the_other():
+    evidence = evidence_of(planted())
+    on_both, ambiguous, disambiguated = (
+        columns(evidence.effects["ffn"], ranked("contrast", evidence, Recipe("ffn", 8, fit_on=fit_on)))
+        for fit_on in ("both", "ambiguous", "disambiguated")
+    )
+    assert on_both[0] == 1
+    assert ambiguous[:2] == [2, 1]  # the larger effect, whatever it costs in disambiguated examples
+    assert disambiguated[-1] == 2
+    assert disambiguated[0] not in (1, 2)
 
 
 def test_an_edit_that_is_to_shrink_gives_back_what_is_missed_least():

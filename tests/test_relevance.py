@@ -1,4 +1,4 @@
-"""Which tokens count in the maximum over them, told by hand."""
+"""Which tokens count in what is made of them, told by hand."""
 
 import pytest
 import torch
@@ -50,3 +50,20 @@ def test_tokens_of_several_rows_on_one_line_belong_to_their_prompts():
     scores = (seen * activation).reshape(2, TOKENS, UNITS).sum(dim=(1, 2))
     found = relevance.backward(scores, torch.tensor([0, 1]), keep_graph=False)["layer"]
     assert found.tolist() == [[1.0, 4.0], [9.0, 16.0]]
+
+
+@pytest.mark.parametrize(("token_aggregation", "expected"), [("max", [[4.0], [16.0]]), ("sum", [[5.0], [25.0]])])
+def test_an_expert_s_tokens_are_aggregated_by_prompt(token_aggregation, expected):
+    """It is given tokens of both prompts, some that do not count among them; and a second time further ones."""
+    counted = torch.tensor([[True, True, False], [True, True, False]])
+    stream = Stream((2, TOKENS), rows=torch.tensor([0, 1]), counted=counted)
+    relevance = Relevance([stream], token_aggregation)
+    site = NeuronSite("layer", (nn.Linear(1, 1),), "ffn", "input", 1, ())
+    first, second = torch.tensor([[1.0], [7.0], [4.0]]), torch.tensor([[2.0], [3.0]])
+    given = relevance.see(Seen(site, first, tokens=torch.tensor([0, 2, 3]), token_count=2 * TOKENS))
+    again = relevance.see(Seen(site, second, tokens=torch.tensor([1, 4]), token_count=2 * TOKENS))
+    scores = torch.stack(
+        [(given[:2] * first[:2]).sum() + (again[:1] * second[:1]).sum(), (given[2:] * first[2:]).sum()]
+    )
+    scores = scores + torch.stack([torch.zeros(()), (again[1:] * second[1:]).sum()])
+    assert relevance.backward(scores, torch.tensor([0, 1]), keep_graph=False)["layer"].tolist() == expected

@@ -3,7 +3,7 @@
 Knows prompts as token ids and a model; knows no benchmark. Equations 2 to 5 of ``docs/method.md``:
 
     ŷ    = argmax over c in C without y of s(c)
-    A(a) = max over t of  h_t · P(ŷ) · ∂s(a)/∂h_t
+    A(a) = max over t of  h_t · P(ŷ) · ∂s(a)/∂h_t        (or the sum over t)
     B    = A(ŷ) − λ · max(A(y), 0)          per example, then the mean over examples and instructions
 """
 
@@ -26,7 +26,7 @@ from crispr_lm.model.neurons import NeuronKind, NeuronSite, find_sites
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.packing import packed_length
 from crispr_lm.prompts import EncodedPrompt, encode, portions
-from crispr_lm.relevance import ChangedInPlaceError, Relevance, UnknownTokensError
+from crispr_lm.relevance import ChangedInPlaceError, Relevance, TokenAggregation, UnknownTokensError
 from crispr_lm.scoring import examine, pack, pack_alone, packed_scores, scores_of
 from crispr_lm.tasks.task import Example
 
@@ -45,6 +45,7 @@ def score_neurons(
     neurons: NeuronKind = "linear",
     skill_weight: float = 1.0,
     batch_size: BatchSize = "auto",
+    token_aggregation: TokenAggregation = "max",
     progress: ProgressCallback | None = None,
 ) -> NeuronScores:
     """Compute the bias influence of every neuron.
@@ -58,6 +59,7 @@ def score_neurons(
         neurons: `linear` (the paper) or `ffn`.
         skill_weight: λ, how much of the relevance for the right answer is subtracted.
         batch_size: Prompts in one pass, or "auto".
+        token_aggregation: What A(a) takes of a prompt's tokens: the "max" (the paper), or the "sum".
         progress: Called with the number of prompts just finished.
 
     Raises:
@@ -85,7 +87,7 @@ def score_neurons(
             batch, answers = [chosen[index] for index in indices], [golden[index] for index in indices]
 
             def compute() -> dict[str, Tensor]:
-                return adapting(lm, lambda: influence_of(lm, batch, answers, sites, skill_weight))
+                return adapting(lm, lambda: influence_of(lm, batch, answers, sites, skill_weight, token_aggregation))
 
             _add(total, finite(lm, compute, lambda found: found.values()))
 
@@ -94,7 +96,12 @@ def score_neurons(
                 advance(len(indices))
     count = len(instructions) * len(examples)
     values = {name: (summed / count).float() for name, summed in distributed.summed(total).items()}
-    origin = {"model": lm.name, "skill_weight": skill_weight, "prompts": count}
+    origin = {
+        "model": lm.name,
+        "skill_weight": skill_weight,
+        "token_aggregation": token_aggregation,
+        "prompts": count,
+    }
     return NeuronScores(values=values, kind=neurons, origin=origin)
 
 
@@ -156,14 +163,15 @@ def influence_of(
     golden: Sequence[int],
     sites: Sequence[NeuronSite],
     skill_weight: float = 1.0,
+    token_aggregation: TokenAggregation = "max",
 ) -> dict[str, Tensor]:
     """B of every neuron summed over one batch of prompts; module name to float64 (neurons,) on the CPU."""
     examine(lm)
     if lm.tells_tokens:
-        return _influence_of_batch(lm, prompts, golden, sites, skill_weight)
+        return _influence_of_batch(lm, prompts, golden, sites, skill_weight, token_aggregation)
     total: dict[str, Tensor] = {}
     for prompt, answer in zip(prompts, golden, strict=True):
-        for name, values in _influence_alone(lm, prompt, answer, sites, skill_weight).items():
+        for name, values in _influence_alone(lm, prompt, answer, sites, skill_weight, token_aggregation).items():
             total[name] = total[name] + values if name in total else values
     return total
 
@@ -174,10 +182,11 @@ def _influence_of_batch(
     golden: Sequence[int],
     sites: Sequence[NeuronSite],
     skill_weight: float,
+    token_aggregation: TokenAggregation,
 ) -> dict[str, Tensor]:
     """As `influence_of`, all prompts in one batch."""
     packed = pack(lm, prompts)
-    relevance = Relevance(packed.streams, copy=lm.changes_outputs)
+    relevance = Relevance(packed.streams, token_aggregation, copy=lm.changes_outputs)
     with watching(sites, relevance.see):
         scores = packed_scores(lm, packed)
         first = torch.tensor([0, *packed.option_counts[:-1]]).cumsum(0)
@@ -192,7 +201,12 @@ def _influence_of_batch(
 
 
 def _influence_alone(
-    lm: LanguageModel, prompt: EncodedPrompt, golden: int, sites: Sequence[NeuronSite], skill_weight: float
+    lm: LanguageModel,
+    prompt: EncodedPrompt,
+    golden: int,
+    sites: Sequence[NeuronSite],
+    skill_weight: float,
+    token_aggregation: TokenAggregation,
 ) -> dict[str, Tensor]:
     """B of every neuron for one prompt, each answer in a pass of its own, unpadded: every token there is counts."""
     with torch.inference_mode():
@@ -201,7 +215,7 @@ def _influence_alone(
 
     def relevance_for(answer: int) -> Mapping[str, Tensor]:
         packed = pack_alone(lm, prompt, answer)
-        relevance = Relevance(packed.streams, alone=True, copy=lm.changes_outputs)
+        relevance = Relevance(packed.streams, token_aggregation, alone=True, copy=lm.changes_outputs)
         with watching(sites, relevance.see):
             score = packed_scores(lm, packed)
             return relevance.backward(score, torch.zeros(1, dtype=torch.int64), keep_graph=False)
@@ -219,6 +233,6 @@ def _influence(
         none = torch.zeros(())
         biased, golden = (relevance.get(name, none).double().cpu() for relevance in (of_biased, of_golden))
         difference = biased - skill_weight * golden.clamp(min=0)
-        # P(ŷ) is not negative, so it can be multiplied after the maximum.
+        # P(ŷ) is not negative, so it can be multiplied after tokens are aggregated.
         influence[name] = (difference * confusion.double()[:, None]).sum(dim=0)
     return influence

@@ -297,6 +297,7 @@ class _GrowingScores:
                 neurons=settings.neurons,
                 skill_weight=settings.skill_weight,
                 batch_size=settings.batch_size,
+                token_aggregation=settings.token_aggregation,
                 progress=advance,
             )
         share = len(new) / (len(new) + len(self.done))

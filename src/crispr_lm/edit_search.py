@@ -33,13 +33,15 @@ from crispr_lm.passes import chains, follow
 from crispr_lm.preparation import Parts
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import EncodedPrompt, encode, open_question
-from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
+from crispr_lm.rankings import RANKINGS, Evidence, Published, Recipe, ranked
 from crispr_lm.refinement import refine
+from crispr_lm.relevance import AGGREGATIONS, TokenAggregation
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.search import Candidate, choose, choose_part, counts_up_to, golden_section, sweep
 from crispr_lm.settings import RunSettings
-from crispr_lm.tasks import neutral_prompts, open_instructions, ordinary_questions, sample
-from crispr_lm.tasks.task import Example
+from crispr_lm.task_scores import score_tasks
+from crispr_lm.tasks import neutral_prompts, of_condition, open_instructions, ordinary_questions, sample
+from crispr_lm.tasks.task import Example, FitOn
 from crispr_lm.trials import Limits, Trial, best_within
 from crispr_lm.tuning import Budget, Space, Tally, begin, best_so_far, tune
 
@@ -192,11 +194,16 @@ def _tuned(
         )
 
     @cache
+    def published(fit_on: FitOn, token_aggregation: TokenAggregation) -> NeuronScores:
+        wanted = settings.model_copy(update={"fit_on": fit_on, "token_aggregation": token_aggregation})
+        return scores if wanted == settings else score_again(lm, parts, wanted, progress)
+
+    @cache
     def evidence() -> Evidence:
-        return _evidence(lm, scores, parts, kinds, ordinary(), settings, folder, progress)
+        return _evidence(lm, published, parts, kinds, ordinary(), settings, folder, progress)
 
     asked = _asked(parts, settings)
-    anew = lru_cache(1)(partial(evidence_anew, lm, scores, asked, settings.seed, settings.batch_size))
+    anew = lru_cache(1)(partial(evidence_anew, lm, published, asked, settings.seed, settings.batch_size))
 
     def following(recipe: Recipe) -> Sequence[Neuron]:
         if not recipe.eliminated:
@@ -216,7 +223,14 @@ def _tuned(
 
         tally = Tally(known, budget, finished)
         try:
-            space = Space(tuple(RANKINGS), kinds, limits.neurons, len(parts))
+            space = Space(
+                tuple(RANKINGS),
+                kinds,
+                limits.neurons,
+                len(parts),
+                _conditions(parts, settings.fit_on),
+                tuple(sorted(AGGREGATIONS, key=lambda name: name != settings.token_aggregation)),
+            )
             begin(bench, tally)
             for chain in chains(kinds, limits.neurons, settings.passes):
                 follow(bench, chain, following, limits, tally)
@@ -267,9 +281,24 @@ def _kinds(lm: LanguageModel, scores: NeuronScores) -> tuple[NeuronKind, ...]:
     return tuple(sorted(there, key=lambda kind: kind != scores.kind))
 
 
+def _conditions(parts: Sequence[Parts], own: FitOn) -> tuple[FitOn, ...]:
+    """Which examples rankings may be fitted on, those of the published one first: no others where a task has none."""
+    choices: tuple[FitOn, ...] = ("ambiguous", "disambiguated", "both")
+    told = any(example.condition for part in parts for example in part.effects)
+    there = all(of_condition(part.effects, fit_on) for part in parts for fit_on in choices)
+    return tuple(sorted(choices, key=lambda fit_on: fit_on != own)) if told and there else (own,)
+
+
+def score_again(lm: LanguageModel, parts: Sequence[Parts], settings: RunSettings, progress: Progress) -> NeuronScores:
+    """B on as many examples of the condition that the settings name, of those that effects are measured on."""
+    drawn = [sample(of_condition(part.effects, settings.fit_on), settings.examples, settings.seed) for part in parts]
+    fits = [(part.task, examples) for part, examples in zip(parts, drawn, strict=True)]
+    return score_tasks(lm, fits, settings, progress)
+
+
 def _evidence(
     lm: LanguageModel,
-    scores: NeuronScores,
+    published: Published,
     parts: Sequence[Parts],
     kinds: Sequence[NeuronKind],
     original: Ordinary,
@@ -282,7 +311,7 @@ def _evidence(
     on_first(lambda: _save_effects(lm, parts, files, settings, progress))
     of_tasks = [{kind: Effects.load(path) for kind, path in of_task.items()} for of_task in files]
     joined = {kind: Effects.joined([of_task[kind] for of_task in of_tasks]) for kind in kinds}
-    return Evidence(scores, joined, original.unedited(), original.kept, of_tasks if len(of_tasks) > 1 else ())
+    return Evidence(published, joined, original.unedited(), original.kept, of_tasks if len(of_tasks) > 1 else ())
 
 
 def _save_effects(
@@ -405,7 +434,7 @@ def _asked(parts: Sequence[Parts], settings: RunSettings) -> list[Asked]:
 
 def evidence_anew(
     lm: LanguageModel,
-    scores: NeuronScores,
+    published: Published,
     asked: Sequence[Asked],
     seed: int,
     batch_size: BatchSize,
@@ -420,7 +449,7 @@ def evidence_anew(
 
     Args:
         lm: The model, unedited.
-        scores: The published ranking.
+        published: The published ranking, of the unedited model.
         asked: Of every task.
         seed: Of the examples drawn, together with the neurons eliminated.
         batch_size: Prompts in one pass.
@@ -437,7 +466,7 @@ def evidence_anew(
     effects = Effects.joined([of_task[kind] for of_task in of_tasks])
     for measured in (effects, *kept.values()):
         measured.turn_round([neuron for neuron in eliminated if neuron.kind == kind], scale)
-    return Evidence(scores, {kind: effects}, importance, kept)
+    return Evidence(published, {kind: effects}, importance, kept)
 
 
 def search_effects(

@@ -21,7 +21,7 @@ from crispr_lm.precision import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts, encode_all
 from crispr_lm.settings import EvaluateSettings, ModelSettings, ReportSettings, RunSettings, ScoreSettings, TaskSettings
-from crispr_lm.tasks import Example, Task, draw, load_task, sample
+from crispr_lm.tasks import Example, Task, draw, load_task, of_condition, sample
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,7 @@ def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Examp
 
 def fit_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
     """All examples of the fit part that may be attributed on."""
-    fit = task.split(settings.seed).fit
-    if settings.fit_on != "both" and any(example.condition for example in fit):
-        return tuple(example for example in fit if example.condition == settings.fit_on)
-    return fit
+    return of_condition(task.split(settings.seed).fit, settings.fit_on)
 
 
 def report_sample(

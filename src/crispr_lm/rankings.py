@@ -24,6 +24,8 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.relevance import TokenAggregation
+from crispr_lm.tasks.task import FitOn
 
 Array = NDArray[np.float64]
 
@@ -51,12 +53,16 @@ TAKEN_AT_ONCE = 2
 """Neurons that `pursuit` takes before it looks at the examples anew."""
 
 
+Published = Callable[[FitOn, TokenAggregation], NeuronScores]
+"""The published bias influence B, on examples of a condition and with tokens aggregated in a way."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What was measured once on the fit part.
 
     Attributes:
-        scores: The published bias influence B.
+        published: Gives B; measures it when it is first asked for.
         effects: First-order effects by kind of neuron, on the examples of all tasks together.
         importance: What ordinary answers lose without each neuron, by kind (`effects.measure_importance`): one for each
             group of prompts, so that many prompts of one group don't hide what a neuron does in another.
@@ -65,7 +71,7 @@ class Evidence:
         of_tasks: The effects on each task's examples by themselves, where there are several tasks.
     """
 
-    scores: NeuronScores
+    published: Published
     effects: Mapping[NeuronKind, Effects]
     importance: Mapping[NeuronKind, Sequence[Importance]]
     kept: Mapping[NeuronKind, Effects] = field(default_factory=dict)
@@ -84,6 +90,8 @@ class Recipe:
             per nat of log-probability that the choices to be kept lose.
         scale: What the neurons' activations will be multiplied with.
         layers: Name of a range of layers, a key of `LAYERS`.
+        fit_on: Examples of which condition are heeded (where a task does not tell, all are).
+        token_aggregation: What B takes of a prompt's tokens.
         united: With several tasks: rank for each by itself and unite the rankings, instead of one ranking for all.
         eliminated: What is in place already (and was when the evidence was measured), and is not proposed again.
         returned: How many of these may be given back instead, each for one more of the others.
@@ -95,6 +103,8 @@ class Recipe:
     protection: float = 5.0
     scale: float = 0.0
     layers: Layers = "all"
+    fit_on: FitOn = "both"
+    token_aggregation: TokenAggregation = "max"
     united: bool = False
     eliminated: tuple[Neuron, ...] = ()
     returned: int = 0
@@ -152,7 +162,7 @@ def changed(before: Sequence[Neuron], order: Sequence[Neuron]) -> tuple[Neuron, 
 
 def published(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     """B = mean of A(ŷ) − λ · max(A(y), 0), the paper's, as `score_neurons` has computed it (with its own λ)."""
-    scores = evidence.scores
+    scores = evidence.published(recipe.fit_on, recipe.token_aggregation)
     widths = [len(values) for values in scores.values.values()]
     allowed = _in_layers(widths, recipe.layers)
     starts = dict(zip(scores.values, np.cumsum([0, *widths]).tolist(), strict=False))
@@ -170,13 +180,17 @@ def contrast(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
 
     gain_i = (σ − 1) · [ mean over ambiguous of E_i(y, ŷ)  +  λ · mean over disambiguated of Σ over o of E_i(y, o) ]
              − ρ · Σ over groups of ordinary prompts of harm_i (`Importance.harm`)
+
+    Fitted on one condition alone it is without the other's mean.
     """
     effects = evidence.effects[recipe.kind]
     ambiguous = effects.ambiguous
     weights = np.zeros(effects.contrasts.shape)
     nearest_wrong = effects.contrasts.argmin(axis=1)
-    weights[ambiguous, nearest_wrong[ambiguous]] = 1 / max(1, ambiguous.sum())
-    weights[~ambiguous] = recipe.skill_weight / max(1, (~ambiguous).sum())
+    if recipe.fit_on != "disambiguated":
+        weights[ambiguous, nearest_wrong[ambiguous]] = 1 / max(1, ambiguous.sum())
+    if recipe.fit_on != "ambiguous":
+        weights[~ambiguous] = recipe.skill_weight / max(1, (~ambiguous).sum())
     gains = (recipe.scale - 1) * _weighted(effects.values, weights) - _harm(evidence, recipe)
     return _highest(effects, gains, recipe)
 
@@ -253,8 +267,8 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
 RANKINGS: dict[str, Ranking] = {
     ranking.name: ranking
     for ranking in (
-        Ranking("published", published, frozenset()),
-        Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united"})),
+        Ranking("published", published, frozenset({"fit_on", "token_aggregation"})),
+        Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united", "fit_on"})),
         Ranking("pursuit", pursuit, frozenset({"kind", "skill_weight", "protection", "united"})),
     )
 }

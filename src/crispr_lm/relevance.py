@@ -1,4 +1,4 @@
-"""Skill relevance: activation x gradient of every watched neuron, its maximum over tokens taken as gradients arrive.
+"""Skill relevance: activation x gradient of every watched neuron, tokens aggregated as gradients arrive.
 
 Knows shapes of activations (`packing.Stream`) and hooks; knows no model as a whole and no prompt. Equation 3 of
 ``docs/method.md``, without P(ŷ), which `attribution` multiplies.
@@ -7,6 +7,8 @@ Knows shapes of activations (`packing.Stream`) and hooks; knows no model as a wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,25 +27,61 @@ class ChangedInPlaceError(CrisprError):
     """The model has written into an activation after it was seen."""
 
 
+TokenAggregation = Literal["max", "sum"]
+"""How a prompt's tokens are made one number: the largest of them (the paper), or all together."""
+
+
+@dataclass(frozen=True)
+class _Aggregation:
+    """How tokens are aggregated.
+
+    Attributes:
+        none: What tokens that do not count are set to, and what there is before the first.
+        over: Aggregates a dimension of a tensor.
+        scatter: PyTorch's name for it, where tokens are routed to experts.
+        join: Of two aggregates.
+    """
+
+    none: float
+    over: Callable[[Tensor, int], Tensor]
+    scatter: Literal["amax", "sum"]
+    join: Callable[[Tensor, Tensor], Tensor]
+
+
+AGGREGATIONS: dict[TokenAggregation, _Aggregation] = {
+    "max": _Aggregation(-torch.inf, torch.amax, "amax", torch.maximum),
+    "sum": _Aggregation(0.0, torch.sum, "sum", torch.add),
+}
+
+
 class Relevance:
-    """Watches activations in the forward pass and reduces activation x gradient to its maximum in each backward pass.
+    """Watches activations in the forward pass and aggregates activation x gradient over tokens in each backward pass.
 
     Only one number per prompt and neuron is kept; nothing grows with the number of tokens.
     """
 
-    def __init__(self, streams: Sequence[Stream], *, alone: bool = False, copy: bool = False) -> None:
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        token_aggregation: TokenAggregation = "max",
+        *,
+        alone: bool = False,
+        copy: bool = False,
+    ) -> None:
         """Take the streams of a batch.
 
         Args:
             streams: What activations look like.
+            token_aggregation: What is taken of a prompt's tokens.
             alone: The batch is one unpadded prompt with one answer, so that every token counts, whatever its place.
             copy: Let the model go on with copies, because it writes into its layers' outputs.
         """
         self.streams = {stream.shape: stream for stream in streams}
+        self.aggregation = AGGREGATIONS[token_aggregation]
         self.alone = alone
         self.copy = copy
         self.options: Tensor  # of the backward pass that runs
-        self.maxima: dict[str, Tensor] = {}
+        self.found: dict[str, Tensor] = {}
         self.places: dict[tuple[tuple[int, int], torch.device], tuple[Tensor | None, Tensor]] = {}
 
     def see(self, seen: Seen) -> Tensor:
@@ -68,7 +106,7 @@ class Relevance:
         return values.clone() if self.copy else values
 
     def backward(self, scores: Tensor, options: Tensor, *, keep_graph: bool) -> Mapping[str, Tensor]:
-        """Return max over counted t of h_t · ∂s(a)/∂h_t: module name to float32 (prompts, neurons).
+        """Return max (or sum) over counted t of h_t · ∂s(a)/∂h_t: module name to float32 (prompts, neurons).
 
         A neuron that runs for none of a prompt's tokens (of an expert that is given none) has 0.
 
@@ -77,25 +115,25 @@ class Relevance:
             options: int64 (prompts,), the number of each prompt's answer a.
             keep_graph: Whether another backward pass follows.
         """
-        self.options, self.maxima, self.places = options, {}, {}
+        self.options, self.found, self.places = options, {}, {}
         # Prompts do not see each other, so the gradient of the sum is each prompt's own gradient.
         scores[options.to(scores.device)].sum().backward(retain_graph=keep_graph)
-        return {name: values.masked_fill(values == -torch.inf, 0) for name, values in self.maxima.items()}
+        return {name: values.masked_fill(values == -torch.inf, 0) for name, values in self.found.items()}
 
     def _reduction(self, seen: Seen, activation: Tensor) -> Callable[[Tensor], Tensor]:
-        """How to get from an activation's gradient to the maximum over counted tokens, (prompts, units)."""
+        """How to get from an activation's gradient to the aggregate of counted tokens, (prompts, units)."""
         tokens = seen.tokens
         if self.alone:
             whole = tokens is None
-            return lambda gradient: self._largest_alone(activation, gradient, whole=whole)
+            return lambda gradient: self._aggregate_alone(activation, gradient, whole=whole)
         if tokens is not None:
             stream = self._stream_of_count(seen, seen.token_count)
-            return lambda gradient: self._largest_routed(stream, tokens, activation, gradient)
+            return lambda gradient: self._aggregate_routed(stream, tokens, activation, gradient)
         stream, arrange = self._stream_of(seen)
-        return lambda gradient: self._largest(stream, arrange(activation), arrange(gradient))
+        return lambda gradient: self._aggregate(stream, arrange(activation), arrange(gradient))
 
-    def _largest(self, stream: Stream, activation: Tensor, gradient: Tensor) -> Tensor:
-        """Maximum over counted tokens, (prompts, units), of (rows, tokens, ..., units).
+    def _aggregate(self, stream: Stream, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Aggregate of counted tokens, (prompts, units), of (rows, tokens, ..., units).
 
         There are dimensions between where a layer runs several times per token.
         """
@@ -103,8 +141,8 @@ class Relevance:
         if rows is not None:
             activation, gradient = activation[rows], gradient[rows]
         product = _product(activation, gradient)
-        of_token = product.flatten(0, 1).index_fill_(0, uncounted, -torch.inf)
-        return of_token.reshape(product.shape).flatten(1, -2).amax(dim=1)
+        of_token = product.flatten(0, 1).index_fill_(0, uncounted, self.aggregation.none)
+        return self.aggregation.over(of_token.reshape(product.shape).flatten(1, -2), 1)
 
     def _answers_in(self, stream: Stream, device: torch.device) -> tuple[Tensor | None, Tensor]:
         """Rows of a stream that hold the answers (None for all), and in them the flat indices of tokens not counted.
@@ -117,33 +155,33 @@ class Relevance:
             self.places[stream.shape, device] = rows, (~stream.counted[options]).flatten().nonzero()[:, 0].to(device)
         return self.places[stream.shape, device]
 
-    def _largest_alone(self, activation: Tensor, gradient: Tensor, *, whole: bool) -> Tensor:
-        """Maximum over all tokens, (1, units), but for those that the model itself has appended as padding.
+    def _aggregate_alone(self, activation: Tensor, gradient: Tensor, *, whole: bool) -> Tensor:
+        """Aggregate of all tokens, (1, units), but for those that the model itself has appended as padding.
 
         `whole` says that all tokens are there, not those alone that an expert was given.
         """
         product = _product(activation, gradient)
         if whole and product.dim() == 3 and 1 in product.shape[:2]:
             product = product.flatten(0, 1)[: max(tokens for _, tokens in self.streams)]
-        return product.flatten(0, -2).amax(dim=0)[None]
+        return self.aggregation.over(product.flatten(0, -2), 0)[None]
 
-    def _largest_routed(self, stream: Stream, tokens: Tensor, activation: Tensor, gradient: Tensor) -> Tensor:
-        """Maximum over the counted tokens of those an expert was given, (prompts, units); -inf if there is none."""
+    def _aggregate_routed(self, stream: Stream, tokens: Tensor, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Aggregate of the counted tokens of those an expert was given, (prompts, units); `none` if there is none."""
         options = self.options.to(tokens.device)
         prompt_of_row = torch.full((stream.shape[0],), -1, device=tokens.device)
         prompt_of_row[stream.rows.to(tokens.device)[options]] = torch.arange(len(options), device=tokens.device)
         prompt = prompt_of_row[tokens // stream.shape[1]]
         counted = stream.counted.to(tokens.device)[options][prompt, tokens % stream.shape[1]] & (prompt >= 0)
         product = _product(activation[counted], gradient[counted])
-        largest = torch.full((len(options), product.shape[-1]), -torch.inf, device=product.device)
-        return largest.scatter_reduce(0, prompt[counted][:, None].expand_as(product), product, "amax")
+        found = torch.full((len(options), product.shape[-1]), self.aggregation.none, device=product.device)
+        return found.scatter_reduce(0, prompt[counted][:, None].expand_as(product), product, self.aggregation.scatter)
 
-    def _join(self, site: NeuronSite, first: int, largest: Tensor) -> None:
-        """Take the maximum with what was seen before: a module may run several times, an expert is part of a site."""
-        if site.name not in self.maxima:
-            self.maxima[site.name] = largest.new_full((len(largest), site.width), -torch.inf)
-        part = self.maxima[site.name][:, first : first + largest.shape[-1]]
-        torch.maximum(part, largest.to(part.device), out=part)
+    def _join(self, site: NeuronSite, first: int, found: Tensor) -> None:
+        """Join with what was seen before: a module may run several times, an expert is part of a site."""
+        if site.name not in self.found:
+            self.found[site.name] = found.new_full((len(found), site.width), self.aggregation.none)
+        part = self.found[site.name][:, first : first + found.shape[-1]]
+        part.copy_(self.aggregation.join(part, found.to(part.device)))
 
     def _stream_of(self, seen: Seen) -> tuple[Stream, Callable[[Tensor], Tensor]]:
         """The stream whose tokens an activation belongs to, told by its shape, and how to make it (rows, tokens, ...).

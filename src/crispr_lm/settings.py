@@ -104,6 +104,11 @@ class AttributionSettings(_Settings):
     skill_weight: Annotated[float, Parameter(group=ATTRIBUTION_GROUP)] = Field(
         1.0, ge=0, allow_inf_nan=False, description="λ: how much of a neuron's use for the right answer is subtracted."
     )
+    token_aggregation: Annotated[Literal["max", "sum"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
+        "max",
+        description="What counts of a neuron's use over a prompt's tokens: max: the largest (the paper); sum: all of "
+        "them together.",
+    )
 
 
 @Parameter(name="*")

@@ -31,6 +31,7 @@ def score_tasks(
                 neurons=settings.neurons,
                 skill_weight=settings.skill_weight,
                 batch_size=settings.batch_size,
+                token_aggregation=settings.token_aggregation,
                 progress=advance,
             )
             for task, examples in fits
@@ -48,6 +49,7 @@ def score_tasks(
             "instructions": len(fits[0][0].instructions),
             "fit_on": settings.fit_on,
             "skill_weight": settings.skill_weight,
+            "token_aggregation": settings.token_aggregation,
             "seed": settings.seed,
         },
     )

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 
@@ -20,9 +20,13 @@ from crispr_lm.bench import Bench, Proposal
 from crispr_lm.distributed import on_first
 from crispr_lm.model.neurons import NeuronKind
 from crispr_lm.rankings import LAYERS, Evidence, Layers, Recipe, ranked, ranking_named
+from crispr_lm.relevance import TokenAggregation
+from crispr_lm.tasks.task import FitOn
 from crispr_lm.trials import TOLERANCE, Figures, Finished, Limits, Trial, best_within
 
 logger = logging.getLogger(__name__)
+
+Choice = TypeVar("Choice", bound=str)
 
 SKILL_WEIGHTS = (0.5, 2.0)
 PROTECTIONS = (0.2, 2.0)
@@ -36,7 +40,7 @@ STARTING_POINTS: tuple[dict[str, Any], ...] = (
     {"ranking": "pursuit", "kind": "ffn", "share": 0.5, "skill_weight": 0.85, "protection": 0.5},
     {"ranking": "pursuit", "kind": "ffn", "share": 0.35, "skill_weight": 1.0, "protection": 0.8, "layers": SECOND_HALF},
     {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 0.85, "protection": 0.5, "layers": SECOND_HALF},
-    {"ranking": "contrast", "kind": "ffn", "share": 0.1, "skill_weight": 0.7, "protection": 0.5},
+    {"ranking": "contrast", "kind": "ffn", "share": 0.1, "skill_weight": 0.7, "protection": 0.5, "fit_on": "both"},
     {"ranking": "published", "share": 0.1},
 )
 """Recipes to begin with: what has worked on other models (docs/results/search.md). `share` is of the most neurons."""
@@ -51,12 +55,16 @@ class Space:
         kinds: Kinds of neurons whose effects were measured.
         most: Largest number of neurons.
         tasks: Number of tasks; with several, one ranking for all or rankings united is another choice.
+        fit_on: Conditions of examples to rank by, that of the published ranking first; one where tasks do not tell.
+        token_aggregations: Of the published ranking, its own first.
     """
 
     rankings: tuple[str, ...]
     kinds: tuple[NeuronKind, ...]
     most: int
     tasks: int = 1
+    fit_on: tuple[FitOn, ...] = ("ambiguous", "disambiguated", "both")
+    token_aggregations: tuple[TokenAggregation, ...] = ("max", "sum")
 
 
 @dataclass(frozen=True)
@@ -177,8 +185,11 @@ def starting_points(space: Space) -> Iterator[dict[str, Any]]:
     for point in STARTING_POINTS:
         if point["ranking"] in space.rankings and point.get("kind", space.kinds[0]) in space.kinds:
             parameters = {name: value for name, value in point.items() if name != "share"}
+            if parameters.get("fit_on") not in space.fit_on:
+                parameters["fit_on"] = space.fit_on[0]
             yield {
                 "layers": "all",
+                "token_aggregation": space.token_aggregations[0],
                 **parameters,
                 "neurons": max(1, round(point["share"] * space.most)),
                 "scale": 0.0,
@@ -198,8 +209,15 @@ def _recipe(asked: optuna.Trial, space: Space, limits: Limits) -> tuple[Recipe, 
         skill_weight=asked.suggest_float("skill_weight", *SKILL_WEIGHTS) if "skill_weight" in tunes else 1.0,
         protection=limits.protection(protection),
         united=asked.suggest_categorical("united", (False, True)) if space.tasks > 1 and "united" in tunes else False,
+        fit_on=_one_of(asked, "fit_on", space.fit_on, tunes),
+        token_aggregation=_one_of(asked, "token_aggregation", space.token_aggregations, tunes),
     )
     return recipe, name
+
+
+def _one_of(asked: optuna.Trial, name: str, choices: Sequence[Choice], tunes: frozenset[str]) -> Choice:
+    """What the sampler chooses; the first where the ranking does not heed it."""
+    return asked.suggest_categorical(name, choices) if name in tunes else choices[0]  # type: ignore[return-value]
 
 
 def _told(recipe: Recipe, name: str) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Fit:
                     neurons=kind,
                     skill_weight=weight,
                     batch_size=self.settings.batch_size,
+                    token_aggregation=self.settings.token_aggregation,
                     progress=advance,
                 )
         return self._scores[kind, weight]

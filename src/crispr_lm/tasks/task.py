@@ -22,6 +22,9 @@ AMBIGUOUS = "ambiguous"
 DISAMBIGUATED = "disambiguated"
 """The context gives the answer; "unknown" is an error."""
 
+FitOn = Literal["ambiguous", "disambiguated", "both"]
+"""Which examples neurons are attributed on, where a task tells them apart."""
+
 QUESTION = "question"
 """The form of an example that is asked under an instruction, with its options to choose from."""
 OPEN = "open"
@@ -164,6 +167,13 @@ class Task:
         for example in self.examples:
             parts[part_of[example.template]].append(example)
         return Split(*(tuple(part) for part in parts))
+
+
+def of_condition(examples: Sequence[Example], fit_on: FitOn) -> tuple[Example, ...]:
+    """The examples to attribute on: all of them where none tells its condition."""
+    if fit_on == "both" or not any(example.condition for example in examples):
+        return tuple(examples)
+    return tuple(example for example in examples if example.condition == fit_on)
 
 
 def sample(examples: Sequence[Example], size: int, seed: int = 0) -> tuple[Example, ...]:
