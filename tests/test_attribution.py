@@ -247,7 +247,7 @@ def test_ffn_neurons_are_the_inputs_of_the_down_projections(lm: LanguageModel, a
 
 def test_origin_says_where_the_scores_come_from(llama: LanguageModel) -> None:
     scores = score_neurons(llama, EXAMPLES, INSTRUCTIONS, "ffn", skill_weight=0.5)
-    assert scores.origin == {"model": "tiny-llama", "skill_weight": 0.5, "prompts": 8}
+    assert scores.origin == {"model": "tiny-llama", "skill_weight": 0.5, "token_aggregation": "max", "prompts": 8}
 
 
 def test_progress_counts_every_prompt_once(llama: LanguageModel) -> None:
