@@ -7,9 +7,10 @@
 
 `run` fits on one category's fit part, chooses on its choose part, and tells results on its report part: three sets of
 templates of which none is in two. One search serves both limits: one chain of passes, refined for each. What it
-recommends is told on the whole report part; on a sample of it all rows of a file and all that was tried. `decide` does
-all that comes behind the search anew, with the trials of a file. `methods` adds controls and what else one could do, at
-the size of the recommended edit. `table` writes the page.
+recommends is told on the whole report part; on a sample of it all rows of a file and all that was tried. Trials are
+kept in `out/Age.trials.jsonl` as they finish, and the same command goes on with them. `decide` does all that comes
+behind the search anew, with the trials of a file. `methods` adds controls and what else one could do, at the size of
+the recommended edit. `table` writes the page.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from crispr_lm.decision import decide
 from crispr_lm.divergence import Original, divergence, original_of
 from crispr_lm.edit_search import Asked, evidence_anew, ordinary_answers, search_effects
 from crispr_lm.evaluation import Evaluation, evaluation_of
-from crispr_lm.files import write_bytes, write_json
+from crispr_lm.files import append_line, write_bytes, write_json, write_lines
+from crispr_lm.folder import read_lines
 from crispr_lm.measurement import Measurement
 from crispr_lm.measuring import TaskSubject
 from crispr_lm.metrics import FAMILIES
@@ -96,10 +98,19 @@ def run(arguments: argparse.Namespace) -> None:
             return ranked("pursuit", evidence(), recipe)
         return ranked("pursuit", anew(ordinary, recipe.kind, recipe.eliminated, recipe.scale), recipe)
 
+    content: dict[str, Any] = {
+        "category": Path(arguments.data).stem,
+        "command": {key: str(value) for key, value in vars(arguments).items() if key != "job"},
+        "templates": {name: len({x.template for x in getattr(split, name)}) for name in split._fields},
+        "machine": platform.machine(),
+    }
+    record = arguments.output.with_suffix(".trials.jsonl")
+    known = _known(record, content["command"])
+
     def finished(trial: Trial) -> None:
+        append_line(record, trial.to_dict())
         _say(start, f"trial {trial.number} {trial.stage} {dict(trial.recipe)} {trial.figures} {trial.complete}")
 
-    known, hindsight = _known(arguments.resume)
     for trial in known:
         bench.remember(trial)
     tally = Tally(known, Budget(arguments.trials), finished)
@@ -115,17 +126,11 @@ def run(arguments: argparse.Namespace) -> None:
     development = choose_part(lm, task.name, sample(choose.examples, AUTHORS_EXAMPLES, seed), instructions, seed)
     choice, candidates = golden_section(lm, scores, [development], arguments.neurons)
     _say(start, choice.reason)
-    content: dict[str, Any] = {
-        "category": Path(arguments.data).stem,
-        "command": {key: str(value) for key, value in vars(arguments).items() if key not in ("job", "resume")},
-        "templates": {name: len({x.template for x in getattr(split, name)}) for name in split._fields},
-        "golden": [candidate.to_dict() for candidate in candidates],
-        "machine": platform.machine(),
-    }
+    content["golden"] = [candidate.to_dict() for candidate in candidates]
     golden = Treatment(edit=Edit.from_neurons(lm, scores.top(choice.candidate.neurons)))
     _decide(bench, tally, report, content, arguments, golden, start)
     before = report.answered(Treatment())
-    content["in_hindsight"] = _in_hindsight(report, lm, tally.complete, before, limits, hindsight)
+    content["in_hindsight"] = _in_hindsight(report, lm, tally.complete, before, limits)
     _say(start, "every trial told on the report part")
     write_json(arguments.output, {**content, "seconds": round(time.perf_counter() - start)})
 
@@ -373,15 +378,12 @@ def _shifted(examples: Sequence[Example], before: Evaluation, after: Evaluation)
     return found
 
 
-def _known(file: Path | None) -> tuple[list[Trial], dict[int, dict[str, float | None]]]:
-    """Trials of an earlier run up to its refinements, and what each changes on the report part."""
-    if file is None:
-        return [], {}
-    content = json.loads(file.read_text(encoding="utf-8"))
-    trials = [Trial.from_dict(row) for row in content["trials"]]
-    first = next((trial.number for trial in trials if trial.stage == "refine"), len(trials))
-    told = {int(number): changes for number, changes in content["in_hindsight"].items() if int(number) < first}
-    return trials[:first], told
+def _known(record: Path, command: Mapping[str, str]) -> list[Trial]:
+    """Trials of a run of this command that did not come to its end; the record of another command's is begun anew."""
+    lines = read_lines(record)
+    same = bool(lines) and lines[0] == command
+    write_lines(record, lines if same else [dict(command)])  # without a torn last line, which is not to be added to
+    return [Trial.from_dict(line) for line in lines[1:]] if same else []
 
 
 def _in_hindsight(
@@ -390,12 +392,11 @@ def _in_hindsight(
     trials: Sequence[Trial],
     before: Evaluation,
     limits: Limits,
-    known: Mapping[int, dict[str, float | None]],
 ) -> dict[int, dict[str, float | None]]:
     """What each trial changes on the report part, by its number: what no way of choosing among them could exceed."""
-    told = dict(known)
+    told: dict[int, dict[str, float | None]] = {}
     for trial in trials:
-        is_new = trial.neurons and "same_edit_as" not in trial.recipe and trial.number not in known
+        is_new = trial.neurons and "same_edit_as" not in trial.recipe
         if is_new and trial.stage != "control" and trial.figures.kl <= limits.kl:
             answered = report.answered(Treatment(edit=Edit.from_neurons(lm, trial.neurons, trial.scale)))
             differences = answered.differences_from(before)
@@ -422,7 +423,6 @@ def main() -> None:
     ):  # fmt: skip
         searching.add_argument(f"--{name}", type=int, default=default)
     searching.add_argument("--output", type=Path, required=True)
-    searching.add_argument("--resume", type=Path, help="a file of `run`, whose trials before refinement are taken over")
     deciding = jobs.add_parser("decide")
     deciding.set_defaults(job=decide_anew)
     deciding.add_argument("file", type=Path)
