@@ -63,6 +63,13 @@ def test_targets_are_reached_at_their_limits_and_missed_beyond():
     assert [large[place] for place in (4, 7, 10)] == ["missed", "missed", "reached"]
 
 
+def test_answered_accuracy_is_judged_by_its_value_and_told_by_its_interval_too():
+    lower, unsure = row(0.3, 0.0, gap=0.2, answered=-0.06), row(0.5, 0.0, gap=0.2, answered=-0.04)  # +- 0.05 each
+    page = search_page.page([content(lower, unsure)])
+    assert "reached: trade in 1, gap in 0 (in 0 where" in next(x for x in page.splitlines() if "most 0.05: of 1" in x)
+    assert "reached: trade in 1, gap in 0 (in 1 where" in next(x for x in page.splitlines() if "most 0.15: of 1" in x)
+
+
 def test_a_gain_that_costs_more_than_the_limit_is_missed():
     dear = row(0.9, -0.06, gap=0.5, answered=-0.01, knowledge=-0.02, kl=0.2)
     missed = cells(search_page.page([content(dear, dear)]), "| Age | 0.05 | +0.900,")
