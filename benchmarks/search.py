@@ -129,6 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
     content["golden"] = [candidate.to_dict() for candidate in candidates]
     golden = Treatment(edit=Edit.from_neurons(lm, scores.top(choice.candidate.neurons)))
     _decide(bench, tally, report, content, arguments, golden, start)
+    write_json(arguments.output, {**content, "seconds": round(time.perf_counter() - start)})
     before = report.answered(Treatment())
     content["in_hindsight"] = _in_hindsight(report, lm, tally.complete, before, limits)
     _say(start, "every trial told on the report part")
