@@ -24,7 +24,8 @@ CHANGED = 0.5
 half as many after each change that was in vain."""
 
 PATIENCE = 3
-"""Changes in vain, one after the other, after which another edit is gone on from."""
+"""Changes in vain, one after the other, after which another edit is gone on from; but not where the edit promises more
+than twice what the best one within the limits gains: then ever smaller changes are what may bring it within them."""
 
 LEFT_OUT = 0.25
 """Share of the edit's neurons that are left out first, half as many each time that this does harm."""
@@ -94,8 +95,10 @@ def _change(
         before, weighed = weighed, _weighed(trial, limits)
         if better or promises_more or (known and _can_be_changed(trial, limits)):
             base, share = trial, CHANGED
-        elif (unchanged and weighed == before) or share <= CHANGED / 2 ** (PATIENCE - 1):
+        elif (unchanged and weighed == before) or share * len(base.neurons) < 0.5:  # less than one neuron
             base = None  # no exchange is worth it
+        elif share <= CHANGED / 2 ** (PATIENCE - 1) and 2 * best.figures.gain >= base.promise(limits):
+            base = None
         else:
             share /= 2
     return best, attempts
