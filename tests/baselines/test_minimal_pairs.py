@@ -145,22 +145,25 @@ def test_integrated_gradients_are_the_integral_of_the_gradient_along_the_path_fr
 
 
 @BOTH
-def test_integrated_gradients_take_the_neurons_of_highest_influence(make_fit, architecture):
+@pytest.mark.parametrize("tokens", ["max", "sum"])
+def test_integrated_gradients_take_the_neurons_of_highest_influence(make_fit, architecture, tokens):
     pytest.importorskip("captum")
-    fit = make_fit(architecture, integration_prompts=2, integration_steps=24, skill_weight=0.5)
+    fit = make_fit(
+        architecture, integration_prompts=2, integration_steps=24, skill_weight=0.5, token_aggregation=tokens
+    )
     reference, names = Reference(fit.lm), DOWN_PROJECTIONS[architecture]
     every = list(pairs(fit))
     totals = dict.fromkeys(names, 0)
     for prompt, biased, golden in (every[0], every[len(every) // 2]):
         confusion = float(reference.score(prompt, biased).detach().exp())
         for name in names:
-            of_biased, of_golden = (riemann(reference, name, prompt, answer) for answer in (biased, golden))
+            of_biased, of_golden = (riemann(reference, name, prompt, answer, tokens) for answer in (biased, golden))
             totals[name] = totals[name] + confusion * (of_biased - 0.5 * of_golden.clamp(min=0))
     assert removed(integrated.integrated_gradients(fit, 0)) == highest(totals, 5)
 
 
-def riemann(reference, name, prompt, answer, points=64):
-    """Max over tokens of h · the mean gradient at points between 0 and h, (units,); by the midpoint rule."""
+def riemann(reference, name, prompt, answer, tokens, points=64):
+    """Max (or sum) over tokens of h · the mean gradient at points between 0 and h, (units,); by the midpoint rule."""
     module, kept, total = reference.model.get_submodule(name), [], 0
     with module.register_forward_pre_hook(lambda _module, arguments: kept.append(arguments[0].detach())):
         reference.score(prompt, answer)
@@ -168,7 +171,8 @@ def riemann(reference, name, prompt, answer, points=64):
         leaf = ((point + 0.5) / points * kept[0]).requires_grad_(True)
         with module.register_forward_pre_hook(lambda *_, leaf=leaf: (leaf,)):
             total = total + torch.autograd.grad(reference.score(prompt, answer), leaf)[0] / points
-    return (total * kept[0])[0].amax(dim=0)
+    of_tokens = (total * kept[0])[0]
+    return of_tokens.amax(dim=0) if tokens == "max" else of_tokens.sum(dim=0)
 
 
 def test_without_captum_the_method_says_what_is_missing(make_fit, monkeypatch):

@@ -26,6 +26,7 @@ from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NeuronKind, NeuronSite, find_sites
 from crispr_lm.packing import Packed
 from crispr_lm.prompts import EncodedPrompt
+from crispr_lm.relevance import AGGREGATIONS, TokenAggregation
 from crispr_lm.scoring import pack, packed_scores
 
 TOKENS = 4096
@@ -53,12 +54,18 @@ def some(pairs: Sequence[AnswerPair], count: int) -> list[AnswerPair]:
 def integrated_influence(fit: Fit, kind: NeuronKind, pairs: Sequence[AnswerPair]) -> dict[str, Tensor]:
     """B of every neuron; module name to float32 (neurons,)."""
     sites = find_sites(fit.lm.model, kind)
-    steps, skill_weight = fit.settings.integration_steps, fit.settings.skill_weight
+    steps, skill_weight, tokens = (
+        fit.settings.integration_steps,
+        fit.settings.skill_weight,
+        fit.settings.token_aggregation,
+    )
     total = {site.name: torch.zeros(site.width) for site in sites}
     with fit.progress.step("Integrated gradients", 2 * len(pairs) * len(sites)) as advance:
         for pair in pairs:
             of_biased, of_golden = (
-                relevances(fit.lm, pair.prompt.prompt_ids, pair.prompt.option_ids[option], sites, steps, advance)
+                relevances(
+                    fit.lm, pair.prompt.prompt_ids, pair.prompt.option_ids[option], sites, steps, tokens, advance
+                )
                 for option in (pair.biased, pair.golden)
             )
             for site in sites:
@@ -73,9 +80,10 @@ def relevances(
     answer: Sequence[int],
     sites: Sequence[NeuronSite],
     steps: int,
+    token_aggregation: TokenAggregation = "max",
     progress: ProgressCallback | None = None,
 ) -> dict[str, Tensor]:
-    """Max over counted tokens of IG; module name to float32 (neurons,) on the CPU.
+    """Max (or sum) over counted tokens of IG; module name to float32 (neurons,) on the CPU.
 
     Args:
         lm: The model.
@@ -83,6 +91,7 @@ def relevances(
         answer: The tokens of the answer a.
         sites: Where.
         steps: Points of the Gauss-Legendre rule that the integral is taken by.
+        token_aggregation: What is taken of the counted tokens.
         progress: Called with the number of modules just finished.
     """
     from captum.attr import IntegratedGradients
@@ -97,7 +106,7 @@ def relevances(
             attributed = IntegratedGradients(partial(_score_with, lm, encoded, site)).attribute(
                 activation, baselines=0.0, n_steps=steps, internal_batch_size=rows if rows < steps else None
             )
-            found[site.name] = attributed[0].float()[counted].amax(dim=0).cpu()
+            found[site.name] = AGGREGATIONS[token_aggregation].over(attributed[0].float()[counted], 0).cpu()
             if progress is not None:
                 progress(1)
     return found
