@@ -397,8 +397,8 @@ def _in_hindsight(
     """What each trial changes on the report part, by its number: what no way of choosing among them could exceed."""
     told: dict[int, dict[str, float | None]] = {}
     for trial in trials:
-        is_new = trial.neurons and "same_edit_as" not in trial.recipe
-        if is_new and trial.stage != "control" and trial.figures.kl <= limits.kl:
+        is_edit = trial.neurons and "same_edit_as" not in trial.recipe
+        if is_edit and trial.stage != "control" and trial.figures.kl <= limits.kl:
             answered = report.answered(Treatment(edit=Edit.from_neurons(lm, trial.neurons, trial.scale)))
             differences = answered.differences_from(before)
             told[trial.number] = {figure: differences[figure].value for figure in FIGURES}

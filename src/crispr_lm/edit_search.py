@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 from zlib import crc32
 
 from crispr_lm.batching import BatchSize, ProgressCallback
@@ -48,6 +48,7 @@ from crispr_lm.tuning import Budget, Space, Tally, begin, best_so_far, tune
 logger = logging.getLogger(__name__)
 
 Tried = TypeVar("Tried", Trial, Candidate)
+Choice = TypeVar("Choice", bound=str)
 
 FEWEST_NEUTRAL = 8
 """With fewer neutral prompts left over, importance is measured on all of them."""
@@ -229,7 +230,7 @@ def _tuned(
                 limits.neurons,
                 len(parts),
                 _conditions(parts, settings.fit_on),
-                tuple(sorted(AGGREGATIONS, key=lambda name: name != settings.token_aggregation)),
+                _first(settings.token_aggregation, AGGREGATIONS),
             )
             begin(bench, tally)
             for chain in chains(kinds, limits.neurons, settings.passes):
@@ -278,15 +279,20 @@ def _kinds(lm: LanguageModel, scores: NeuronScores) -> tuple[NeuronKind, ...]:
             logger.info("%s", error)
         else:
             there.append(kind)
-    return tuple(sorted(there, key=lambda kind: kind != scores.kind))
+    return _first(scores.kind, there)
 
 
 def _conditions(parts: Sequence[Parts], own: FitOn) -> tuple[FitOn, ...]:
     """Which examples rankings may be fitted on, those of the published one first: no others where a task has none."""
-    choices: tuple[FitOn, ...] = ("ambiguous", "disambiguated", "both")
+    choices: tuple[FitOn, ...] = get_args(FitOn)
     told = any(example.condition for part in parts for example in part.effects)
     there = all(of_condition(part.effects, fit_on) for part in parts for fit_on in choices)
-    return tuple(sorted(choices, key=lambda fit_on: fit_on != own)) if told and there else (own,)
+    return _first(own, choices) if told and there else (own,)
+
+
+def _first(own: Choice, choices: Iterable[Choice]) -> tuple[Choice, ...]:
+    """The choices, one of them before the others."""
+    return tuple(sorted(choices, key=lambda choice: choice != own))
 
 
 def score_again(lm: LanguageModel, parts: Sequence[Parts], settings: RunSettings, progress: Progress) -> NeuronScores:

@@ -8,7 +8,7 @@ down to single ones, wherever that does no harm. Knows trials and a bench; knows
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache, partial
 from typing import Any
 
@@ -67,11 +67,9 @@ def _change(
     share, weighed = CHANGED, dict[str, float]()
     for taken in range(attempts):
         if base is None:
-            left = [trial for trial in tally.complete if _can_be_changed(trial, limits)]
-            left = [trial for trial in left if frozenset(trial.neurons) not in gone_on_from]
-            if not left:
+            base = _most_promising(tally, limits, gone_on_from)
+            if base is None:
                 return best, taken
-            base = max(left, key=lambda trial: (trial.promise(limits), merit(trial)))
             share, weighed = CHANGED, _weighed(base, limits)
         gone_on_from.add(frozenset(base.neurons))
         count = max(1, round(share * len(base.neurons)))
@@ -102,6 +100,13 @@ def _change(
         else:
             share /= 2
     return best, attempts
+
+
+def _most_promising(tally: Tally, limits: Limits, gone_on_from: Set[frozenset[Neuron]]) -> Trial | None:
+    """The edit to change that promises most; None where all that can be changed have been gone on from."""
+    left = (trial for trial in tally.complete if frozenset(trial.neurons) not in gone_on_from)
+    changeable = (trial for trial in left if _can_be_changed(trial, limits))
+    return max(changeable, key=lambda trial: (trial.promise(limits), merit(trial)), default=None)
 
 
 def _can_be_changed(trial: Trial, limits: Limits) -> bool:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import optuna
 
@@ -63,8 +63,8 @@ class Space:
     kinds: tuple[NeuronKind, ...]
     most: int
     tasks: int = 1
-    fit_on: tuple[FitOn, ...] = ("ambiguous", "disambiguated", "both")
-    token_aggregations: tuple[TokenAggregation, ...] = ("max", "sum")
+    fit_on: tuple[FitOn, ...] = get_args(FitOn)
+    token_aggregations: tuple[TokenAggregation, ...] = get_args(TokenAggregation)
 
 
 @dataclass(frozen=True)
