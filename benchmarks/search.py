@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
         "category": Path(arguments.data).stem,
         "command": {key: str(value) for key, value in vars(arguments).items() if key != "job"},
         "templates": {name: len({x.template for x in getattr(split, name)}) for name in split._fields},
-        "machine": platform.machine(),
+        "machine": _machine(lm),
     }
     record = arguments.output.with_suffix(".trials.jsonl")
     known = _known(record, content["command"])
@@ -156,7 +156,15 @@ def decide_anew(arguments: argparse.Namespace) -> None:
 def _loaded(arguments: argparse.Namespace) -> tuple[LanguageModel, Task, Split]:
     """Model, category and its three parts, from the arguments of `run`."""
     task = load_task(f"bbq:{arguments.data}")
-    return load_model(arguments.model, dtype=arguments.dtype, device="cpu"), task, task.split(arguments.seed)
+    lm = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    return lm, task, task.split(arguments.seed)
+
+
+def _machine(lm: LanguageModel) -> str:
+    """What a model is on, for people."""
+    if lm.device.type == "cuda":
+        return f"one {torch.cuda.get_device_name(lm.device)}"
+    return f"one core, {platform.machine()}" if torch.get_num_threads() == 1 else platform.machine()
 
 
 def _within(loss: float, arguments: argparse.Namespace) -> Limits:
@@ -418,6 +426,7 @@ def main() -> None:
     searching.add_argument("model")
     searching.add_argument("data")
     searching.add_argument("--dtype", default="float32")
+    searching.add_argument("--device", default="cpu")
     for name, default in (
         ("effects", 128), ("choose", 96), ("report", 120), ("passes", 8), ("trials", 12), ("refinements", 6),
         ("published", 20), ("instructions", 4), ("neutral", 24), ("knowledge", 60), ("neurons", 100), ("seed", 0),

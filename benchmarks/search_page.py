@@ -70,8 +70,8 @@ def _by_hand(before: str) -> list[list[str]]:
 def _head(found: Sequence[Content]) -> list[str]:
     given = found[0]["command"]
     minutes = sum(content["seconds"] for content in found) / 60
-    options = ("dtype", "effects", "choose", "report", "passes", "trials", "refinements", "published", "instructions")
-    told = " ".join(f"--{name} {given[name]}" for name in (*options, "neutral", "knowledge"))
+    options = ("dtype", "device", "effects", "choose", "report", "passes", "trials", "refinements", "published")
+    told = " ".join(f"--{name} {given[name]}" for name in (*options, "instructions", "neutral", "knowledge", "seed"))
     rows = {name for content in found for name in content["rows"]}
     further = ["  python benchmarks/search.py methods out/$category.json"] if rows - {*OF_RUN, TRAINED} else []
     further += ["  python benchmarks/trained.py out/$category.json"] if TRAINED in rows else []
@@ -93,7 +93,9 @@ def _head(found: Sequence[Content]) -> list[str]:
         "python benchmarks/search.py table out/*.json --output docs/results/search.md",
         "```",
         "",
-        f"The searches took {minutes:.0f} minutes of one core of a shared 2-core machine.",
+        f"The searches took {minutes:.0f} minutes together, each on "
+        + " or ".join(sorted({content["machine"] for content in found}))
+        + ".",
         "",
     ]
 

@@ -68,7 +68,7 @@ def main() -> None:
     mine = parser.parse_args()
     content: dict[str, Any] = json.loads(mine.file.read_text(encoding="utf-8"))
     given = arguments_of(content)
-    lm = load_model(given.model, dtype=given.dtype, device="cpu")
+    lm = load_model(given.model, dtype=given.dtype, device=given.device)
     task = load_task(f"bbq:{given.data}")
     split = task.split(given.seed)
     fit, choose = (
