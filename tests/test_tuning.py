@@ -320,18 +320,22 @@ def test_refinement_goes_on_from_another_edit_where_three_changes_of_one_are_in_
 
 
 def test_refinement_tries_ever_smaller_changes_of_an_edit_that_promises_much_where_nothing_is_within_the_limits():
+    """And weighs the disambiguated examples ever more, twice as far from step to step, to the largest λ."""
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(losses=[0.0] + [0.2] * 9), []
+    weights = []
     begin(bench, tally)
     start = tally.run(lambda: Proposal("passes", {}, EVERYTHING), bench.attempt)
     useless = iter(Neuron("third", index, "ffn") for index in range(9))
 
     def following(recipe):
         asked.append((recipe.eliminated, recipe.returned))
+        weights.append(recipe.skill_weight)
         return [EVERYTHING[7], next(useless)]
 
     refine(bench, tally.trials[0], LIMITS, tally, 9, following)
     assert asked[:5] == [(start.neurons, count) for count in (4, 2, 1, 1, 1)]  # then less than one would be changed
     assert asked[5][0] != start.neurons
+    assert weights[:5] == pytest.approx([*(math.exp(nats / 2) for nats in (0.5, 1, 2, 4)), 16])
 
 
 def test_refinement_ends_where_no_exchange_is_worth_it():

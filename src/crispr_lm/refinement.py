@@ -31,7 +31,8 @@ LEFT_OUT = 0.25
 """Share of the edit's neurons that are left out first, half as many each time that this does harm."""
 
 RETREAT = 0.5
-"""Nats by which an edit is to abstain less readily, at the least, where it costs more in answers than it may."""
+"""Nats by which an edit is to abstain less readily, at the least, where it costs more in answers than it may; twice as
+many each time that a change was in vain: small steps, one after the other, may use up all attempts on one edit."""
 
 
 def refine(bench: Bench, start: Trial, limits: Limits, tally: Tally, attempts: int, following: Following) -> Trial:
@@ -59,8 +60,8 @@ def _change(
 
     What promises most (`Trial.promise`) tells the conditions apart best, and need not be within the limits yet. λ
     follows the room that the last change has left for abstention; where that change was in vain, the next is one of
-    fewer neurons in the same edit, whose effects are known. Where nothing comes of an edit, the most promising one that
-    has not been changed yet is gone on from.
+    fewer neurons in the same edit, whose effects are known, and one that retreats further where a limit is not kept
+    (`RETREAT`). Where nothing comes of an edit, the most promising one that has not been changed yet is gone on from.
     """
     gone_on_from: set[frozenset[Neuron]] = set()
     base: Trial | None = None
@@ -70,7 +71,7 @@ def _change(
             base = _most_promising(tally, limits, gone_on_from)
             if base is None:
                 return best, taken
-            share, weighed = CHANGED, _weighed(base, limits)
+            share, weighed = CHANGED, _weighed(base, limits, RETREAT)
         gone_on_from.add(frozenset(base.neurons))
         count = max(1, round(share * len(base.neurons)))
         recipe = _recipe_like(base, min(limits.neurons - len(base.neurons), count), count, **weighed)
@@ -90,7 +91,7 @@ def _change(
         better = trial.complete and trial.figures.within(limits) and trial.figures.gain > best.figures.gain
         best = trial if better else best
         promises_more = _can_be_changed(trial, limits) and trial.promise(limits) > base.promise(limits)
-        before, weighed = weighed, _weighed(trial, limits)
+        before, weighed = weighed, _weighed(trial, limits, RETREAT * CHANGED / share)
         if better or promises_more or (known and _can_be_changed(trial, limits)):
             base, share = trial, CHANGED
         elif (unchanged and weighed == before) or share * len(base.neurons) < 0.5:  # less than one neuron
@@ -115,10 +116,16 @@ def _can_be_changed(trial: Trial, limits: Limits) -> bool:
     return fits and trial.complete and trial.stage != "control"
 
 
-def _weighed(trial: Trial, limits: Limits) -> dict[str, float]:
-    """λ and ρ for what follows a trial: beyond a limit on answers it is a retreat, even with room for abstention."""
+def _weighed(trial: Trial, limits: Limits, retreat: float) -> dict[str, float]:
+    """λ and ρ for what follows a trial: beyond a limit on answers it is a retreat, even with room for abstention.
+
+    Args:
+        trial: Behind which it comes.
+        limits: On its cost.
+        retreat: Nats, at the least.
+    """
     before, exceeds = _weights(trial), trial.figures.excess(limits) > TOLERANCE
-    room = min(trial.room(limits), -RETREAT) if exceeds else trial.room(limits)
+    room = min(trial.room(limits), -retreat) if exceeds else trial.room(limits)
     return {
         "skill_weight": heavier(before["skill_weight"], room),
         "protection": before["protection"] * (STRICTER if trial.figures.too_far(limits) else 1),
@@ -185,7 +192,7 @@ def _fewer(bench: Bench, tally: Tally, edit: Trial, order: Callable[[], list[Neu
 def _least_missed(edit: Trial, limits: Limits, following: Following) -> list[Neuron]:
     """The neurons of an edit in the order of giving them back."""
     count = len(edit.neurons)
-    recipe = _recipe_like(edit, -count, count, **_weighed(edit, limits))
+    recipe = _recipe_like(edit, -count, count, **_weighed(edit, limits, RETREAT))
     return list(dict.fromkeys([*following(recipe), *edit.neurons]))  # those of another kind behind
 
 
