@@ -49,6 +49,10 @@ effects would be held to lose some, since what is below 0 does not count in its 
 TEMPERATURE = 2.0
 """Nats over which `pursuit` takes an answer to turn: examples farther than that from turning hardly count."""
 
+STRAYING = 5.0
+"""Nats of gain that `pursuit` gives up per nat by which answers to disambiguated questions stray. Not ρ: whatever may
+become of ordinary answers, of these it is asked that they stay."""
+
 TAKEN_AT_ONCE = 2
 """Neurons that `pursuit` takes before it looks at the examples anew."""
 
@@ -203,12 +207,13 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     Σ E, say how much each example still matters: w = 1 / (1 + exp(±g / T)), near 0 for those that are right by far. The
     next neurons are those of the highest
 
-        mean over examples of z − c · standard error of z − ρ · (harm_i + lost_i + strayed_i),
+        mean over examples of z − c · standard error of z − ρ · (harm_i + lost_i) − κ · strayed_i,
         z = ±w · (σ − 1) · E_i(u, p),
 
     with + and weight 1 in ambiguous, − and weight λ in disambiguated examples. It is a logistic regression on
-    first-order effects, grown a few neurons at a time (a matching pursuit); c is `CAUTION`, T is `TEMPERATURE`. The
-    standard error is clustered by template: what an edit is to do it is to do on templates that nobody has seen.
+    first-order effects, grown a few neurons at a time (a matching pursuit); c is `CAUTION`, T is `TEMPERATURE`, κ is
+    `STRAYING`. The standard error is clustered by template: what an edit is to do it is to do on templates that nobody
+    has seen.
 
     lost_i is what a choice that is to be kept loses, to first order, of the log-probability of the option y that the
     original chooses among the options: max(0, mean over choices of l − `FORGIVEN` · standard error of l), where
@@ -242,7 +247,7 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
             sure = losses.mean(axis=0) - FORGIVEN * clustered_error(losses, kept.templates)
             worth -= recipe.protection * np.maximum(sure, 0)
         if answered is not None:
-            worth -= recipe.protection * answered.strays()
+            worth -= STRAYING * answered.strays()
         going = np.where(open_to, worth, -np.inf)
         coming = np.where(there, worth, -np.inf) if may_return else np.full_like(worth, -np.inf)
         # Where there is room, a return must be the better change; where there is none, it makes room for the best.
