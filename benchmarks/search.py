@@ -439,7 +439,7 @@ def main() -> None:
     comparing = jobs.add_parser("methods")
     comparing.set_defaults(job=methods)
     comparing.add_argument("file", type=Path)
-    comparing.add_argument("--without", nargs="*", default=[*ROWS_OF_RUN, "integrated-gradients"])
+    comparing.add_argument("--without", nargs="*", default=list(ROWS_OF_RUN))
     telling = jobs.add_parser("table")
     telling.set_defaults(job=table)
     telling.add_argument("files", nargs="+")

@@ -48,14 +48,22 @@ Content = Mapping[str, Any]
 def page(found: Sequence[Content], before: str = "") -> str:
     """The page from the files of all categories, in the order of their names.
 
+    In full of the split of the lowest seed; of others, which confirm it or do not, the targets.
+
     Args:
         found: The files.
         before: The page as it is, whose texts of people are taken over.
     """
-    found = sorted(found, key=lambda content: str(content["category"]))
-    told, since = _by_hand(before)
-    lines = [*_head(found), *told, *_targets(found), *_rankings(found)]
-    for content in found:
+    splits: dict[int, list[Content]] = {}
+    for content in sorted(found, key=lambda content: str(content["category"])):
+        splits.setdefault(int(content["command"]["seed"]), []).append(content)
+    first, *others = sorted(splits)
+    of_first, (told, since) = splits[first], _by_hand(before)
+    lines = [*_head(of_first), *told, *_targets(of_first)]
+    for seed in others:
+        lines += _other_split(splits[seed], seed)
+    lines += [*_ceilings(of_first), *_ahead(of_first), *_rankings(of_first)]
+    for content in of_first:
         lines += _category(content)
     return "\n".join([*lines, *since]).rstrip("\n") + "\n"
 
@@ -70,7 +78,7 @@ def _by_hand(before: str) -> list[list[str]]:
 def _head(found: Sequence[Content]) -> list[str]:
     given = found[0]["command"]
     minutes = sum(content["seconds"] for content in found) / 60
-    options = ("dtype", "device", "effects", "choose", "report", "passes", "trials", "refinements", "published")
+    options = ("dtype", "effects", "choose", "report", "passes", "trials", "refinements", "published")
     told = " ".join(f"--{name} {given[name]}" for name in (*options, "instructions", "neutral", "knowledge", "seed"))
     rows = {name for content in found for name in content["rows"]}
     further = ["  python benchmarks/search.py methods out/$category.json"] if rows - {*OF_RUN, TRAINED} else []
@@ -101,7 +109,7 @@ def _head(found: Sequence[Content]) -> list[str]:
 
 
 def _targets(found: Sequence[Content]) -> list[str]:
-    lines = [
+    return [
         "## Targets",
         "",
         "On the whole report part. *Trade*: ambiguous accuracy up by "
@@ -109,6 +117,23 @@ def _targets(found: Sequence[Content]) -> list[str]:
         + f". *Gap*: abstention gap up by {GAP:g}, its interval above {SURE_GAP:g}, and answered accuracy not lower. "
         f"*Price*: KL at most {MOST_KL:g}, and common knowledge not lower by more than {MOST_KNOWLEDGE:g}.",
         "",
+        *_reached(found),
+    ]
+
+
+def _other_split(found: Sequence[Content], seed: int) -> list[str]:
+    return [
+        f"## Another split, seed {seed}",
+        "",
+        f"The same command with `--seed {seed}`: other templates to fit, to choose and to report on. The same targets.",
+        "",
+        *_reached(found),
+    ]
+
+
+def _reached(found: Sequence[Content]) -> list[str]:
+    """What the recommended edits change on the whole report part, which targets that reaches, and in how many."""
+    lines = [
         "| category | limit on loss | gain in ambiguous accuracy | change in disambiguated | trade | change in "
         "abstention gap | change in answered accuracy | gap | KL | change in knowledge | price |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -137,7 +162,7 @@ def _targets(found: Sequence[Content]) -> list[str]:
             f"- loss at most {loss:g}: of {len(found)} categories, reached: trade in {trade}, gap in {gap} (in "
             f"{by_interval} where answered accuracy counts as lower only if its interval says so), price in {price}."
         )
-    return [*lines, "", *_ceilings(found), *_ahead(found)]
+    return [*lines, ""]
 
 
 def _ceilings(found: Sequence[Content]) -> list[str]:

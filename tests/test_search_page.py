@@ -33,14 +33,15 @@ def trial(ranking, gain, loss, complete=True):
     return {"recipe": {"ranking": ranking}, "figures": figures, "complete": complete}
 
 
-def content(small, large, others=(), trials=(), whole=None):
+def content(small, large, others=(), trials=(), whole=None, seed=0):
     original = {**row(0.0, 0.0), "shifted": {"0.05": 0.1, "0.15": 0.2}}
     del original["differences"]
     options = "dtype effects choose report passes trials refinements published instructions neutral knowledge model"
     decided = {"search, loss at most 0.05": small, "search, loss at most 0.15": large}
     return {
         "category": "Age",
-        "command": dict.fromkeys(options.split(), "1"),
+        "command": {**dict.fromkeys(options.split(), "1"), "seed": str(seed)},
+        "machine": "one core",
         "seconds": 60,
         "rows": {"original": original, **decided, **dict(others)},
         "whole": {"questions": 300, "rows": {"original": original, **(decided if whole is None else whole)}},
@@ -61,6 +62,16 @@ def test_targets_are_reached_at_their_limits_and_missed_beyond():
     small, large = cells(page, "| Age | 0.05 | +0.250,"), cells(page, "| Age | 0.15 | +0.490,")
     assert [small[place] for place in (4, 7, 10)] == ["reached"] * 3
     assert [large[place] for place in (4, 7, 10)] == ["missed", "missed", "reached"]
+
+
+def test_another_split_is_judged_by_itself_and_told_behind_the_first():
+    reached, missed = (
+        content(row(gain, 0.0, gap=gain), row(gain, 0.0), seed=seed) for gain, seed in ((0.3, 1), (0, 0))
+    )
+    page = search_page.page([reached, missed])
+    first, other = page.index("## Targets"), page.index("## Another split, seed 1")
+    assert first < page.index("reached: trade in 0, gap in 0") < other < page.index("reached: trade in 1, gap in 1")
+    assert page.count("\n## Age\n") == 1
 
 
 def test_answered_accuracy_is_judged_by_its_value_and_told_by_its_interval_too():
