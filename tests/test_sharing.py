@@ -112,6 +112,7 @@ def test_every_form_has_a_card_and_the_edit_beside_it(form, base, finished, tmp_
         edit = tmp_path / "edit.json"
         Edit.from_neurons(lm, neurons).save(edit)
     told = jobs.apply(str(base), edit, tmp_path / "out", ApplySettings(device="cpu", format=form))
+    assert (told["format"], told["output"]) == (form, str(tmp_path / "out"))
     assert ("verified" in told) == (form != "edit")
     assert Edit.load(tmp_path / "out" / "edit.json").neurons == Edit.load(edit).neurons
     found = card_in(tmp_path / "out")

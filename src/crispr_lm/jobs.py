@@ -79,8 +79,9 @@ def apply(
     """Save an edited model in one of the formats of `crispr_lm.export`, and compare it with the model in memory.
 
     Returns:
-        How many option scores were compared and the largest difference (``verified``), for the slim format the
-        parameters saved, and what was uploaded (``upload``).
+        What was saved and where (``format``, ``output``), how many option scores were compared and the largest
+        difference (``verified``; not for the format "edit"), for the slim format the parameters saved, and what was
+        uploaded (``upload``).
 
     Raises:
         InputError: the input can't be used, the format can't hold this edit exactly, the output folder is not empty,
@@ -100,7 +101,7 @@ def apply(
     with held_new(output), whole_folder(output) as part:
         told = _export(lm, edit, part, settings, progress)
         write_card(lm, edit, settings.format, part, results)
-    return told | uploaded(output, settings, progress)
+    return {"format": settings.format, "output": str(output), **told, **uploaded(output, settings, progress)}
 
 
 def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings, progress: Progress) -> dict[str, Any]:
