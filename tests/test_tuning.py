@@ -338,6 +338,45 @@ def test_refinement_tries_ever_smaller_changes_of_an_edit_that_promises_much_whe
     assert weights[:5] == pytest.approx([*(math.exp(nats / 2) for nats in (0.5, 1, 2, 4)), 16])
 
 
+def test_refinement_retreats_no_further_where_that_costs_more_than_there_is_to_win():
+    """An edit promises much, but what still loses too much of it gains no more than the best edit: three are enough."""
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(losses=[0, 0] + [0.2] * 9), []
+    begin(bench, tally)
+    best, promising = EVERYTHING[:1], EVERYTHING
+    start, _ = (
+        tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt)
+        for neurons in (best, promising)
+    )
+
+    def following(recipe):
+        asked.append(recipe.eliminated)
+        return EVERYTHING[1:4] if recipe.eliminated == promising else []
+
+    refine(bench, start, LIMITS, tally, 9, following)
+    assert asked[:4] == [promising] * 3 + [best]
+
+
+def test_refinement_goes_on_from_no_edit_twice():
+    """Nothing comes of the first edit; a change of the second makes it the first, which promises more."""
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), KnowsEdits(), []
+    begin(bench, tally)
+    first, second = EVERYTHING[:3], (*EVERYTHING[:2], EVERYTHING[4])
+    start, _ = (
+        tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt) for neurons in (first, second)
+    )
+    useless = iter(EVERYTHING[5:])
+
+    def following(recipe):
+        if recipe.neurons < 0:
+            return []
+        asked.append(recipe.eliminated)
+        return [first[2], next(useless)] if recipe.eliminated == first else [second[2], first[2]]
+
+    refine(bench, start, replace(LIMITS, neurons=3), tally, 9, following)
+    assert asked[:4] == [first, first, first, second]
+    assert first not in asked[4:]
+
+
 def test_refinement_ends_where_no_exchange_is_worth_it():
     _, asked, tally = refined_from(MadeUpBench(), {}, LIMITS, 60, useless=(4,))
     assert len(asked) == 2  # one exchange, and then none

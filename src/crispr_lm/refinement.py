@@ -25,7 +25,8 @@ half as many after each change that was in vain."""
 
 PATIENCE = 3
 """Changes in vain, one after the other, after which another edit is gone on from; but not where the edit promises more
-than twice what the best one within the limits gains: then ever smaller changes are what may bring it within them."""
+than twice what the best one within the limits gains, and its changes still gain more than that: then ever smaller ones
+are what may bring it within the limits."""
 
 LEFT_OUT = 0.25
 """Share of the edit's neurons that are left out first, half as many each time that this does harm."""
@@ -61,7 +62,8 @@ def _change(
     What promises most (`Trial.promise`) tells the conditions apart best, and need not be within the limits yet. λ
     follows the room that the last change has left for abstention; where that change was in vain, the next is one of
     fewer neurons in the same edit, whose effects are known, and one that retreats further where a limit is not kept
-    (`RETREAT`). Where nothing comes of an edit, the most promising one that has not been changed yet is gone on from.
+    (`RETREAT`). Where nothing comes of an edit (`PATIENCE`), the most promising one that has not been changed yet is
+    gone on from; none is twice.
     """
     gone_on_from: set[frozenset[Neuron]] = set()
     base: Trial | None = None
@@ -86,17 +88,19 @@ def _change(
         if trial is None:
             return best, taken
         unchanged = set(trial.neurons) == set(base.neurons)
+        is_new = frozenset(trial.neurons) not in gone_on_from  # else all that comes of it has been seen
         # As of a pass's next pass: nothing is new behind it.
-        known = "same_edit_as" in trial.recipe and frozenset(trial.neurons) not in gone_on_from
+        known = "same_edit_as" in trial.recipe
         better = trial.complete and trial.figures.within(limits) and trial.figures.gain > best.figures.gain
         best = trial if better else best
-        promises_more = _can_be_changed(trial, limits) and trial.promise(limits) > base.promise(limits)
+        promises_more = trial.promise(limits) > base.promise(limits)
+        is_far = base.promise(limits) > 2 * best.figures.gain and trial.figures.gain > best.figures.gain
         before, weighed = weighed, _weighed(trial, limits, RETREAT * CHANGED / share)
-        if better or promises_more or (known and _can_be_changed(trial, limits)):
+        if better or (is_new and _can_be_changed(trial, limits) and (promises_more or known)):
             base, share = trial, CHANGED
         elif (unchanged and weighed == before) or share * len(base.neurons) < 0.5:  # less than one neuron
             base = None  # no exchange is worth it
-        elif share <= CHANGED / 2 ** (PATIENCE - 1) and 2 * best.figures.gain >= base.promise(limits):
+        elif share <= CHANGED / 2 ** (PATIENCE - 1) and not is_far:
             base = None
         else:
             share /= 2
