@@ -356,6 +356,25 @@ def test_refinement_retreats_no_further_where_that_costs_more_than_there_is_to_w
     assert asked[:4] == [promising] * 3 + [best]
 
 
+def test_refinement_turns_to_the_best_edit_before_others_that_promise_as_much():
+    """Two edits promise most and lose too much, whatever is changed; the best one promises less, and can be grown."""
+    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(losses=[0, 0] + [0.2] * 5), []
+    begin(bench, tally)
+    best, promising, sibling = EVERYTHING[:2], EVERYTHING[:5], (*EVERYTHING[:4], EVERYTHING[5])
+    start, *_ = (
+        tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt)
+        for neurons in (best, promising, sibling)
+    )
+
+    def following(recipe):
+        asked.append(recipe.eliminated)
+        return EVERYTHING[2:4] if recipe.eliminated == best else []
+
+    refined = refine(bench, start, LIMITS, tally, 9, following)
+    assert list(dict.fromkeys(asked))[:2] == [promising, best]
+    assert set(refined.neurons) == set(EVERYTHING[:4])
+
+
 def test_refinement_goes_on_from_no_edit_twice():
     """Nothing comes of the first edit; a change of the second makes it the first, which promises more."""
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), KnowsEdits(), []

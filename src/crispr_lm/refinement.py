@@ -62,15 +62,15 @@ def _change(
     What promises most (`Trial.promise`) tells the conditions apart best, and need not be within the limits yet. λ
     follows the room that the last change has left for abstention; where that change was in vain, the next is one of
     fewer neurons in the same edit, whose effects are known, and one that retreats further where a limit is not kept
-    (`RETREAT`). Where nothing comes of an edit (`PATIENCE`), the most promising one that has not been changed yet is
-    gone on from; none is twice.
+    (`RETREAT`). Where nothing comes of an edit (`PATIENCE`), the best one is gone on from, then the most promising of
+    those that have not been changed yet; none is twice.
     """
     gone_on_from: set[frozenset[Neuron]] = set()
     base: Trial | None = None
     share, weighed = CHANGED, dict[str, float]()
     for taken in range(attempts):
         if base is None:
-            base = _most_promising(tally, limits, gone_on_from)
+            base = _next_base(tally, limits, gone_on_from, best)
             if base is None:
                 return best, taken
             share, weighed = CHANGED, _weighed(base, limits, RETREAT)
@@ -107,10 +107,16 @@ def _change(
     return best, attempts
 
 
-def _most_promising(tally: Tally, limits: Limits, gone_on_from: Set[frozenset[Neuron]]) -> Trial | None:
-    """The edit to change that promises most; None where all that can be changed have been gone on from."""
-    left = (trial for trial in tally.complete if frozenset(trial.neurons) not in gone_on_from)
-    changeable = (trial for trial in left if _can_be_changed(trial, limits))
+def _next_base(tally: Tally, limits: Limits, gone_on_from: Set[frozenset[Neuron]], best: Trial) -> Trial | None:
+    """The edit to change; None where all that can be changed have been gone on from.
+
+    First what promises most. What promises much and is beyond a limit for all that was tried often has siblings that
+    promise as much: the best one's turn comes before theirs.
+    """
+    left = [trial for trial in tally.complete if frozenset(trial.neurons) not in gone_on_from]
+    changeable = [trial for trial in left if _can_be_changed(trial, limits)]
+    if gone_on_from and best in changeable:
+        return best
     return max(changeable, key=lambda trial: (trial.promise(limits), merit(trial)), default=None)
 
 
