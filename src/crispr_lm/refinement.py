@@ -87,19 +87,19 @@ def _change(
         )
         if trial is None:
             return best, taken
-        unchanged = set(trial.neurons) == set(base.neurons)
-        is_new = frozenset(trial.neurons) not in gone_on_from  # else all that comes of it has been seen
-        # As of a pass's next pass: nothing is new behind it.
-        known = "same_edit_as" in trial.recipe
         better = trial.complete and trial.figures.within(limits) and trial.figures.gain > best.figures.gain
         best = trial if better else best
+        unchanged = set(trial.neurons) == set(base.neurons)
+        is_new = frozenset(trial.neurons) not in gone_on_from  # else all that comes of it has been seen
         promises_more = trial.promise(limits) > base.promise(limits)
+        known = "same_edit_as" in trial.recipe  # as of a pass's next pass: nothing is new behind it
+        # Much is promised, and what comes of it is more than there is yet: worth ever smaller changes.
         is_far = base.promise(limits) > 2 * best.figures.gain and trial.figures.gain > best.figures.gain
         before, weighed = weighed, _weighed(trial, limits, RETREAT * CHANGED / share)
         if better or (is_new and _can_be_changed(trial, limits) and (promises_more or known)):
             base, share = trial, CHANGED
-        elif (unchanged and weighed == before) or share * len(base.neurons) < 0.5:  # less than one neuron
-            base = None  # no exchange is worth it
+        elif (unchanged and weighed == before) or share * len(base.neurons) < 0.5:
+            base = None  # no exchange is worth it, or the next would be of less than one neuron
         elif share <= CHANGED / 2 ** (PATIENCE - 1) and not is_far:
             base = None
         else:
