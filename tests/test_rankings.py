@@ -173,6 +173,8 @@ def test_pursuit_prefers_a_neuron_that_leaves_alone_who_is_named():
         recipe = Recipe("ffn", 1, skill_weight=1.0, protection=protection)
         assert columns(effects, ranked("pursuit", evidence_of(effects), recipe)) == [1]
         assert columns(straying, ranked("pursuit", evidence_of(straying), recipe)) != [1]
+    recipe = Recipe("ffn", 1, skill_weight=0.1, protection=0.0)
+    assert columns(straying, ranked("pursuit", evidence_of(straying), recipe)) == [2]
 
 
 def test_pursuit_distrusts_an_effect_that_a_single_example_shows():

@@ -233,6 +233,15 @@ def one_for_one(asked):
     return following
 
 
+def tried(bench, *edits):
+    """A tally of the original and these edits, as passes, and the trials of these."""
+    tally = Tally([], Budget(1), lambda trial: None)
+    begin(bench, tally)
+    return tally, [
+        tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt) for neurons in edits
+    ]
+
+
 def refined_from(bench, recipe, limits, attempts, useless=(4, 5, 6)):
     tally, asked = Tally([], Budget(1), lambda trial: None), []
     begin(bench, tally)
@@ -279,12 +288,10 @@ def test_refinement_protects_more_where_a_change_moves_the_model_too_far():
 
 def test_refinement_goes_on_behind_an_edit_that_was_tried_before():
     """The start promises most, and its change is the next pass's edit: what comes after is a change of that one."""
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), KnowsEdits(), []
-    begin(bench, tally)
+    bench, asked = KnowsEdits(), []
     useful = [Neuron("first", index, "ffn") for index in range(4)]
     first, second = tuple(useful[:3]), (*useful[:2], Neuron("first", 5, "ffn"))
-    for neurons in (first, second):
-        start = tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt)
+    tally, [_, start] = tried(bench, first, second)
     orders = {first: [useful[2], second[2]], second: [second[2], useful[3]]}
 
     def following(recipe):
@@ -299,11 +306,9 @@ def test_refinement_goes_on_behind_an_edit_that_was_tried_before():
 
 def test_refinement_goes_on_from_another_edit_where_three_changes_of_one_are_in_vain():
     """The best edit's changes gain nothing, whatever their size; the second best one's does."""
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(), []
-    begin(bench, tally)
+    bench, asked = MadeUpBench(), []
     best, second = EVERYTHING[:2], (EVERYTHING[2], EVERYTHING[4])
-    for neurons in (second, best):
-        start = tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt)
+    tally, [_, start] = tried(bench, second, best)
     useless = iter(EVERYTHING[5:])
 
     def following(recipe):
@@ -321,10 +326,8 @@ def test_refinement_goes_on_from_another_edit_where_three_changes_of_one_are_in_
 
 def test_refinement_tries_ever_smaller_changes_of_an_edit_that_promises_much_where_nothing_is_within_the_limits():
     """And weighs the disambiguated examples ever more, twice as far from step to step, to the largest λ."""
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(losses=[0.0] + [0.2] * 9), []
-    weights = []
-    begin(bench, tally)
-    start = tally.run(lambda: Proposal("passes", {}, EVERYTHING), bench.attempt)
+    bench, asked, weights = MadeUpBench(losses=[0.0] + [0.2] * 9), [], []
+    tally, [start] = tried(bench, EVERYTHING)
     useless = iter(Neuron("third", index, "ffn") for index in range(9))
 
     def following(recipe):
@@ -340,13 +343,9 @@ def test_refinement_tries_ever_smaller_changes_of_an_edit_that_promises_much_whe
 
 def test_refinement_retreats_no_further_where_that_costs_more_than_there_is_to_win():
     """An edit promises much, but what still loses too much of it gains no more than the best edit: three are enough."""
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(losses=[0, 0] + [0.2] * 9), []
-    begin(bench, tally)
+    bench, asked = MadeUpBench(losses=[0, 0] + [0.2] * 9), []
     best, promising = EVERYTHING[:1], EVERYTHING
-    start, _ = (
-        tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt)
-        for neurons in (best, promising)
-    )
+    tally, [start, _] = tried(bench, best, promising)
 
     def following(recipe):
         asked.append(recipe.eliminated)
@@ -358,13 +357,9 @@ def test_refinement_retreats_no_further_where_that_costs_more_than_there_is_to_w
 
 def test_refinement_turns_to_the_best_edit_before_others_that_promise_as_much():
     """Two edits promise most and lose too much, whatever is changed; the best one promises less, and can be grown."""
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(losses=[0, 0] + [0.2] * 5), []
-    begin(bench, tally)
+    bench, asked = MadeUpBench(losses=[0, 0] + [0.2] * 5), []
     best, promising, sibling = EVERYTHING[:2], EVERYTHING[:5], (*EVERYTHING[:4], EVERYTHING[5])
-    start, *_ = (
-        tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt)
-        for neurons in (best, promising, sibling)
-    )
+    tally, [start, *_] = tried(bench, best, promising, sibling)
 
     def following(recipe):
         asked.append(recipe.eliminated)
@@ -377,12 +372,9 @@ def test_refinement_turns_to_the_best_edit_before_others_that_promise_as_much():
 
 def test_refinement_goes_on_from_no_edit_twice():
     """Nothing comes of the first edit; a change of the second makes it the first, which promises more."""
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), KnowsEdits(), []
-    begin(bench, tally)
+    bench, asked = KnowsEdits(), []
     first, second = EVERYTHING[:3], (*EVERYTHING[:2], EVERYTHING[4])
-    start, _ = (
-        tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt) for neurons in (first, second)
-    )
+    tally, [start, _] = tried(bench, first, second)
     useless = iter(EVERYTHING[5:])
 
     def following(recipe):

@@ -73,7 +73,7 @@ def _change(
             base = _next_base(tally, limits, gone_on_from, best)
             if base is None:
                 return best, taken
-            share, weighed = CHANGED, _weighed(base, limits, RETREAT)
+            share, weighed = CHANGED, _weighed(base, limits)
         gone_on_from.add(frozenset(base.neurons))
         count = max(1, round(share * len(base.neurons)))
         recipe = _recipe_like(base, min(limits.neurons - len(base.neurons), count), count, **weighed)
@@ -126,7 +126,7 @@ def _can_be_changed(trial: Trial, limits: Limits) -> bool:
     return fits and trial.complete and trial.stage != "control"
 
 
-def _weighed(trial: Trial, limits: Limits, retreat: float) -> dict[str, float]:
+def _weighed(trial: Trial, limits: Limits, retreat: float = RETREAT) -> dict[str, float]:
     """λ and ρ for what follows a trial: beyond a limit on answers it is a retreat, even with room for abstention.
 
     Args:
@@ -202,7 +202,7 @@ def _fewer(bench: Bench, tally: Tally, edit: Trial, order: Callable[[], list[Neu
 def _least_missed(edit: Trial, limits: Limits, following: Following) -> list[Neuron]:
     """The neurons of an edit in the order of giving them back."""
     count = len(edit.neurons)
-    recipe = _recipe_like(edit, -count, count, **_weighed(edit, limits, RETREAT))
+    recipe = _recipe_like(edit, -count, count, **_weighed(edit, limits))
     return list(dict.fromkeys([*following(recipe), *edit.neurons]))  # those of another kind behind
 
 
