@@ -46,7 +46,7 @@ from crispr_lm.metrics import FAMILIES
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.passes import chains, follow
-from crispr_lm.preparation import Parts
+from crispr_lm.preparation import Parts, further
 from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
 from crispr_lm.relevance import TokenAggregation
@@ -70,10 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
     start = time.perf_counter()
     lm, task, split = _loaded(arguments)
     seed, instructions = arguments.seed, task.instructions
-    choose = choose_part(lm, task.name, sample(split.choose, arguments.choose, seed), instructions, seed)
     report = Report.of(lm, task, split.report, arguments)
     limits = _within(max(LOSSES), arguments)
-    bench = Bench(lm, [choose], report.original, limits, seed=seed)
+    bench = _bench(lm, task, split, report, arguments)
 
     @cache
     def published(fit_on: FitOn, token_aggregation: TokenAggregation) -> NeuronScores:
@@ -121,9 +120,10 @@ def run(arguments: argparse.Namespace) -> None:
     tune(bench, evidence, space, limits, Budget(arguments.trials), tally, seed)
     for loss in LOSSES:
         within = _within(loss, arguments)
-        best = best_within(tally.trials, within) or tally.trials[0]
+        best = best_within(tally.complete, within) or tally.trials[0]
         refine(bench, best, within, tally, arguments.refinements, following)
-    development = choose_part(lm, task.name, sample(choose.examples, AUTHORS_EXAMPLES, seed), instructions, seed)
+    few = sample(sample(split.choose, arguments.choose, seed), AUTHORS_EXAMPLES, seed)
+    development = choose_part(lm, task.name, few, instructions, seed)
     choice, candidates = golden_section(lm, scores, [development], arguments.neurons)
     _say(start, choice.reason)
     content["golden"] = [candidate.to_dict() for candidate in candidates]
@@ -143,12 +143,11 @@ def decide_anew(arguments: argparse.Namespace) -> None:
     start = time.perf_counter()
     lm, task, split = _loaded(given)
     report = Report.of(lm, task, split.report, given)
-    choose = choose_part(lm, task.name, sample(split.choose, given.choose, given.seed), task.instructions, given.seed)
-    bench = Bench(lm, [choose], report.original, _within(max(LOSSES), given), seed=given.seed)
+    bench = _bench(lm, task, split, report, given)
     tally = Tally([], Budget(given.trials), lambda trial: None)
-    for row in content["trials"]:
-        tally.trials.append(Trial.from_dict(row))
-        bench.remember(tally.trials[-1])
+    for trial in map(Trial.from_dict, content["trials"]):
+        tally.trials += [trial] * trial.is_candidate
+        bench.remember(trial)
     _decide(bench, tally, report, content, given, None, start)
     write_json(arguments.file, content)
 
@@ -158,6 +157,15 @@ def _loaded(arguments: argparse.Namespace) -> tuple[LanguageModel, Task, Split]:
     task = load_task(f"bbq:{arguments.data}")
     lm = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
     return lm, task, task.split(arguments.seed)
+
+
+def _bench(lm: LanguageModel, task: Task, split: Split, report: Report, arguments: argparse.Namespace) -> Bench:
+    """Tries edits on a sample of the choose part, and hears the last few out on a larger one."""
+    seed = arguments.seed
+    first = sample(split.choose, arguments.choose, seed)
+    last = further(split.choose, first, arguments.final, seed)
+    asked, more = (choose_part(lm, task.name, examples, task.instructions, seed) for examples in (first, last))
+    return Bench(lm, [asked], report.original, _within(max(LOSSES), arguments), seed=seed, further=[more])
 
 
 def _machine(lm: LanguageModel) -> str:
@@ -405,8 +413,7 @@ def _in_hindsight(
     """What each trial changes on the report part, by its number: what no way of choosing among them could exceed."""
     told: dict[int, dict[str, float | None]] = {}
     for trial in trials:
-        is_edit = trial.neurons and "same_edit_as" not in trial.recipe
-        if is_edit and trial.stage != "control" and trial.figures.kl <= limits.kl:
+        if trial.neurons and "same_edit_as" not in trial.recipe and trial.figures.kl <= limits.kl:
             answered = report.answered(Treatment(edit=Edit.from_neurons(lm, trial.neurons, trial.scale)))
             differences = answered.differences_from(before)
             told[trial.number] = {figure: differences[figure].value for figure in FIGURES}
@@ -428,8 +435,9 @@ def main() -> None:
     searching.add_argument("--dtype", default="float32")
     searching.add_argument("--device", default="cpu")
     for name, default in (
-        ("effects", 128), ("choose", 96), ("report", 120), ("passes", 8), ("trials", 12), ("refinements", 6),
-        ("published", 20), ("instructions", 4), ("neutral", 24), ("knowledge", 60), ("neurons", 100), ("seed", 0),
+        ("effects", 128), ("choose", 96), ("final", 288), ("report", 120), ("passes", 8), ("trials", 12),
+        ("refinements", 6), ("published", 20), ("instructions", 4), ("neutral", 24), ("knowledge", 60),
+        ("neurons", 100), ("seed", 0),
     ):  # fmt: skip
         searching.add_argument(f"--{name}", type=int, default=default)
     searching.add_argument("--output", type=Path, required=True)

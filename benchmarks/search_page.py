@@ -78,7 +78,7 @@ def _by_hand(before: str) -> list[list[str]]:
 def _head(found: Sequence[Content]) -> list[str]:
     given = found[0]["command"]
     minutes = sum(content["seconds"] for content in found) / 60
-    options = ("dtype", "effects", "choose", "report", "passes", "trials", "refinements", "published")
+    options = ("dtype", "effects", "choose", "final", "report", "passes", "trials", "refinements", "published")
     told = " ".join(f"--{name} {given[name]}" for name in (*options, "instructions", "neutral", "knowledge", "seed"))
     rows = {name for content in found for name in content["rows"]}
     further = ["  python benchmarks/search.py methods out/$category.json"] if rows - {*OF_RUN, TRAINED} else []

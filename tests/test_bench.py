@@ -70,3 +70,39 @@ def test_what_was_asked_nothing_tells_nothing_of_constants(llama):
     trial = bench.attempt(1, proposal_of(llama, 12), [bench.try_original()], within_kl=True)
     assert trial.figures.kl > 0
     assert trial.moved == ()
+
+
+def test_heard_out_is_asked_all_examples_and_what_was_answered_is_not_asked_again(llama, monkeypatch):
+    examples = questions()
+    first, more = (choose_part(llama, "t", part, ["Answer the question."], 0) for part in (examples[:6], examples[6:]))
+    original = original_of(llama, ["The sky is blue."])
+    bench = Bench(llama, [first], original, Limits(kl=100.0), further=[more])
+    assert (bench.prompts, bench.further_prompts) == (6, 10)
+    proposal = proposal_of(llama, 12)
+    trials = [bench.try_original(), bench.attempt(1, proposal, [bench.try_original()])]
+    assert [len(trial.answers["t"]) for trial in trials] == [6, 6]
+    asked = []
+    monkeypatch.setattr(
+        "crispr_lm.bench.prompt_scores",
+        lambda lm, prompts, size: asked.append(len(prompts)) or prompt_scores(lm, prompts, size),
+    )
+    before = bench.hear_out(2, Proposal("final", {"of": 0}, ()), trials[0])
+    heard = bench.hear_out(3, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
+    assert asked == [10, 10]
+    (part,) = bench.parts
+    assert bench.examples("t") == part.examples
+    with Edit.from_neurons(llama, proposal.neurons, 0.0).applied(llama):
+        expected = prompt_scores(llama, part.prompts).argmax(dim=1).tolist()
+    assert heard.answers["t"] == expected
+    metrics = [question_answering_metrics(part.examples, trial.answers["t"]) for trial in (before, heard)]
+    for figure, metric in (("gain", "accuracy_ambiguous"), ("loss", "accuracy_disambiguated")):
+        change = metrics[1][metric] - metrics[0][metric]
+        assert getattr(heard.figures, figure) == pytest.approx(change if figure == "gain" else -change)
+    assert heard.figures.kl == trials[1].figures.kl
+    assert (heard.stage, heard.number, heard.neurons) == ("final", 3, proposal.neurons)
+    again = bench.hear_out(4, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
+    assert (again.number, again.figures, asked) == (4, heard.figures, [10, 10])
+    assert bench.attempt(5, proposal, [trials[0]], race=True).figures == trials[1].figures  # a trial stays what it was
+    control = bench.random_control(heard, seed=0)
+    tried = bench.attempt(6, control, [trials[0]])
+    assert len(bench.hear_out(6, control, tried, before).answers["t"]) == 16

@@ -36,7 +36,9 @@ def trial(ranking, gain, loss, complete=True):
 def content(small, large, others=(), trials=(), whole=None, seed=0):
     original = {**row(0.0, 0.0), "shifted": {"0.05": 0.1, "0.15": 0.2}}
     del original["differences"]
-    options = "dtype effects choose report passes trials refinements published instructions neutral knowledge model"
+    options = (
+        "dtype effects choose final report passes trials refinements published instructions neutral knowledge model"
+    )
     decided = {"search, loss at most 0.05": small, "search, loss at most 0.15": large}
     return {
         "category": "Age",

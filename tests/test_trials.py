@@ -43,12 +43,8 @@ def test_the_front_is_what_brute_force_says(seed):
     assert gains == sorted(gains, reverse=True)
 
 
-def test_trials_given_up_and_controls_are_not_on_the_front():
-    trials = [
-        trial(0, 0.0, 0.0, 0.0),
-        trial(1, 0.9, 0.0, 0.0, complete=False),
-        trial(2, 0.8, 0.0, 0.0, stage="control"),
-    ]
+def test_trials_given_up_are_not_on_the_front():
+    trials = [trial(0, 0.0, 0.0, 0.0), trial(1, 0.9, 0.0, 0.0, complete=False)]
     assert [member.number for member in pareto_front(trials)] == [0]
 
 

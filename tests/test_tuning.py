@@ -30,6 +30,8 @@ class MadeUpBench:
     not; `losses` what it costs.
     """
 
+    further_prompts = 0
+
     def __init__(self, useful=4, cost=0.01, rooms=(), losses=()):
         self.useful = useful
         self.cost = cost
@@ -63,6 +65,35 @@ class MadeUpBench:
             )
             for index in range(32)
         )  # fmt: skip
+
+
+class HearsOut(MadeUpBench):
+    """Has as many further questions; `truly` tells by neurons' count what an edit gains and loses on all of them."""
+
+    further_prompts = 32
+
+    def __init__(self, truly, **how):
+        super().__init__(**how)
+        self.truly = truly
+
+    def hear_out(self, number, proposal, trial, original=None):
+        self.tried.append(number)
+        right, loss = self.truly.get(len(proposal.neurons), (0, 0.0)) if proposal.stage == "final" else (0, 0.0)
+        answers = {"t": [2 if index % 16 < right else 0 for index in range(32)] + [0] * 32}
+        figures = Figures(right / 16, loss, 0.0, trial.figures.kl)
+        return replace(
+            trial,
+            number=number,
+            stage=proposal.stage,
+            recipe=proposal.recipe,
+            figures=figures,
+            answers=answers,
+            moved=(),
+        )
+
+    def examples(self, task):
+        first = super().examples(task)
+        return (*first[:16], *first[:16], *first[16:], *first[16:])
 
 
 class KnowsEdits(MadeUpBench):
@@ -514,6 +545,84 @@ def test_an_edit_that_beats_original_and_random_neurons_is_recommended():
     assert decision.over_original.low > 0
     assert decision.over_control.low > 0
     assert f"trial {decision.trial.number}" in decision.reason
+
+
+def of_these(bench, gains):
+    """The original, and an edit of one, two, ... neurons for each gain and loss."""
+    tally = Tally([], Budget(1), lambda trial: None)
+    begin(bench, tally)
+    for number, (gain, loss) in enumerate(gains, start=1):
+        neurons = tuple(Neuron("first", index, "ffn") for index in range(number))
+        trial = bench.attempt(number, Proposal("search", {"ranking": "made up"}, neurons))
+        tally.trials.append(replace(trial, figures=replace(trial.figures, gain=gain, loss=loss, kl=0.0)))
+    return tally
+
+
+def test_what_is_left_on_further_questions_decides():
+    """The edit of the highest gain turns out to be dear, the next to gain little."""
+    bench = HearsOut({1: (12, 0.2), 2: (4, 0.0), 3: (8, 0.02)})
+    tally = of_these(bench, [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)])
+    decision = decide(bench, tally, LIMITS, seed=0)
+    assert (decision.verdict, decision.trial.number, decision.trial.stage) == ("recommended", 3, "search")
+    assert [trial.stage for trial in tally.trials] == ["search"] * 4 + ["final"] * 4 + ["control"]
+    assert [trial.recipe["of"] for trial in decision.finals] == [0, 1, 2, 3]
+    assert decision.control.figures.gain == 0.0
+    assert decision.over_original.value == 0.5  # of all questions, not of those it was tried on
+    assert "(trial 3): the highest gain in accuracy among the 2 of 3 finalists" in decision.reason
+    assert "64 questions of the choose part" in decision.reason
+    assert [trial.number for trial in decision.front] == [1, 2, 3, 0]  # as it was searched
+
+
+def test_no_edit_is_recommended_where_none_is_left_on_further_questions():
+    bench = HearsOut({1: (12, 0.2), 2: (0, 0.0)})
+    decision = decide(bench, of_these(bench, [(0.9, 0.04), (0.8, 0.03)]), LIMITS, seed=0)
+    assert (decision.verdict, decision.trial.number) == ("none", 0)
+    assert "none of the 2 finalists answers more questions right on 64 questions of the choose part" in decision.reason
+
+
+def test_finalists_are_those_that_cost_nothing_for_what_they_gain():
+    """Not what is beyond a limit or dominated; what only the margin for doubt keeps out has its chance."""
+    bench = HearsOut({1: (8, 0.0), 2: (8, 0.0), 3: (8, 0.0)})
+    tally = of_these(bench, [(0.9, 0.06), (0.8, 0.05), (0.7, 0.05)])
+    tally.trials[2] = replace(tally.trials[2], figures=replace(tally.trials[2].figures, doubt=0.1))
+    decision = decide(bench, tally, replace(LIMITS, caution=1.0), seed=0)
+    assert [trial.recipe["of"] for trial in decision.finals] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("truly", "heard"),
+    [
+        (0.75, 8),  # those that are left gained less
+        (0.25, 16),  # any of them may be better yet, but there is an end
+    ],
+)
+def test_more_are_heard_only_while_they_may_gain_more(truly, heard):
+    bench = HearsOut({number: (round(16 * truly), 0.0) for number in range(1, 25)})
+    tally = of_these(bench, [(0.8 - number / 100, 0.04 - number / 1000) for number in range(20)])
+    assert len(decide(bench, tally, LIMITS, seed=0).finals) == 1 + heard
+
+
+@pytest.mark.parametrize("done", [4, 6, 8, 9])
+def test_a_decision_that_was_interrupted_asks_nothing_twice(done):
+    gains, truly = [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)], {1: (12, 0.2), 2: (4, 0.0), 3: (8, 0.02)}
+    whole, bench = of_these(HearsOut(truly), gains), HearsOut(truly)
+    expected = decide(bench, whole, LIMITS, seed=0)
+    known = [Trial.from_dict(trial.to_dict()) for trial in whole.trials[:done]]
+    again, bench = Tally(known, Budget(1), lambda trial: None), HearsOut(truly)
+    again.trials = known[:4]
+    assert decide(bench, again, LIMITS, seed=0).reason == expected.reason
+    assert again.trials == whole.trials
+    assert sorted(set(bench.tried)) == list(range(done, 9))
+
+
+def test_what_judges_edits_is_none_of_them():
+    tally, _ = tuned(trials=6)
+    judging = [
+        replace(tally.trials[3], number=7 + index, stage=stage) for index, stage in enumerate(("final", "control"))
+    ]
+    tally.trials += judging
+    assert all(trial.stage == "search" for trial in tally.complete)
+    assert best_within(tally.complete, LIMITS).stage == "search"
 
 
 def told(trial, number, right, overabstention, loss=0.0):

@@ -51,7 +51,11 @@ class Proposal:
 
 
 class Bench:
-    """Tries edits. Every edit is asked the same examples, in the same order, so that trials compare in pairs."""
+    """Tries edits. Every edit is asked the same examples, in the same order, so that trials compare in pairs.
+
+    A trial asks the first examples of every task; the last few edits of a search are asked the further ones as well
+    (`hear_out`), which none of them was made or taken for.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class Bench:
         limits: Limits,
         batch_size: BatchSize = "auto",
         seed: int = 0,
+        further: Sequence[ChoosePart] = (),
     ) -> None:
         """Take what to try edits on.
 
@@ -71,22 +76,33 @@ class Bench:
             limits: What makes a trial hopeless.
             batch_size: Prompts in one pass.
             seed: Of the order in which examples are asked, every beginning of it balanced.
+            further: Further examples of the same tasks, in the same order, for the last few edits.
         """
         self.lm = lm
         self.parts = [_in_order_of_asking(part, seed) for part in parts]
+        self._asked_first = {part.task: len(part.prompts) for part in self.parts}
+        for index, more in enumerate(further):
+            self.parts[index] = self.parts[index].joined(more)
         self.original = original
         self.limits = limits
         self.batch_size = batch_size
         self._tried: dict[tuple[frozenset[Neuron], float], Trial] = {}
+        self._heard: dict[tuple[frozenset[Neuron], float], Trial] = {}
 
     @property
     def prompts(self) -> int:
         """Prompts of a complete trial."""
-        return sum(len(part.prompts) for part in self.parts)
+        return sum(self._asked_first.values())
+
+    @property
+    def further_prompts(self) -> int:
+        """Prompts that only the last few edits are asked."""
+        return sum(len(part.prompts) for part in self.parts) - self.prompts
 
     def remember(self, trial: Trial) -> None:
         """Take a trial that was done before (by an interrupted run): the same edit is not measured again."""
-        self._tried[frozenset(trial.neurons), trial.scale] = trial
+        known = self._tried if trial.is_candidate else self._heard
+        known[frozenset(trial.neurons), trial.scale] = trial
 
     def _divergence(self) -> float:
         """Of the model as it is now; one process tells all, so that they decide the same."""
@@ -154,8 +170,42 @@ class Bench:
             moved,
             round(time.perf_counter() - start, 3),
         )
-        self.remember(trial)
+        self._tried[key] = trial
         return trial
+
+    def hear_out(self, number: int, proposal: Proposal, trial: Trial, original: Trial | None = None) -> Trial:
+        """Ask the edit of a complete trial the further examples as well; its figures are then of all there are.
+
+        Args:
+            number: Of the new trial.
+            proposal: Its stage and recipe, with the trial's edit.
+            trial: The edit, asked what edits are tried on.
+            original: The original model, heard out before; None for the original itself.
+        """
+        known = self._heard.get((frozenset(proposal.neurons), proposal.scale))
+        if known is not None:
+            return replace(known, number=number, stage=proposal.stage, recipe=proposal.recipe, seconds=0.0)
+        start = time.perf_counter()
+        further: dict[str, list[list[float]]] = {part.task: [] for part in self.parts}
+        with Edit.from_neurons(self.lm, proposal.neurons, proposal.scale).applied(self.lm):
+            for part in self.parts:
+                ahead = part.prompts[self._asked_first[part.task] :]
+                further[part.task] = prompt_scores(self.lm, ahead, self.batch_size).tolist() if ahead else []
+        answers = {task: [*trial.answers[task], *map(_highest, rows)] for task, rows in further.items()}
+        of_original = answers if original is None else original.answers
+        heard = replace(
+            trial,
+            number=number,
+            stage=proposal.stage,
+            recipe=proposal.recipe,
+            figures=self._figures(answers, of_original, trial.figures.kl),
+            metrics=self._metrics(answers, answers),
+            answers=answers,
+            moved=(),
+            seconds=round(time.perf_counter() - start, 3),
+        )
+        self._heard[frozenset(proposal.neurons), proposal.scale] = heard
+        return heard
 
     def random_control(self, trial: Trial, seed: int) -> Proposal:
         """As many neurons of the same kinds, drawn at random from the whole model."""
@@ -175,7 +225,7 @@ class Bench:
         """Ask on, up to this share of every task's examples."""
         for part in self.parts:
             asked = scores[part.task]
-            ahead = part.prompts[len(asked) : math.ceil(share * len(part.prompts))]
+            ahead = part.prompts[len(asked) : math.ceil(share * self._asked_first[part.task])]
             if ahead:
                 asked += prompt_scores(self.lm, ahead, self.batch_size).tolist()
 
@@ -187,7 +237,7 @@ class Bench:
             for example, row in zip(part.examples, rows, strict=False):
                 if example.unknown is not None:
                     row[example.unknown] += constant
-            answers[part.task] = [row.index(max(row)) for row in rows]
+            answers[part.task] = [_highest(row) for row in rows]
         return answers
 
     def _figures(self, answers: Answers, original: Answers, kl: float) -> Figures:
@@ -265,6 +315,11 @@ def _in_order_of_asking(part: ChoosePart, seed: int) -> ChoosePart:
         ordered += [place[id(example)] for example in drawn if place[id(example)] not in set(ordered)]
     prompts: list[EncodedPrompt] = [part.prompts[index] for index in ordered]
     return ChoosePart(part.task, tuple(part.examples[index] for index in ordered), tuple(prompts))
+
+
+def _highest(scores: Sequence[float]) -> int:
+    """The option of the highest score, the first of several."""
+    return list(scores).index(max(scores))
 
 
 def _beginning(answers: Answers, like: Answers) -> dict[str, Sequence[int]]:

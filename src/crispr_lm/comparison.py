@@ -82,7 +82,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.report) for part in parts}
     further = further_subjects(settings)
-    checks = [fits(part.task, part.fit + part.choose) for part in parts]
+    checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in (*subjects.values(), *further)]
     lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))
     _check_removed(lm, settings)

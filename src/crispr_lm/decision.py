@@ -12,8 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from crispr_lm.bench import Bench
+from crispr_lm.bench import Bench, Proposal
 from crispr_lm.errors import InputError
+from crispr_lm.finals import as_tried, hear_finalists
 from crispr_lm.metrics.family import one_hot
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.statistics import Difference, clustered_error, paired_differences
@@ -36,6 +37,7 @@ class Decision:
         control: As many random neurons; None where no edit came into question.
         over_original: Gain in accuracy over the original, with its interval, on the `choose` part.
         over_control: The same over the random neurons.
+        finals: The original and the finalists, where further questions were asked.
     """
 
     trial: Trial
@@ -45,58 +47,70 @@ class Decision:
     control: Trial | None = None
     over_original: Difference | None = None
     over_control: Difference | None = None
+    finals: tuple[Trial, ...] = ()
 
 
 def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     """Recommend the best trial within the limits, if it beats the original and random neurons.
 
-    The best is that of the widest abstention gap among those whose gain is not clearly behind the highest
-    (`of_like_gain`). It beats another if the 95 % interval of the difference (paired, clustered by template) is above
-    0.
+    Where there are further questions, a few edits are asked these first, and of these alone one is taken, by its
+    answers to all (`finals.hear_finalists`). The best is that of the widest abstention gap among those whose gain is
+    not clearly behind the highest (`of_like_gain`). It beats another if the 95 % interval of the difference (paired,
+    clustered by template) is above 0.
 
     Args:
-        bench: Where the random control is tried.
-        tally: The trials; the control is added.
+        bench: Where the finalists and the random control are tried.
+        tally: The trials; finalists and the control are added.
         limits: Hard limits on the cost.
         seed: Of the random neurons and the intervals.
     """
-    front = tuple(pareto_front(tally.trials))
-    original, complete = tally.trials[0], tally.complete
+    front = tuple(pareto_front(tally.complete))
+    finals = tuple(hear_finalists(bench, tally, limits))
+    original, *edits = judged = finals or tuple(tally.complete)
     parted = original.tells_conditions
-    highest = best_within(complete, limits) or original
+    asked = f"{sum(map(len, original.answers.values()))} questions of " * bool(finals)
+    highest = best_within(judged, limits) or original
     if not highest.neurons:
-        tried = [trial for trial in tally.trials[1:] if trial.stage != "control"]
-        whole = sum(trial.complete for trial in tried)
-        given_up = len(tried) - whole
-        which = "all of them" if given_up == len(tried) else f"{given_up} of them"
-        early = f"; {which} given up before all questions were asked" if given_up else ""
+        which = f"{len(edits)} finalists" if finals else _tried(tally)
         reason = (
-            f"no edit recommended: none of the {len(tried)} edits tried answers more {'ambiguous ' * parted}questions "
-            f"right on the choose part within the limits ({_limits_told(limits)}){early}"
+            f"no edit recommended: none of the {which} answers more {'ambiguous ' * parted}questions right on "
+            f"{asked}the choose part within the limits ({_limits_told(limits)}){'' if finals else _given_up(tally)}"
         )
-        return Decision(original, "none", reason, front)
-    alike = of_like_gain(bench, highest, original, complete, limits, seed)
+        return Decision(tally.trials[0], "none", reason, front, finals=finals)
+    alike = of_like_gain(bench, highest, original, judged, limits, seed)
     best = max(alike, key=lambda trial: (trial.figures.abstention_gap, merit(trial)))
-    control = tally.run(
-        lambda: bench.random_control(best, seed), lambda number, proposal: bench.attempt(number, proposal, [original])
-    )
+    control = _try_control(bench, tally, best, original, seed)
     over_original, over_control = (gained(bench, other, best, seed) for other in (original, control))
     told = (
         f"{_interval(over_original)} over the original and {_interval(over_control)} over as many random neurons on "
-        "the choose part"
+        f"{asked}the choose part"
     )
-    allowed = sum(trial.figures.within(limits) for trial in complete if trial.neurons)
+    allowed = sum(trial.figures.within(limits) for trial in edits)
     if not (_above_zero(over_original) and _above_zero(over_control)):
         reason = f"no edit recommended: the best of {allowed} trials within the limits gains {told}, no sure gain"
-        return Decision(original, "none", reason, front, control, over_original, over_control)
-    figures = best.figures
+        return Decision(tally.trials[0], "none", reason, front, control, over_original, over_control, finals)
+    figures, trial = best.figures, as_tried(best, tally)
     cost = f"{max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard error {figures.doubt:.3f}) and " * parted
     reason = (
-        f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {best.number}): {_why(best, highest)}"
-        f"{'ambiguous ' * parted}accuracy among the {allowed} of {len(complete) - 1} complete trials within the limits "
+        f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {trial.number}): "
+        f"{_why(trial, as_tried(highest, tally), highest.figures.gain)}{'ambiguous ' * parted}accuracy among the "
+        f"{allowed} of {len(edits)} {'finalists' if finals else 'complete trials'} within the limits "
         f"({_limits_told(limits)}), {told}; it costs {cost}{figures.kl:.3f} nats"
     )
-    return Decision(best, "recommended", reason, front, control, over_original, over_control)
+    return Decision(trial, "recommended", reason, front, control, over_original, over_control, finals)
+
+
+def _try_control(bench: Bench, tally: Tally, best: Trial, original: Trial, seed: int) -> Trial:
+    """As many random neurons as the best edit has, asked as much."""
+
+    def attempt(number: int, proposal: Proposal) -> Trial:
+        control = bench.attempt(number, proposal, [tally.trials[0]])
+        if best.stage != "final":
+            return control
+        heard = bench.hear_out(number, proposal, control, original)
+        return replace(heard, seconds=round(control.seconds + heard.seconds, 3))
+
+    return tally.run(lambda: bench.random_control(best, seed), attempt)
 
 
 def of_like_gain(
@@ -175,13 +189,25 @@ def picked_by_hand(decision: Decision, number: int) -> Decision:
     return replace(decision, trial=trial, reason=reason)
 
 
-def _why(best: Trial, highest: Trial) -> str:
+def _why(best: Trial, highest: Trial, highest_gain: float) -> str:
     if best is highest:
         return "the highest gain in "
     return (
         f"the widest abstention gap of those within a standard error of the highest gain (trial {highest.number}: "
-        f"{highest.figures.gain:+.3f}) in "
+        f"{highest_gain:+.3f}) in "
     )
+
+
+def _tried(tally: Tally) -> str:
+    return f"{sum(trial.is_candidate for trial in tally.trials[1:])} edits tried"
+
+
+def _given_up(tally: Tally) -> str:
+    """How many of the edits were given up early, if any were."""
+    whole = [trial.complete for trial in tally.trials[1:] if trial.is_candidate]
+    given_up = len(whole) - sum(whole)
+    which = "all of them" if given_up == len(whole) else f"{given_up} of them"
+    return f"; {which} given up before all questions were asked" if given_up else ""
 
 
 def _above_zero(difference: Difference) -> bool:

@@ -25,6 +25,7 @@ from crispr_lm.edit import Edit
 from crispr_lm.effects import Effects, Importance, measure_effects, measure_importance
 from crispr_lm.errors import InputError
 from crispr_lm.files import append_line, make_folder, write_lines
+from crispr_lm.finals import FINALISTS
 from crispr_lm.folder import RunFolder, read_lines, read_rows
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, find_sites
@@ -181,7 +182,8 @@ def _tuned(
         settings.caution,
     )
     on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
-    bench = Bench(lm, on, original, limits, settings.batch_size, settings.seed)
+    further = [choose_part(lm, part.task.name, part.final, part.task.instructions, settings.seed) for part in parts]
+    bench = Bench(lm, on, original, limits, settings.batch_size, settings.seed, further)
     for trial in known:
         bench.remember(trial)
     seconds = None if settings.time_budget is None else 60 * settings.time_budget
@@ -213,6 +215,7 @@ def _tuned(
         return on_first(lambda: ranked("pursuit", anew(original, recipe.kind, recipe.eliminated, recipe.scale), recipe))
 
     total = settings.passes * len(kinds) + settings.trials + settings.refinements + 2
+    total += (1 + FINALISTS) * bool(bench.further_prompts)
     with progress.step("Searching the best edit (trials)", total) as advance:
 
         def finished(trial: Trial) -> None:
@@ -220,7 +223,7 @@ def _tuned(
                 append_line(folder.search, trial.to_dict())
             advance(1)
             if trial.neurons:
-                progress.say(f"trial {trial.number}: {_one_line(trial)}; {best_so_far(tally.trials, limits)}")
+                progress.say(f"trial {trial.number}: {_one_line(trial)}; {best_so_far(tally.complete, limits)}")
 
         tally = Tally(known, budget, finished)
         try:
@@ -236,7 +239,7 @@ def _tuned(
             for chain in chains(kinds, limits.neurons, settings.passes):
                 follow(bench, chain, following, limits, tally)
             tune(bench, evidence, space, limits, budget, tally, settings.seed)
-            best = best_within(tally.trials, limits) or tally.trials[0]
+            best = best_within(tally.complete, limits) or tally.trials[0]
             refine(bench, best, limits, tally, settings.refinements, following)
         except KeyboardInterrupt:
             if not tally.trials:
@@ -260,6 +263,7 @@ def _searched(decision: Decision, tally: Tally) -> Searched:
     told: dict[str, Any] = {
         "trial": decision.trial.number,
         "front": [trial.number for trial in decision.front],
+        "finals": [trial.number for trial in decision.finals],
     }
     if decision.control is not None and decision.over_original is not None and decision.over_control is not None:
         told["control"] = decision.control.number
@@ -493,6 +497,6 @@ def search_effects(
 
 
 def _one_line(trial: Trial) -> str:
-    name = trial.recipe.get("ranking") or trial.recipe["change"]
+    name = trial.recipe.get("ranking") or trial.recipe.get("change") or f"trial {trial.recipe['of']}, heard out"
     count = len(trial.neurons)
     return f"{name}, {count} neuron{'s' * (count != 1)}: {trial.outcome()}"

@@ -28,7 +28,8 @@ from crispr_lm.tasks import Example, Task, draw, load_task, of_condition, sample
 class Parts:
     """What of a task is used for what; `fit` and `effects` are drawn from the same part, the others are disjoint.
 
-    A tuned search measures effects anew in every pass, each time on some of `effects`.
+    A tuned search measures effects anew in every pass, each time on some of `effects`. The last few of its edits are
+    asked `final`, further examples of the choose part.
     """
 
     task: Task
@@ -36,6 +37,12 @@ class Parts:
     choose: tuple[Example, ...]
     report: tuple[Example, ...]
     effects: tuple[Example, ...] = ()
+    final: tuple[Example, ...] = ()
+
+    @property
+    def searched_on(self) -> tuple[Example, ...]:
+        """All that is asked before anything is told on the report part; some examples are there twice."""
+        return self.fit + self.effects + self.choose + self.final
 
 
 class Timings:
@@ -73,14 +80,22 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
         InputError: too few templates, or fewer examples to attribute on than asked for.
     """
     split = task.split(settings.seed)
-    measured = settings.effect_examples * (1 + settings.passes) if settings.search == "tuned" else 0
+    tuned = settings.search == "tuned"
+    choose = sample(split.choose, settings.choose_examples, settings.seed)
     return Parts(
         task=task,
         fit=fit_sample(task, settings),
-        choose=sample(split.choose, settings.choose_examples, settings.seed),
+        choose=choose,
         report=report_sample(task, split.report, settings),
-        effects=sample(split.fit, measured, settings.seed),
+        effects=sample(split.fit, settings.effect_examples * (1 + settings.passes) if tuned else 0, settings.seed),
+        final=further(split.choose, choose, settings.final_examples, settings.seed) if tuned else (),
     )
+
+
+def further(examples: Sequence[Example], drawn: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
+    """Those that a draw of `size` examples holds beyond a smaller one of the same seed."""
+    before = set(map(id, drawn))
+    return tuple(example for example in sample(examples, size, seed) if id(example) not in before)
 
 
 def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:

@@ -122,8 +122,7 @@ def _next_base(tally: Tally, limits: Limits, gone_on_from: Set[frozenset[Neuron]
 
 def _can_be_changed(trial: Trial, limits: Limits) -> bool:
     """Whether only its answers may keep an edit from being recommended, all of which are known."""
-    fits = 0 < len(trial.neurons) <= limits.neurons and not trial.figures.too_far(limits)
-    return fits and trial.complete and trial.stage != "control"
+    return trial.complete and 0 < len(trial.neurons) <= limits.neurons and not trial.figures.too_far(limits)
 
 
 def _weighed(trial: Trial, limits: Limits, retreat: float = RETREAT) -> dict[str, float]:

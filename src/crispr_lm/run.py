@@ -64,7 +64,7 @@ def run(
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
     subjects += further_subjects(settings)
-    checks = [fits(part.task, part.fit + part.effects + part.choose) for part in parts]
+    checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in subjects]
     lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose), twice=True)
     with folder.held() if is_first() else nullcontext():

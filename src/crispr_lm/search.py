@@ -77,6 +77,10 @@ class ChoosePart:
     examples: tuple[Example, ...]
     prompts: tuple[EncodedPrompt, ...]
 
+    def joined(self, other: ChoosePart) -> ChoosePart:
+        """With another's examples of the same task behind its own."""
+        return ChoosePart(self.task, self.examples + other.examples, self.prompts + other.prompts)
+
 
 def choose_part(
     lm: LanguageModel, task: str, examples: Sequence[Example], instructions: Sequence[str], seed: int

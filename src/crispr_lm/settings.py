@@ -173,7 +173,14 @@ class SearchSettings(_Settings):
         "edit is chosen, so that the limit is likelier to hold on templates that nobody has seen.",
     )
     choose_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        120, ge=2, description="Examples per task to choose the edit on, from the choose part (fewer if it has fewer)."
+        120, ge=2, description="Examples per task to try edits on, from the choose part (fewer if it has fewer)."
+    )
+    final_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+        360,
+        ge=0,
+        description="Examples of the choose part, those of --choose-examples among them, that the last few edits of a "
+        "tuned search are asked before one is recommended: what is left of a gain on questions that no edit was made "
+        "for. No more than --choose-examples asks no further ones.",
     )
 
 

@@ -18,6 +18,9 @@ TOLERANCE = 1e-9
 """A cost of exactly the limit is allowed; 0.45 - 0.40 is a little more than 0.05 in floating point."""
 
 
+JUDGING = ("final", "control")
+"""Stages of trials that bring no new edit into question: they judge those that are there."""
+
 CONSTANTS = tuple(step / 4 for step in range(-12, 13))
 """Nats that are added to every score of "unknown" to see what an edit would gain and cost then (`Trial.moved`)."""
 
@@ -106,7 +109,7 @@ class Trial:
 
     Attributes:
         number: In order of trying.
-        stage: "search", "refine" or "control".
+        stage: "search" or "refine"; "final" for an edit of these, asked more questions; "control".
         recipe: How it came about: ranking, kind, λ, ...; enough to make it again.
         neurons: The edit's neurons, in order of rank.
         scale: What their activations are multiplied with.
@@ -114,7 +117,7 @@ class Trial:
         metrics: Task name to all metrics on these examples.
         answers: Task name to the index of the option chosen for each of the first examples; fewer than there are where
             the trial was given up.
-        complete: Whether it was asked every example.
+        complete: Whether it was asked every example that edits are tried on.
         moved: What the figures would be with each of `CONSTANTS` added to the scores of "unknown"; empty where nothing
             was asked.
         seconds: What it took.
@@ -185,6 +188,11 @@ class Trial:
         return max(zip(CONSTANTS, self.moved, strict=False), key=rank, default=(0.0, self.figures))
 
     @property
+    def is_candidate(self) -> bool:
+        """Whether it is an edit that came into question, or the original; what only judges such edits is none."""
+        return self.stage not in JUDGING
+
+    @property
     def tells_conditions(self) -> bool:
         """Whether its questions are parted into ambiguous and disambiguated ones (in any task)."""
         return any(metrics.get("accuracy_disambiguated") is not None for metrics in self.metrics.values())
@@ -226,7 +234,7 @@ def dominates(one: Trial, other: Trial) -> bool:
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
     """Complete trials that no other dominates, by falling gain; of trials with equal figures the smallest edit."""
-    complete = [trial for trial in trials if trial.complete and trial.stage != "control"]
+    complete = [trial for trial in trials if trial.complete]
     front = [trial for trial in complete if not any(dominates(other, trial) for other in complete)]
     smallest: dict[tuple[float, ...], Trial] = {}
     for trial in front:
@@ -243,9 +251,9 @@ def merit(trial: Trial) -> tuple[float, float, float, int]:
 
 def best_within(trials: Sequence[Trial], limits: Limits) -> Trial | None:
     """The complete trial of highest merit within the limits, None if there is none (not even the original)."""
-    tried = [trial for trial in trials if trial.complete and trial.stage != "control"]
     # Not from the front alone: what dominates a trial may exceed the limit on over-abstention, which is no objective.
-    return max((trial for trial in tried if trial.figures.within(limits)), key=merit, default=None)
+    within = (trial for trial in trials if trial.complete and trial.figures.within(limits))
+    return max(within, key=merit, default=None)
 
 
 def figures_of(

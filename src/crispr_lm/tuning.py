@@ -93,8 +93,8 @@ class Tally:
 
     @property
     def complete(self) -> list[Trial]:
-        """Trials that were asked every example, the original first."""
-        return [trial for trial in self.trials if trial.complete]
+        """Edits that came into question and were asked every example, the original first."""
+        return [trial for trial in self.trials if trial.complete and trial.is_candidate]
 
     @property
     def out_of_time(self) -> bool:
@@ -121,12 +121,12 @@ class Tally:
         return self.out_of_time if known is None else known.stage != stage
 
     def cut_short(self) -> list[Trial]:
-        """Take what is left of the interrupted run's trials, but for the control, and try nothing further.
+        """Take what is left of the interrupted run's edits, and try none further.
 
         Returns:
             Every trial that there is, which is what the record must then hold.
         """
-        while (known := self._known.get(len(self.trials))) is not None and known.stage != "control":
+        while (known := self._known.get(len(self.trials))) is not None and known.is_candidate:
             self.trials.append(known)
         return [*self.trials, *(trial for trial in self._known.values() if trial.number >= len(self.trials))]
 

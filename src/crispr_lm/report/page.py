@@ -24,6 +24,7 @@ from crispr_lm.metrics import ordered_metrics
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report import figures, words
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
+from crispr_lm.trials import JUDGING
 
 MOST_EXAMPLES = 5000
 """Changed answers that the page carries (some 3 MB of text, shown forty at a time); all are in answers.jsonl."""
@@ -66,13 +67,14 @@ def render_report(
     categories = _categories(results)
     columns = columns_of(results, list(run["parts"]))
     changed = changed_answers(answers)
+    on_trial = [row for row in results["search"] if row.get("stage") != "final"]  # asked the same questions
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
         **{f"categories-{number}": figures.before_after(rows) for number, rows in enumerate(categories.values())},
-        "front": figures.front(results["search"], results["edit"]["neurons"], results.get("choice"))
+        "front": figures.front(on_trial, results["edit"]["neurons"], results.get("choice"))
         if halves
-        else figures.front_of_one(results["search"], results.get("choice")),
-        "curve": figures.curve(results["search"], halves=halves),
+        else figures.front_of_one(on_trial, results.get("choice")),
+        "curve": figures.curve(on_trial, halves=halves),
         "neurons": figures.neuron_map(scores, edit["neurons"], described),
         "transfer": transfer_figure(results, columns),
     }
@@ -82,6 +84,7 @@ def render_report(
         .render(
             **shared_assets(),
             controls=controls(results),
+            finalists=finalists(results),
             categories=list(categories),
             found_on=list(run["parts"]),
             elsewhere=[name for name in dict(rows_of(results)) if name not in run["parts"]],
@@ -148,8 +151,16 @@ def controls(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     if control is None:
         return []
     liked = trials.get(control["recipe"]["like"])
-    named = [("original", trials.get(0)), ("best edit within the limits", liked), ("as many random neurons", control)]
+    original = trials.get(next(iter(choice.get("finals", ())), 0))  # asked as much as the other two
+    named = [("original", original), ("best edit within the limits", liked), ("as many random neurons", control)]
     return [{"name": name, **row} for name, row in named if row is not None]
+
+
+def finalists(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each finalist gains and costs where it was tried, and on all it was asked; empty without any."""
+    trials = {row["trial"]: row for row in results["search"] if "trial" in row}
+    _, *finals = (results.get("choice") or {}).get("finals") or [None]
+    return [{"tried": trials[trials[number]["recipe"]["of"]], "heard": trials[number]} for number in finals]
 
 
 def changed_answers(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -226,7 +237,7 @@ def _categories(results: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping
 
 def tried(search: Sequence[Mapping[str, Any]]) -> str:
     """How many edits a search has tried, in words; of a tuned one also how many were given up, and why."""
-    edits = [row for row in search if row["neurons"] and row.get("stage") != "control"]
+    edits = [row for row in search if row["neurons"] and row.get("stage") not in JUDGING]
     if not any("complete" in row for row in edits):
         return f"{len(edits)} edit{'' if len(edits) == 1 else 's'} tried."
     given_up = sum(not row["complete"] for row in edits)

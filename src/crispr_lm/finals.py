@@ -1,0 +1,65 @@
+"""The final heat: the few edits that may be recommended are asked further questions before one of them is.
+
+Dozens of edits, each made in the light of what the one before has cost, fit the questions they are tried on: the best
+of them is so by chance in part, and costs more elsewhere. Questions of the same part that none was made or taken for
+tell what is left of it. Knows trials and a bench; knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from crispr_lm.bench import Bench, Proposal
+from crispr_lm.trials import Limits, Trial, best_within, merit, pareto_front
+from crispr_lm.tuning import Tally
+
+FINALISTS = 8
+"""Edits that are heard out; more, up to twice as many, while those that are left have gained more than the best that
+keeps the limits has then."""
+
+
+def hear_finalists(bench: Bench, tally: Tally, limits: Limits) -> list[Trial]:
+    """Hear out the edits that promise to keep the limits, by falling gain; each is a trial of its own in the tally.
+
+    Those are on the Pareto front of what keeps the limits without a margin for doubt (`Limits.caution`), which the
+    further questions make smaller.
+
+    Args:
+        bench: Where edits are asked.
+        tally: The trials, to which these are added.
+        limits: On the cost of an edit.
+
+    Returns:
+        The original, then the finalists; nothing where there is no further question, or no edit to ask.
+    """
+    waiting = _entrants(tally.complete, limits)
+    if not (bench.further_prompts and waiting):
+        return []
+    original = _heard(bench, tally, tally.trials[0], None)
+    finals: list[Trial] = []
+    for trial in waiting[: 2 * FINALISTS]:
+        best = best_within(finals, limits)
+        if len(finals) >= FINALISTS and best is not None and best.figures.gain >= trial.figures.gain:
+            break
+        finals.append(_heard(bench, tally, trial, original))
+    return [original, *finals]
+
+
+def as_tried(trial: Trial, tally: Tally) -> Trial:
+    """The trial of the search that a finalist is; any other trial itself."""
+    return tally.trials[trial.recipe["of"]] if trial.stage == "final" else trial
+
+
+def _entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
+    """Edits that gain something within the limits and are not dominated there, by falling gain."""
+    certain = replace(limits, caution=0.0)
+    edits = [trial for trial in trials if trial.neurons and trial.figures.gain > 0 and trial.figures.within(certain)]
+    return sorted(pareto_front(edits), key=merit, reverse=True)
+
+
+def _heard(bench: Bench, tally: Tally, trial: Trial, original: Trial | None) -> Trial:
+    return tally.run(
+        lambda: Proposal("final", {"of": trial.number}, trial.neurons, trial.scale),
+        lambda number, proposal: bench.hear_out(number, proposal, trial, original),
+    )
