@@ -33,7 +33,7 @@ from scipy.stats import rankdata
 from crispr_lm import Edit, NeuronScores, load_model, load_task, score_neurons
 from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
 from crispr_lm.baselines.fit import Chosen, Fit
-from crispr_lm.bench import Bench
+from crispr_lm.bench import Bench, Proposal
 from crispr_lm.decision import decide
 from crispr_lm.divergence import Original, divergence, original_of
 from crispr_lm.edit_search import Asked, evidence_anew, ordinary_answers, search_effects
@@ -199,28 +199,34 @@ def _decide(
         golden: The authors' choice; None where its row is there.
         start: When the job began.
     """
-    lm, edits = report.lm, {}
+    lm, decided = report.lm, dict[str, Trial]()
     content["decisions"] = {}
     for loss in LOSSES:
         decision = decide(bench, tally, _within(loss, arguments), arguments.seed)
-        edits[of_limit(loss)] = decision.trial
+        decided[of_limit(loss)] = decision.trial
         content["decisions"][of_limit(loss)] = {"verdict": decision.verdict, "reason": decision.reason}
         _say(start, f"{of_limit(loss)}: {decision.verdict}, {decision.reason}")
-    like = next((trial for trial in edits.values() if trial.neurons), tally.trials[0])
-    random = bench.random_control(like, arguments.seed + 1).neurons
-    recommended = {name: Treatment(edit=Edit.from_neurons(lm, of.neurons, of.scale)) for name, of in edits.items()}
-    recommended[RANDOM] = Treatment(edit=Edit.from_neurons(lm, random, like.scale))
+    like = next((trial for trial in decided.values() if trial.neurons), tally.trials[0])
+    edits: dict[str, Trial | Proposal] = {**decided, RANDOM: bench.random_control(like, arguments.seed + 1)}
+    content["trials"] = [trial.to_dict() for trial in tally.trials]
+    before = content.get("edits", {})
+    content["edits"] = {
+        name: {"neurons": [[of.module, of.index, of.kind] for of in edit.neurons], "scale": edit.scale}
+        for name, edit in edits.items()
+    }
+    new = {
+        name: Treatment(edit=Edit.from_neurons(lm, edit.neurons, edit.scale))
+        for name, edit in edits.items()
+        if before.get(name) != content["edits"][name]  # else what was told of it stays
+    }
     asked = asked_under(report.task, len(report.whole), arguments.seed)
     knowledge = load_task("builtin:knowledge")  # every question under every instruction
     whole = replace(report, examples=report.whole, instructions=asked, knowledge=knowledge)
-    content["whole"] = {"questions": len(whole.examples), "rows": whole.rows(recommended, start)}
-    sampled = report.rows({**recommended, **({} if golden is None else {GOLDEN_SECTION: golden})}, start)
-    content["rows"] = {**sampled, **{name: row for name, row in content.get("rows", {}).items() if name not in sampled}}
-    content["edits"] = {
-        name: {"neurons": [[of.module, of.index, of.kind] for of in trial.neurons], "scale": trial.scale}
-        for name, trial in edits.items()
-    }
-    content["trials"] = [trial.to_dict() for trial in tally.trials]
+    content.setdefault("whole", {"questions": len(whole.examples), "rows": {}})
+    content.setdefault("rows", {})
+    if new:
+        content["whole"]["rows"].update(whole.rows(new, start))
+        content["rows"].update(report.rows({**new, **({} if golden is None else {GOLDEN_SECTION: golden})}, start))
 
 
 class Told(NamedTuple):

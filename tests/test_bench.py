@@ -73,7 +73,7 @@ def test_what_was_asked_nothing_tells_nothing_of_constants(llama):
 
 
 def test_heard_out_is_asked_all_examples_and_what_was_answered_is_not_asked_again(llama, monkeypatch):
-    examples = questions()
+    examples = questions(unknown=0)
     first, more = (choose_part(llama, "t", part, ["Answer the question."], 0) for part in (examples[:6], examples[6:]))
     original = original_of(llama, ["The sky is blue."])
     bench = Bench(llama, [first], original, Limits(kl=100.0), further=[more])
@@ -99,6 +99,21 @@ def test_heard_out_is_asked_all_examples_and_what_was_answered_is_not_asked_agai
         change = metrics[1][metric] - metrics[0][metric]
         assert getattr(heard.figures, figure) == pytest.approx(change if figure == "gain" else -change)
     assert heard.figures.kl == trials[1].figures.kl
+    rise = metrics[1]["unknown_rate_disambiguated"] - metrics[0]["unknown_rate_disambiguated"]
+    assert rise > 0
+    assert heard.figures.implied == pytest.approx(rise * metrics[0]["answered_accuracy"])
+    rises = {
+        template: [
+            (after == example.unknown) - (then == example.unknown)
+            for example, then, after in zip(part.examples, before.answers["t"], expected, strict=True)
+            if (example.condition, example.template) == (DISAMBIGUATED, template)
+        ]
+        for template in {example.template for example in part.examples}
+    }
+    sums = [sum(values) - rise * len(values) for values in rises.values()]
+    count = sum(map(len, rises.values()))
+    error = (sum(value**2 for value in sums) * len(sums) / (len(sums) - 1)) ** 0.5 / count
+    assert heard.figures.implied_doubt == pytest.approx(error * metrics[0]["answered_accuracy"])
     assert (heard.stage, heard.number, heard.neurons) == ("final", 3, proposal.neurons)
     again = bench.hear_out(4, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
     assert (again.number, again.figures, asked) == (4, heard.figures, [10, 10])

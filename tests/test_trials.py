@@ -109,6 +109,32 @@ def test_a_loss_must_stay_below_its_limit_by_some_standard_errors():
     assert figures.within(Limits(accuracy_loss=0.06))
 
 
+def test_what_abstention_takes_away_counts_where_limits_say_so():
+    lucky = Figures(0.5, -0.01, 0.08, 0.0, doubt=0.01, implied=0.04, implied_doubt=0.03)
+    limits = Limits(accuracy_loss=0.05)
+    assert lucky.within(limits)
+    assert not lucky.within(replace(limits, implied=True))
+    assert lucky.within(replace(limits, implied=True, caution=0.25))
+    unlucky = replace(lucky, loss=0.06, implied=0.0, implied_doubt=0.0)
+    assert not unlucky.within(replace(limits, implied=True))  # what was lost counts in any case
+
+
+def test_abstention_implies_the_loss_of_so_many_of_the_answers_as_were_right():
+    """Of 0.8 that were answered three quarters were right; 0.2 more are not answered."""
+    before = {
+        "accuracy": 0.0,
+        "accuracy_disambiguated": 0.6,
+        "unknown_rate_disambiguated": 0.2,
+        "answered_accuracy": 0.75,
+    }
+    after = {**before, "accuracy_disambiguated": 0.58, "unknown_rate_disambiguated": 0.4}
+    fewer = {**before, "unknown_rate_disambiguated": 0.1}
+    assert figures_of({"t": before}, {"t": after}, 0.0).implied == pytest.approx(0.15)
+    assert figures_of({"t": before, "u": before}, {"t": fewer, "u": after}, 0.0).implied == pytest.approx(0.15)
+    assert figures_of({"t": before}, {"t": fewer}, 0.0).implied == 0.0
+    assert figures_of({"t": {"accuracy": 0.4}}, {"t": {"accuracy": 0.7}}, 0.0).implied == 0.0
+
+
 def moved(gains, losses, rises, doubt=0.0):
     """A trial whose figures with each constant are functions of it."""
     figures = tuple(Figures(gains(c), losses(c), rises(c), 0.02, doubt) for c in CONSTANTS)

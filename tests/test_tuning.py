@@ -72,15 +72,16 @@ class HearsOut(MadeUpBench):
 
     further_prompts = 32
 
-    def __init__(self, truly, **how):
+    def __init__(self, truly, implied=(), **how):
         super().__init__(**how)
-        self.truly = truly
+        self.truly, self.implied = truly, dict(implied)
 
     def hear_out(self, number, proposal, trial, original=None):
         self.tried.append(number)
         right, loss = self.truly.get(len(proposal.neurons), (0, 0.0)) if proposal.stage == "final" else (0, 0.0)
         answers = {"t": [2 if index % 16 < right else 0 for index in range(32)] + [0] * 32}
-        figures = Figures(right / 16, loss, 0.0, trial.figures.kl)
+        implied = self.implied.get(len(proposal.neurons), 0.0)
+        figures = Figures(right / 16, loss, 0.0, trial.figures.kl, implied=implied)
         return replace(
             trial,
             number=number,
@@ -580,13 +581,38 @@ def test_no_edit_is_recommended_where_none_is_left_on_further_questions():
     assert "none of the 2 finalists answers more questions right on 64 questions of the choose part" in decision.reason
 
 
-def test_finalists_are_those_that_cost_nothing_for_what_they_gain():
-    """Not what is beyond a limit or dominated; what only the margin for doubt keeps out has its chance."""
-    bench = HearsOut({1: (8, 0.0), 2: (8, 0.0), 3: (8, 0.0)})
-    tally = of_these(bench, [(0.9, 0.06), (0.8, 0.05), (0.7, 0.05)])
-    tally.trials[2] = replace(tally.trials[2], figures=replace(tally.trials[2].figures, doubt=0.1))
+def test_finalists_keep_the_limits_but_for_the_margin_for_doubt():
+    bench = HearsOut(dict.fromkeys(range(1, 5), (8, 0.0)))
+    tally = of_these(bench, [(0.9, 0.06), (0.8, 0.05), (0.7, 0.01), (0.6, 0.0)])
+    unsure, abstaining = ({"doubt": 0.1}, {"implied": 0.051})  # where less was lost than "unknown" has risen, by luck
+    for number, changes in ((2, unsure), (3, abstaining)):
+        trial = tally.trials[number]
+        tally.trials[number] = replace(trial, figures=replace(trial.figures, **changes))
     decision = decide(bench, tally, replace(LIMITS, caution=1.0), seed=0)
-    assert [trial.recipe["of"] for trial in decision.finals] == [0, 2]
+    assert [trial.recipe["of"] for trial in decision.finals] == [0, 2, 4]
+
+
+def test_the_best_trades_are_heard_before_what_gains_more_at_the_same_loss():
+    """Eight that are no better than one another, and as many that are a little behind the best of these."""
+    bench = HearsOut(dict.fromkeys(range(1, 17), (15, 0.0)))
+    trades = [(0.8 - number / 100, 0.04 - number / 250) for number in range(8)]
+    tally = of_these(bench, [*((0.795, 0.04) for _ in range(8)), *trades])
+    decision = decide(bench, tally, LIMITS, seed=0)
+    assert [trial.recipe["of"] for trial in decision.finals] == [0, *range(9, 17)]
+
+
+def test_an_edit_is_heard_once_however_often_it_was_tried():
+    bench = HearsOut({1: (8, 0.0), 2: (8, 0.0)})
+    tally = of_these(bench, [(0.8, 0.02), (0.7, 0.01)])
+    tally.trials.append(replace(tally.trials[1], number=3, stage="refine", recipe={"same_edit_as": 1}))
+    assert [trial.recipe["of"] for trial in decide(bench, tally, LIMITS, seed=0).finals] == [0, 1, 2]
+
+
+def test_a_finalist_is_held_to_what_its_abstention_implies():
+    """The first loses nothing, and should have: what "unknown" took were wrong answers, this time."""
+    bench = HearsOut({1: (12, 0.0), 2: (8, 0.0)}, implied={1: 0.06})
+    tally = of_these(bench, [(0.8, 0.02), (0.7, 0.01)])
+    assert decide(bench, tally, LIMITS, seed=0).trial.number == 2
 
 
 @pytest.mark.parametrize(

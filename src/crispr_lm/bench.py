@@ -241,21 +241,33 @@ class Bench:
         return answers
 
     def _figures(self, answers: Answers, original: Answers, kl: float) -> Figures:
-        doubt = max(self._doubt(part, answers[part.task], original[part.task]) for part in self.parts)
-        return figures_of(self._metrics(original, answers), self._metrics(answers, answers), kl, doubt)
+        before, after = self._metrics(original, answers), self._metrics(answers, answers)
+        doubts = [self._doubts(part, answers[part.task], original[part.task]) for part in self.parts]
+        implied = (
+            (before[part.task].get("answered_accuracy") or 0.0) * of_rise
+            for part, (_, of_rise) in zip(self.parts, doubts, strict=True)
+        )
+        return figures_of(before, after, kl, max(of_loss for of_loss, _ in doubts), max(implied))
 
     @staticmethod
-    def _doubt(part: ChoosePart, answers: Sequence[int], original: Sequence[int]) -> float:
-        """Standard error of the loss of disambiguated accuracy over the examples asked, clustered by template."""
-        asked = [
-            (example.template, (before == example.answer) - (after == example.answer))
+    def _doubts(part: ChoosePart, answers: Sequence[int], original: Sequence[int]) -> tuple[float, float]:
+        """Standard errors over the disambiguated examples asked, clustered by template.
+
+        Returns:
+            Of the loss of accuracy, and of the rise of "unknown".
+        """
+        rows = [
+            (example, after, before)
             for example, after, before in zip(part.examples, answers, original, strict=False)
             if example.condition == DISAMBIGUATED
         ]
-        if not asked:
-            return 0.0
-        templates, losses = zip(*asked, strict=True)
-        return float(clustered_error(np.array(losses, dtype=np.float64), templates))
+        if not rows:
+            return 0.0, 0.0
+        templates = [example.template for example, _, _ in rows]
+        losses = [float(before == example.answer) - (after == example.answer) for example, after, before in rows]
+        rises = [float(after == example.unknown) - (before == example.unknown) for example, after, before in rows]
+        of_loss, of_rise = (float(clustered_error(np.array(values), templates)) for values in (losses, rises))
+        return of_loss, of_rise
 
     def _metrics(self, answers: Answers, like: Answers) -> dict[str, Metrics]:
         """Metrics by task, over as many examples as the other has answered."""

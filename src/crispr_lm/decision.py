@@ -14,7 +14,7 @@ import numpy as np
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.errors import InputError
-from crispr_lm.finals import as_tried, hear_finalists
+from crispr_lm.finals import as_tried, hear_finalists, strict
 from crispr_lm.metrics.family import one_hot
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.statistics import Difference, clustered_error, paired_differences
@@ -65,7 +65,8 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
         seed: Of the random neurons and the intervals.
     """
     front = tuple(pareto_front(tally.complete))
-    finals = tuple(hear_finalists(bench, tally, limits))
+    finals = tuple(hear_finalists(bench, tally, strict(limits)))
+    limits = strict(limits) if finals else limits
     original, *edits = judged = finals or tuple(tally.complete)
     parted = original.tells_conditions
     asked = f"{sum(map(len, original.answers.values()))} questions of " * bool(finals)

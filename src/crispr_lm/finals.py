@@ -2,7 +2,8 @@
 
 Dozens of edits, each made in the light of what the one before has cost, fit the questions they are tried on: the best
 of them is so by chance in part, and costs more elsewhere. Questions of the same part that none was made or taken for
-tell what is left of it. Knows trials and a bench; knows no model.
+tell what is left of it. Nor does a loss count as smaller than what the rise of "unknown" implies (`Figures.implied`):
+that it was is luck. Knows trials and a bench; knows no model.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crispr_lm.bench import Bench, Proposal
-from crispr_lm.trials import Limits, Trial, best_within, merit, pareto_front
+from crispr_lm.trials import Figures, Limits, Trial, best_within, merit
 from crispr_lm.tuning import Tally
 
 FINALISTS = 8
@@ -22,13 +23,13 @@ keeps the limits has then."""
 def hear_finalists(bench: Bench, tally: Tally, limits: Limits) -> list[Trial]:
     """Hear out the edits that promise to keep the limits, by falling gain; each is a trial of its own in the tally.
 
-    Those are on the Pareto front of what keeps the limits without a margin for doubt (`Limits.caution`), which the
-    further questions make smaller.
+    Those are the best trades that keep the limits without a margin for doubt (`Limits.caution`), which the further
+    questions make smaller.
 
     Args:
         bench: Where edits are asked.
         tally: The trials, to which these are added.
-        limits: On the cost of an edit.
+        limits: On the cost of an edit, as finalists are to keep them (`strict`).
 
     Returns:
         The original, then the finalists; nothing where there is no further question, or no edit to ask.
@@ -46,16 +47,42 @@ def hear_finalists(bench: Bench, tally: Tally, limits: Limits) -> list[Trial]:
     return [original, *finals]
 
 
+def strict(limits: Limits) -> Limits:
+    """The limits as finalists are to keep them."""
+    return replace(limits, implied=True)
+
+
 def as_tried(trial: Trial, tally: Tally) -> Trial:
     """The trial of the search that a finalist is; any other trial itself."""
     return tally.trials[trial.recipe["of"]] if trial.stage == "final" else trial
 
 
 def _entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
-    """Edits that gain something within the limits and are not dominated there, by falling gain."""
+    """Edits that gain something within the limits, by falling gain: so many of the best trades that there are enough.
+
+    The best trades gain the more the more they are expected to lose; without these there are the next best, ...
+    """
     certain = replace(limits, caution=0.0)
-    edits = [trial for trial in trials if trial.neurons and trial.figures.gain > 0 and trial.figures.within(certain)]
-    return sorted(pareto_front(edits), key=merit, reverse=True)
+    edits = {
+        (frozenset(trial.neurons), trial.scale): trial  # no edit twice, whatever it came of
+        for trial in reversed(trials)
+        if trial.neurons and trial.figures.gain > 0 and trial.figures.within(certain)
+    }
+    left = sorted(edits.values(), key=merit, reverse=True)
+    entrants: list[Trial] = []
+    while left and len(entrants) < FINALISTS:
+        best: list[Trial] = []
+        others: list[Trial] = []
+        for trial in left:
+            cheaper = not best or _expected(trial.figures) < _expected(best[-1].figures)
+            (best if cheaper else others).append(trial)
+        entrants, left = entrants + best, others
+    return sorted(entrants, key=merit, reverse=True)
+
+
+def _expected(figures: Figures) -> float:
+    """The loss to expect elsewhere."""
+    return max(figures.loss, figures.implied)
 
 
 def _heard(bench: Bench, tally: Tally, trial: Trial, original: Trial | None) -> Trial:

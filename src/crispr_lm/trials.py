@@ -36,6 +36,7 @@ class Limits:
         neurons: Number of neurons.
         caution: Standard errors that the loss of accuracy must stay below its limit, so that the limit is likely to
             hold on templates that nobody has seen.
+        implied: Whether what a rise of "unknown" takes away counts too (`Figures.implied`), where less was lost.
     """
 
     kl: float = 0.1
@@ -43,6 +44,7 @@ class Limits:
     overabstention: float = 0.2
     neurons: int = 100
     caution: float = 0.5
+    implied: bool = False
 
     def protection(self, nats: float) -> float:
         """ρ, nats of gain given up per nat of KL divergence, if `nats` are given up for all the divergence allowed."""
@@ -59,6 +61,10 @@ class Figures:
         overabstention: Rise of the share of "unknown" on disambiguated questions, in the task where it rises most.
         kl: KL divergence from the original on neutral prompts.
         doubt: Standard error of the loss, clustered by template, in the task where it is largest.
+        implied: The loss that the rise of "unknown" would bring if it took right and wrong answers alike: the rise
+            times the accuracy of what the original answers there. Whether an answer that went was right is chance where
+            a model hardly knows it, so of few questions this tells the loss on others better than the loss itself does.
+        implied_doubt: Its standard error, clustered by template.
     """
 
     gain: float
@@ -66,6 +72,8 @@ class Figures:
     overabstention: float
     kl: float
     doubt: float = 0.0
+    implied: float = 0.0
+    implied_doubt: float = 0.0
 
     @property
     def abstention_gap(self) -> float:
@@ -96,7 +104,10 @@ class Figures:
         return max(at_fault, self.overabstention - limits.overabstention)
 
     def _loss_beyond(self, limits: Limits) -> float:
-        return self.loss + limits.caution * self.doubt - limits.accuracy_loss
+        loss = self.loss + limits.caution * self.doubt
+        if limits.implied:
+            loss = max(loss, self.implied + limits.caution * self.implied_doubt)
+        return loss - limits.accuracy_loss
 
     def within(self, limits: Limits) -> bool:
         """Whether no cost is above its limit, the loss with `Limits.caution` standard errors added to it."""
@@ -257,10 +268,14 @@ def best_within(trials: Sequence[Trial], limits: Limits) -> Trial | None:
 
 
 def figures_of(
-    original: Mapping[str, Metrics], edited: Mapping[str, Metrics], kl: float, doubt: float = 0.0
+    original: Mapping[str, Metrics],
+    edited: Mapping[str, Metrics],
+    kl: float,
+    doubt: float = 0.0,
+    implied_doubt: float = 0.0,
 ) -> Figures:
-    """Gain and cost from metrics by task, before and after, of the same examples; `doubt` as in `Figures`."""
-    gains = []
+    """Gain and cost from metrics by task, before and after, of the same examples; doubts as in `Figures`."""
+    gains, implied = [], [0.0]
     losses = (
         [0.0] if not any(metrics.get("accuracy_disambiguated") is not None for metrics in original.values()) else []
     )
@@ -273,7 +288,10 @@ def figures_of(
         rise = _difference(before, after, "unknown_rate_disambiguated")
         losses += [] if fall is None else [fall]
         rises += [] if rise is None else [rise]
-    return Figures(sum(gains) / len(gains), max(losses), max(rises, default=0.0), kl, doubt)
+        implied += [] if rise is None else [rise * (before.get("answered_accuracy") or 0.0)]
+    return Figures(
+        sum(gains) / len(gains), max(losses), max(rises, default=0.0), kl, doubt, max(implied), implied_doubt
+    )
 
 
 def _difference(before: Metrics, after: Metrics, name: str) -> float | None:
