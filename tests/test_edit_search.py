@@ -26,6 +26,7 @@ TUNED = {
     "trials": 8,
     "refinements": 3,
     "effect_examples": 8,
+    "choose_examples": 8,  # of 12, so that there are further ones for the finalists
     "max_kl": 9.0,
     "max_overabstention": 1.0,
 }
@@ -57,19 +58,46 @@ def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
     rows = rows_of(output)
     assert [row["number"] for row in rows] == list(range(len(rows)))
     assert (rows[0]["neurons"], rows[0]["figures"]["gain"]) == ([], 0.0)
-    assert {row["stage"] for row in rows} <= {"passes", "search", "refine", "control"}
+    assert {row["stage"] for row in rows} <= {"passes", "search", "refine", "final", "control"}
     assert {row["stage"] for row in rows} >= {"passes", "search"}
     assert sum(row["stage"] == "search" for row in rows) == 9
     assert all(row["complete"] for row in rows if row["stage"] == "passes")
     assert all(len(row["neurons"]) <= 5 for row in rows)
     assert [row["trial"] for row in results["search"]] == [row["number"] for row in rows]
-    assert set(results["choice"]["front"]) <= {row["number"] for row in rows if row["complete"]}
+    tried = [row for row in rows if row["complete"] and row["stage"] not in ("final", "control")]
+    assert set(results["choice"]["front"]) <= {row["number"] for row in tried}
     assert results["verdict"] in ("recommended", "none")
     edit = crispr_lm.Edit.load(output / "edit.json")
     chosen = rows[results["choice"]["trial"]]
     assert [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons] == chosen["neurons"]
     assert bool(edit.neurons) == (results["verdict"] == "recommended")
     assert not (output / "effects").exists()
+
+
+def test_finalists_are_asked_all_and_one_of_them_is_recommended(whole):
+    output, results = whole
+    rows = rows_of(output)
+    finals = [row for row in rows if row["stage"] == "final"]
+    assert [row["number"] for row in finals] == results["choice"]["finals"]
+    assert finals[0]["recipe"]["of"] == 0
+    assert len(finals) > 1
+    (task,) = rows[0]["answers"]
+    assert {len(row["answers"][task]) for row in finals} == {12}
+    assert {len(row["answers"][task]) for row in rows if row["complete"] and row not in finals} <= {8, 12}
+    for row in finals:
+        tried = rows[row["recipe"]["of"]]
+        assert (row["neurons"], row["scale"]) == (tried["neurons"], tried["scale"])
+        assert row["answers"][task][:8] == tried["answers"][task]
+    if results["verdict"] == "recommended":
+        assert results["choice"]["trial"] in [row["recipe"]["of"] for row in finals[1:]]
+
+
+def test_without_further_examples_there_is_no_final_heat(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    given = {**TUNED, "choose_examples": 12, "passes": 1, "trials": 1, "refinements": 0}
+    results = run(str(saved_model("llama")), settings_for(questions, output, **given))
+    assert results["choice"]["finals"] == []
+    assert "final" not in {row["stage"] for row in rows_of(output)}
 
 
 def test_every_pass_measures_effects_on_other_examples_of_the_fit_part(saved_model, questions, tmp_path, monkeypatch):
@@ -218,8 +246,9 @@ def test_what_ctrl_c_has_cut_short_stays_so_and_every_trial_is_on_record(
         results = run(model, settings_for(questions, output, **TUNED))
     written = rows_of(output)
     assert [row["number"] for row in written] == list(range(len(written)))
-    assert len(written) in (4, 5)  # with the control, where an edit came into question
-    if written[-1]["stage"] == "control":  # else nothing says that the search was over
+    assert [row["stage"] for row in written[:4]] == ["search", "passes", "passes", "passes"]
+    assert {row["stage"] for row in written[4:]} <= {"final", "control"}  # where an edit came into question
+    if written[4:]:  # else nothing says that the search was over
         again = run(model, settings_for(questions, output, resume=True, **TUNED))
         assert rows_of(output) == written
         assert again["choice"] == results["choice"]

@@ -76,6 +76,19 @@ def test_another_split_is_judged_by_itself_and_told_behind_the_first():
     assert page.count("\n## Age\n") == 1
 
 
+def test_over_splits_the_mean_is_judged():
+    """Each split misses one half of the trade, and their mean reaches it."""
+    dear, cheap = (
+        content(row(gain, -loss), row(0.4, -0.1), seed=seed) for gain, loss, seed in ((0.4, 0.07, 0), (0.2, 0.02, 1))
+    )
+    page = search_page.page([dear, cheap])
+    small, large = (cells(page, f"| Age | {loss} | 2 |") for loss in (0.05, 0.15))
+    assert small[3:6] == ["+0.300 (+0.200 to +0.400)", "-0.045 (-0.070 to -0.020)", "reached"]
+    assert large[5] == "missed"
+    assert "- loss at most 0.05: of 1 categories, reached: trade in 1.\n" in page
+    assert "## Over the splits" not in search_page.page([dear])
+
+
 def test_answered_accuracy_is_judged_by_its_value_and_told_by_its_interval_too():
     lower, unsure = row(0.3, 0.0, gap=0.2, answered=-0.06), row(0.5, 0.0, gap=0.2, answered=-0.04)  # +- 0.05 each
     page = search_page.page([content(lower, unsure)])

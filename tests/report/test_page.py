@@ -10,7 +10,7 @@ import torch
 from crispr_lm import InputError
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report.figures import Said, before_after, curve, front, front_of_one, layer_of, neuron_map
-from crispr_lm.report.page import changed_answers, render_report, tried, write_report
+from crispr_lm.report.page import changed_answers, controls, finalists, render_report, tried, write_report
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import changes, signed, unproven, verdict
 
@@ -102,7 +102,7 @@ def make_page():
     return page_of
 
 
-def page_of(answers, **of_neurons):
+def page_of(answers, search=None, choice=None, **of_neurons):
     scores = NeuronScores({f"layers.{layer}.down_proj": torch.arange(4.0) - layer for layer in range(3)}, "ffn")
     results = {
         "model": f"model {ATTACK}",
@@ -141,6 +141,7 @@ def page_of(answers, **of_neurons):
         "saved_model": {"options_compared": 12, "largest_difference": 1e-6},
         "timings": {"load": 1.5},
     }
+    results |= {} if search is None else {"search": search, "choice": choice}
     run = {
         "identity": {
             "crispr_lm": "0.1.0",
@@ -363,9 +364,59 @@ def test_how_many_edits_were_tried_is_told_with_those_given_up():
     sweep = [{"neurons": count} for count in (0, 1, 2)]
     assert tried(sweep) == "2 edits tried."
     rows = [{"neurons": 0, "complete": True}, *({"neurons": 5, "complete": done} for done in (True, False, False))]
-    assert tried([*rows, {"neurons": 5, "complete": True, "stage": "control"}]).startswith(
-        "3 edits tried, 2 of them given up"
-    )
+    judging = [{"neurons": 5, "complete": True, "stage": stage} for stage in ("final", "control")]
+    assert tried([*rows, *judging]).startswith("3 edits tried, 2 of them given up")
+
+
+def of_final_heat():
+    """The rows and the choice of a search with two finalists."""
+    told = {"complete": True, "scale": 0.0, "overabstention": 0.1, "kl": 0.02}
+    rows = [
+        {"trial": n, "stage": stage, "neurons": neurons, "gain": gain, "loss": loss, "recipe": recipe, **told}
+        for n, (stage, neurons, gain, loss, recipe) in enumerate(
+            [
+                ("search", 0, 0.0, 0.0, {}),
+                ("passes", 4, 0.625, 0.0, {"ranking": "pursuit in passes"}),
+                ("refine", 9, 0.875, 0.03125, {"change": "5 added"}),
+                ("final", 0, 0.0, 0.0, {"of": 0}),
+                ("final", 9, 0.75, 0.125, {"of": 2}),
+                ("final", 4, 0.5, 0.0625, {"of": 1}),
+                ("control", 4, 0.015625, 0.0, {"like": 5}),
+            ]
+        )
+    ]
+    choice = {"trial": 1, "front": [2, 1, 0], "finals": [3, 4, 5], "control": 6}
+    return rows, choice | {"gain_over_random": difference(0.484375, 0.25, 0.75)}
+
+
+def test_finalists_are_told_where_they_were_tried_and_where_they_were_heard():
+    rows, choice = of_final_heat()
+    told = finalists({"search": rows, "choice": choice})
+    assert [(row["tried"]["trial"], row["heard"]["trial"]) for row in told] == [(2, 4), (1, 5)]
+    page = page_of(ANSWERS, search=rows, choice=choice)
+    (table,) = re.findall("<h2>The finalists</h2>.*?</table>", page, re.DOTALL)
+    cells = [re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr><td>.*?</tr>", table)]
+    assert [row[:6] for row in cells] == [
+        ["2", "9", "+0.875", "+0.750", "-0.031", "-0.125"],
+        ["1 (taken)", "4", "+0.625", "+0.500", "+0.000", "-0.062"],
+    ]
+    assert "The finalists" not in page_of(ANSWERS)
+
+
+def test_the_edit_its_control_and_the_original_are_compared_on_the_same_questions():
+    rows, choice = of_final_heat()
+    told = controls({"search": rows, "choice": choice})
+    assert [(row["trial"], row["gain"]) for row in told] == [(3, 0.0), (5, 0.5), (6, 0.015625)]
+    del choice["finals"]
+    rows[6]["recipe"] = {"like": 1}
+    assert [row["trial"] for row in controls({"search": rows, "choice": choice})] == [0, 1, 6]
+
+
+def test_finalists_are_no_points_of_the_front_and_the_curve():
+    rows, choice = of_final_heat()
+    page = page_of(ANSWERS, search=rows, choice=choice)
+    assert "trial 2: 9 neurons" in page
+    assert not re.search("trial [345]: ", page)
 
 
 def test_the_verdict_without_an_edit_gives_the_reason():
