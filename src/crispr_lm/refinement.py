@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -66,45 +67,66 @@ def _change(
     those that have not been changed yet; none is twice.
     """
     gone_on_from: set[frozenset[Neuron]] = set()
-    base: Trial | None = None
-    share, weighed = CHANGED, dict[str, float]()
+    line: _Line | None = None
     for taken in range(attempts):
-        if base is None:
+        if line is None:
             base = _next_base(tally, limits, gone_on_from, best)
             if base is None:
                 return best, taken
-            share, weighed = CHANGED, _weighed(base, limits)
-        gone_on_from.add(frozenset(base.neurons))
-        count = max(1, round(share * len(base.neurons)))
-        recipe = _recipe_like(base, min(limits.neurons - len(base.neurons), count), count, **weighed)
-        told = ", ".join([f"{recipe.neurons} added"] * bool(recipe.neurons) + [f"up to {count} exchanged"])
-        trial = _attempt(
-            bench,
-            tally,
-            base,
-            {"change": told, **weighed},
-            lambda recipe=recipe: changed(recipe.eliminated, following(recipe)),  # type: ignore[misc]
-        )
+            line = _Line(base, _weighed(base, limits))
+        gone_on_from.add(frozenset(line.base.neurons))
+        trial = line.attempt(bench, tally, limits, following)
         if trial is None:
             return best, taken
         better = trial.complete and trial.figures.within(limits) and trial.figures.gain > best.figures.gain
         best = trial if better else best
-        unchanged = set(trial.neurons) == set(base.neurons)
         is_new = frozenset(trial.neurons) not in gone_on_from  # else all that comes of it has been seen
-        promises_more = trial.promise(limits) > base.promise(limits)
+        promises_more = trial.promise(limits) > line.base.promise(limits)
         known = "same_edit_as" in trial.recipe  # as of a pass's next pass: nothing is new behind it
-        # Much is promised, and what comes of it is more than there is yet: worth ever smaller changes.
-        is_far = base.promise(limits) > 2 * best.figures.gain and trial.figures.gain > best.figures.gain
-        before, weighed = weighed, _weighed(trial, limits, RETREAT * CHANGED / share)
         if better or (is_new and _can_be_changed(trial, limits) and (promises_more or known)):
-            base, share = trial, CHANGED
-        elif (unchanged and weighed == before) or share * len(base.neurons) < 0.5:
-            base = None  # no exchange is worth it, or the next would be of less than one neuron
-        elif share <= CHANGED / 2 ** (PATIENCE - 1) and not is_far:
-            base = None
+            line = _Line(trial, line.weighed_behind(trial, limits))
         else:
-            share /= 2
+            line = line.behind(trial, best, limits)
     return best, attempts
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The next of the changes of one edit, one after the other, of ever fewer neurons.
+
+    Attributes:
+        base: The edit.
+        weighed: λ and ρ.
+        share: How many neurons are added and exchanged, as a share of the edit's.
+    """
+
+    base: Trial
+    weighed: Mapping[str, float]
+    share: float = CHANGED
+
+    def attempt(self, bench: Bench, tally: Tally, limits: Limits, following: Following) -> Trial | None:
+        """Try the change; None where there is no time left for it."""
+        count = max(1, round(self.share * len(self.base.neurons)))
+        recipe = _recipe_like(self.base, min(limits.neurons - len(self.base.neurons), count), count, **self.weighed)
+        told = ", ".join([f"{recipe.neurons} added"] * bool(recipe.neurons) + [f"up to {count} exchanged"])
+        change = {"change": told, **self.weighed}
+        return _attempt(bench, tally, self.base, change, lambda: changed(recipe.eliminated, following(recipe)))
+
+    def weighed_behind(self, trial: Trial, limits: Limits) -> dict[str, float]:
+        """λ and ρ behind the change's trial: each that was in vain makes a retreat twice as far."""
+        return _weighed(trial, limits, RETREAT * CHANGED / self.share)
+
+    def behind(self, trial: Trial, best: Trial, limits: Limits) -> _Line | None:
+        """The next change behind one that was in vain; None where the edit is to be left."""
+        weighed = self.weighed_behind(trial, limits)
+        unchanged = set(trial.neurons) == set(self.base.neurons)
+        if (unchanged and weighed == self.weighed) or self.share * len(self.base.neurons) < 0.5:
+            return None  # no exchange is worth it, or the next would be of less than one neuron
+        # Much is promised, and what comes of it is more than there is yet: worth ever smaller changes.
+        is_far = self.base.promise(limits) > 2 * best.figures.gain and trial.figures.gain > best.figures.gain
+        if self.share <= CHANGED / 2 ** (PATIENCE - 1) and not is_far:
+            return None
+        return _Line(self.base, weighed, self.share / 2)
 
 
 def _next_base(tally: Tally, limits: Limits, gone_on_from: Set[frozenset[Neuron]], best: Trial) -> Trial | None:
