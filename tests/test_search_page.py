@@ -79,13 +79,16 @@ def test_another_split_is_judged_by_itself_and_told_behind_the_first():
 def test_over_splits_the_mean_is_judged():
     """Each split misses one half of the trade, and their mean reaches it."""
     dear, cheap = (
-        content(row(gain, -loss), row(0.4, -0.1), seed=seed) for gain, loss, seed in ((0.4, 0.07, 0), (0.2, 0.02, 1))
+        content(row(gain, -loss, gap=gap, answered=answered), row(0.4, -0.1, knowledge=-0.03 * seed), seed=seed)
+        for gain, loss, gap, answered, seed in ((0.4, 0.07, 0.3, 0.01, 0), (0.2, 0.02, 0.1, -0.01, 1))
     )
     page = search_page.page([dear, cheap])
     small, large = (cells(page, f"| Age | {loss} | 2 |") for loss in (0.05, 0.15))
     assert small[3:6] == ["+0.300 (+0.200 to +0.400)", "-0.045 (-0.070 to -0.020)", "reached"]
-    assert large[5] == "missed"
-    assert "- loss at most 0.05: of 1 categories, reached: trade in 1.\n" in page
+    assert small[6:10] == ["+0.200 (+0.100 to +0.300)", "+0.150", "+0.000 (-0.010 to +0.010)", "reached"]
+    assert [large[place] for place in (5, 9, 12)] == ["missed"] * 3
+    assert small[12] == "reached"
+    assert "- loss at most 0.05: of 1 categories, reached: trade in 1," in page
     assert "## Over the splits" not in search_page.page([dear])
 
 

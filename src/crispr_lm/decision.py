@@ -14,7 +14,7 @@ import numpy as np
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.errors import InputError
-from crispr_lm.finals import as_tried, hear_finalists, strict
+from crispr_lm.finals import as_tried, hear_finalists
 from crispr_lm.metrics.family import one_hot
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.statistics import Difference, clustered_error, paired_differences
@@ -54,9 +54,10 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     """Recommend the best trial within the limits, if it beats the original and random neurons.
 
     Where there are further questions, a few edits are asked these first, and of these alone one is taken, by its
-    answers to all (`finals.hear_finalists`). The best is that of the widest abstention gap among those whose gain is
-    not clearly behind the highest (`of_like_gain`). It beats another if the 95 % interval of the difference (paired,
-    clustered by template) is above 0.
+    answers to all (`finals.hear_finalists`). To keep the limits, no edit may lose more than they allow, nor abstain so
+    much more readily that it should have (`Figures.implied`): that it did not is luck. The best is that of the widest
+    abstention gap among those whose gain is not clearly behind the highest (`of_like_gain`). It beats another if the
+    95 % interval of the difference (paired, clustered by template) is above 0.
 
     Args:
         bench: Where the finalists and the random control are tried.
@@ -65,8 +66,8 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
         seed: Of the random neurons and the intervals.
     """
     front = tuple(pareto_front(tally.complete))
-    finals = tuple(hear_finalists(bench, tally, strict(limits)))
-    limits = strict(limits) if finals else limits
+    limits = replace(limits, implied=True)
+    finals = tuple(hear_finalists(bench, tally, limits))
     original, *edits = judged = finals or tuple(tally.complete)
     parted = original.tells_conditions
     asked = f"{sum(map(len, original.answers.values()))} questions of " * bool(finals)
@@ -224,6 +225,6 @@ def _interval(difference: Difference) -> str:
 def _limits_told(limits: Limits) -> str:
     caution = f" with {limits.caution:g} standard error{'s' * (limits.caution != 1)}" if limits.caution else ""
     return (
-        f"KL {limits.kl:g}, accuracy loss {limits.accuracy_loss:g}{caution}, "
+        f'KL {limits.kl:g}, accuracy loss {limits.accuracy_loss:g}, found or implied by more "unknown"{caution}, '
         f"over-abstention {limits.overabstention:g}, {limits.neurons} neurons"
     )

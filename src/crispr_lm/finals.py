@@ -2,8 +2,7 @@
 
 Dozens of edits, each made in the light of what the one before has cost, fit the questions they are tried on: the best
 of them is so by chance in part, and costs more elsewhere. Questions of the same part that none was made or taken for
-tell what is left of it. Nor does a loss count as smaller than what the rise of "unknown" implies (`Figures.implied`):
-that it was is luck. Knows trials and a bench; knows no model.
+tell what is left of it. Knows trials and a bench; knows no model.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def hear_finalists(bench: Bench, tally: Tally, limits: Limits) -> list[Trial]:
     Args:
         bench: Where edits are asked.
         tally: The trials, to which these are added.
-        limits: On the cost of an edit, as finalists are to keep them (`strict`).
+        limits: On the cost of an edit.
 
     Returns:
         The original, then the finalists; nothing where there is no further question, or no edit to ask.
@@ -45,11 +44,6 @@ def hear_finalists(bench: Bench, tally: Tally, limits: Limits) -> list[Trial]:
             break
         finals.append(_heard(bench, tally, trial, original))
     return [original, *finals]
-
-
-def strict(limits: Limits) -> Limits:
-    """The limits as finalists are to keep them."""
-    return replace(limits, implied=True)
 
 
 def as_tried(trial: Trial, tally: Tally) -> Trial:
