@@ -223,7 +223,8 @@ def _tuned(
                 append_line(folder.search, trial.to_dict())
             advance(1)
             if trial.neurons:
-                progress.say(f"trial {trial.number}: {_one_line(trial)}; {best_so_far(tally.complete, limits)}")
+                so_far = f"; {best_so_far(tally.complete, limits)}" * trial.is_candidate
+                progress.say(f"trial {trial.number}: {_one_line(trial)}{so_far}")
 
         tally = Tally(known, budget, finished)
         try:

@@ -67,7 +67,7 @@ def render_report(
     categories = _categories(results)
     columns = columns_of(results, list(run["parts"]))
     changed = changed_answers(answers)
-    on_trial = [row for row in results["search"] if row.get("stage") != "final"]  # asked the same questions
+    on_trial = [row for row in results["search"] if row.get("stage") not in JUDGING]  # asked the same questions
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
         **{f"categories-{number}": figures.before_after(rows) for number, rows in enumerate(categories.values())},
