@@ -13,6 +13,7 @@ import pytest
 
 import crispr_lm
 from crispr_lm import InputError, edit_search, files, load_task
+from crispr_lm.preparation import take_parts
 from crispr_lm.progress import SilentProgress
 from crispr_lm.run import run
 
@@ -90,6 +91,20 @@ def test_finalists_are_asked_all_and_one_of_them_is_recommended(whole):
         assert row["answers"][task][:8] == tried["answers"][task]
     if results["verdict"] == "recommended":
         assert results["choice"]["trial"] in [row["recipe"]["of"] for row in finals[1:]]
+
+
+@pytest.mark.parametrize(("final", "further"), [(0, 0), (8, 0), (11, 3), (99, 4)])
+def test_finalists_are_asked_examples_of_the_choose_part_that_trials_are_not(questions, tmp_path, final, further):
+    settings = settings_for(questions, tmp_path / "out", **{**TUNED, "final_examples": final})
+    task = load_task(settings.task[0])
+    parts, choose = take_parts(task, settings), task.split(settings.seed).choose
+    assert (len(parts.choose), len(parts.final)) == (8, further)
+    places = {example.source: place for place, example in enumerate(task.examples)}
+    first, last = ({places[example.source] for example in part} for part in (parts.choose, parts.final))
+    assert first.isdisjoint(last)
+    assert first | last <= {places[example.source] for example in choose}
+    assert set(map(id, parts.final)) <= set(map(id, parts.searched_on))
+    assert take_parts(task, settings.model_copy(update={"search": "sweep"})).final == ()
 
 
 def test_without_further_examples_there_is_no_final_heat(saved_model, questions, tmp_path):
