@@ -117,7 +117,15 @@ TRIAL = {
     "moved": [],
     "seconds": 1.0,
     "recipe": {"ranking": "published"},
-    "figures": {"gain": 0.1, "loss": 0.0, "overabstention": 0.0, "kl": 0.01, "doubt": 0.0},
+    "figures": {
+        "gain": 0.1,
+        "loss": 0.0,
+        "overabstention": 0.0,
+        "kl": 0.01,
+        "doubt": 0.0,
+        "implied": 0.0,
+        "implied_doubt": 0.0,
+    },
     "metrics": {"t": {"accuracy": 0.5}},
     "answers": {"t": [0, 1]},
 }
