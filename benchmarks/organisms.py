@@ -31,6 +31,7 @@ import organism_language as language
 import organism_training as training
 from crispr_lm import evaluate
 from crispr_lm.files import write_bytes
+from search_page import by_hand
 
 KINDS = {"decoder-only": False, "encoder-decoder": True}
 THINGS = 100
@@ -104,8 +105,10 @@ def edit(model: Path, work: Path, way: str) -> dict[str, Any]:
     return results | {"seconds": round(time.perf_counter() - start)}
 
 
-def page(grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], given: Sequence[str]) -> str:
-    """The results as Markdown."""
+def page(
+    grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], given: Sequence[str], before: str = ""
+) -> str:
+    """The results as Markdown; what people have written behind the first table of the page before stays."""
     lines = [
         "# Model organisms",
         "",
@@ -129,6 +132,7 @@ def page(grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], give
             lines.append(_row(kind, way, len(results["neurons"]), bias, other, "after"))
     lines += [
         "",
+        *by_hand(before)[0],
         "In brackets: differences from the original with 95 % intervals, paired, drawn again by template.",
         "",
     ]
@@ -189,7 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_tasks(given.work, given.seed)
     grown = {kind: grow(kind, given.work / kind, given.seed) for kind in KINDS}
     edited = {kind: {way: edit(given.work / kind, given.work, way) for way in WAYS} for kind in KINDS}
-    text = page(grown, edited, sys.argv[1:] if arguments is None else arguments)
+    before = given.output.read_text(encoding="utf-8") if given.output.exists() else ""
+    text = page(grown, edited, sys.argv[1:] if arguments is None else arguments, before)
     write_bytes(given.output, text.encode())
     print(text)
 

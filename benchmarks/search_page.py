@@ -58,7 +58,7 @@ def page(found: Sequence[Content], before: str = "") -> str:
     for content in sorted(found, key=lambda content: str(content["category"])):
         splits.setdefault(int(content["command"]["seed"]), []).append(content)
     first, *others = sorted(splits)
-    of_first, (told, since) = splits[first], _by_hand(before)
+    of_first, (told, since) = splits[first], by_hand(before)
     lines = [*_head(of_first), *told, *_targets(of_first)]
     for seed in others:
         lines += _other_split(splits[seed], seed)
@@ -70,7 +70,7 @@ def page(found: Sequence[Content], before: str = "") -> str:
     return "\n".join([*lines, *since]).rstrip("\n") + "\n"
 
 
-def _by_hand(before: str) -> list[list[str]]:
+def by_hand(before: str) -> list[list[str]]:
     """The two texts of people in a page, with what marks them; empty where there are none yet."""
     first, last = BY_HAND
     texts = re.findall(f"{re.escape(first)}\n(.*?){re.escape(last)}", before, flags=re.DOTALL)

@@ -89,7 +89,8 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     )
     allowed = sum(trial.figures.within(limits) for trial in edits)
     if not (_above_zero(over_original) and _above_zero(over_control)):
-        reason = f"no edit recommended: the best of {allowed} trials within the limits gains {told}, no sure gain"
+        trials = f"{allowed} trial{'s' * (allowed != 1)}"
+        reason = f"no edit recommended: the best of {trials} within the limits gains {told}, no sure gain"
         return Decision(tally.trials[0], "none", reason, front, control, over_original, over_control, finals)
     figures, trial = best.figures, as_tried(best, tally)
     cost = f"{max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard error {figures.doubt:.3f}) and " * parted
