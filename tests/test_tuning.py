@@ -642,13 +642,17 @@ def test_a_decision_that_was_interrupted_asks_nothing_twice(done):
 
 
 def test_what_judges_edits_is_none_of_them():
-    tally, _ = tuned(trials=6)
+    tally, bench = tuned(trials=6)
+    figures = replace(tally.trials[3].figures, gain=1.0, loss=0.0, kl=0.0)  # better than anything that was tried
     judging = [
-        replace(tally.trials[3], number=7 + index, stage=stage) for index, stage in enumerate(("final", "control"))
+        replace(tally.trials[3], number=7 + index, stage=stage, figures=figures)
+        for index, stage in enumerate(("final", "control"))
     ]
+    assert best_within(judging, LIMITS) is judging[0]
     tally.trials += judging
-    assert all(trial.stage == "search" for trial in tally.complete)
+    assert {trial.stage for trial in tally.complete} == {"search"}
     assert best_within(tally.complete, LIMITS).stage == "search"
+    assert {trial.stage for trial in decide(bench, tally, LIMITS, seed=0).front} == {"search"}
 
 
 def told(trial, number, right, overabstention, loss=0.0):

@@ -49,6 +49,11 @@ class Proposal:
     neurons: tuple[Neuron, ...]
     scale: float = 0.0
 
+    @property
+    def edit(self) -> tuple[frozenset[Neuron], float]:
+        """As `Trial.edit`."""
+        return frozenset(self.neurons), self.scale
+
 
 class Bench:
     """Tries edits. Every edit is asked the same examples, in the same order, so that trials compare in pairs.
@@ -102,7 +107,7 @@ class Bench:
     def remember(self, trial: Trial) -> None:
         """Take a trial that was done before (by an interrupted run): the same edit is not measured again."""
         known = self._tried if trial.is_candidate else self._heard
-        known[frozenset(trial.neurons), trial.scale] = trial
+        known[trial.edit] = trial
 
     def _divergence(self) -> float:
         """Of the model as it is now; one process tells all, so that they decide the same."""
@@ -134,8 +139,7 @@ class Bench:
                 figures but KL are 0.
         """
         start = time.perf_counter()
-        key = frozenset(proposal.neurons), proposal.scale
-        known = self._tried.get(key)
+        known = self._tried.get(proposal.edit)
         if known is not None and (known.complete or race or (within_kl and not any(known.answers.values()))):
             return _renumbered(known, number, proposal)
         edit = Edit.from_neurons(self.lm, proposal.neurons, proposal.scale)
@@ -170,7 +174,7 @@ class Bench:
             moved,
             round(time.perf_counter() - start, 3),
         )
-        self._tried[key] = trial
+        self._tried[proposal.edit] = trial
         return trial
 
     def hear_out(self, number: int, proposal: Proposal, trial: Trial, original: Trial | None = None) -> Trial:
@@ -182,16 +186,16 @@ class Bench:
             trial: The edit, asked what edits are tried on.
             original: The original model, heard out before; None for the original itself.
         """
-        known = self._heard.get((frozenset(proposal.neurons), proposal.scale))
+        known = self._heard.get(proposal.edit)
         if known is not None:
             return replace(known, number=number, stage=proposal.stage, recipe=proposal.recipe, seconds=0.0)
         start = time.perf_counter()
-        further: dict[str, list[list[float]]] = {part.task: [] for part in self.parts}
+        answers = {task: list(first) for task, first in trial.answers.items()}
         with Edit.from_neurons(self.lm, proposal.neurons, proposal.scale).applied(self.lm):
             for part in self.parts:
                 ahead = part.prompts[self._asked_first[part.task] :]
-                further[part.task] = prompt_scores(self.lm, ahead, self.batch_size).tolist() if ahead else []
-        answers = {task: [*trial.answers[task], *map(_highest, rows)] for task, rows in further.items()}
+                if ahead:
+                    answers[part.task] += map(_highest, prompt_scores(self.lm, ahead, self.batch_size).tolist())
         of_original = answers if original is None else original.answers
         heard = replace(
             trial,
@@ -204,7 +208,7 @@ class Bench:
             moved=(),
             seconds=round(time.perf_counter() - start, 3),
         )
-        self._heard[frozenset(proposal.neurons), proposal.scale] = heard
+        self._heard[proposal.edit] = heard
         return heard
 
     def random_control(self, trial: Trial, seed: int) -> Proposal:

@@ -73,10 +73,10 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     asked = f"{sum(map(len, original.answers.values()))} questions of " * bool(finals)
     highest = best_within(judged, limits) or original
     if not highest.neurons:
-        which = f"{len(edits)} finalists" if finals else _tried(tally)
+        which, given_up = (f"{len(edits)} finalists", "") if finals else _tried(tally)
         reason = (
             f"no edit recommended: none of the {which} answers more {'ambiguous ' * parted}questions right on "
-            f"{asked}the choose part within the limits ({_limits_told(limits)}){'' if finals else _given_up(tally)}"
+            f"{asked}the choose part within the limits ({_limits_told(limits)}){given_up}"
         )
         return Decision(tally.trials[0], "none", reason, front, finals=finals)
     alike = of_like_gain(bench, highest, original, judged, limits, seed)
@@ -201,16 +201,12 @@ def _why(best: Trial, highest: Trial, highest_gain: float) -> str:
     )
 
 
-def _tried(tally: Tally) -> str:
-    return f"{sum(trial.is_candidate for trial in tally.trials[1:])} edits tried"
-
-
-def _given_up(tally: Tally) -> str:
-    """How many of the edits were given up early, if any were."""
+def _tried(tally: Tally) -> tuple[str, str]:
+    """How many edits were tried, and how many of these were given up early, if any were."""
     whole = [trial.complete for trial in tally.trials[1:] if trial.is_candidate]
     given_up = len(whole) - sum(whole)
     which = "all of them" if given_up == len(whole) else f"{given_up} of them"
-    return f"; {which} given up before all questions were asked" if given_up else ""
+    return f"{len(whole)} edits tried", f"; {which} given up before all questions were asked" if given_up else ""
 
 
 def _above_zero(difference: Difference) -> bool:

@@ -58,7 +58,7 @@ def _entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
     """
     certain = replace(limits, caution=0.0)
     edits = {
-        (frozenset(trial.neurons), trial.scale): trial  # no edit twice, whatever it came of
+        trial.edit: trial  # no edit twice, whatever it came of
         for trial in reversed(trials)
         if trial.neurons and trial.figures.gain > 0 and trial.figures.within(certain)
     }

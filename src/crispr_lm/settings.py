@@ -163,7 +163,8 @@ class SearchSettings(_Settings):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Largest loss of accuracy on questions whose context gives the answer. 1 allows any price.",
+        description="Largest loss of accuracy on questions whose context gives the answer, found or implied by "
+        'answering "unknown" more often. 1 allows any price.',
     )
     caution: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
         0.5,

@@ -120,7 +120,7 @@ class Trial:
 
     Attributes:
         number: In order of trying.
-        stage: "search" or "refine"; "final" for an edit of these, asked more questions; "control".
+        stage: "passes", "search" or "refine"; "final" for an edit of these, asked more questions; "control".
         recipe: How it came about: ranking, kind, λ, ...; enough to make it again.
         neurons: The edit's neurons, in order of rank.
         scale: What their activations are multiplied with.
@@ -145,6 +145,11 @@ class Trial:
     complete: bool
     moved: tuple[Figures, ...] = field(default=(), repr=False)
     seconds: float = 0.0
+
+    @property
+    def edit(self) -> tuple[frozenset[Neuron], float]:
+        """What was tried, however it came about: equal for the same edit."""
+        return frozenset(self.neurons), self.scale
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""

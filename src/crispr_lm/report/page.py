@@ -146,21 +146,26 @@ def figure_data(figure: Any) -> Markup:
 def controls(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The chosen edit beside the original and as many random neurons, on the choose part; empty without a control."""
     choice = results.get("choice") or {}
-    trials = {row["trial"]: row for row in results["search"] if "trial" in row}
-    control = trials.get(choice.get("control"))
+    trials = _trials(results)
+    control = trials.get(choice.get("control", -1))
     if control is None:
         return []
     liked = trials.get(control["recipe"]["like"])
-    original = trials.get(next(iter(choice.get("finals", ())), 0))  # asked as much as the other two
+    original = trials.get((choice.get("finals") or [0])[0])  # asked as much as the other two
     named = [("original", original), ("best edit within the limits", liked), ("as many random neurons", control)]
     return [{"name": name, **row} for name, row in named if row is not None]
 
 
 def finalists(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What each finalist gains and costs where it was tried, and on all it was asked; empty without any."""
-    trials = {row["trial"]: row for row in results["search"] if "trial" in row}
-    _, *finals = (results.get("choice") or {}).get("finals") or [None]
-    return [{"tried": trials[trials[number]["recipe"]["of"]], "heard": trials[number]} for number in finals]
+    trials = _trials(results)
+    heard = [trials[number] for number in (results.get("choice") or {}).get("finals", [])[1:]]  # behind the original
+    return [{"tried": trials[row["recipe"]["of"]], "heard": row} for row in heard]
+
+
+def _trials(results: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    """The rows of a tuned search by number."""
+    return {row["trial"]: row for row in results["search"] if "trial" in row}
 
 
 def changed_answers(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
