@@ -9,7 +9,7 @@
 templates of which none is in two. One search serves both limits: one chain of passes, refined for each. What it
 recommends is told on the whole report part; on a sample of it all rows of a file and all that was tried. Trials are
 kept in `out/Age.trials.jsonl` as they finish, and the same command goes on with them; with `--device cuda` a search
-takes minutes in place of an hour. `decide` does all that comes behind the search anew, with the trials of a file.
+takes minutes in place of an hour. `decide` decides anew between the trials of a file, and tells what it had not told.
 `methods` adds controls and what else one could do, at the size of the recommended edit. `table` writes the page.
 """
 
@@ -224,9 +224,9 @@ def _decide(
     whole = replace(report, examples=report.whole, instructions=asked, knowledge=knowledge)
     content.setdefault("whole", {"questions": len(whole.examples), "rows": {}})
     content.setdefault("rows", {})
-    if new:
-        content["whole"]["rows"].update(whole.rows(new, start))
-        content["rows"].update(report.rows({**new, **({} if golden is None else {GOLDEN_SECTION: golden})}, start))
+    sampled = {**new, **({} if golden is None else {GOLDEN_SECTION: golden})}
+    content["whole"]["rows"].update(whole.rows(new, start) if new else {})
+    content["rows"].update(report.rows(sampled, start) if sampled else {})
 
 
 class Told(NamedTuple):

@@ -156,20 +156,12 @@ def _over_splits(splits: Mapping[int, Sequence[Content]]) -> list[str]:
     for category, contents in sorted(of_category.items()):
         for loss in LOSSES:
             rows = [content["whole"]["rows"][of_limit(loss)] for content in contents]
-            changes = {name: [row["differences"][name]["value"] for row in rows] for name in (*FIGURES, "knowledge")}
-            gain, change, gap, answered, knowledge = changes.values()
-            begins, kl = (
-                _mean([row["differences"]["abstention_gap"]["low"] for row in rows]),
-                [row["kl"] for row in rows],
-            )
-            judged = {
-                "trade": _mean(gain) >= TARGETS[loss] - TOLERANCE and _keeps(_mean(change), loss),
-                "gap": _mean(gap) >= GAP and begins > SURE_GAP and _mean(answered) > -TOLERANCE,
-                "price": max(kl) <= MOST_KL and _mean(knowledge) >= -MOST_KNOWLEDGE - TOLERANCE,
-            }
+            judged = _judged(_mean_row(rows), loss)
             reached.update({f"{name} {loss:g}": int(is_reached) for name, is_reached in judged.items()})
-            told = [_span(gain), _span(change), judged["trade"], _span(gap), f"{begins:+.3f}", _span(answered)]
-            told += [judged["gap"], f"{_mean(kl):.3f}", _span(knowledge), judged["price"]]
+            gain, change, gap, answered, knowledge = (_span(rows, name) for name in (*FIGURES, "knowledge"))
+            begins, kl = _mean(rows, "abstention_gap", "low"), sum(row["kl"] for row in rows) / len(rows)
+            told: list[str | bool] = [gain, change, judged["trade"], gap, f"{begins:+.3f}", answered, judged["gap"]]
+            told += [f"{kl:.3f}", knowledge, judged["price"]]
             lines.append(f"| {category} | {loss:g} | {len(rows)} | {' | '.join(map(_cell, told))} |")
     counts = [
         f"- loss at most {loss:g}: of {len(of_category)} categories, reached: "
@@ -180,12 +172,35 @@ def _over_splits(splits: Mapping[int, Sequence[Content]]) -> list[str]:
     return [*lines, "", *counts, ""]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row for several: the means of their differences and of where the intervals begin and end, the largest KL."""
+    names = (*FIGURES, "knowledge")
+    means = {name: {side: _mean(rows, name, side) for side in ("value", "low", "high")} for name in names}
+    return {"kl": max(row["kl"] for row in rows), "differences": means}
 
 
-def _span(values: Sequence[float]) -> str:
-    return f"{_mean(values):+.3f} ({min(values):+.3f} to {max(values):+.3f})"
+def _mean(rows: Sequence[Mapping[str, Any]], name: str, side: str) -> float | None:
+    """Of a difference, or an end of its interval; None where a row has none."""
+    values = [row["differences"][name][side] for row in rows]
+    return None if None in values else sum(values) / len(values)
+
+
+def _span(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [row["differences"][name]["value"] for row in rows]
+    return f"{_mean(rows, name, 'value'):+.3f} ({min(values):+.3f} to {max(values):+.3f})"
+
+
+def _judged(row: Mapping[str, Any], loss: float) -> dict[str, bool]:
+    """Which targets a row reaches; the gap by the sign of answered accuracy's change, and by its interval."""
+    gain, change, gap, answered = (row["differences"][name] for name in FIGURES)
+    wide = gap["value"] >= GAP and gap["low"] > SURE_GAP
+    knowledge = row["differences"]["knowledge"]["value"]
+    return {
+        "trade": gain["value"] >= TARGETS[loss] - TOLERANCE and _keeps(change["value"], loss),
+        "gap": wide and answered["value"] > -TOLERANCE,
+        "by interval": wide and (answered["high"] is None or answered["high"] > -TOLERANCE),
+        "price": row["kl"] <= MOST_KL and knowledge >= -MOST_KNOWLEDGE - TOLERANCE,
+    }
 
 
 def _reached(found: Sequence[Content]) -> list[str]:
@@ -201,15 +216,10 @@ def _reached(found: Sequence[Content]) -> list[str]:
             row = content["whole"]["rows"][of_limit(loss)]
             gain, change, gap, answered = (row["differences"][name] for name in FIGURES)
             knowledge = row["differences"]["knowledge"]
-            trade = gain["value"] >= TARGETS[loss] - TOLERANCE and _keeps(change["value"], loss)
-            wide = gap["value"] >= GAP and gap["low"] > SURE_GAP
-            parted = wide and answered["value"] > -TOLERANCE
-            by_interval = wide and (answered["high"] is None or answered["high"] > -TOLERANCE)
-            price = row["kl"] <= MOST_KL and knowledge["value"] >= -MOST_KNOWLEDGE - TOLERANCE
-            judged = {"trade": trade, "gap": parted, "by interval": by_interval, "price": price}
+            judged = _judged(row, loss)
             reached.update({f"{name} {loss:g}": int(is_reached) for name, is_reached in judged.items()})
-            cells = (gain, change, trade, gap, answered, parted, f"{row['kl']:.3f}", knowledge, price)
-            lines.append(f"| {content['category']} | {loss:g} | {' | '.join(map(_cell, cells))} |")
+            cells = (gain, change, judged["trade"], gap, answered, judged["gap"], f"{row['kl']:.3f}", knowledge)
+            lines.append(f"| {content['category']} | {loss:g} | {' | '.join(map(_cell, (*cells, judged['price'])))} |")
     lines.append("")
     for loss in LOSSES:
         trade, gap, by_interval, price = (

@@ -90,6 +90,12 @@ def test_over_splits_the_mean_is_judged():
     assert small[12] == "reached"
     assert "- loss at most 0.05: of 1 categories, reached: trade in 1," in page
     assert "## Over the splits" not in search_page.page([dear])
+    for found in (dear, cheap):  # where nothing was answered in some draws
+        found["whole"]["rows"][search_page.of_limit(0.05)]["differences"]["answered_accuracy"] |= {
+            "low": None,
+            "high": None,
+        }
+    assert cells(search_page.page([dear, cheap]), "| Age | 0.05 | 2 |") == small
 
 
 def test_answered_accuracy_is_judged_by_its_value_and_told_by_its_interval_too():
