@@ -109,14 +109,24 @@ def test_a_loss_must_stay_below_its_limit_by_some_standard_errors():
     assert figures.within(Limits(accuracy_loss=0.06))
 
 
-def test_what_abstention_takes_away_counts_where_limits_say_so():
+def test_what_abstention_should_have_taken_away_counts_as_lost():
     lucky = Figures(0.5, -0.01, 0.08, 0.0, doubt=0.01, implied=0.04, implied_doubt=0.03)
-    limits = Limits(accuracy_loss=0.05)
-    assert lucky.within(limits)
-    assert not lucky.within(replace(limits, implied=True))
-    assert lucky.within(replace(limits, implied=True, caution=0.25))
-    unlucky = replace(lucky, loss=0.06, implied=0.0, implied_doubt=0.0)
-    assert not unlucky.within(replace(limits, implied=True))  # what was lost counts in any case
+    assert lucky.excess(Limits(accuracy_loss=0.05)) == pytest.approx(0.005)  # 0.04 + 0.03 / 2 - 0.05
+    assert lucky.within(Limits(accuracy_loss=0.05, caution=0.25))
+    assert lucky.expected_loss == 0.04
+    unlucky = replace(lucky, loss=0.06)
+    assert unlucky.excess(Limits(accuracy_loss=0.05, caution=0.0)) == pytest.approx(0.01)  # what was lost, in any case
+    assert unlucky.expected_loss == 0.06
+
+
+def test_an_edit_that_lost_less_than_it_should_have_has_no_room_for_that():
+    limits = Limits(accuracy_loss=0.05, overabstention=1.0)
+    lucky = moved(lambda c: 0.3 + 0.1 * c, lambda c: 0.0, lambda c: 0.1 * c)
+    assert lucky.room(limits) == CONSTANTS[-1]
+    figures = tuple(replace(figures, implied=max(0.0, figures.overabstention / 2)) for figures in lucky.moved)
+    assert replace(lucky, moved=figures).room(limits) == 1.0  # 0.1 of "unknown", half of it right
+    doubted = tuple(replace(figures, implied_doubt=0.05) for figures in figures)
+    assert replace(lucky, moved=doubted).room(limits) == 0.5
 
 
 def test_abstention_implies_the_loss_of_so_many_of_the_answers_as_were_right():

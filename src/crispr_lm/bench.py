@@ -283,7 +283,10 @@ class Bench:
         }
 
     def _hopeless(self, answers: Answers, figures: Figures, rivals: Sequence[Trial]) -> bool:
-        """Whether a limit is exceeded, or a better trial is ahead in everything, by more than `DOUBT`."""
+        """Whether a limit is exceeded, or a better trial is ahead in everything, by more than `DOUBT`.
+
+        Of the loss only what was found: an edit that abstains too readily may be what a better one is made of.
+        """
         limits = self.limits
         if not rivals:
             return False

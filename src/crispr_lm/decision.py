@@ -66,7 +66,6 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
         seed: Of the random neurons and the intervals.
     """
     front = tuple(pareto_front(tally.complete))
-    limits = replace(limits, implied=True)
     finals = tuple(hear_finalists(bench, tally, limits))
     original, *edits = judged = finals or tuple(tally.complete)
     parted = original.tells_conditions

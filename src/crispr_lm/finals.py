@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crispr_lm.bench import Bench, Proposal
-from crispr_lm.trials import Figures, Limits, Trial, best_within, merit
+from crispr_lm.trials import Limits, Trial, best_within, merit
 from crispr_lm.tuning import Tally
 
 FINALISTS = 8
@@ -68,15 +68,10 @@ def _entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
         best: list[Trial] = []
         others: list[Trial] = []
         for trial in left:
-            cheaper = not best or _expected(trial.figures) < _expected(best[-1].figures)
+            cheaper = not best or trial.figures.expected_loss < best[-1].figures.expected_loss
             (best if cheaper else others).append(trial)
         entrants, left = entrants + best, others
     return sorted(entrants, key=merit, reverse=True)
-
-
-def _expected(figures: Figures) -> float:
-    """The loss to expect elsewhere."""
-    return max(figures.loss, figures.implied)
 
 
 def _heard(bench: Bench, tally: Tally, trial: Trial, original: Trial | None) -> Trial:

@@ -31,12 +31,12 @@ class Limits:
 
     Attributes:
         kl: KL divergence on neutral prompts, nats per token.
-        accuracy_loss: Loss of accuracy on disambiguated questions, in each task.
+        accuracy_loss: Loss of accuracy on disambiguated questions, in each task: what was lost, or what a rise of
+            "unknown" should have taken away where that is more (`Figures.implied`).
         overabstention: Rise of the share of "unknown" among the answers to disambiguated questions, in each task.
         neurons: Number of neurons.
         caution: Standard errors that the loss of accuracy must stay below its limit, so that the limit is likely to
             hold on templates that nobody has seen.
-        implied: Whether what a rise of "unknown" takes away counts too (`Figures.implied`), where less was lost.
     """
 
     kl: float = 0.1
@@ -44,7 +44,6 @@ class Limits:
     overabstention: float = 0.2
     neurons: int = 100
     caution: float = 0.5
-    implied: bool = False
 
     def protection(self, nats: float) -> float:
         """ρ, nats of gain given up per nat of KL divergence, if `nats` are given up for all the divergence allowed."""
@@ -80,6 +79,11 @@ class Figures:
         """By how much more readily "unknown" is answered to ambiguous than to disambiguated questions than before."""
         return self.gain - self.overabstention
 
+    @property
+    def expected_loss(self) -> float:
+        """The loss to expect on other questions: that found, or the implied one where it is larger."""
+        return max(self.loss, self.implied)
+
     def objectives(self) -> tuple[float, float, float]:
         """What the front is of: all three the larger the better."""
         return self.gain, -self.loss, -self.kl
@@ -87,9 +91,15 @@ class Figures:
     def excess(self, limits: Limits) -> float:
         """By how much the costs in answers exceed their limits, the larger of the two; negative where there is room.
 
-        As a share of the disambiguated questions: loss (with `Limits.caution` standard errors) and over-abstention.
+        As a share of the disambiguated questions: loss (`loss_beyond`) and over-abstention.
         """
-        return max(self._loss_beyond(limits), self.overabstention - limits.overabstention)
+        return max(self.loss_beyond(limits), self.overabstention - limits.overabstention)
+
+    def loss_beyond(self, limits: Limits) -> float:
+        """By how much the loss exceeds its limit, found or implied, with `Limits.caution` standard errors of either."""
+        found = self.loss + limits.caution * self.doubt
+        implied = self.implied + limits.caution * self.implied_doubt
+        return max(found, implied) - limits.accuracy_loss
 
     def too_far(self, limits: Limits) -> bool:
         """Whether the divergence from the original is above its limit."""
@@ -100,14 +110,8 @@ class Figures:
 
         As `excess`, but for what is lost without any rise of "unknown" that could be its cause.
         """
-        at_fault = min(self._loss_beyond(limits), self.overabstention - limits.accuracy_loss)
+        at_fault = min(self.loss_beyond(limits), self.overabstention - limits.accuracy_loss)
         return max(at_fault, self.overabstention - limits.overabstention)
-
-    def _loss_beyond(self, limits: Limits) -> float:
-        loss = self.loss + limits.caution * self.doubt
-        if limits.implied:
-            loss = max(loss, self.implied + limits.caution * self.implied_doubt)
-        return loss - limits.accuracy_loss
 
     def within(self, limits: Limits) -> bool:
         """Whether no cost is above its limit, the loss with `Limits.caution` standard errors added to it."""

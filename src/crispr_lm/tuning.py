@@ -232,7 +232,7 @@ def _excess(figures: Figures, limits: Limits) -> dict[str, float]:
     """By how much a trial exceeds each limit; positive where it does."""
     return {
         "kl": figures.kl - limits.kl - TOLERANCE,
-        "loss": figures.loss + limits.caution * figures.doubt - limits.accuracy_loss - TOLERANCE,
+        "loss": figures.loss_beyond(limits) - TOLERANCE,
         "overabstention": figures.overabstention - limits.overabstention - TOLERANCE,
     }
 
