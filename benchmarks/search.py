@@ -39,6 +39,7 @@ from crispr_lm.divergence import Original, divergence, original_of
 from crispr_lm.edit_search import Asked, evidence_anew, ordinary_answers, search_effects
 from crispr_lm.evaluation import Evaluation, evaluation_of
 from crispr_lm.files import append_line, write_bytes, write_json, write_lines
+from crispr_lm.finals import hear_finalists
 from crispr_lm.folder import read_lines
 from crispr_lm.measurement import Measurement
 from crispr_lm.measuring import TaskSubject
@@ -202,7 +203,8 @@ def _decide(
     lm, decided = report.lm, dict[str, Trial]()
     content["decisions"] = {}
     for loss in LOSSES:
-        decision = decide(bench, tally, _within(loss, arguments), arguments.seed)
+        within = _within(loss, arguments)
+        decision = decide(bench, tally, within, arguments.seed, hear_finalists(bench, tally, within))
         decided[of_limit(loss)] = decision.trial
         content["decisions"][of_limit(loss)] = {"verdict": decision.verdict, "reason": decision.reason}
         _say(start, f"{of_limit(loss)}: {decision.verdict}, {decision.reason}")

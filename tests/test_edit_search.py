@@ -270,6 +270,42 @@ def test_what_ctrl_c_has_cut_short_stays_so_and_every_trial_is_on_record(
         assert again["search"] == results["search"]
 
 
+@pytest.mark.parametrize(
+    ("row", "recorded"),
+    [
+        (0, False),  # of the final heat: the original
+        (1, True),  # the first finalist
+        (2, False),
+    ],
+)
+def test_ctrl_c_in_the_final_heat_goes_on_with_the_finalists_heard_so_far(
+    whole, saved_model, questions, tmp_path, monkeypatch, row, recorded
+):
+    uninterrupted = rows_of(whole[0])
+    last = whole[1]["choice"]["finals"][row]
+    output, model, real = tmp_path / "out", str(saved_model("llama")), files.append_line
+    output.mkdir()
+
+    def interrupted(path, row):
+        if row["number"] != last or recorded:
+            real(path, row)
+        if row["number"] == last:
+            raise KeyboardInterrupt
+
+    settings = settings_for(questions, output, **TUNED)
+    with monkeypatch.context() as patched:
+        patched.setattr("crispr_lm.edit_search.append_line", interrupted)
+        results = run(model, settings)
+    written = rows_of(output)
+    assert written[: last + 1] == uninterrupted[: last + 1]
+    assert {row["stage"] for row in written[last + 1 :]} <= {"control"}
+    assert results["choice"]["finals"] == (list(range(last - row, last + 1)) if row else [])
+    again = run(model, settings_for(questions, output, resume=True, **TUNED))
+    if written[last + 1 :]:  # else nothing says that the heat was over
+        assert rows_of(output) == written
+        assert again["choice"] == results["choice"]
+
+
 def test_another_point_of_the_front_is_taken_without_trying_anything_again(
     whole, saved_model, questions, tmp_path, monkeypatch
 ):

@@ -9,6 +9,7 @@ import pytest
 from crispr_lm import InputError
 from crispr_lm.bench import Proposal
 from crispr_lm.decision import decide, picked_by_hand
+from crispr_lm.finals import hear_finalists
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.passes import Chain, chains, follow
 from crispr_lm.rankings import Evidence, Recipe
@@ -79,7 +80,7 @@ class HearsOut(MadeUpBench):
     def hear_out(self, number, proposal, trial, original=None):
         self.tried.append(number)
         right, loss = self.truly.get(len(proposal.neurons), (0, 0.0)) if proposal.stage == "final" else (0, 0.0)
-        answers = {"t": [2 if index % 16 < right else 0 for index in range(32)] + [0] * 32}
+        answers = {"t": 2 * [2 if index < right else 0 for index in range(32)]}
         implied = self.implied.get(len(proposal.neurons), 0.0)
         figures = Figures(right / 16, loss, 0.0, trial.figures.kl, implied=implied)
         return replace(
@@ -93,8 +94,7 @@ class HearsOut(MadeUpBench):
         )
 
     def examples(self, task):
-        first = super().examples(task)
-        return (*first[:16], *first[:16], *first[16:], *first[16:])
+        return 2 * super().examples(task)
 
 
 class KnowsEdits(MadeUpBench):
@@ -559,11 +559,15 @@ def of_these(bench, gains):
     return tally
 
 
+def decide_by_finals(bench, tally, limits=LIMITS):
+    return decide(bench, tally, limits, 0, hear_finalists(bench, tally, limits))
+
+
 def test_what_is_left_on_further_questions_decides():
     """The edit of the highest gain turns out to be dear, the next to gain little."""
     bench = HearsOut({1: (12, 0.2), 2: (4, 0.0), 3: (8, 0.02)})
     tally = of_these(bench, [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)])
-    decision = decide(bench, tally, LIMITS, seed=0)
+    decision = decide_by_finals(bench, tally)
     assert (decision.verdict, decision.trial.number, decision.trial.stage) == ("recommended", 3, "search")
     assert [trial.stage for trial in tally.trials] == ["search"] * 4 + ["final"] * 4 + ["control"]
     assert [trial.recipe["of"] for trial in decision.finals] == [0, 1, 2, 3]
@@ -576,7 +580,7 @@ def test_what_is_left_on_further_questions_decides():
 
 def test_no_edit_is_recommended_where_none_is_left_on_further_questions():
     bench = HearsOut({1: (12, 0.2), 2: (0, 0.0)})
-    decision = decide(bench, of_these(bench, [(0.9, 0.04), (0.8, 0.03)]), LIMITS, seed=0)
+    decision = decide_by_finals(bench, of_these(bench, [(0.9, 0.04), (0.8, 0.03)]))
     assert (decision.verdict, decision.trial.number) == ("none", 0)
     assert "none of the 2 finalists answers more questions right on 64 questions of the choose part" in decision.reason
 
@@ -588,7 +592,7 @@ def test_finalists_keep_the_limits_but_for_the_margin_for_doubt():
     for number, changes in ((2, unsure), (3, abstaining)):
         trial = tally.trials[number]
         tally.trials[number] = replace(trial, figures=replace(trial.figures, **changes))
-    decision = decide(bench, tally, replace(LIMITS, caution=1.0), seed=0)
+    decision = decide_by_finals(bench, tally, replace(LIMITS, caution=1.0))
     assert [trial.recipe["of"] for trial in decision.finals] == [0, 2, 4]
 
 
@@ -597,7 +601,7 @@ def test_the_best_trades_are_heard_before_what_gains_more_at_the_same_loss():
     bench = HearsOut(dict.fromkeys(range(1, 17), (15, 0.0)))
     trades = [(0.8 - number / 100, 0.04 - number / 250) for number in range(8)]
     tally = of_these(bench, [*((0.795, 0.04) for _ in range(8)), *trades])
-    decision = decide(bench, tally, LIMITS, seed=0)
+    decision = decide_by_finals(bench, tally)
     assert [trial.recipe["of"] for trial in decision.finals] == [0, *range(9, 17)]
 
 
@@ -605,14 +609,14 @@ def test_an_edit_is_heard_once_however_often_it_was_tried():
     bench = HearsOut({1: (8, 0.0), 2: (8, 0.0)})
     tally = of_these(bench, [(0.8, 0.02), (0.7, 0.01)])
     tally.trials.append(replace(tally.trials[1], number=3, stage="refine", recipe={"same_edit_as": 1}))
-    assert [trial.recipe["of"] for trial in decide(bench, tally, LIMITS, seed=0).finals] == [0, 1, 2]
+    assert [trial.recipe["of"] for trial in decide_by_finals(bench, tally).finals] == [0, 1, 2]
 
 
 def test_a_finalist_is_held_to_what_its_abstention_implies():
     """The first loses nothing, and should have: what "unknown" took were wrong answers, this time."""
     bench = HearsOut({1: (12, 0.0), 2: (8, 0.0)}, implied={1: 0.06})
     tally = of_these(bench, [(0.8, 0.02), (0.7, 0.01)])
-    assert decide(bench, tally, LIMITS, seed=0).trial.number == 2
+    assert decide_by_finals(bench, tally).trial.number == 2
 
 
 @pytest.mark.parametrize(
@@ -625,20 +629,49 @@ def test_a_finalist_is_held_to_what_its_abstention_implies():
 def test_more_are_heard_only_while_they_may_gain_more(truly, heard):
     bench = HearsOut({number: (round(16 * truly), 0.0) for number in range(1, 25)})
     tally = of_these(bench, [(0.8 - number / 100, 0.04 - number / 1000) for number in range(20)])
-    assert len(decide(bench, tally, LIMITS, seed=0).finals) == 1 + heard
+    assert len(decide_by_finals(bench, tally).finals) == 1 + heard
 
 
 @pytest.mark.parametrize("done", [4, 6, 8, 9])
 def test_a_decision_that_was_interrupted_asks_nothing_twice(done):
     gains, truly = [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)], {1: (12, 0.2), 2: (4, 0.0), 3: (8, 0.02)}
     whole, bench = of_these(HearsOut(truly), gains), HearsOut(truly)
-    expected = decide(bench, whole, LIMITS, seed=0)
+    expected = decide_by_finals(bench, whole)
     known = [Trial.from_dict(trial.to_dict()) for trial in whole.trials[:done]]
     again, bench = Tally(known, Budget(1), lambda trial: None), HearsOut(truly)
     again.trials = known[:4]
-    assert decide(bench, again, LIMITS, seed=0).reason == expected.reason
+    assert decide_by_finals(bench, again).reason == expected.reason
     assert again.trials == whole.trials
     assert sorted(set(bench.tried)) == list(range(done, 9))
+
+
+@pytest.mark.parametrize("heard", [1, 2, 3])
+def test_finalists_that_ctrl_c_has_cut_short_stay_so(heard):
+    """The original and so many finalists less one were heard; then came the control."""
+    bench = HearsOut({1: (12, 0.0), 2: (12, 0.0), 3: (12, 0.0)})
+    tally = of_these(bench, [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)])
+    decide_by_finals(bench, tally)
+    control = replace(tally.trials[-1], number=4 + heard)
+    if heard == 1:
+        control = replace(control, answers=bench.attempt(0, control).answers)  # no finalist: it was not heard out
+    known = [*tally.trials[: 4 + heard], control]
+    again, bench = Tally(known, Budget(1), lambda trial: None), HearsOut({})
+    again.trials = known[:4]
+    decision = decide_by_finals(bench, again)
+    assert again.trials == known
+    assert bench.tried == []
+    assert list(decision.finals) == again.finals == (known[4:-1] if heard > 1 else [])
+    assert ("finalists" in decision.reason) == (heard > 1)
+
+
+def test_ctrl_c_while_known_finalists_are_gone_through_loses_none_of_them():
+    bench = HearsOut({1: (12, 0.0), 2: (12, 0.0)})
+    tally = of_these(bench, [(0.9, 0.04), (0.8, 0.03)])
+    decide_by_finals(bench, tally)
+    again = Tally(tally.trials, Budget(1), lambda trial: None)
+    again.trials = tally.trials[:4]  # the original's final is the last of them
+    assert again.cut_short(finals=True) == tally.trials  # the record
+    assert again.trials == tally.trials[:-1]  # without the control
 
 
 def test_what_judges_edits_is_none_of_them():

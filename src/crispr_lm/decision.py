@@ -14,11 +14,11 @@ import numpy as np
 
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.errors import InputError
-from crispr_lm.finals import as_tried, hear_finalists
+from crispr_lm.finals import as_tried
 from crispr_lm.metrics.family import one_hot
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.statistics import Difference, clustered_error, paired_differences
-from crispr_lm.tasks.task import AMBIGUOUS
+from crispr_lm.tasks.task import AMBIGUOUS, Example
 from crispr_lm.trials import Limits, Trial, best_within, merit, pareto_front
 from crispr_lm.tuning import Tally
 
@@ -50,34 +50,33 @@ class Decision:
     finals: tuple[Trial, ...] = ()
 
 
-def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
+def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, finals: Sequence[Trial] = ()) -> Decision:
     """Recommend the best trial within the limits, if it beats the original and random neurons.
 
-    Where there are further questions, a few edits are asked these first, and of these alone one is taken, by its
-    answers to all (`finals.hear_finalists`). To keep the limits, no edit may lose more than they allow, nor abstain so
-    much more readily that it should have (`Figures.implied`): that it did not is luck. The best is that of the widest
-    abstention gap among those whose gain is not clearly behind the highest (`of_like_gain`). It beats another if the
-    95 % interval of the difference (paired, clustered by template) is above 0.
+    Where a few edits were asked further questions (`finals.hear_finalists`), one of these is taken, by its answers to
+    all; else one of all that were tried. The best is that of the widest abstention gap among those whose gain is not
+    clearly behind the highest (`of_like_gain`). It beats another if the 95 % interval of the difference (paired,
+    clustered by template) is above 0.
 
     Args:
-        bench: Where the finalists and the random control are tried.
-        tally: The trials; finalists and the control are added.
+        bench: Where the random control is tried.
+        tally: The trials; the control is added.
         limits: Hard limits on the cost.
         seed: Of the random neurons and the intervals.
+        finals: The original and the finalists; none where there was no final heat.
     """
-    front = tuple(pareto_front(tally.complete))
-    finals = tuple(hear_finalists(bench, tally, limits))
-    original, *edits = judged = finals or tuple(tally.complete)
+    front, heard = tuple(pareto_front(tally.complete)), tuple(finals)
+    original, *edits = judged = heard or tuple(tally.complete)
     parted = original.tells_conditions
-    asked = f"{sum(map(len, original.answers.values()))} questions of " * bool(finals)
+    asked = f"{sum(map(len, original.answers.values()))} questions of " * bool(heard)
     highest = best_within(judged, limits) or original
     if not highest.neurons:
-        which, given_up = (f"{len(edits)} finalists", "") if finals else _tried(tally)
+        which, given_up = (f"{len(edits)} finalists", "") if heard else _tried(tally)
         reason = (
             f"no edit recommended: none of the {which} answers more {'ambiguous ' * parted}questions right on "
             f"{asked}the choose part within the limits ({_limits_told(limits)}){given_up}"
         )
-        return Decision(tally.trials[0], "none", reason, front, finals=finals)
+        return Decision(tally.trials[0], "none", reason, front, finals=heard)
     alike = of_like_gain(bench, highest, original, judged, limits, seed)
     best = max(alike, key=lambda trial: (trial.figures.abstention_gap, merit(trial)))
     control = _try_control(bench, tally, best, original, seed)
@@ -90,16 +89,16 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int) -> Decision:
     if not (_above_zero(over_original) and _above_zero(over_control)):
         trials = f"{allowed} trial{'s' * (allowed != 1)}"
         reason = f"no edit recommended: the best of {trials} within the limits gains {told}, no sure gain"
-        return Decision(tally.trials[0], "none", reason, front, control, over_original, over_control, finals)
+        return Decision(tally.trials[0], "none", reason, front, control, over_original, over_control, heard)
     figures, trial = best.figures, as_tried(best, tally)
     cost = f"{max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard error {figures.doubt:.3f}) and " * parted
     reason = (
         f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {trial.number}): "
         f"{_why(trial, as_tried(highest, tally), highest.figures.gain)}{'ambiguous ' * parted}accuracy among the "
-        f"{allowed} of {len(edits)} {'finalists' if finals else 'complete trials'} within the limits "
+        f"{allowed} of {len(edits)} {'finalists' if heard else 'complete trials'} within the limits "
         f"({_limits_told(limits)}), {told}; it costs {cost}{figures.kl:.3f} nats"
     )
-    return Decision(trial, "recommended", reason, front, control, over_original, over_control, finals)
+    return Decision(trial, "recommended", reason, front, control, over_original, over_control, heard)
 
 
 def _try_control(bench: Bench, tally: Tally, best: Trial, original: Trial, seed: int) -> Trial:
@@ -145,7 +144,7 @@ def _error_between(bench: Bench, one: Trial, other: Trial) -> float:
     """Standard error of the difference in gain of two complete trials: paired, clustered by template."""
     squares = []
     for task in one.answers:
-        asked = list(zip(bench.examples(task), one.answers[task], other.answers[task], strict=True))
+        asked = list(zip(_asked(bench, one, task), one.answers[task], other.answers[task], strict=True))
         asked = [row for row in asked if row[0].condition == AMBIGUOUS] or asked  # as `Figures.gain` is of
         differences = [float(this == example.answer) - float(that == example.answer) for example, this, that in asked]
         templates = [example.template for example, _, _ in asked]
@@ -159,8 +158,8 @@ def gained(bench: Bench, before: Trial, after: Trial, seed: int) -> Difference:
     Examples of all tasks together, paired, drawn again by template.
     """
     tasks = list(before.answers)
-    examples = [example for task in tasks for example in bench.examples(task)]
-    clusters = [(task, example.template) for task in tasks for example in bench.examples(task)]
+    examples = [example for task in tasks for example in _asked(bench, before, task)]
+    clusters = [(task, example.template) for task in tasks for example in _asked(bench, before, task)]
     most = max(len(example.options) for example in examples)
     columns = [
         QUESTION_ANSWERING.columns(
@@ -172,6 +171,11 @@ def gained(bench: Bench, before: Trial, after: Trial, seed: int) -> Difference:
     metric = tuple(metric for metric in QUESTION_ANSWERING.metrics if metric.name == name)
     family = replace(QUESTION_ANSWERING, metrics=metric)
     return paired_differences([columns[0]], [columns[1]], family, clusters, seed)[name]
+
+
+def _asked(bench: Bench, trial: Trial, task: str) -> tuple[Example, ...]:
+    """The first of a task's examples, or all of them where the trial was heard out."""
+    return bench.examples(task)[: len(trial.answers[task])]
 
 
 def picked_by_hand(decision: Decision, number: int) -> Decision:

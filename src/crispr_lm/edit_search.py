@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from itertools import cycle
@@ -25,7 +26,7 @@ from crispr_lm.edit import Edit
 from crispr_lm.effects import Effects, Importance, measure_effects, measure_importance
 from crispr_lm.errors import InputError
 from crispr_lm.files import append_line, make_folder, write_lines
-from crispr_lm.finals import FINALISTS
+from crispr_lm.finals import FINALISTS, hear_finalists
 from crispr_lm.folder import RunFolder, read_lines, read_rows
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, find_sites
@@ -227,7 +228,7 @@ def _tuned(
                 progress.say(f"trial {trial.number}: {_one_line(trial)}{so_far}")
 
         tally = Tally(known, budget, finished)
-        try:
+        with _until_interrupted(tally, folder, progress):
             space = Space(
                 tuple(RANKINGS),
                 kinds,
@@ -242,13 +243,9 @@ def _tuned(
             tune(bench, evidence, space, limits, budget, tally, settings.seed)
             best = best_within(tally.complete, limits) or tally.trials[0]
             refine(bench, best, limits, tally, settings.refinements, following)
-        except KeyboardInterrupt:
-            if not tally.trials:
-                raise
-            progress.say("Interrupted: going on with the best edit so far")
-            if is_first():  # a trial may have been known, and not yet on record
-                write_lines(folder.search, [trial.to_dict() for trial in tally.cut_short()])
-        decision = decide(bench, tally, limits, settings.seed)
+        with _until_interrupted(tally, folder, progress, finals=True):
+            hear_finalists(bench, tally, limits)
+        decision = decide(bench, tally, limits, settings.seed, tally.finals)
     if settings.pick == "ask":
         front, recommended = [trial.summary() for trial in decision.front], decision.trial.number
         answer = on_first(lambda: progress.ask_for_trial(front, recommended, decision.reason))
@@ -257,6 +254,20 @@ def _tuned(
         decision = picked_by_hand(decision, settings.pick)
     on_first(folder.forget_effects)
     return _searched(decision, tally)
+
+
+@contextmanager
+def _until_interrupted(tally: Tally, folder: RunFolder, progress: Progress, *, finals: bool = False) -> Iterator[None]:
+    """Ctrl-C ends what is inside; what was tried until then, or heard of the finalists, is gone on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not tally.trials:
+            raise
+        progress.say(f"Interrupted: going on with the {'finalists heard' if finals else 'best edit'} so far")
+        trials = tally.cut_short(finals=finals)
+        if is_first():  # a trial may have been known, and not yet on record
+            write_lines(folder.search, [trial.to_dict() for trial in trials])
 
 
 def _searched(decision: Decision, tally: Tally) -> Searched:

@@ -23,7 +23,7 @@ def hear_finalists(bench: Bench, tally: Tally, limits: Limits) -> list[Trial]:
     """Hear out the edits that promise to keep the limits, by falling gain; each is a trial of its own in the tally.
 
     Those are the best trades that keep the limits without a margin for doubt (`Limits.caution`), which the further
-    questions make smaller.
+    questions make smaller. What Ctrl-C has cut short before is not made longer.
 
     Args:
         bench: Where edits are asked.
@@ -31,19 +31,20 @@ def hear_finalists(bench: Bench, tally: Tally, limits: Limits) -> list[Trial]:
         limits: On the cost of an edit.
 
     Returns:
-        The original, then the finalists; nothing where there is no further question, or no edit to ask.
+        The original, then the finalists; nothing where there is no further question, or no edit was heard.
     """
     waiting = _entrants(tally.complete, limits)
-    if not (bench.further_prompts and waiting):
+    if not (bench.further_prompts and waiting) or tally.went_on_from("final"):
         return []
     original = _heard(bench, tally, tally.trials[0], None)
     finals: list[Trial] = []
     for trial in waiting[: 2 * FINALISTS]:
         best = best_within(finals, limits)
-        if len(finals) >= FINALISTS and best is not None and best.figures.gain >= trial.figures.gain:
+        enough = len(finals) >= FINALISTS and best is not None and best.figures.gain >= trial.figures.gain
+        if enough or tally.went_on_from("final"):
             break
         finals.append(_heard(bench, tally, trial, original))
-    return [original, *finals]
+    return [original, *finals] if finals else []
 
 
 def as_tried(trial: Trial, tally: Tally) -> Trial:

@@ -97,6 +97,11 @@ class Tally:
         return [trial for trial in self.trials if trial.complete and trial.is_candidate]
 
     @property
+    def _next(self) -> Trial | None:
+        """What an interrupted run has done next."""
+        return self._known.get(len(self.trials))
+
+    @property
     def out_of_time(self) -> bool:
         """Whether the time is used up."""
         limit = self._budget.seconds
@@ -107,27 +112,35 @@ class Tally:
 
     def run(self, propose: Callable[[], Proposal], attempt: Callable[[int, Proposal], Trial]) -> Trial:
         """Take the next trial from the interrupted run, or else propose and try it."""
-        number = len(self.trials)
-        known = self._known.get(number)
-        trial = known or attempt(number, propose())
+        known = self._next
+        trial = known or attempt(len(self.trials), propose())
         self.trials.append(trial)
         if known is None:
             self._finished(trial)
         return trial
 
+    @property
+    def finals(self) -> list[Trial]:
+        """Edits that were heard out, the original first; none where only the original was."""
+        finals = [trial for trial in self.trials if trial.stage == "final"]
+        return finals if len(finals) > 1 else []
+
     def is_over(self, stage: str) -> bool:
         """Whether a stage ends before its trials are used up: time is, or an interrupted run went on to another."""
-        known = self._known.get(len(self.trials))
-        return self.out_of_time if known is None else known.stage != stage
+        return self.out_of_time if self._next is None else self.went_on_from(stage)
 
-    def cut_short(self) -> list[Trial]:
-        """Take what is left of the interrupted run's edits, and try none further.
+    def went_on_from(self, stage: str) -> bool:
+        """Whether an interrupted run has done nothing further of a stage, and something of another."""
+        return self._next is not None and self._next.stage != stage
+
+    def cut_short(self, *, finals: bool = False) -> list[Trial]:
+        """Take what is left of the interrupted run's edits, or of its finalists, and try none further.
 
         Returns:
             Every trial that there is, which is what the record must then hold.
         """
-        while (known := self._known.get(len(self.trials))) is not None and known.is_candidate:
-            self.trials.append(known)
+        while self._next is not None and (self._next.stage == "final" if finals else self._next.is_candidate):
+            self.trials.append(self._next)
         return [*self.trials, *(trial for trial in self._known.values() if trial.number >= len(self.trials))]
 
 
