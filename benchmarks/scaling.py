@@ -22,13 +22,15 @@ from statistics import fmean
 import torch
 
 import crispr_lm
+from crispr_lm.edit_search import KEPT_CHOICES
+from crispr_lm.finals import FINALISTS
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import find_sites
+from crispr_lm.model.neurons import NEURON_KINDS, find_sites
 from crispr_lm.packing import Packed
 from crispr_lm.prompts import EncodedPrompt, encode_all
 from crispr_lm.scoring import pack, packed_scores, prompt_scores
 from crispr_lm.settings import RunSettings
-from crispr_lm.tasks import load_task, sample
+from crispr_lm.tasks import load_task, neutral_prompts, ordinary_questions, sample
 from stopwatch import CLOCKS, interleaved, peak_bytes
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -40,9 +42,6 @@ ASSUMED_ACCELERATOR = "80 GB accelerator at 40 % of 989 TFLOP/s"
 
 OPTIONS = 3
 """Of a question; effects take a backward pass for each wrong one."""
-
-ASKED_OF_TRIAL = 1.0
-"""Share of the choose part that a trial is asked: all, as if none were given up early."""
 
 
 @dataclass(frozen=True)
@@ -169,14 +168,30 @@ def passes_of_a_run(settings: RunSettings, instructions: int) -> dict[str, tuple
     """
     assert isinstance(settings.report_examples, int)
     assert isinstance(settings.measure_examples, int)
-    trials = settings.trials + settings.refinements + 2
+    passes = settings.passes * len(NEURON_KINDS)
+    trials = passes + settings.trials + settings.refinements + 2  # the original and the random control
+    heard = 2 * FINALISTS + 2
+    of_options = [len(question.options) for question in ordinary_questions()]
+    aside = len(neutral_prompts()) - settings.neutral_prompts
+    protected = 2 * (aside + len(of_options)) + KEPT_CHOICES * max(of_options)
+    measured = settings.effect_examples * OPTIONS + protected
     return {
         "attribution": (3.0 * settings.examples * instructions, "a forward and two backward passes per prompt"),
         "effects": (
-            float(settings.effect_examples * (1 + OPTIONS - 1)),
-            "a forward pass per prompt and a backward pass per wrong option",
+            float(measured * (1 + passes - len(NEURON_KINDS) + settings.refinements)),
+            "a forward pass per prompt and a backward pass per wrong option, also of ordinary questions; a forward and "
+            "a backward pass per neutral prompt and question; once, behind every pass and in every attempt at "
+            "refinement",
         ),
-        "search": (ASKED_OF_TRIAL * trials * settings.choose_examples, "a forward pass per prompt and trial"),
+        "search": (
+            float(trials * (settings.choose_examples + settings.neutral_prompts)),
+            "a forward pass per prompt and trial, and per neutral prompt",
+        ),
+        "final heat": (
+            float(heard * (settings.final_examples - settings.choose_examples)),
+            f"a forward pass per further prompt, for {2 * FINALISTS} finalists (mostly {FINALISTS} are heard), the "
+            "original and random neurons",
+        ),
         "report": (
             2.0 * (settings.report_examples + settings.measure_examples) * instructions,
             "a forward pass per prompt, before and after",
@@ -227,8 +242,9 @@ def page(measured: Measured, given: argparse.Namespace, where: str, command: str
         *(f"| {name} | {count:,.0f} | {why} |" for name, (count, why) in steps.items()),
         "",
         f"Time for them: on the machine above at its measured rates, and on one {ASSUMED_ACCELERATOR} (**assumed, not "
-        "measured**). More processes (torchrun) divide it. Trials that are given up early, most of them, are counted "
-        "whole, so the search is an upper bound.",
+        "measured**). More processes (torchrun) divide it. All of it is an upper bound: trials that are given up early "
+        "are counted whole, refinement measures nothing anew where it leaves single neurons out, and neutral prompts "
+        "are shorter than a task's.",
         "",
         f"| model | {' | '.join(steps)} | all, machine above | all, {ASSUMED_ACCELERATOR} |",
         "| --- " * (len(steps) + 3) + "|",
