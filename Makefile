@@ -16,7 +16,7 @@ PIP_AUDIT ?= pip-audit==2.10.1
 
 .PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust
 
-demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions, a few minutes on 2 cores
+demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions, ten to twenty minutes on 2 cores
 	$(BIN)/crispr-lm run builtin:smollm2 --task builtin:everyday --config examples/demo.toml --output demo-output --overwrite
 
 test: $(VENV)/.installed-test ## the test suite, with one whole job on the real model
