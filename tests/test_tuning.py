@@ -4,6 +4,7 @@ import dataclasses
 import math
 from dataclasses import replace
 
+import optuna
 import pytest
 
 from crispr_lm import InputError
@@ -155,6 +156,25 @@ def test_the_time_of_an_interrupted_run_counts():
     gone_on, bench = tuned(known=whole.trials[:4], trials=6, seconds=3.5)  # four trials of one second each
     assert len(gone_on.trials) == 4
     assert bench.tried == []
+
+
+def test_the_sampler_is_told_that_what_abstention_implies_is_infeasible(monkeypatch):
+    class Abstains(MadeUpBench):
+        """Loses nothing, by luck."""
+
+        def attempt(self, number, proposal, rivals=(), **how):
+            trial = super().attempt(number, proposal, rivals, **how)
+            return replace(trial, figures=replace(trial.figures, implied=0.04, implied_doubt=0.03))
+
+    told, real = [], optuna.Trial.set_constraint
+
+    def noted(trial, name, value):
+        told.append((name, round(value, 6)))
+        real(trial, name, value)
+
+    monkeypatch.setattr(optuna.Trial, "set_constraint", noted)
+    tuned(trials=2, bench=Abstains())
+    assert [value for name, value in told if name == "loss"] == [0.005, 0.005]  # 0.04 + 0.03 / 2 - 0.05
 
 
 def test_a_search_that_was_cut_short_is_not_taken_for_a_longer_one():
