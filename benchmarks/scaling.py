@@ -242,9 +242,10 @@ def page(measured: Measured, given: argparse.Namespace, where: str, command: str
         *(f"| {name} | {count:,.0f} | {why} |" for name, (count, why) in steps.items()),
         "",
         f"Time for them: on the machine above at its measured rates, and on one {ASSUMED_ACCELERATOR} (**assumed, not "
-        "measured**). More processes (torchrun) divide it. All of it is an upper bound: trials that are given up early "
-        "are counted whole, refinement measures nothing anew where it leaves single neurons out, and neutral prompts "
-        "are shorter than a task's.",
+        "measured**). More processes (torchrun) divide it. What is counted is rather too much: trials that are given "
+        "up early are counted whole, refinement measures nothing anew where it leaves single neurons out, and neutral "
+        "prompts are shorter than a task's. Not counted are passes that are taken back, and other variants of the "
+        "published ranking (as much as attribution each, five at the most) where the search asks for them.",
         "",
         f"| model | {' | '.join(steps)} | all, machine above | all, {ASSUMED_ACCELERATOR} |",
         "| --- " * (len(steps) + 3) + "|",
