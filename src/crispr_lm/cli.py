@@ -242,7 +242,12 @@ def lm_eval_task(model: ModelArgument, /, *, output: OutputFile, settings: LmEva
 
 @app.command
 def inspect(
-    source: Annotated[str, Parameter(help="A model, a scores file or an edit.json.")], /, *, top: int = 10
+    source: Annotated[str, Parameter(help="A model, a scores file or an edit.json.")],
+    /,
+    *,
+    top: int = 10,
+    prompt: str | None = None,
+    prompt_format: Literal["chat", "plain"] = "chat",
 ) -> None:
     """Show what is in a model, a scores file or an edit: neurons per module, top neurons, fingerprint.
 
@@ -250,11 +255,20 @@ def inspect(
     ----------
     top
         How many neurons to list.
+    prompt
+        A task, such as builtin:everyday: show its first question as the model sees it, token by token, instead.
+    prompt_format
+        With --prompt: chat, through the model's chat template, if it has one; plain, as it is.
     """
     _quiet_libraries()
     from crispr_lm.inspection import inspect as inspect_job
-    from crispr_lm.report.terminal import print_inspection
+    from crispr_lm.inspection import inspect_prompt
+    from crispr_lm.report.terminal import print_inspection, print_prompt
 
+    if prompt is not None:
+        seen = inspect_prompt(source, prompt, prompt_format)
+        _show(seen, lambda: print_prompt(seen), lambda: seen["place"])
+        return
     if top < 0:
         raise InputError(f"option --top: input should be greater than or equal to 0, not {top}")
     content = inspect_job(source, top)
@@ -314,20 +328,46 @@ def reproduce(
 
 
 @app.command
-def doctor(model: ModelArgument | None = None, /, *, trust_remote_code: bool = False) -> None:
-    """Tell what this machine has, what is installed, and what fits; of a model, whether it does. Loads no weights.
+def doctor(
+    model: ModelArgument | None = None,
+    /,
+    *,
+    self_check: bool = False,
+    prompt_format: Literal["chat", "plain"] = "chat",
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> None:
+    """Show what this machine has, what is installed, and what fits; of a model, how prompts are put to it.
+
+    Exits with status 1 where a model was checked and a check failed.
 
     Parameters
     ----------
+    self_check
+        Load the model's weights and check on them what every edit rests on: neurons are found, scores equal the
+        definition, hooks equal edited weights, undo is exact, the saved folder computes the same.
+    prompt_format
+        chat: prompts go through the model's chat template, if it has one; plain: they are read as they are.
     trust_remote_code
         Run Python code that comes with the model. Only for code you have read.
+    allow_pickle
+        Also read weights stored as pickle (.bin), which can run code hidden in the file.
     """
     _quiet_libraries()
     from crispr_lm.doctor import examine_machine
     from crispr_lm.report.terminal import machine_line, print_machine
 
-    told = examine_machine(model, trust_remote_code=trust_remote_code)
+    told = examine_machine(
+        model,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+        prompt_format=prompt_format,
+        self_checked=self_check,
+    )
     _show(told, lambda: print_machine(told), lambda: machine_line(told))
+    checked = told.get("model", {}).get("self_check", {}).values()
+    if told.get("model", {}).get("prompt", {}).get("refused") or any(not found["passed"] for found in checked):
+        sys.exit(FAILURE)
 
 
 edit_app = App(name="edit", help="Combine and compare edits.")

@@ -441,6 +441,26 @@ def print_inspection(content: Mapping[str, Any]) -> None:
         console.print(table)
 
 
+def print_prompt(seen: Mapping[str, Any]) -> None:
+    """Print one question as the model sees it (`crispr_lm.prompts.seen_prompt`); scored tokens stand in brackets."""
+    place = f"{seen['format']} prompt; place of the answer: {seen['place']}"
+    console.print(markup(f"{seen['source']}, {place}"), soft_wrap=True)
+    console.print(f"\n[bold]Read: {len(seen['prompt'])} tokens[/], parted by │; ⏎ is a line break", soft_wrap=True)
+    console.print(markup(_tokens(seen["prompt"], "│")), soft_wrap=True, highlight=False)
+    for number, tokens in enumerate(seen["options"]):
+        scored = "".join(f"⟦{_visible(token)}⟧" for token in tokens)
+        console.print(f"\n[bold]Option {number}: {len(tokens)} tokens are scored[/]", soft_wrap=True)
+        console.print(f"[dim]… {markup(_tokens(seen['prompt'][-4:], '│'))}[/] {markup(scored)}", soft_wrap=True)
+
+
+def _tokens(tokens: Sequence[str], between: str) -> str:
+    return between.join(map(_visible, tokens))
+
+
+def _visible(token: str) -> str:
+    return token.replace("\n", "⏎\n") if token.strip("\n") else "⏎" * len(token)
+
+
 def print_reproduced(told: Mapping[str, Any], output: Path) -> None:
     """Print what `crispr_lm.reproduce.reproduce` found: what differs, and how much does not."""
     for name, versions in told["versions"].items():
@@ -498,6 +518,8 @@ def print_machine(told: Mapping[str, Any]) -> None:
     console.print(f"Hub: {markup(hub['endpoint'])} is {state}", soft_wrap=True)
     if model := told.get("model"):
         _print_needs(model)
+        _print_place(model["prompt"])
+        _print_checks(model.get("self_check", {}))
 
 
 def machine_line(told: Mapping[str, Any]) -> str:
@@ -521,6 +543,41 @@ def _print_needs(model: Mapping[str, Any]) -> None:
     console.print(table)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in model["neurons"].items() if count)
     console.print(f"{model['parameters']:,} parameters; neurons: {kinds or 'none that can be found'}")
+
+
+def _print_place(prompt: Mapping[str, Any]) -> None:
+    """How prompts are put to a model."""
+    if prompt["refused"]:
+        console.print(f"[red]Prompts:[/] {markup(prompt['refused'])}", soft_wrap=True)
+        return
+    console.print(f"Prompts: {prompt['template'] or 'no chat template'}", soft_wrap=True)
+    console.print(f"Place of the answer: {markup(prompt['place'])}", soft_wrap=True)
+    if prompt["template"]:
+        console.print(f"Before the answer: {markup(repr(prompt['before']))}", soft_wrap=True, highlight=False)
+        if prompt["lead"]:
+            console.print(f"The answer begins with {markup(repr(prompt['lead']))}", soft_wrap=True, highlight=False)
+        if prompt["switches"]:
+            console.print(f"Reasoning is switched off by {markup(', '.join(prompt['switches']))}", soft_wrap=True)
+        if prompt["in_parts"]:
+            console.print("Words are given as a list of parts")
+        if prompt["date"]:
+            console.print("The template writes the date: one moment is used for all prompts (--prompt-date)")
+
+
+def _print_checks(checked: Mapping[str, Mapping[str, Any]]) -> None:
+    """What the self-check found, a line for each kind of neuron."""
+    if not checked:
+        return
+    table = Table(title="Self-check: largest relative differences", title_justify="left")
+    for name in ("Neurons", "Found", "Scores", "Hooks = weights", "Undo", "Reloaded", "Outcome"):
+        table.add_column(name)
+    for kind, found in checked.items():
+        figures = (found[what] for what in ("scores", "baked", "reloaded"))
+        differences = ["-" if figure is None else f"{figure:.0e}" for figure in figures]
+        undone = {True: "exact", False: "[red]not exact[/]", None: "-"}[found["undone"]]
+        outcome = "[green]passed[/]" if found["passed"] else f"[red]failed[/] {markup(found['reason'])}"
+        table.add_row(kind, f"{found['neurons']:,}", *differences[:2], undone, differences[2], outcome)
+    console.print(table)
 
 
 def _fact(value: Any) -> str:
