@@ -82,6 +82,8 @@ def self_check(lm: LanguageModel) -> dict[str, KindResult]:
             check_kind(lm, kind, results[kind])
         except CrisprError as error:
             results[kind].reason = str(error)
+        except Exception as error:  # whatever an architecture does that nobody expected is what the check looks for
+            results[kind].reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return results
 
 

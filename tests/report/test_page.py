@@ -150,6 +150,13 @@ def page_of(answers, search=None, choice=None, **of_neurons):
             "settings": {"task": [ATTACK], "search": "sweep", "seed": 0},
         },
         "revision": None,
+        "first_prompt": {
+            "source": ATTACK,
+            "format": "chat",
+            "place": "generation prompt",
+            "prompt": ["<user>", ATTACK, "\n", " answer", ":"],
+            "options": [[" he", ATTACK], [" she\n"]],
+        },
         "device": "cpu",
         "versions": {"python": "3.11"},
         "parts": {f"choices:{ATTACK}": {}},
@@ -163,6 +170,13 @@ def test_nothing_from_data_or_model_becomes_markup(page):
     assert "window.hacked = 1</script>" not in page
     assert "<img" not in without_library
     assert without_library.count("<script") == 1 + len(re.findall(r'id="data-figure-', page))
+
+
+def test_the_page_shows_a_prompt_token_by_token_and_marks_what_is_scored(page):
+    shown = page.split("What the model saw")[1]
+    assert "<span>&lt;user&gt;</span>" in shown
+    assert "<span>⏎\n</span><span> answer</span><span>:</span><mark> he</mark>" in shown
+    assert "<mark> she⏎\n</mark>" in shown
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):

@@ -173,10 +173,10 @@ ANSWER = {
     "question": "Who?", "options": ["boy", "man", "unknown"], "answer": 2, "unknown": 2, "stereotyped": 1,
     "scores": {"before": [[-1.0, -2.0, -3.0]], "after": [[-2.0, -3.0, None]]},
 }  # fmt: skip
-SETTINGS = {"dtype": "float32", "task": ["t"], "seed": 0}
+SETTINGS = {"dtype": "float32", "task": ["t"], "seed": 0, "prompt_format": "chat"}
 IDENTITY = {
     "model": "m", "model_fingerprint": "f", "settings": SETTINGS, "data": {"t.jsonl": "sha256:0"},
-    "instructions": [["Choose."]], "crispr_lm": "0.1.0",
+    "instructions": [["Choose."]], "moment": "2026-01-31T12:00:00", "crispr_lm": "0.1.0",
 }  # fmt: skip
 RECORD = {
     "identity": IDENTITY, "batch_size": "auto", "versions": {"python": "3.11"}, "device": "cpu",

@@ -122,6 +122,7 @@ def page_environment() -> jinja2.Environment:
         "short": words.short,
         "sentence": words.sentence,
         "setting": _setting,
+        "token": lambda text: text.replace("\n", "⏎\n") if text.strip("\n") else "⏎" * len(text) + "\n" * len(text),
     }
     environment.filters |= filters
     return environment
