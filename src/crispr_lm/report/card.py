@@ -60,6 +60,7 @@ class MeasuredTask:
     templates: int
     instructions: int
     rows: tuple[Row, ...]
+    seen: int | None
     over_abstention: str | None
 
 
@@ -157,6 +158,7 @@ def _tasks(results: Mapping[str, Any]) -> Iterator[MeasuredTask]:
             templates=task["templates"],
             instructions=task["instructions"],
             rows=tuple(_row(task, metric) for metric in _shown(task)),
+            seen=task.get("seen_examples"),
             over_abstention=task.get("over_abstention"),
         )
 
