@@ -60,7 +60,6 @@ class MeasuredTask:
     templates: int
     instructions: int
     rows: tuple[Row, ...]
-    seen: int | None
     over_abstention: str | None
 
 
@@ -158,7 +157,6 @@ def _tasks(results: Mapping[str, Any]) -> Iterator[MeasuredTask]:
             templates=task["templates"],
             instructions=task["instructions"],
             rows=tuple(_row(task, metric) for metric in _shown(task)),
-            seen=task.get("seen_examples"),
             over_abstention=task.get("over_abstention"),
         )
 

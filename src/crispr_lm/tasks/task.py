@@ -36,9 +36,9 @@ SENTENCES = "sentences"
 SPLIT_KEY = 561355
 """Goes into the hash that splits; another one would deal all templates anew.
 
-Any number is as good for names not looked at. Of the numbers from 0 on it is the first that deals BBQ's Age,
-Nationality, Physical_appearance, Religion and Sexual_orientation (25 templates each) evenly for the default seed: 7 to 9
-in each part, and at most 5 apart for seeds 1 to 3. Only sizes were looked at, no result of a model.
+For names not looked at, any number is as good. Of the numbers from 0 on this is the first that deals BBQ's Age,
+Nationality, Physical_appearance, Religion and Sexual_orientation (25 templates each) evenly: 7 to 9 in each part for
+the default seed, and for seeds 1 to 3 parts at most 5 apart. Only sizes were looked at, no result of a model.
 """
 
 
