@@ -256,9 +256,10 @@ def test_a_saved_model_that_does_something_else_is_not_passed_off(saved_model, q
 
 def test_nothing_is_written_when_the_input_is_wrong(saved_model, questions, tmp_path):
     model = str(saved_model("llama"))
+    fit = crispr_lm.load_task(f"choices:{questions / 'questions.jsonl'}").split(0).fit
     wrong = [
-        {"examples": 7},  # the fit part has three templates of two ambiguous rows
-        {"examples": 13, "fit_on": "both"},
+        {"examples": len(fit) // 2 + 1},  # half of its rows are ambiguous
+        {"examples": len(fit) + 1, "fit_on": "both"},
         {"task": ("choices:/nowhere.jsonl",)},
         {"instructions": "/nowhere.txt"},
         {"device": "nosuchdevice"},
