@@ -35,7 +35,17 @@ from crispr_lm.measuring import Subject, TaskSubject, further_subjects, take_ori
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron, find_sites
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts, Timings, fit_candidates, fits, load, load_tasks, take_parts
+from crispr_lm.preparation import (
+    Parts,
+    Timings,
+    check_held_out,
+    fit_candidates,
+    fits,
+    load,
+    load_tasks,
+    made_on,
+    take_parts,
+)
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import dated, record_of
 from crispr_lm.report.comparison import markdown
@@ -83,6 +93,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.report) for part in parts}
     further = further_subjects(settings)
+    check_held_out([*subjects.values(), *further], made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in (*subjects.values(), *further)]
     lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))

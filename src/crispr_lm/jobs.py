@@ -15,7 +15,17 @@ from crispr_lm.hub import local_edit
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Timings, check_output_file, fit_sample, fits, load, load_tasks, report_sample
+from crispr_lm.preparation import (
+    Timings,
+    check_held_out,
+    check_output_file,
+    fit_sample,
+    fits,
+    load,
+    load_tasks,
+    report_sample,
+    seen,
+)
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.results import results_of
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
@@ -45,8 +55,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measurement alone: metrics on the report part, before and after an edit if one is given.
 
+    With ``part="all"`` results say of each task how many of its examples are of templates that the edit was fitted or
+    chosen on (``seen_examples``).
+
     Raises:
-        InputError: the input can't be used; nothing is written then.
+        InputError: the input can't be used, or such an example is in the report part; nothing is written then.
     """
     progress = progress or SilentProgress()
     timings = Timings()
@@ -54,6 +67,8 @@ def evaluate(
     edit = Edit.load(local_edit(edit_file)) if edit_file is not None else None
     subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in load_tasks(settings)]
     subjects += further_subjects(settings)
+    if edit is not None and settings.part == "report":
+        check_held_out(subjects, edit.made_on, _advice(edit, settings))
     probe = (subjects[0].task, subjects[0].examples) if isinstance(subjects[0], TaskSubject) else None
     lm = load(model, settings, [subject.check for subject in subjects], timings, progress, probe)
     if edit is not None:
@@ -68,7 +83,10 @@ def evaluate(
                 after = measure_all(lm, subjects, settings, progress, "Measuring after")
                 diverged = divergence(lm, original, settings.batch_size)
     told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
-    results = {**told, "timings": timings.seconds}
+    for subject in subjects:
+        if edit is not None and isinstance(subject, TaskSubject):
+            told["tasks"][subject.name]["seen_examples"] = seen(subject.examples, edit.made_on)
+    results = {**told, "part": settings.part, "timings": timings.seconds}
     on_first(lambda: write_json(output, results))
     return results
 
@@ -128,6 +146,12 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
             trust_remote_code=settings.trust_remote_code,
         )
     return told
+
+
+def _advice(edit: Edit, settings: EvaluateSettings) -> str:
+    seed = edit.origin.get("seed")
+    own = f"take --seed {seed}, which the edit was made with, or " if seed not in (None, settings.seed) else "take "
+    return f"{own}--part all, with which the results say how many these are"
 
 
 def _measured(task: Task, settings: EvaluateSettings) -> tuple[Example, ...]:

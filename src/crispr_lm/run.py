@@ -23,7 +23,7 @@ from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.model.promoted import promoted_tokens
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts, Timings, file_hash, fits, load, load_tasks, take_parts
+from crispr_lm.preparation import Parts, Timings, check_held_out, file_hash, fits, load, load_tasks, made_on, take_parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import dated, record_of
 from crispr_lm.report.page import write_report
@@ -65,6 +65,7 @@ def run(
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
     subjects += further_subjects(settings)
+    check_held_out(subjects, made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in subjects]
     lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose), twice=True)
@@ -93,6 +94,7 @@ def _run_in(
         found.neurons,
         found.scale,
         origin={**scores.origin, "scores": on_first(lambda: file_hash(folder.scores)), "reason": found.reason},
+        made_on=made_on(parts),
     )
     on_first(lambda: edit.save(folder.edit))
 

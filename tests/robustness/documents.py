@@ -100,13 +100,14 @@ NEURON = ["ffn", "layers.0.down_proj", 1]
 HASHES = {"float32": "a" * 64, "bfloat16": "b" * 64, "float16": "c" * 64}
 EDIT = {
     "format": "crispr-lm-edit",
-    "version": 1,
+    "version": 2,
     "made_by": "crispr-lm 0.1.0",
     "base_model": {"name": "m", "dtype": "float32"},
     "scale": 0.0,
     "neurons": [NEURON],
     "fingerprint": {"layers.0.down_proj": HASHES},
     "origin": {"task": "t"},
+    "made_on": ["0123456789"],
 }
 TRIAL = {
     "number": 0,

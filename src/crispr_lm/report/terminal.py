@@ -388,6 +388,8 @@ def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
         f"{task['examples']} {what} of {task['templates']} templates, "
         f"mean over {task['instructions']} instruction{plural}"
     )
+    if seen := task.get("seen_examples"):
+        caption += f"; {seen} of them are not held out: the edit was fitted or chosen on their templates"
     if task["few_templates"] and "after" in task:
         caption += "; so few templates say little, and the intervals may be too narrow"
     return caption
