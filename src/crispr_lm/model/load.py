@@ -319,11 +319,7 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
         tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
         can_encode = bool(tokenizer("word").input_ids) and len(tokenizer) > 1
     except Exception as error:
-        raise InputError(
-            _refused(
-                name, "no tokenizer that can be loaded; put its files (tokenizer.json, ...) beside the weights", error
-            )
-        ) from error
+        raise InputError(_no_tokenizer(name, location, error)) from error
     if not can_encode:
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
     local_files_only = arguments.get("local_files_only", False)
@@ -518,6 +514,27 @@ def _refused(name: str, what: str, error: BaseException) -> str:
     if "trust_remote_code" in str(error):
         return f"model {name} comes with Python code of its own; give --trust-remote-code if you have read that code"
     return f"model {name}: {what}: {_one_line(error)}"
+
+
+def _no_tokenizer(name: str, location: str, error: BaseException) -> str:
+    """Why there is no tokenizer; of a SentencePiece model (``*.model``) transformers always blames tiktoken."""
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    available = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
+    packages = " ".join(package for package, is_there in available.items() if not is_there)
+    blames_tiktoken = "tiktoken" in str(error)
+    if packages and (blames_tiktoken or any(Path(location).glob("*.model"))):
+        return (
+            f"model {name}: its tokenizer is a SentencePiece model, which needs more packages; pip install {packages}"
+        )
+    if blames_tiktoken:
+        return (
+            f"model {name}: its tokenizer's .model file can't be read as a SentencePiece model; put tokenizer.json "
+            "beside it, or the file anew if it is damaged (a file of tiktoken needs: pip install tiktoken)"
+        )
+    return _refused(
+        name, "no tokenizer that can be loaded; put its files (tokenizer.json, ...) beside the weights", error
+    )
 
 
 def _one_line(error: BaseException) -> str:
