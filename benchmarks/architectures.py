@@ -38,6 +38,7 @@ from torch.overrides import TorchFunctionMode
 import crispr_lm
 import tiny_models
 from crispr_lm.errors import CrisprError
+from crispr_lm.model.classes import TEXT_PARTS
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NEURON_KINDS, NeuronKind, NeuronSite, find_sites
 from crispr_lm.packing import _decoder_input
@@ -126,6 +127,14 @@ class Result:
     def passed(self) -> bool:
         """All five checks for both kinds; an architecture without feed-forward layers needs only the linear kind."""
         return self.kinds["linear"].passed and (self.kinds["ffn"].passed or not self.has_feed_forward)
+
+
+def walked() -> list[tiny_models.Architecture]:
+    """Every text architecture, and the vision-language ones that the library uses through their text part."""
+    return [
+        *tiny_models.architectures(),
+        *(entry for entry in tiny_models.vision_language() if entry.model_type in TEXT_PARTS),
+    ]
 
 
 def check(architecture: tiny_models.Architecture) -> Result:
@@ -414,7 +423,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)  # tiny models are slower on several
     results = []
-    for architecture in tiny_models.architectures():
+    for architecture in walked():
         if given.only and architecture.model_type not in given.only:
             continue
         result = check(architecture)
