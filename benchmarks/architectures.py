@@ -361,7 +361,10 @@ def _relative(values: Tensor, expected: Tensor) -> float:
 
 
 def table(results: Sequence[Result]) -> str:
-    """The page ``docs/architectures.md``."""
+    """The page ``docs/architectures.md``: text architectures, then vision-language ones."""
+    with_images = {(entry.model_type, entry.class_name) for entry in tiny_models.vision_language()}
+    of_images = [result for result in results if (result.model_type, result.class_name) in with_images]
+    results = [result for result in results if result not in of_images]
     passed = sum(result.passed for result in results)
     silent = sum(bool(result.silent) for result in results)
     layouts = Counter(result.layout for result in results)
@@ -382,13 +385,22 @@ Options are scored as branches of one sequence in {layouts["branches"]} architec
 Not walked are classes that need an image or sound to say anything, or another model's states (`LEFT_OUT` in
 `benchmarks/tiny_models.py` lists them with reasons).
 """
-    lines = [
-        text,
+    vision_language = f"""
+## Vision-language models
+
+{sum(result.passed for result in of_images)} of {len(of_images)} that are used pass all five checks. Prompts are text
+alone, neurons are those of the language model, and the vision tower is kept as it is. Other vision-language models are
+refused by name.
+"""
+    return "\n".join([text, *_rows(results), vision_language, *_rows(of_images)]) + "\n"
+
+
+def _rows(results: Sequence[Result]) -> list[str]:
+    return [
         "| architecture | type | passes | options as | linear | ffn | scores | hook = baked | reloaded | remark |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_row(result) for result in sorted(results, key=lambda each: (each.class_name.lower(), each.model_type))),
     ]
-    lines += [_row(result) for result in sorted(results, key=lambda each: (each.class_name.lower(), each.model_type))]
-    return "\n".join(lines) + "\n"
 
 
 def _row(result: Result) -> str:

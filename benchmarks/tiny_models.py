@@ -123,6 +123,9 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "context_length"), 256),
     **dict.fromkeys(("max_encoder_position_embeddings", "max_decoder_position_embeddings"), 256),
     **dict.fromkeys(("max_target_positions", "max_source_positions", "original_max_position_embeddings"), 256),
+    # vision towers, which are kept but never run
+    "depth": LAYERS,
+    **dict.fromkeys(("embed_dim", "out_hidden_size"), HIDDEN),
     # small tables beside the vocabulary, and low ranks
     **dict.fromkeys(("pronunciation_vocab_size", "shape_vocab_size", "char_vocab_size"), VOCABULARY),
     **dict.fromkeys(("pronunciation_embed_dim", "shape_embed_dim"), 16),

@@ -61,6 +61,7 @@ def test_options_score_as_transformers_own_model_says(model_type, tmp_path):
             torch.testing.assert_close(torch.as_tensor(score), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", USED)
 def test_neurons_are_those_of_the_language_model_and_an_edit_leaves_the_rest_alone(model_type, tmp_path):
     lm = load_model(folder_of(model_type, tmp_path / "base"), device="cpu")
