@@ -14,6 +14,7 @@ import torch
 
 from crispr_lm.errors import CrisprError, VerificationError
 from crispr_lm.model import reload
+from crispr_lm.model.classes import auto_class
 from crispr_lm.model.memory import GIB, free_memory, place_of_copy, weight_bytes
 from crispr_lm.precision import exact
 from crispr_lm.prompts import encode, render_prompt
@@ -72,6 +73,7 @@ def verify_saved(
         "adapter": adapter,
         "dtype": str(lm.dtype).removeprefix("torch."),
         "device": str(place),
+        "auto_class": auto_class(lm.model.config).__name__,
         "is_encoder_decoder": lm.is_encoder_decoder,
         "trust_remote_code": trust_remote_code,
         "texts": texts,

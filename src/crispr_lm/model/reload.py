@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 
 def main() -> None:
     """Answer one request; its fields are those that `crispr_lm.verification` sends."""
     request = json.load(sys.stdin)
-    auto_class: Any = AutoModelForSeq2SeqLM if request["is_encoder_decoder"] else AutoModelForCausalLM
+    auto_class: Any = getattr(transformers, request["auto_class"])
     options: dict[str, Any] = {"trust_remote_code": request["trust_remote_code"]}
     if request["gguf_file"]:
         options["gguf_file"] = request["gguf_file"]
