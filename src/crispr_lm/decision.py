@@ -126,25 +126,16 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, finals: Sequen
     control = _try_control(bench, tally, best, original, seed)
     of_best = over_original[edits.index(best)]
     of_control = gains(bench, control, edits, first, might, seed)[edits.index(best)]
+    found = Decision(tally.trials[0], "none", "", front, control, of_best, of_control, heard)
     told = _told(of_best, of_control, finalists=bool(heard))
     allowed = sum(trial.figures.within(limits) for trial in edits)
     if not (of_best.shown and of_control.shown):
-        trials = f"{allowed} trial{'s' * (allowed != 1)}"
-        few = f": {FEWEST_TEMPLATES} templates are the fewest that can show one" * (
-            of_best.templates < FEWEST_TEMPLATES
-        )
-        reason = f"no edit recommended: the best of {trials} within the limits gains {told}; no gain is shown{few}"
-        return Decision(tally.trials[0], "none", reason, front, control, of_best, of_control, heard)
-    figures, trial = best.figures, as_tried(best, tally)
-    cost = f"{max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard error {figures.doubt:.3f}) and " * parted
-    reason = (
-        f"{len(best.neurons)} neuron{'s' if len(best.neurons) > 1 else ''} (trial {trial.number}): "
-        f"{_why(trial, as_tried(highest, tally), highest.figures.gain)}{'ambiguous ' * parted}accuracy among the "
-        f"{allowed} of {len(edits)} {'finalists' if heard else 'complete trials'} within the limits "
-        f"({_limits_told(limits)}), {told}; it costs {cost}{figures.kl:.3f} nats"
-    )
+        return replace(found, reason=_no_gain(of_best, f"{allowed} trial{'s' * (allowed != 1)}", told))
+    among = f"{allowed} of {len(edits)} {'finalists' if heard else 'complete trials'}"
+    trial = as_tried(best, tally)
     verdict: Verdict = "recommended" if of_best.further else "untested"
-    return Decision(trial, verdict, reason, front, control, of_best, of_control, heard)
+    why = _why(trial, as_tried(highest, tally), highest.figures.gain)
+    return replace(found, trial=trial, verdict=verdict, reason=_reason(best, trial, why, among, limits, told))
 
 
 def _try_control(bench: Bench, tally: Tally, best: Trial, original: Trial, seed: int) -> Trial:
@@ -272,6 +263,23 @@ def _why(best: Trial, highest: Trial, highest_gain: float) -> str:
         f"the widest abstention gap of those within a standard error of the highest gain (trial {highest.number}: "
         f"{highest_gain:+.3f}) in "
     )
+
+
+def _reason(best: Trial, trial: Trial, why: str, among: str, limits: Limits, told: str) -> str:
+    """Why the best edit is taken, which was found as that trial."""
+    figures, count = best.figures, len(best.neurons)
+    parted = best.tells_conditions
+    cost = f"{max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard error {figures.doubt:.3f}) and " * parted
+    return (
+        f"{count} neuron{'s' * (count > 1)} (trial {trial.number}): {why}{'ambiguous ' * parted}accuracy among the "
+        f"{among} within the limits ({_limits_told(limits)}), {told}; it costs {cost}{figures.kl:.3f} nats"
+    )
+
+
+def _no_gain(gain: Gain, trials: str, told: str) -> str:
+    """Why the best edit is not taken."""
+    few = f": {FEWEST_TEMPLATES} templates are the fewest that can show one" * (gain.templates < FEWEST_TEMPLATES)
+    return f"no edit recommended: the best of {trials} within the limits gains {told}; no gain is shown{few}"
 
 
 def _tried(tally: Tally) -> tuple[str, str]:
