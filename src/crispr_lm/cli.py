@@ -82,8 +82,8 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
     """
     _quiet_libraries()
     from crispr_lm.distributed import is_first, joined
+    from crispr_lm.report.statement import statement
     from crispr_lm.report.terminal import print_results, terminal_progress
-    from crispr_lm.report.words import verdict
     from crispr_lm.run import run as main_job
 
     _mark_as_going_on()
@@ -91,7 +91,7 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
         with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
             results = main_job(model, settings, progress, hub)
         if is_first():
-            _show(results, lambda: print_results(results, settings.output), lambda: verdict(results))
+            _show(results, lambda: print_results(results, settings.output), lambda: statement(results))
 
 
 @app.command

@@ -27,6 +27,7 @@ from crispr_lm.preparation import Parts, Timings, check_held_out, file_hash, fit
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import dated, record_of
 from crispr_lm.report.page import write_report
+from crispr_lm.report.statement import outcome
 from crispr_lm.results import answer_rows, results_of
 from crispr_lm.settings import HubSettings, RunSettings
 from crispr_lm.sharing import check_hub, uploaded, write_card
@@ -139,6 +140,7 @@ def _run_in(
         "saved_model": verified,
         "timings": timings.seconds,
     }
+    results |= outcome(results)
     on_first(lambda: write_lines(folder.answers, answer_rows(subjects, before, after)))
     on_first(lambda: write_card(lm, edit, "folder", folder.model, results))
     on_first(lambda: write_report(folder.path, results))

@@ -17,6 +17,7 @@ from crispr_lm.edit import Edit
 from crispr_lm.metrics import Metric, ordered_metrics
 from crispr_lm.model.origin import ModelOrigin
 from crispr_lm.report import words
+from crispr_lm.report.statement import statement
 from crispr_lm.tasks import Dataset, dataset_of
 from crispr_lm.version import __version__
 
@@ -98,8 +99,7 @@ def card(
         called=origin.hub_id or "The base model",
         tasks=tasks,
         results=results,
-        verdict=None if results is None else words.verdict(results),
-        unproven={} if results is None else words.unproven(results),
+        statement=None if results is None else statement(results),
         divergence=None if results is None else results.get("divergence"),
         licenses=sorted({(task.dataset.title, task.dataset.license) for task in tasks}),
         version=__version__,

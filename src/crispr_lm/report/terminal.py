@@ -32,7 +32,8 @@ from rich.text import Text
 from crispr_lm.metrics import Metric, ordered_metrics
 from crispr_lm.printable import markup, printable
 from crispr_lm.progress import Progress, SilentProgress
-from crispr_lm.report.words import signed, unproven
+from crispr_lm.report.statement import statement
+from crispr_lm.report.words import signed
 
 if TYPE_CHECKING:
     from crispr_lm.edit import Edit
@@ -246,8 +247,6 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         console.print(results_table(task, held_out="verdict" in results))
         if (spread := spread_table(task)) is not None:
             console.print(spread)
-        if doubt := unproven(results).get(name):
-            console.print(f"[bold yellow]Not shown to help:[/] {markup(doubt)}", soft_wrap=True)
         if warning := task.get("over_abstention"):
             console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
     if divergence := results.get("divergence"):
@@ -262,8 +261,10 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         plural = "" if edit["neurons"] == 1 else "s"
         what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
         console.print(f"Edit: {what}, scale {edit['scale']:g}")
-    if reason := results.get("reason"):
-        console.print(markup(reason[0].upper() + reason[1:]), soft_wrap=True)
+    if "verdict" in results:
+        console.print(f"[bold]{markup(statement(results))}[/]", soft_wrap=True)
+        if results["verdict"] != "none":  # else the statement gives the reason
+            console.print(markup(f"Why this edit: {results['reason']}"), soft_wrap=True)
     if saved := results.get("saved_model"):
         _print_verified(saved)
     if (report := output / "report.html").is_file():
