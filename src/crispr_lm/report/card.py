@@ -68,6 +68,7 @@ def card(
     edit: Edit,
     origin: ModelOrigin,
     results: Mapping[str, Any] | None = None,
+    doubt: str | None = None,
     *,
     is_encoder_decoder: bool = False,
 ) -> str:
@@ -78,6 +79,7 @@ def card(
         edit: The edit that was made.
         origin: Of the base model; its licence is carried over.
         results: What ``results.json`` of the run that found the edit holds; None where nothing was measured.
+        doubt: Why what lies beside the card must not be used; None where its check found nothing wrong.
         is_encoder_decoder: For the hub's name of the task that the model does.
     """
     tasks = list(_tasks(results)) if results is not None else []
@@ -98,6 +100,7 @@ def card(
         called=origin.hub_id or "The base model",
         tasks=tasks,
         results=results,
+        doubt=doubt,
         verdict=None if results is None else words.verdict(results),
         unproven={} if results is None else words.unproven(results),
         divergence=None if results is None else results.get("divergence"),

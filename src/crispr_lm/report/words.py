@@ -91,6 +91,25 @@ def unproven(results: Mapping[str, Any]) -> dict[str, str]:
     return told
 
 
+def saved(found: Mapping[str, Any]) -> str:
+    """What came of loading the saved model again.
+
+    Args:
+        found: ``saved_model`` of the results: ``verified``, and the ``reason`` where it is not or what was compared.
+    """
+    if not found.get("verified", True):
+        return sentence(f"The saved model is not verified: {found['reason']}")
+    told = "Loaded again with plain transformers in a fresh process: "
+    if equal := found.get("tensors_equal"):
+        told += f"{equal} tensors equal to the bit, "
+    if not found["options_compared"]:
+        return told + "and the same configuration; there was no memory to compare option scores in float32."
+    return (
+        f"{told}{found['options_compared']} option scores agree (largest difference "
+        f"{found['largest_difference']:.1e} nats)."
+    )
+
+
 def _proven(metric: Metric, task: Mapping[str, Any]) -> int:
     """1 where the whole 95 % interval of a difference is a gain, -1 where all of it is a loss, else 0."""
     before, found = task["before"][metric.name], task["statistics"][metric.name]
