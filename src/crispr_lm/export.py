@@ -154,7 +154,7 @@ def export_slim(lm: LanguageModel, edit: Edit, folder: Path) -> tuple[int, dict[
         gone, zeroed = by_name[site.name][:cut], by_name[site.name][cut:]
         down: Any = model.get_submodule(site.name)
         NeuronWeights(down.weight, site.weights[0].axes).write(
-            torch.tensor(zeroed, dtype=torch.int64), torch.tensor(0.0)
+            torch.tensor(zeroed, dtype=torch.int64), torch.zeros((), dtype=down.weight.dtype)
         )
         kept = torch.tensor([index for index in range(width) if index not in set(gone)])
         _narrow_block(model, site.name, kept, width)

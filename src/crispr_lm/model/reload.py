@@ -44,13 +44,17 @@ def main() -> None:
 
 
 def hashes(model: Any) -> dict[str, str]:
-    """A hash of every tensor in a model's state: of its number format, its shape and its bytes; name to hash."""
+    """A hash of every tensor in a model's state, of its shape and its bytes; name to hash.
+
+    Shorter formats are hashed as the float32 numbers that they are: some layers transformers holds wider than the rest.
+    """
     found = {}
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, torch.Tensor):
             continue  # what a layer keeps beside its tensors
-        digest = hashlib.blake2b(f"{tensor.dtype}{tuple(tensor.shape)}".encode(), digest_size=16)
+        digest = hashlib.blake2b(f"{tuple(tensor.shape)}".encode(), digest_size=16)
         content = tensor.detach().cpu().contiguous().reshape(-1)
+        content = content.float() if content.dtype in (torch.bfloat16, torch.float16) else content
         digest.update(content.view(torch.uint8).numpy().data)
         found[name] = digest.hexdigest()
     return found
