@@ -37,7 +37,7 @@ from crispr_lm.settings import (
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FAILURE = 1
 USAGE_ERROR = 2
@@ -92,6 +92,7 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
             results = main_job(model, settings, progress, hub)
         if is_first():
             _show(results, lambda: print_results(results, settings.output), lambda: statement(results))
+            _fail_after(results)
 
 
 @app.command
@@ -109,6 +110,7 @@ def compare(model: ModelArgument, /, *, settings: CompareSettings) -> None:
     with terminal_progress(silent=_is_quiet()) as progress:
         told = comparison_job(model, settings, progress)
     _show(told, lambda: print_comparison(told, settings.output), lambda: settings.output)
+    _fail_after(told)
 
 
 @app.command
@@ -128,9 +130,11 @@ def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSetting
 
     with joined():
         with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
-            scores = score_job(model, output, settings, progress)
+            scores, failed = _with_what_could_not_be_written(lambda: score_job(model, output, settings, progress))
         if is_first():
-            _show(describe_scores(scores), lambda: print_scores(scores, output), lambda: output)
+            where = None if failed else output
+            _show(describe_scores(scores), lambda: print_scores(scores, where), lambda: where or "")
+        _fail_with(failed)
 
 
 @app.command
@@ -153,9 +157,13 @@ def evaluate(
 
     with joined():
         with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
-            results = evaluate_job(model, output, edit, settings, progress)
+            results, failed = _with_what_could_not_be_written(
+                lambda: evaluate_job(model, output, edit, settings, progress)
+            )
         if is_first():
-            _show(results, lambda: print_results(results, output), lambda: output)
+            where = None if failed else output
+            _show(results, lambda: print_results(results, where), lambda: where or "")
+        _fail_with(failed)
 
 
 @app.command
@@ -176,6 +184,7 @@ def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: 
     with terminal_progress(silent=_is_quiet()) as progress:
         told = apply_job(model, edit, output, settings or ApplySettings(), progress)
     _show(told, lambda: print_saved(told, output), lambda: output)
+    _fail_after(told)
 
 
 @app.command
@@ -323,6 +332,7 @@ def reproduce(
             allow_pickle=allow_pickle,
         )
     _show(told, lambda: print_reproduced(told, output), lambda: "reproduced" if told["same"] else "not reproduced")
+    _fail_after(told)
     if not told["same"]:
         sys.exit(FAILURE)
 
@@ -560,6 +570,29 @@ def _show(content: Any, tables: Callable[[], None], line: Callable[[], object]) 
             print(text)
     else:
         tables()
+
+
+def _with_what_could_not_be_written(work: Callable[[], Any]) -> tuple[Any, WriteError | None]:
+    """What a job gives; where its file can't be written also that error, so that what it found is shown before."""
+    try:
+        return work(), None
+    except WriteError as error:
+        if error.result is None:
+            raise
+        return error.result, error
+
+
+def _fail_with(error: WriteError | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _fail_after(results: Mapping[str, Any]) -> None:
+    """End with status 1 where something after the work has failed."""
+    from crispr_lm.folder import failures
+
+    if told := failures(results):
+        _fail("; ".join(told), FAILURE)
 
 
 def _terminate(_signal: int, _frame: object) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from crispr_lm.attempts import attempt
 from crispr_lm.attribution import score_neurons
 from crispr_lm.baselines import METHODS, Method, Treatment, measure
 from crispr_lm.baselines.fit import Fit
@@ -77,7 +78,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
         progress: Shows how far it is.
 
     Returns:
-        What ``comparison.json`` holds.
+        What ``comparison.json`` holds; ``failed`` where the tables or the page could not be written.
 
     Raises:
         InputError: the input can't be used; nothing is written then.
@@ -148,9 +149,13 @@ def _compare_in(
 
     with progress.step("Drawing intervals"):
         told = comparison_of(record, settings, methods, subjects, further, table.wanted)
-    write_bytes(folder.tables, markdown(told).encode("utf-8"))
-    write_bytes(folder.page, render_comparison(told).encode("utf-8"))
-    write_json(folder.results, told)  # the very last: it marks the comparison as finished
+    pages = {
+        "tables": lambda: write_bytes(folder.tables, markdown(told).encode("utf-8")),
+        "page": lambda: write_bytes(folder.page, render_comparison(told).encode("utf-8")),
+    }
+    failed = {name: reason for name, write in pages.items() if (reason := attempt(write)) is not None}
+    told |= {"failed": failed} if failed else {}
+    write_json(folder.results, told)  # the very last: it says that all is done
     return told
 
 

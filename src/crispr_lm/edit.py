@@ -205,6 +205,19 @@ class Edit:
         _put_back(_baked[lm.model][1])
         del _baked[lm.model]
 
+    @contextmanager
+    def baked(self, lm: LanguageModel) -> Iterator[None]:
+        """Scale the neurons' weights in place while the block runs, then put them back bit for bit.
+
+        Raises:
+            EditMismatchError: as `bake`.
+        """
+        self.bake(lm)
+        try:
+            yield
+        finally:
+            self.undo(lm)
+
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON types; neurons as [kind, module, index], in order of rank."""
         return {

@@ -69,6 +69,7 @@ def card(
     edit: Edit,
     origin: ModelOrigin,
     results: Mapping[str, Any] | None = None,
+    doubt: str | None = None,
     *,
     is_encoder_decoder: bool = False,
 ) -> str:
@@ -79,6 +80,7 @@ def card(
         edit: The edit that was made.
         origin: Of the base model; its licence is carried over.
         results: What ``results.json`` of the run that found the edit holds; None where nothing was measured.
+        doubt: Why what lies beside the card must not be used; None where its check found nothing wrong.
         is_encoder_decoder: For the hub's name of the task that the model does.
     """
     tasks = list(_tasks(results)) if results is not None else []
@@ -100,6 +102,7 @@ def card(
         tasks=tasks,
         results=results,
         statement=None if results is None else statement(results),
+        doubt=doubt,
         divergence=None if results is None else results.get("divergence"),
         licenses=sorted({(task.dataset.title, task.dataset.license) for task in tasks}),
         version=__version__,

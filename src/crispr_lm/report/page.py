@@ -19,7 +19,7 @@ from markupsafe import Markup
 from crispr_lm.answers import read_answers
 from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_bytes
-from crispr_lm.folder import MALFORMED, RunFolder, read_object
+from crispr_lm.folder import MALFORMED, RunFolder, failures, read_object
 from crispr_lm.metrics import ordered_metrics
 from crispr_lm.metrics.statistics import p_told
 from crispr_lm.neuron_scores import NeuronScores
@@ -98,6 +98,8 @@ def render_report(
             changed=len(changed),
             carried=min(len(changed), MOST_EXAMPLES),
             statement=statement(results),
+            failures=[words.sentence(said) for said in failures(results)],
+            saved=words.saved(results["saved_model"]),
             scored=[neuron for neuron in results["neurons"] if neuron["score"] is not None],
             promoting=[neuron for neuron in results["neurons"] if neuron["promotes"]],
             score_kind=scores.kind,

@@ -33,7 +33,7 @@ from crispr_lm.metrics import Metric, ordered_metrics
 from crispr_lm.printable import markup, printable
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.report.statement import statement
-from crispr_lm.report.words import signed
+from crispr_lm.report.words import saved, signed
 
 if TYPE_CHECKING:
     from crispr_lm.edit import Edit
@@ -239,8 +239,8 @@ def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
     return table
 
 
-def print_results(results: Mapping[str, Any], output: Path) -> None:
-    """Print the before/after table of every task, what to think of it, and where the files are."""
+def print_results(results: Mapping[str, Any], output: Path | None) -> None:
+    """Print the before/after table of every task, what to think of it, and where the files are (None: nowhere)."""
     for name, task in results["tasks"].items():
         role = " (what it costs elsewhere)" if task["role"] == "capability" and "after" in task else ""
         console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
@@ -265,21 +265,22 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         console.print(f"[bold]{markup(statement(results))}[/]", soft_wrap=True)
         if results["verdict"] != "none":  # else the statement gives the reason
             console.print(markup(f"Why this edit: {results['reason']}"), soft_wrap=True)
-    if saved := results.get("saved_model"):
-        _print_verified(saved)
-    if (report := output / "report.html").is_file():
-        console.print(f"Report: {markup(str(report))}", soft_wrap=True)
-    console.print(f"Files: {markup(str(output))}", soft_wrap=True)
+    if found := results.get("saved_model"):
+        _print_saved(found)
+    if output is not None:
+        if (report := output / "report.html").is_file():
+            console.print(f"Report: {markup(str(report))}", soft_wrap=True)
+        console.print(f"Files: {markup(str(output))}", soft_wrap=True)
     _print_upload(results)
 
 
 def print_saved(told: Mapping[str, Any], output: Path) -> None:
     """Print what `crispr_lm.run.apply` has saved and checked."""
-    if verified := told.get("verified"):
-        _print_verified(verified)
-    if (saved := told.get("parameters_saved")) is not None:
-        console.print(f"Parameters saved: {saved:,}")
-    what = "Edited model" if "verified" in told else "Edit with its card"
+    if found := told.get("saved_model"):
+        _print_saved(found)
+    if (fewer := told.get("parameters_saved")) is not None:
+        console.print(f"Parameters saved: {fewer:,}")
+    what = "Edited model" if "saved_model" in told else "Edit with its card"
     console.print(f"{what}: {markup(str(output))}", soft_wrap=True)
     _print_upload(told)
 
@@ -319,12 +320,9 @@ def print_overlap(content: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def _print_verified(saved: Mapping[str, Any]) -> None:
-    console.print(
-        f"Loaded again with plain transformers in a fresh process: {saved['options_compared']} option scores agree "
-        f"(largest difference {saved['largest_difference']:.1e} nats)",
-        soft_wrap=True,
-    )
+def _print_saved(found: Mapping[str, Any]) -> None:
+    style = "" if found.get("verified", True) else "[bold red]"
+    console.print(f"{style}{markup(saved(found))}", soft_wrap=True)
 
 
 def results_table(task: Mapping[str, Any], *, held_out: bool = True) -> Table:
@@ -396,8 +394,8 @@ def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
     return caption
 
 
-def print_scores(scores: NeuronScores, output: Path, count: int = 10) -> None:
-    """Print the neurons of highest score."""
+def print_scores(scores: NeuronScores, output: Path | None, count: int = 10) -> None:
+    """Print the neurons of highest score, and which file holds all, if any does."""
     table = Table(title=f"Top {scores.kind} neurons of {len(scores):,}", title_justify="left")
     table.add_column("Module")
     table.add_column("Index", justify="right")
@@ -405,7 +403,8 @@ def print_scores(scores: NeuronScores, output: Path, count: int = 10) -> None:
     for neuron in scores.top(min(count, len(scores))):
         table.add_row(markup(neuron.module), str(neuron.index), f"{scores.score_of(neuron):.4g}")
     console.print(table)
-    console.print(f"File: {markup(str(output))}", soft_wrap=True)
+    if output is not None:
+        console.print(f"File: {markup(str(output))}", soft_wrap=True)
 
 
 def print_inspection(content: Mapping[str, Any]) -> None:

@@ -53,6 +53,25 @@ def has_halves(results: Mapping[str, Any]) -> bool:
     return any(task["before"].get(name) is not None for task in tasks for name in HALVES)
 
 
+def saved(found: Mapping[str, Any]) -> str:
+    """What came of loading the saved model again.
+
+    Args:
+        found: ``saved_model`` of the results: ``verified``, and the ``reason`` where it is not or what was compared.
+    """
+    if not found.get("verified", True):
+        return sentence(f"The saved model is not verified: {found['reason']}")
+    told = "Loaded again with plain transformers in a fresh process: "
+    if equal := found.get("tensors_equal"):
+        told += f"{equal} tensors equal to the bit, "
+    if not found["options_compared"]:
+        return told + "and the same configuration; there was no memory to compare option scores in float32."
+    return (
+        f"{told}{found['options_compared']} option scores agree (largest difference "
+        f"{found['largest_difference']:.1e} nats)."
+    )
+
+
 def changes(task: Mapping[str, Any], *, briefly: bool = False) -> str:
     """What has changed in one task: ambiguous and disambiguated accuracy side by side, or what leads its metrics.
 
