@@ -106,6 +106,11 @@ REFUSED = {
     "the answer is left out": ("{{ messages[0].content }}", "leaves out the model's answer"),
     "every answer in an open block": (prompted("<think>\n", "<think>\n"), "open block of reasoning"),
     "it fails": ("{{ raise_exception('no user') }}", "fails on a single user turn and its answer (no user)"),
+    "parts of the answer are written as they are": (
+        "{% for turn in messages %}{% if turn.role == 'user' %}{% for part in turn.content %}{{ part.text }}"
+        "{% endfor %}{% else %}{{ turn.content }}{% endif %}{% endfor %}",
+        "leaves out the user's words",
+    ),
     "words and answer are glued": (
         "{% for turn in messages %}{{ turn.content }}{% endfor %}{% if add_generation_prompt %}ANSWER:{% endif %}",
         "right behind the user's words",
