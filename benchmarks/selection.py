@@ -308,9 +308,9 @@ def _kind(setting: Setting) -> str:
 PAGE = """# Is an edit recommended by luck?
 
 **Of edits that do nothing one is recommended in {kept} {level} of searches**: in {worst} of them
-where it is most often (share with its 95 % interval). Where half of the edits gain {gain} of ambiguous accuracy and keep most of the
-original's answers, the search recommends one in this share of searches, by the number of validation templates:
-{power}.
+where it is most often (share with its 95 % interval). Where half of the edits gain {gain} of ambiguous accuracy and
+keep most of the original's answers, the search recommends one in this share of searches, by the number of validation
+templates: {power}.
 
 These are simulations. Answers are drawn; what picks and tests an edit is the code of a run
 ([how it decides](../method.md)). {edits} edits are tried on {first} questions, half of them ambiguous. The best are
