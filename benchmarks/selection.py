@@ -307,10 +307,10 @@ def _kind(setting: Setting) -> str:
 
 PAGE = """# Is an edit recommended by luck?
 
-**Of edits that do nothing one is recommended in {kept} {level} of searches**: in {worst} of them where it is most
-often (share with its 95 % interval). Where half of the edits gain {gain} of ambiguous accuracy and keep most of the
-original's answers, the search recommends one in this share of searches, by the number of validation templates:
-{power}.
+**Of edits that do nothing one is recommended in {kept} {level} of searches**: in {worst} of them
+where it is most often (share with its 95 % interval). Where half of the edits gain {gain} of ambiguous accuracy and
+keep most of the original's answers, the search recommends one in this share of searches, by the number of validation
+templates: {power}.
 
 These are simulations. Answers are drawn; what picks and tests an edit is the code of a run
 ([how it decides](../method.md)). {edits} edits are tried on {first} questions, half of them ambiguous. The best are
@@ -337,8 +337,9 @@ verdict of the search: the edit must also gain over as many random neurons. Then
 
 Further questions are of the same templates as those that edits are picked on. An edit that makes some templates
 better and others worse (here by {deviation} in standard deviation) is picked for the templates of the choose part.
-The gain there is real, but unseen templates do not have it. The search alone recommends too often then, and the test
-split, whose templates are others, takes it back. That is why the verdict needs both. {moved_runs} searches a row.
+The gain there is real, but unseen templates do not have it. So the test over the original alone finds one more often
+than its level says. The test split has other templates and takes most of these back, which is why the verdict needs
+both. {moved_runs} searches a row.
 
 {moved}
 
@@ -354,7 +355,8 @@ interval on the test split is widened for their number.
 
 ---
 
-Made by `{command}` in {minutes} minutes of processor time ({machine}).
+Made by `{command}` in {minutes} minutes of processor time
+({machine}).
 """
 
 
