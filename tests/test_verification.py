@@ -242,7 +242,7 @@ def test_smollm2_in_bfloat16_is_saved_and_verified(kind: Any, tmp_path: Path) ->
     lm = load_model("builtin:smollm2", dtype="bfloat16", device="cpu")
     with Edit.from_neurons(lm, of_every_module(lm, kind)[:20]).baked(lm):
         lm.save(tmp_path)
-        found = verify_saved(lm, tmp_path, [*EXAMPLES, LONG_EXAMPLE], INSTRUCTIONS[1])
+        found = verify_saved(lm, tmp_path, EXAMPLES[:2], INSTRUCTIONS[1])
     assert found["tensors_equal"] == len(lm.model.state_dict())
-    assert found["options_compared"] > 0
+    assert found["options_compared"] == 5
     assert found["largest_difference"] < 1e-3
