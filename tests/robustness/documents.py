@@ -261,7 +261,7 @@ def tokenizer_files() -> dict[str, bytes]:
 
 
 @functools.cache
-def gguf_model() -> bytes:
+def gguf_model(template: str = "") -> bytes:
     """A GGUF file with all that a model needs before its weights, by the writer of the GGML project."""
     learned = json.loads(tokenizer_files()["tokenizer.json"])["model"]
     tokens = sorted(learned["vocab"], key=learned["vocab"].get)
@@ -279,6 +279,8 @@ def gguf_model() -> bytes:
         writer.add_token_merges([" ".join(pair) for pair in learned["merges"]])
         writer.add_bos_token_id(1)
         writer.add_eos_token_id(2)
+        if template:
+            writer.add_chat_template(template)
         writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 8), dtype=np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

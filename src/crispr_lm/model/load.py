@@ -19,6 +19,7 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
+from crispr_lm.model.vetting import check_replacements, vet
 
 logger = logging.getLogger(__name__)
 
@@ -309,6 +310,7 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
         arguments["gguf_file"] = gguf_file
         check_configuration(check_gguf(Path(location, gguf_file)), name, trust_remote_code=trust_remote_code)
     else:
+        vet(name, location, arguments)
         _check_asked_for(name, location, arguments)
     try:
         config = AutoConfig.from_pretrained(location, **arguments)
@@ -326,6 +328,9 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
         ) from error
     if not can_encode:
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
+    check_replacements(tokenizer, name)
+    if gguf_file is not None:
+        vet(name, location, arguments, tokenizer)
     local_files_only = arguments.get("local_files_only", False)
     return ModelSource(name, location, gguf_file, config, tokenizer, trust_remote_code, local_files_only)
 
