@@ -13,6 +13,7 @@ import jinja2
 
 from crispr_lm.errors import InputError
 from crispr_lm.tasks.task import OPEN, SENTENCES, Example
+from crispr_lm.text_limits import check_characters, check_embedded
 
 Asked = TypeVar("Asked", Example, tuple[str, Example])
 
@@ -34,6 +35,8 @@ class Reader(Protocol):
     def is_encoder_decoder(self) -> bool: ...  # noqa: D102
     @property
     def context_length(self) -> int | None: ...  # noqa: D102
+    @property
+    def embedded_tokens(self) -> int | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,15 @@ def encode_text(lm: Reader, text: str) -> list[int]:
 
 def encode_conversation(lm: Reader, turns: Sequence[str]) -> list[int]:
     """Return the tokens of `render_conversation`, to be continued by the model; raises as it does."""
+    check_characters(lm, ["\n".join(turns)], "the conversation")
     add_special_tokens = not has_chat_template(lm)
     rendered = render_conversation(lm, turns)
     if lm.is_encoder_decoder:
-        return list(lm.tokenizer(rendered, add_special_tokens=add_special_tokens).input_ids)
-    return _continuable(lm.tokenizer, [rendered], add_special_tokens=add_special_tokens)[0]
+        ids = list(lm.tokenizer(rendered, add_special_tokens=add_special_tokens).input_ids)
+    else:
+        ids = _continuable(lm.tokenizer, [rendered], add_special_tokens=add_special_tokens)[0]
+    check_embedded(lm, [ids], "the conversation")
+    return ids
 
 
 def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
@@ -140,8 +147,10 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
     the token that texts begin with and the example's context, if it has one; an encoder reads the context alone.
 
     Raises:
-        InputError: the longest of prompt and option does not fit the model's context, or an option has no tokens.
+        InputError: the longest of prompt and option does not fit the model's context, an option has no tokens, or a
+            token no embedding.
     """
+    _check_characters(lm, example, instruction)
     if example.form == SENTENCES:
         return _encode_sentences(lm, example)
     tokenizer = lm.tokenizer
@@ -166,6 +175,7 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
                 "otherwise or leave the example out"
             )
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
+    check_embedded(lm, [prompt_ids, *option_ids], example.source or "example")
     return EncodedPrompt(prompt_ids, option_ids)
 
 
@@ -199,6 +209,7 @@ def _encode_sentences(lm: Reader, example: Example) -> EncodedPrompt:
                 "otherwise or leave the example out"
             )
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
+    check_embedded(lm, [prompt_ids, *option_ids], example.source or "example")
     return EncodedPrompt(prompt_ids, option_ids)
 
 
@@ -234,6 +245,11 @@ def check_prompts(lm: Reader, examples: Sequence[Example], instructions: Sequenc
     longest = sorted(examples, key=lambda example: -len(prompt_text(example, "")))[:8]
     for instruction in instructions:
         encode_all(lm, longest, instruction)
+
+
+def _check_characters(lm: Reader, example: Example, instruction: str) -> None:
+    texts = [prompt_text(example, instruction), *example.options]
+    check_characters(lm, texts, example.source or "example")
 
 
 def _check_length(lm: Reader, example: Example, prompt_length: int, option_length: int) -> None:

@@ -104,6 +104,12 @@ class LanguageModel:
         assert isinstance(dtype, torch.dtype)
         return dtype
 
+    @property
+    def embedded_tokens(self) -> int | None:
+        """Number of tokens that the model has an embedding of, None where that can't be told."""
+        embedding = self.model.get_input_embeddings()
+        return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
+
     def save(self, folder: Path) -> None:
         """Save model and tokenizer as a plain Hugging Face folder."""
         self.model.save_pretrained(folder)
@@ -133,6 +139,12 @@ class ModelSource:
         text_config = self.config.get_text_config()
         values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
         return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+    @property
+    def embedded_tokens(self) -> int | None:
+        """Number of tokens that the model has an embedding of, None where the configuration does not tell."""
+        size = getattr(self.config.get_text_config(), "vocab_size", None)
+        return size if isinstance(size, int) and size > 0 else None
 
     @property
     def _stored_dtype(self) -> torch.dtype:

@@ -10,6 +10,9 @@ from typing import Any
 from crispr_lm.errors import InputError
 from crispr_lm.reading import check_regular, no_text, parse_json
 
+LONGEST_LINE = 2**24
+"""Characters of a line, all of which are in memory at once. No model reads a text of this length."""
+
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ``("file:line", object)`` for every non-empty line of a JSON Lines file.
@@ -20,10 +23,12 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         check_regular(path)
         with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), ""), start=1):
                 if not line.strip():
                     continue
                 where = f"{path}:{number}"
+                if len(line) == LONGEST_LINE:
+                    raise InputError(f"{where}: a line of more than {LONGEST_LINE:,} characters; leave the row out")
                 try:
                     row = parse_json(line)
                 except json.JSONDecodeError as error:  # it counts lines within the row
