@@ -94,4 +94,4 @@ def test_an_encoder_decoder_model_is_held_to_its_embeddings_too():
     check_prompts(t5, EXAMPLES, ["Answer."])
     t5.tokenizer.add_tokens([AddedToken(f"<extra {number}>") for number in range(2000)])
     with pytest.raises(InputError, match="token '<extra 1999>'"):
-        encode(t5, replace(EXAMPLES[0], options=("she", "<extra 1999>")), "Answer.")
+        encode(t5, replace(EXAMPLES[0], options=("she", "<extra 1999>", "unknown")), "Answer.")

@@ -17,6 +17,7 @@ from crispr_lm.model.vetting import check_replacements
 
 from .documents import gguf_model
 from .test_trust import change
+from .trying import tried
 
 
 @pytest.fixture
@@ -79,6 +80,7 @@ def test_what_takes_much_is_refused_and_leaves_nothing_behind(folder, what):
     assert "\n" not in str(refused.value)
     assert psutil.Process().memory_info().rss - before < 0.2 * 2**30
     assert psutil.Process().children() == []
+    tried(f"small file, large harm: {what}", refused=1)
 
 
 @pytest.mark.slow
