@@ -15,12 +15,13 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 from pydantic import ValidationError
 
 from crispr_lm.errors import CrisprError, InputError, WriteError, nearest
 from crispr_lm.printable import json_line, printable
+from crispr_lm.reading import check_regular
 from crispr_lm.settings import (
     ENVIRONMENT_PREFIX,
     OUTPUT_GROUP,
@@ -48,6 +49,10 @@ LONGEST_SENTENCE = 2000
 """Characters of a message; what is wrong may be a value of megabytes."""
 BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM)
 """Errors of the system that are not ours to mend: full, protected or failing disks, no memory."""
+
+TRUST = ("--trust-remote-code", "--allow-pickle")
+"""Options that let a model run code or be read as pickle. A settings file may be a stranger's, and a variable outlives
+the command that it was meant for, so that these are taken from the command line alone."""
 
 _form: Literal["tables", "quiet", "json"] = "tables"
 """How results are printed; progress and errors go to standard error."""
@@ -465,14 +470,32 @@ def _launch(
         source = _settings_file(config)
         sources.append(source)
         _in_file = (config, frozenset("--" + name.replace("_", "-") for name in source.config))
-    app.config = tuple(sources)
+    app.config = (*sources, _check_trust)
     app(tokens, exit_on_error=False, print_error=False)
 
 
+def _check_trust(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse trust that is given anywhere but on the command line; called by cyclopts after the other sources."""
+    for argument in arguments:
+        for token in argument.tokens if argument.name in TRUST else ():
+            if token.source != "cli":
+                is_variable = token.source == "env"
+                where = f"environment variable {token.keyword}" if is_variable else f"settings file {token.source}"
+                raise InputError(
+                    f"{where} gives {argument.name}, which is taken from the command line alone; remove it there, and "
+                    "give the option with the command if you trust this model"
+                )
+
+
 def _settings_file(path: Path) -> Toml:
-    if not path.is_file():
-        what = "is a folder; give a TOML file" if path.is_dir() else "does not exist; check the path"
-        raise InputError(f"settings file {path} {what}")
+    try:
+        exists = path.exists()
+        check_regular(path)
+    except (OSError, ValueError) as error:  # too long a name, a null character; a folder, a device or a pipe
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"settings file {path} can't be read ({reason}); give a TOML file") from error
+    if not exists:
+        raise InputError(f"settings file {path} does not exist; check the path")
     source = Toml(path, must_exist=True, search_parents=False, use_commands_as_keys=False)
     try:
         content = source.config  # read now: a mistake in the file is told with its name

@@ -27,6 +27,7 @@ comparison.html      all of it as one page
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -42,6 +43,12 @@ from crispr_lm.locking import check_free, held
 from crispr_lm.reading import parse_json, read_bytes
 
 Row = TypeVar("Row")
+
+LONGEST_NUMBER = 2**22
+"""Of a process on Linux; it stands in the names of temporary files."""
+
+LONGEST_INSIDE = "/".join(["model", PART, "x" * 100])
+"""As long a path as a job makes in its folder: a shard of a model's weights has some 40 characters."""
 
 
 @dataclass(frozen=True)
@@ -293,13 +300,45 @@ def check_writable(path: Path) -> None:
     """
     if "\0" in str(path):  # a settings file can hold one
         raise InputError(f"{str(path)!r} can't be made: no name has a null character in it; give another path")
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(path)!r} can't be used: results name it in UTF-8, which it isn't; rename it") from error
     existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if existing != path and not existing.is_dir():
+    try:
+        while not os.path.lexists(existing) and existing != existing.parent:
+            existing = existing.parent
+        _check_lengths(existing, path)
+        is_there, is_folder = existing.exists(), existing.is_dir()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{str(path)[:80]}... can't be made ({reason}); give another path") from error
+    if not is_there:
+        raise InputError(f"{path} can't be made: {existing} is a link to what does not exist; give another path")
+    if existing != path and not is_folder:
         raise InputError(f"{path} can't be made: {existing} is a file; give another path")
-    if not os.access(existing, os.W_OK):
+    if not os.access(existing, os.W_OK | os.X_OK if is_folder else os.W_OK):
         raise InputError(f"{path} can't be written: no permission in {existing}; give another path")
+
+
+def _check_lengths(existing: Path, path: Path) -> None:
+    """Have the file system say whether names are too long, those of temporary files and of files inside as well.
+
+    Raises:
+        OSError: one is.
+    """
+    folder = existing if existing.is_dir() and existing != path else existing.parent
+    for name in path.relative_to(folder).parts:  # of what is not there the system would not look at the rest
+        _look_up(folder / f".{name}.{LONGEST_NUMBER}{PART}")
+    _look_up(path / LONGEST_INSIDE)
+
+
+def _look_up(path: Path) -> None:
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
 
 
 def check_new(path: Path) -> None:

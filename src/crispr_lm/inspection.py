@@ -83,7 +83,11 @@ def inspect(source: str, top: int = 10) -> dict[str, Any]:
     Raises:
         InputError: it is none of these, or can't be read.
     """
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, an unknown user's home
+        raise InputError(f"{source[:80]!r} is no name that can be used ({error}); check it") from error
     if path.suffix == ".json":
         edit = Edit.load(path)
         per_module: dict[str, int] = {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, Protocol
 
 from crispr_lm.batching import BatchSize
@@ -20,7 +19,7 @@ from crispr_lm.perplexity import WINDOW, perplexity, windows
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts
 from crispr_lm.settings import EvaluateSettings, RunSettings
-from crispr_lm.tasks import HUB, TEXTS, Example, Task, draw, instruction_count, load_task, neutral_prompts
+from crispr_lm.tasks import HUB, TEXTS, Example, Task, draw, instruction_count, load_task, neutral_prompts, path_of
 from crispr_lm.tasks.benchmark_rows import hub_text
 from crispr_lm.tasks.files import text_of
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, SENTENCES
@@ -167,7 +166,7 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
         most = None if settings.measure_examples == "all" else settings.measure_examples
         if scheme in TEXTS:
             from_hub = name == f"wikitext:{HUB}"
-            text = hub_text() if from_hub else text_of(Path(rest).expanduser())
+            text = hub_text() if from_hub else text_of(path_of(rest))
             if not text.strip():
                 raise InputError(f"{rest}: no text in it, so there is no perplexity to measure; give a file with text")
             subjects.append(TextSubject(name, text, most, () if from_hub else (rest,)))

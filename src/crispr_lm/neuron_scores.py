@@ -13,7 +13,7 @@ from torch import Tensor
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind
-from crispr_lm.reading import parse_json
+from crispr_lm.reading import check_regular, parse_json
 
 SCORES_FORMAT = "crispr-lm-scores"
 
@@ -82,6 +82,7 @@ class NeuronScores:
         from safetensors import SafetensorError, safe_open
 
         try:
+            check_regular(Path(path))  # a pipe would be waited for
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata() or {}
                 if SCORES_FORMAT not in metadata:

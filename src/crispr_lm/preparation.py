@@ -236,10 +236,13 @@ def check_output_file(path: Path) -> None:
     """Check that a result file can be written, before any work.
 
     Raises:
-        InputError: it is a folder, its folder is missing, or there is no permission.
+        InputError: it is a folder, a device or a pipe, its folder is missing, or there is no permission.
     """
+    check_writable(path)
     if path.is_dir():
         raise InputError(f"output {path} is a folder; give a file")
     if not path.parent.is_dir():
         raise InputError(f"output {path}: folder {path.parent} does not exist; make it first")
-    check_writable(path)
+    if path.exists() and not path.is_file():  # a file would take its place
+        raise InputError(f"output {path} is a device or a pipe; give a file")
+    check_writable(path.parent)  # it is written beside and renamed

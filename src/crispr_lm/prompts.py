@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from crispr_lm.chat_template import TEMPLATE_ERRORS, AnswerPlace, find_answer_place, render_before_answer
 from crispr_lm.errors import InputError
 from crispr_lm.tasks.task import OPEN, SENTENCES, Example
+from crispr_lm.text_limits import check_characters, check_embedded
 
 Asked = TypeVar("Asked", Example, tuple[str, Example])
 
@@ -39,6 +40,8 @@ class Reader(Protocol):
     def prompt_format(self) -> PromptFormat: ...  # noqa: D102
     @property
     def moment(self) -> datetime: ...  # noqa: D102
+    @property
+    def embedded_tokens(self) -> int | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,14 @@ def encode_text(lm: Reader, text: str) -> list[int]:
 
 def encode_conversation(lm: Reader, turns: Sequence[str]) -> list[int]:
     """Return the tokens of `render_conversation`, to be continued by the model; raises as it does."""
+    check_characters(lm, ["\n".join(turns)], "the conversation")
     rendered = render_conversation(lm, turns)
     if lm.is_encoder_decoder:
-        return list(lm.tokenizer(rendered, add_special_tokens=not uses_chat_template(lm)).input_ids)
-    return _running_text(lm, [rendered])[0]
+        ids = list(lm.tokenizer(rendered, add_special_tokens=not uses_chat_template(lm)).input_ids)
+    else:
+        ids = _running_text(lm, [rendered])[0]
+    check_embedded(lm, [ids], "the conversation")
+    return ids
 
 
 def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
@@ -164,9 +171,10 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
     the token that texts begin with and the example's context, if it has one; an encoder reads the context alone.
 
     Raises:
-        InputError: the longest of prompt and option does not fit the model's context, an option has no tokens, or the
-            chat template leaves no place where an answer could be scored.
+        InputError: the longest of prompt and option does not fit the model's context, an option has no tokens, a token
+            no embedding, or the chat template leaves no place where an answer could be scored.
     """
+    _check_characters(lm, example, instruction)
     if example.form == SENTENCES:
         return _encode_sentences(lm, example)
     tokenizer = lm.tokenizer
@@ -181,6 +189,7 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
         prompt_ids, option_ids = _parted(_running_text(lm, [rendered, *(rendered + lead + text for text in options)]))
     _check_options(lm, example, options)
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
+    check_embedded(lm, [prompt_ids, *option_ids], example.source or "example")
     return EncodedPrompt(prompt_ids, option_ids)
 
 
@@ -239,6 +248,7 @@ def _encode_sentences(lm: Reader, example: Example) -> EncodedPrompt:
         prompt_ids = [beginning(lm), *before]
     _check_options(lm, example, options)
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
+    check_embedded(lm, [prompt_ids, *option_ids], example.source or "example")
     return EncodedPrompt(prompt_ids, option_ids)
 
 
@@ -292,6 +302,11 @@ def check_prompts(lm: Reader, examples: Sequence[Example], instructions: Sequenc
     longest = sorted(examples, key=lambda example: -len(prompt_text(example, "")))[:8]
     for instruction in instructions:
         encode_all(lm, longest, instruction)
+
+
+def _check_characters(lm: Reader, example: Example, instruction: str) -> None:
+    texts = [prompt_text(example, instruction), *example.options]
+    check_characters(lm, texts, example.source or "example")
 
 
 def _check_length(lm: Reader, example: Example, prompt_length: int, option_length: int) -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from crispr_lm.edit import Edit, weights_fingerprint
 from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_json
-from crispr_lm.folder import MALFORMED, RunFolder, read_object
+from crispr_lm.folder import MALFORMED, RunFolder, check_writable, read_object
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import file_hash
 from crispr_lm.progress import Progress, SilentProgress
@@ -84,6 +84,7 @@ def reproduce(
     progress = progress or SilentProgress()
     if not 0 <= tolerance < math.inf:
         raise InputError(f"tolerance {tolerance} can't be used; give 0 (the same figures) or a positive number")
+    check_writable(output)
     recorded = read_recorded(source)
     record, then, edit_then = recorded.record, recorded.results, recorded.edit
     trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}

@@ -2,7 +2,7 @@
 
 An option ``--max-neurons 50`` can also be given as environment variable ``CRISPR_LM_MAX_NEURONS=50`` or as the line
 ``max-neurons = 50`` of a TOML file named with ``--config``. The command line goes before the environment, the
-environment before the file.
+environment before the file. ``--trust-remote-code`` and ``--allow-pickle`` are taken from the command line alone.
 
 `RunSettings` has all options; the smaller commands take the groups they need.
 """

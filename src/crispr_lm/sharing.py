@@ -55,7 +55,11 @@ def results_beside(edit_file: Path, given: Path | None) -> Mapping[str, Any] | N
         InputError: the file given does not exist, or holds no results of a run.
     """
     path = given or edit_file.with_name(RESULTS)
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except OSError as error:  # too long a name
+        raise InputError(f"results {path} can't be read ({error.strerror}); check the path") from error
+    if not is_there:
         if given is not None:
             raise InputError(f"results {path} do not exist; give the results.json of a run")
         return None

@@ -200,7 +200,11 @@ def read_run(path: Path) -> FinishedRun:
         InputError: it is none, or its files are not what a run writes.
     """
     folder = RunFolder(path)
-    if not folder.run.is_file() or not folder.results.is_file():
+    try:
+        is_finished = folder.run.is_file() and folder.results.is_file()
+    except OSError as error:  # too long a name
+        raise InputError(f"{str(path)[:80]} can't be read ({error.strerror}); check the path") from error
+    if not is_finished:
         raise InputError(
             f"{path} is no folder of a finished run; give the --output of crispr-lm run, or finish it with the same "
             "command"

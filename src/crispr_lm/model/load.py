@@ -22,6 +22,7 @@ from crispr_lm.model.classes import PROCESSOR_FILES, auto_class, check_writes_te
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
+from crispr_lm.model.vetting import check_replacements, vet
 from crispr_lm.reading import parse_json, read_bytes
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,12 @@ class LanguageModel:
         assert isinstance(dtype, torch.dtype)
         return dtype
 
+    @property
+    def embedded_tokens(self) -> int | None:
+        """Number of tokens that the model has an embedding of, None where that can't be told."""
+        embedding = self.model.get_input_embeddings()
+        return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
+
     def save(self, folder: Path) -> None:
         """Save model and tokenizer as a plain Hugging Face folder; of a model that sees images also its processor."""
         self.model.save_pretrained(folder)
@@ -156,6 +163,12 @@ class ModelSource:
         text_config = self.config.get_text_config()
         values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
         return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+    @property
+    def embedded_tokens(self) -> int | None:
+        """Number of tokens that the model has an embedding of, None where the configuration does not tell."""
+        size = getattr(self.config.get_text_config(), "vocab_size", None)
+        return size if isinstance(size, int) and size > 0 else None
 
     @property
     def _stored_dtype(self) -> torch.dtype:
@@ -346,6 +359,7 @@ def open_model(
         arguments["gguf_file"] = gguf_file
         check_configuration(check_gguf(Path(location, gguf_file)), name, trust_remote_code=trust_remote_code)
     else:
+        vet(name, location, arguments)
         _check_asked_for(name, location, arguments)
     try:
         config = AutoConfig.from_pretrained(location, **arguments)
@@ -365,6 +379,9 @@ def open_model(
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
     if tokenizer.chat_template is None and gguf_file is None:
         tokenizer.chat_template = _template_of_processor(location, local_files_only)
+    check_replacements(tokenizer, name)
+    if gguf_file is not None:
+        vet(name, location, arguments, tokenizer)
     return ModelSource(
         name,
         location,

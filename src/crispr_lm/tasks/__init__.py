@@ -48,6 +48,7 @@ __all__ = [
     "of_condition",
     "open_instructions",
     "ordinary_questions",
+    "path_of",
     "read_instructions",
     "sample",
     "template_hash",
@@ -220,6 +221,15 @@ def _family(kind: Kind, examples: Sequence[Example]) -> str:
 
     plain = all(example.unknown is None and example.condition not in (AMBIGUOUS, DISAMBIGUATED) for example in examples)
     return "classification" if kind.read is read_choices and plain and label_set(examples) else kind.family
+
+
+def path_of(text: str) -> Path:
+    """A path as the user wrote it.
+
+    Raises:
+        InputError: it can't be one.
+    """
+    return _path(text)[0]
 
 
 def _path(text: str) -> tuple[Path, bool]:

@@ -61,9 +61,18 @@ def read_bbq(path: Path) -> list[Example]:
 
 def examples_from_rows(rows: Iterable[tuple[str, dict[str, Any]]]) -> list[Example]:
     """Turn (place, official BBQ row) pairs into examples; `place` is for messages."""
-    read = [_read(row, where) for where, row in rows]
-    second = _second_traits(read)
-    return [replace(one.example, stereotyped=_stereotyped(one, second.get(one.example.template))) for one in read]
+    examples: list[Example] = []
+    waiting: list[tuple[int, _Read]] = []  # who is named is kept where other rows tell more of it: it takes much memory
+    for where, row in rows:
+        read = _read(row, where)
+        if INTERSECTIONAL in read.example.category:
+            waiting.append((len(examples), read))
+        examples.append(replace(read.example, stereotyped=_stereotyped(read, None)))
+    second = _second_traits([read for _, read in waiting])
+    for place, read in waiting:
+        stereotyped = _stereotyped(read, second.get(read.example.template))
+        examples[place] = replace(read.example, stereotyped=stereotyped)
+    return examples
 
 
 @dataclass(frozen=True)

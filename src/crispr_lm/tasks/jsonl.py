@@ -10,28 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
-from crispr_lm.reading import parse_json
-from crispr_lm.tasks.files import lines_of, text_of
-from crispr_lm.tasks.forms import text_form
+from crispr_lm.reading import check_regular, parse_json
+from crispr_lm.tasks.files import text_of
+from crispr_lm.tasks.forms import binary_form, text_form
+
+LONGEST_LINE = 2**24
+"""Characters of a line, all of which are in memory at once. No model reads a text of this length."""
+
+HEAD_BYTES = 2**16
+"""Of these what is no text is recognised, but for a packed file, whose contents are listed at its end."""
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ``("file:line", object)`` for every non-empty line of a JSON Lines file.
+    """Yield ``("file:line", object)`` for every non-empty line of a JSON Lines file, read as a stream.
 
     Raises:
         InputError: the file can't be read, is something else (a table, a JSON array, ...: the command that converts it
             is given), or a line is not a JSON object.
     """
-    text = text_of(path)
-    for number, (where, line) in enumerate(lines_of(text, path)):
+    for number, (where, line) in enumerate(_lines(path)):
         # What is wrong with the first row may be wrong with the whole file.
-        if number == 0 and not _begins_rows(line) and (form := text_form(text, path)):
+        if number == 0 and not _begins_rows(line) and (form := text_form(text_of(path), path)):
             raise InputError(f"{where}: {form}")
         try:
             row = parse_json(line)
         except json.JSONDecodeError as error:  # it counts lines within the row
-            told = f"{error.msg} at character {error.pos + 1} of the line"
-            raise InputError(f"{where}: not valid JSON ({told}); every line must be one JSON object") from error
+            problem = f"{error.msg} at character {error.pos + 1} of the line"
+            raise InputError(f"{where}: not valid JSON ({problem}); every line must be one JSON object") from error
         except ValueError as error:
             raise InputError(f"{where}: not valid JSON ({error}); every line must be one JSON object") from error
         if not isinstance(row, dict):
@@ -39,6 +44,28 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 f"{where}: a JSON {type(row).__name__}, but every line must be one JSON object; check the file"
             )
         yield where, row
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """``("file:line", text)`` for every line that is not empty."""
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            form = binary_form(head + file.read() if head.startswith(b"PK") else head, path)
+        if form:
+            raise InputError(f"{path}:1: {form}")
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), ""), start=1):
+                if len(line) == LONGEST_LINE:
+                    raise InputError(f"{path}:{number}: more than {LONGEST_LINE:,} characters; leave the row out")
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except UnicodeDecodeError:
+        text_of(path)  # names the line
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error}); check the path") from error
 
 
 def _begins_rows(line: str) -> bool:
