@@ -17,7 +17,7 @@ from crispr_lm.preparation import Parts, file_hash
 from crispr_lm.settings import RunSettings
 from crispr_lm.version import __version__
 
-NO_MATTER = {"output", "resume", "overwrite", "batch_size", "device", "pick", "transfer"}
+NO_MATTER = {"output", "resume", "overwrite", "batch_size", "device", "threads", "pick", "transfer"}
 """Settings that no result depends on; with the last of them more is measured, and nothing else."""
 
 

@@ -490,6 +490,14 @@ def print_machine(told: Mapping[str, Any]) -> None:
             largest,
         )
     console.print(devices)
+    for threads in (device["threads"] for device in told["devices"]):
+        if threads and threads["loaded"]:
+            console.print(
+                f"[bold yellow]Loaded:[/] other programs use {threads['busy']:.1f} of {threads['usable']:g} cores; "
+                f"commands would take {threads['used']} thread{'' if threads['used'] == 1 else 's'} (--threads) and "
+                "longer than on an idle machine",
+                soft_wrap=True,
+            )
     console.print(
         f"Disk: {told['disk']['free'] / GIB:.1f} GiB free in {markup(told['disk']['folder'])}", soft_wrap=True
     )
