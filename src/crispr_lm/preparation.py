@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crispr_lm.deterministic import make_deterministic
@@ -18,6 +18,7 @@ from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.folder import ComparisonFolder, RunFolder, check_writable, read_object
 from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
 from crispr_lm.precision import PROBED_PROMPTS, choose_evaluation_dtype
+from crispr_lm.printable import shared_names
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts, encode_all
 from crispr_lm.settings import (
@@ -80,7 +81,8 @@ def load_tasks(settings: TaskSettings) -> list[Task]:
     for name in settings.task:
         if settings.task.count(name) > 1:
             raise InputError(f"task {name} is named twice; name it once")
-    return [load_task(name, settings.instructions) for name in settings.task]
+    names = shared_names(settings.task)
+    return [replace(load_task(name, settings.instructions), name=names[name]) for name in settings.task]
 
 
 def take_parts(task: Task, settings: RunSettings) -> Parts:

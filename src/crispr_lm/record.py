@@ -34,7 +34,7 @@ def record_of(
     """
     described = settings.model_dump(mode="json", exclude=NO_MATTER)
     identity = {
-        "model": lm.name,
+        "model": lm.given or lm.name,
         "model_fingerprint": weights_fingerprint(lm.model),
         "settings": described,
         "evaluated_in": str(lm.evaluation_dtype or lm.dtype).removeprefix("torch."),

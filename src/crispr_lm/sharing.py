@@ -95,7 +95,7 @@ def write_card(
     lm: LanguageModel, edit: Edit, what: Shared, folder: Path, results: Mapping[str, Any] | None = None
 ) -> None:
     """Write the card, the edit and the results into a folder that will be shared."""
-    text = card(what, edit, origin_of(lm.name), results, is_encoder_decoder=lm.is_encoder_decoder)
+    text = card(what, edit, origin_of(lm.given or lm.name), results, is_encoder_decoder=lm.is_encoder_decoder)
     edit.save(folder / EDIT)
     if results is not None:
         write_json(folder / RESULTS, results)

@@ -1,8 +1,8 @@
 """How many threads PyTorch computes with on a CPU: as many as there are free cores when a job begins.
 
-Threads of one computation wait for each other at the end of every layer. Where another program has one of two cores,
-two threads take 2 to 4 times as long as one (docs/how-to.md, "On a busy machine"), and keep the other core busy while
-they wait. Knows the machine; knows no model.
+Threads of one computation wait for each other at the end of every layer. Where other programs have one of two cores,
+two threads took 4 times as long as one (benchmarks/threads.py; docs/how-to.md, "On a busy machine"), and kept that core
+busy while they waited. Knows the machine; knows no model.
 """
 
 from __future__ import annotations
