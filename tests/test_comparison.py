@@ -25,7 +25,7 @@ QUICK = ("random", "weights", "instruction", "contextual-calibration")
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
-    """Two files of nine templates each, and two instructions."""
+    """The current folder, with two files of nine templates each and two instructions: names have no folders then."""
     folder = tmp_path_factory.mktemp("task")
     for number, name in enumerate(("first", "second")):
         rows = [
@@ -45,12 +45,14 @@ def questions(tmp_path_factory):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     (folder / "instructions.txt").write_text("Answer the question.\nChoose the right option:\n", encoding="utf-8")
     assert len(PEOPLE) == 6
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
 
 
 def settings_for(questions, output, names=("first", "second"), **changes):
     given = {
-        "task": tuple(f"choices:{questions / name}.jsonl" for name in names),
+        "task": tuple(f"choices:{name}.jsonl" for name in names),
         "instructions": str(questions / "instructions.txt"),
         "output": output,
         "examples": 2,
@@ -379,7 +381,9 @@ def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
         questions, tmp_path / "out", ("first",), methods=("instruction",), measure=(f"text:{text}",)
     )
     told = compare(str(saved_model("llama")), settings)
-    rows = {method: row["measured"][f"text:{text}"] for method, row in told["tasks"][settings.task[0]]["rows"].items()}
+    rows = {
+        method: row["measured"][f"text:{text.name}"] for method, row in told["tasks"][settings.task[0]]["rows"].items()
+    }
     assert rows["original"]["metrics"]["perplexity"] > 1
     assert rows["instruction"]["metrics"] == rows["original"]["metrics"]  # a text has no instruction
     assert rows["crispr"]["metrics"] != rows["original"]["metrics"]
@@ -483,10 +487,10 @@ def test_questions_of_other_forms_have_a_table_too(saved_model, questions, tmp_p
     path = tmp_path / "plain.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     settings = settings_for(questions, tmp_path / "out", methods=("random",), task=(f"choices:{path}",), curves=True)
-    told = compare(str(saved_model("llama")), settings)
-    header, original, *_ = rows_of(markdown(told).replace("\\", ""), settings.task[0])
+    told, name = compare(str(saved_model("llama")), settings), "choices:plain.jsonl"
+    header, original, *_ = rows_of(markdown(told).replace("\\", ""), name)
     assert header[3] == "Accuracy, all questions"
-    accuracy = told["tasks"][settings.task[0]]["rows"]["original"]["measured"][settings.task[0]]["metrics"]["accuracy"]
+    accuracy = told["tasks"][name]["rows"]["original"]["measured"][name]["metrics"]["accuracy"]
     assert original[3].startswith(f"{accuracy:.3f} ± ")
     assert "<table" in render_comparison(told)
 

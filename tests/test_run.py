@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 import crispr_lm
 from crispr_lm import InputError, RunSettings, files, inspection, jobs
 from crispr_lm.model.load import LanguageModel
+from crispr_lm.printable import without_folders
 from crispr_lm.report.terminal import results_table
 from crispr_lm.run import run
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
@@ -110,7 +111,9 @@ def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_pat
     # What was told is what the saved folder does, loaded by the library's user.
     record = read(output / "run.json")
     sources = set(next(iter(record["parts"].values()))["report"])
-    examples = [x for x in crispr_lm.load_task(results_task(results)).examples if x.source in sources]
+    examples = [
+        x for x in crispr_lm.load_task(f"choices:{questions / 'questions.jsonl'}").examples if x.source in sources
+    ]
     saved = crispr_lm.load_model(output / "model", device="cpu")
     instructions = (questions / "instructions.txt").read_text().splitlines()
     assert crispr_lm.evaluate(saved, examples, instructions).metrics == pytest.approx(task["after"])
@@ -378,7 +381,7 @@ def test_several_tasks_count_the_same_and_are_told_apart(saved_model, questions,
     tasks = (f"choices:{questions / 'questions.jsonl'}", f"choices:{second}")
     model = str(saved_model("llama"))
     results = run(model, settings_for(questions, tmp_path / "out", task=tasks))
-    assert tuple(results["tasks"]) == (*tasks, "builtin:knowledge")
+    assert tuple(results["tasks"]) == ("choices:questions.jsonl", "choices:second.jsonl", "builtin:knowledge")
     both = crispr_lm.NeuronScores.load(tmp_path / "out" / "scores.safetensors")
     single = []
     for name, task in zip("ab", tasks, strict=True):
@@ -406,14 +409,14 @@ def test_the_transfer_of_each_task_is_added_to_a_finished_run(saved_model, quest
         # The edit of a run of that task alone, measured on both.
         alone = run(model, settings_for(questions, tmp_path / name, task=(task,), neurons="ffn"))
         edit = crispr_lm.Edit.load(tmp_path / name / "edit.json")
-        row = told["transfer"][task]
+        row = told["transfer"][without_folders(task)]
         assert row["neurons"] == [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons]
-        assert row["tasks"][task]["after"] == pytest.approx(alone["tasks"][task]["after"])
-        other = tasks[1 - tasks.index(task)]
-        examples = [x for x in crispr_lm.load_task(other).examples if x.source in parts[other]["report"]]
+        own, other = without_folders(task), crispr_lm.load_task(tasks[1 - tasks.index(task)])
+        assert row["tasks"][own]["after"] == pytest.approx(alone["tasks"][own]["after"])
+        examples = [x for x in other.examples if x.source in parts[other.name]["report"]]
         with edit.applied(lm):
             expected = crispr_lm.evaluate(lm, examples, instructions)
-        assert row["tasks"][other]["after"] == pytest.approx(expected.metrics)
+        assert row["tasks"][other.name]["after"] == pytest.approx(expected.metrics)
     assert "found on choices:second.jsonl" in (output / "report.html").read_text()
 
 

@@ -22,6 +22,7 @@ from crispr_lm.metrics.family import Metrics
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neurons import Neuron, find_sites
+from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import EncodedPrompt
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.search import ChoosePart
@@ -91,6 +92,7 @@ class Bench:
         self.original = original
         self.limits = limits
         self.batch_size = batch_size
+        self.progress: Progress = SilentProgress()
         self._tried: dict[tuple[frozenset[Neuron], float], Trial] = {}
         self._heard: dict[tuple[frozenset[Neuron], float], Trial] = {}
 
@@ -195,7 +197,9 @@ class Bench:
             for part in self.parts:
                 ahead = part.prompts[self._asked_first[part.task] :]
                 if ahead:
-                    answers[part.task] += map(_highest, prompt_scores(self.lm, ahead, self.batch_size).tolist())
+                    with self.progress.step("Asking a candidate further questions", len(ahead)) as advance:
+                        asked = prompt_scores(self.lm, ahead, self.batch_size, advance)
+                    answers[part.task] += map(_highest, asked.tolist())
         of_original = answers if original is None else original.answers
         heard = replace(
             trial,
@@ -231,7 +235,8 @@ class Bench:
             asked = scores[part.task]
             ahead = part.prompts[len(asked) : math.ceil(share * self._asked_first[part.task])]
             if ahead:
-                asked += prompt_scores(self.lm, ahead, self.batch_size).tolist()
+                with self.progress.step("Asking an edit", len(ahead)) as advance:
+                    asked += prompt_scores(self.lm, ahead, self.batch_size, advance).tolist()
 
     def _answers(self, scores: Mapping[str, Sequence[Sequence[float]]], constant: float = 0.0) -> dict[str, list[int]]:
         """The option of the highest score for each question asked, with a constant added to that of "unknown"."""

@@ -28,6 +28,7 @@ from crispr_lm.metrics.family import with_unmatched
 from crispr_lm.metrics.language import DIVERGENCE
 from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, corrected_over_tasks
 from crispr_lm.model.neurons import Neuron
+from crispr_lm.report.shared import shared_record
 from crispr_lm.results import over_abstention
 from crispr_lm.settings import CompareSettings
 
@@ -130,7 +131,7 @@ def comparison_of(
     return {
         "format": COMPARISON_FORMAT,
         "version": COMPARISON_VERSION,
-        "record": dict(record),
+        "record": shared_record(record),
         "methods": {
             method.name: {name: getattr(method, name) for name in ("label", "kind", "summary", "source", "random")}
             for method in methods

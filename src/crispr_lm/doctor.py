@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 import shutil
 import urllib.error
@@ -26,6 +25,7 @@ from crispr_lm.model.neurons import NEURON_KINDS, find_sites
 from crispr_lm.precision import computes_bfloat16
 from crispr_lm.prompts import PromptFormat, answer_place, uses_chat_template
 from crispr_lm.self_check import self_check
+from crispr_lm.threads import observe_cores
 from crispr_lm.version import __version__
 
 PACKAGES = ("torch", "transformers", "huggingface_hub", "safetensors", "gguf", "optuna", "scipy", "plotly")
@@ -145,8 +145,10 @@ def _device(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _threads() -> dict[str, int | None]:
-    return {"cores": os.cpu_count(), "used": torch.get_num_threads()}
+def _threads() -> dict[str, Any]:
+    """Cores, how many of them are busy, and how many threads a command would take."""
+    cores = observe_cores()
+    return {"cores": cores.there, "used": min(torch.get_num_threads(), cores.free), **cores.to_dict()}
 
 
 def _hub() -> dict[str, Any]:

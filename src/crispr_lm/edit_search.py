@@ -33,7 +33,7 @@ from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, find_sites
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.passes import chains, follow
 from crispr_lm.preparation import Parts
-from crispr_lm.progress import Progress
+from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import EncodedPrompt, encode, open_question
 from crispr_lm.rankings import RANKINGS, Evidence, Published, Recipe, ranked
 from crispr_lm.refinement import refine
@@ -185,6 +185,7 @@ def _tuned(
     on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
     further = [choose_part(lm, part.task.name, part.final, part.task.instructions, settings.seed) for part in parts]
     bench = Bench(lm, on, original, limits, settings.batch_size, settings.seed, further)
+    bench.progress = progress
     for trial in known:
         bench.remember(trial)
     seconds = None if settings.time_budget is None else 60 * settings.time_budget
@@ -193,9 +194,10 @@ def _tuned(
 
     @cache
     def ordinary() -> Ordinary:
-        return on_first(
-            lambda: ordinary_answers(lm, settings.neutral_prompts, kinds, settings.seed, settings.batch_size)
-        )
+        with progress.step("Measuring effects on the unedited model's answers"):
+            return on_first(
+                lambda: ordinary_answers(lm, settings.neutral_prompts, kinds, settings.seed, settings.batch_size)
+            )
 
     @cache
     def published(fit_on: FitOn, token_aggregation: TokenAggregation) -> NeuronScores:
@@ -207,7 +209,9 @@ def _tuned(
         return _evidence(lm, published, parts, kinds, ordinary(), settings, folder, progress)
 
     asked = _asked(parts, settings)
-    anew = lru_cache(1)(partial(evidence_anew, lm, published, asked, settings.seed, settings.batch_size))
+    anew = lru_cache(1)(
+        partial(evidence_anew, lm, published, asked, settings.seed, settings.batch_size, progress=progress)
+    )
 
     def following(recipe: Recipe) -> Sequence[Neuron]:
         if not recipe.eliminated:
@@ -215,15 +219,21 @@ def _tuned(
         original = ordinary()
         return on_first(lambda: ranked("pursuit", anew(original, recipe.kind, recipe.eliminated, recipe.scale), recipe))
 
-    total = settings.passes * len(kinds) + settings.trials + settings.refinements + 2
-    total += (1 + FINALISTS) * bool(bench.further_prompts)
-    with progress.step("Searching the best edit (trials)", total) as advance:
+    planned = {
+        "passes": settings.passes * len(kinds),
+        "search": settings.trials,
+        "refine": settings.refinements,
+        "final": (1 + FINALISTS) * bool(bench.further_prompts),
+        "control": 1,
+    }
+    left = {stage: max(0, count - sum(trial.stage == stage for trial in known)) for stage, count in planned.items()}
+    with progress.step("Searching the best edit (trials)", left) as advance:
 
         def finished(trial: Trial) -> None:
             if is_first():
                 append_line(folder.search, trial.to_dict())
-            advance(1)
-            if trial.neurons:
+            if trial.neurons:  # the original is no edit of a stage
+                advance(1, trial.stage)
                 so_far = f"; {best_so_far(tally.complete, limits)}" * trial.is_candidate
                 progress.say(f"trial {trial.number}: {_one_line(trial)}{so_far}")
 
@@ -464,6 +474,7 @@ def evidence_anew(
     kind: NeuronKind,
     eliminated: Sequence[Neuron],
     scale: float,
+    progress: Progress | None = None,
 ) -> Evidence:
     """What rankings are computed from, measured with an edit in place, on other examples than without it.
 
@@ -479,11 +490,14 @@ def evidence_anew(
         kind: Kind of neurons that are measured.
         eliminated: The edit's neurons.
         scale: What their activations are multiplied with.
+        progress: Shows how far it is.
     """
     seed += crc32(repr(sorted(eliminated)).encode())  # others in every pass, the same ones in a resumed run
     scale = scale or ALMOST_NONE
-    with Edit.from_neurons(lm, eliminated, scale).applied(lm):
-        of_tasks = [search_effects(lm, of_task, (kind,), seed, batch_size) for of_task in asked]
+    count = sum(len(of_task.drawn(seed)) for of_task in asked)
+    inner = (progress or SilentProgress()).step(f"Measuring effects beside {len(eliminated)} neurons", count)
+    with inner as advance, Edit.from_neurons(lm, eliminated, scale).applied(lm):
+        of_tasks = [search_effects(lm, of_task, (kind,), seed, batch_size, advance) for of_task in asked]
         importance, kept = original.with_edit(lm, kind, seed, batch_size)
     effects = Effects.joined([of_task[kind] for of_task in of_tasks])
     for measured in (effects, *kept.values()):

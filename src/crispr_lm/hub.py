@@ -6,6 +6,7 @@ knows no model.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def upload(folder: Path, repository: str, *, private: bool = True, dry_run: bool
     except Exception as error:  # of many types
         raise CrisprError(
             f"{folder} is complete, but the upload to {repository} failed ({_one_line(error)}); try it again with "
-            f"'hf upload {repository} {folder}'"
+            f"{shlex.join(['hf', 'upload', repository, str(folder)])}"
         ) from error
     return Upload(repository, private, files, str(url))
 

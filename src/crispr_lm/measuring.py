@@ -16,6 +16,7 @@ from crispr_lm.evaluation import Evaluation, ScoringMethod, evaluate
 from crispr_lm.measurement import Measurement
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.perplexity import WINDOW, perplexity, windows
+from crispr_lm.printable import shared_names
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts
 from crispr_lm.settings import EvaluateSettings, RunSettings
@@ -159,6 +160,7 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
     """
     subjects: list[Subject] = []
     asked_for = settings.measure_instructions
+    names = shared_names([*settings.task, *settings.measure])
     for name in settings.measure:
         if name in settings.task or settings.measure.count(name) > 1:
             raise InputError(f"task {name} is to be measured twice; name it once")
@@ -169,9 +171,9 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
             text = hub_text() if from_hub else text_of(path_of(rest))
             if not text.strip():
                 raise InputError(f"{rest}: no text in it, so there is no perplexity to measure; give a file with text")
-            subjects.append(TextSubject(name, text, most, () if from_hub else (rest,)))
+            subjects.append(TextSubject(names[name], text, most, () if from_hub else (rest,)))
             continue
-        task = load_task(name, asked_for)
+        task = replace(load_task(name, asked_for), name=names[name])
         if asked_for is None:
             task = replace(task, instructions=task.instructions[: instruction_count(settings.instructions)])
         drawn = draw(task, task.examples, most or len(task.examples), settings.seed)

@@ -9,21 +9,32 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from crispr_lm.deterministic import make_deterministic
 from crispr_lm.distributed import on_first, ranks
 from crispr_lm.errors import CrisprError, InputError
-from crispr_lm.folder import check_writable
+from crispr_lm.folder import ComparisonFolder, RunFolder, check_writable, read_object
 from crispr_lm.measuring import Subject, TaskSubject
 from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
 from crispr_lm.precision import PROBED_PROMPTS, choose_evaluation_dtype
+from crispr_lm.printable import shared_names
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts, encode_all
-from crispr_lm.settings import EvaluateSettings, ModelSettings, ReportSettings, RunSettings, ScoreSettings, TaskSettings
+from crispr_lm.settings import (
+    CompareSettings,
+    EvaluateSettings,
+    FolderSettings,
+    ModelSettings,
+    ReportSettings,
+    RunSettings,
+    ScoreSettings,
+    TaskSettings,
+)
 from crispr_lm.tasks import Example, Task, draw, load_task, of_condition, sample, template_hash, template_hashes
+from crispr_lm.threads import set_threads
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,8 @@ def load_tasks(settings: TaskSettings) -> list[Task]:
     for name in settings.task:
         if settings.task.count(name) > 1:
             raise InputError(f"task {name} is named twice; name it once")
-    return [load_task(name, settings.instructions) for name in settings.task]
+    names = shared_names(settings.task)
+    return [replace(load_task(name, settings.instructions), name=names[name]) for name in settings.task]
 
 
 def take_parts(task: Task, settings: RunSettings) -> Parts:
@@ -213,11 +225,26 @@ def load(
         lm = source.load(
             settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize, twice=twice
         )
+    if lm.device.type == "cpu":
+        recorded = _recorded_threads(settings)
+        progress.say(set_threads(settings.threads, recorded, fixed=settings.deterministic))
     if isinstance(settings, ReportSettings) and probe is not None:
         task, examples = probe
         prompts = encode_all(lm, sample(examples, PROBED_PROMPTS, settings.seed), task.instructions[0])
         choose_evaluation_dtype(lm, settings.evaluation_dtype, prompts)
     return lm
+
+
+def _recorded_threads(settings: ModelSettings) -> int | None:
+    """Threads of the run in the output folder, if it is gone on with."""
+    if not isinstance(settings, FolderSettings) or settings.overwrite:
+        return None
+    folder = (ComparisonFolder if isinstance(settings, CompareSettings) else RunFolder)(settings.output)
+    try:
+        found = read_object(folder.run).get("threads")
+    except InputError:  # there is none, or one that `JobFolder.start` refuses
+        return None
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def file_hash(path: Path) -> str:

@@ -11,12 +11,13 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from rich.markup import escape
 
 STEERING = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
 )
 """Control characters, what turns the direction of text, and what is no character by itself."""
 
@@ -40,8 +41,48 @@ def printable(text: str, *, keep_lines: bool = False) -> str:
         text: Anything.
         keep_lines: Whether line breaks and tabs stay what they are (in a model's answer).
     """
+    return visible(without_secrets(text), keep_lines=keep_lines)
+
+
+def visible(text: str, *, keep_lines: bool = False) -> str:
+    r"""The text with control characters and what turns its direction written out (``\u202e``)."""
     kept = "\n\t" if keep_lines else ""
-    return STEERING.sub(lambda match: match[0] if match[0] in kept else _written_out(match[0]), without_secrets(text))
+    return STEERING.sub(lambda match: match[0] if match[0] in kept else _written_out(match[0]), text)
+
+
+def all_visible(content: Any) -> Any:
+    """JSON content with every text in it, keys too, as `visible` writes it; lines stay."""
+    if isinstance(content, str):
+        return visible(content, keep_lines=True)
+    if isinstance(content, dict):
+        return {all_visible(key): all_visible(value) for key, value in content.items()}
+    return [all_visible(entry) for entry in content] if isinstance(content, (list, tuple)) else content
+
+
+def without_folders(name: str) -> str:
+    """A model, a file or a task (``kind:path``) by the last part of its path: what others may read of it.
+
+    The rest names folders of this machine, and often its user. Ids of the hub and built-in names are no paths: of these
+    nothing is left out by whoever calls this for local ones alone.
+    """
+    kind, separator, path = name.partition(":")
+    if separator and kind.isidentifier() and len(kind) > 1:  # one letter is a drive of Windows
+        return f"{kind}:{without_folders(path)}"
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] or "."
+
+
+def shared_names(given: Iterable[str]) -> dict[str, str]:
+    """What tasks or files are called where it is shared, by the name given: `without_folders`, no two alike."""
+    told: dict[str, str] = {}
+    for name in given:
+        short = without_folders(name)
+        stem, dot, ending = short.rpartition(".")
+        number = 2
+        while short in told.values():
+            short = f"{stem} ({number}){dot}{ending}" if dot else f"{ending} ({number})"
+            number += 1
+        told[name] = short
+    return told
 
 
 def markup(text: str) -> str:

@@ -22,7 +22,7 @@ from crispr_lm.prompts import seen_prompt
 from crispr_lm.settings import RunSettings
 from crispr_lm.version import __version__
 
-NO_MATTER = {"output", "resume", "overwrite", "batch_size", "device", "pick", "transfer", "prompt_date"}
+NO_MATTER = {"output", "resume", "overwrite", "batch_size", "device", "threads", "pick", "transfer", "prompt_date"}
 """Settings that no result depends on, or that stand elsewhere in the identity (the date); with ``transfer`` more is
 measured, and nothing else."""
 
@@ -52,7 +52,7 @@ def record_of(
     """
     described = settings.model_dump(mode="json", exclude=NO_MATTER)
     identity = {
-        "model": lm.name,
+        "model": lm.given or lm.name,
         "model_fingerprint": weights_fingerprint(lm.model),
         "settings": described,
         "evaluated_in": str(lm.evaluation_dtype or lm.dtype).removeprefix("torch."),

@@ -6,13 +6,14 @@ Knows result files and the main job; the figures themselves are made there.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from crispr_lm.edit import Edit, weights_fingerprint
 from crispr_lm.errors import InputError, on_one_line
@@ -172,6 +173,7 @@ class _Record(BaseModel):
 
     identity: _Identity
     batch_size: int | str
+    threads: Annotated[int, Field(ge=1)] | None = None
     versions: dict[str, str]
     device: str
 
@@ -189,11 +191,11 @@ def reproduced_settings(
         if given.get(name) and not allowed:
             option = "--" + name.replace("_", "-")
             raise InputError(f"the run was made with {option}, which a record alone can't switch on; give {option} too")
+    # Sums are rounded as they were then, on as many threads; here there may be fewer cores.
+    threads = min(record.get("threads") or 1, os.cpu_count() or 1)
+    own = {"batch_size": record["batch_size"], "threads": threads, "output": output, "device": device}
     try:
-        return RunSettings(
-            **{**given, **trusted, "batch_size": record["batch_size"], "output": output, "device": device},
-            prompt_date=record["identity"]["moment"],
-        )
+        return RunSettings(**{**given, **trusted, **own}, prompt_date=record["identity"]["moment"])
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(
             f"the record was written by crispr-lm {record.get('identity', {}).get('crispr_lm', '?')} and its settings "

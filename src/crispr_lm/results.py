@@ -15,6 +15,7 @@ from crispr_lm.measuring import Subject, TaskSubject, evaluations
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.metrics.instructions import differences
 from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, Difference, corrected_over_tasks
+from crispr_lm.printable import without_folders
 
 RESULTS_FORMAT = "crispr-lm-results"
 RESULTS_VERSION = 2
@@ -92,7 +93,7 @@ def answer_rows(
             rows.append(
                 {
                     "task": name,
-                    "source": example.source,
+                    "source": without_folders(example.source),
                     "template": example.template,
                     "category": example.category,
                     "condition": example.condition,

@@ -105,7 +105,7 @@ def write_card(
     doubt: str | None = None,
 ) -> None:
     """Write the card, the edit and the results into a folder that will be shared; `doubt` as for `card`."""
-    text = card(what, edit, origin_of(lm.name), results, doubt, is_encoder_decoder=lm.is_encoder_decoder)
+    text = card(what, edit, origin_of(lm.given or lm.name), results, doubt, is_encoder_decoder=lm.is_encoder_decoder)
     edit.save(folder / EDIT)
     if results is not None:
         write_json(folder / RESULTS, results)

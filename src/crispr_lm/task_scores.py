@@ -44,7 +44,7 @@ def score_tasks(
         kind=settings.neurons,
         origin={
             "model": lm.name,
-            "tasks": list(settings.task),
+            "tasks": [task.name for task, _ in fits],
             "examples": settings.examples,
             "instructions": len(fits[0][0].instructions),
             "fit_on": settings.fit_on,

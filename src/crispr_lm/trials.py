@@ -135,7 +135,7 @@ class Trial:
         complete: Whether it was asked every example that edits are tried on.
         moved: What the figures would be with each of `CONSTANTS` added to the scores of "unknown"; empty where nothing
             was asked.
-        seconds: What it took.
+        seconds: All that it took, measuring what it was proposed by among it.
     """
 
     number: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar, get_args
 
 import optuna
@@ -113,10 +113,17 @@ class Tally:
     def run(self, propose: Callable[[], Proposal], attempt: Callable[[int, Proposal], Trial]) -> Trial:
         """Take the next trial from the interrupted run, or else propose and try it."""
         known = self._next
-        trial = known or attempt(len(self.trials), propose())
+        if known is not None:
+            self.trials.append(known)
+            return known
+        start = time.monotonic()
+        proposal = propose()
+        proposing = time.monotonic() - start
+        trial = attempt(len(self.trials), proposal)
+        # All that it took: what it was proposed by (effects measured anew) often takes longer than asking it.
+        trial = replace(trial, seconds=round(trial.seconds + proposing, 3))
         self.trials.append(trial)
-        if known is None:
-            self._finished(trial)
+        self._finished(trial)
         return trial
 
     @property

@@ -106,7 +106,7 @@ def test_an_own_question_needs_options(session):
 def test_a_model_that_moved_is_named_and_another_one_is_refused(finished, saved_model, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(saved_model("llama"), moved)
-    assert open_session(finished, AppSettings(model=str(moved), **CPU), SilentProgress()).lm.name == str(moved)
+    assert open_session(finished, AppSettings(model=str(moved), **CPU), SilentProgress()).lm.given == str(moved)
     with pytest.raises(InputError, match="made for another model"):
         open_session(finished, AppSettings(model=str(saved_model("gpt2")), **CPU), SilentProgress())
 

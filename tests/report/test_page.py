@@ -9,6 +9,7 @@ import torch
 
 from crispr_lm import InputError
 from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.printable import STEERING
 from crispr_lm.report.figures import Said, before_after, curve, front, front_of_one, layer_of, neuron_map
 from crispr_lm.report.page import changed_answers, controls, finalists, render_report, tried, write_report
 from crispr_lm.report.transfer import columns_of, transfer_figure
@@ -145,6 +146,7 @@ def page_of(answers, search=None, choice=None, **of_neurons):
     run = {
         "identity": {
             "crispr_lm": "0.1.0",
+            "model": "owner/name",
             "model_fingerprint": "abc",
             "data": {ATTACK: "sha256:1"},
             "settings": {"task": [ATTACK], "search": "sweep", "seed": 0},
@@ -177,6 +179,15 @@ def test_the_page_shows_a_prompt_token_by_token_and_marks_what_is_scored(page):
     assert "<span>&lt;user&gt;</span>" in shown
     assert "<span>⏎\n</span><span> answer</span><span>:</span><mark> he</mark>" in shown
     assert "<mark> she⏎\n</mark>" in shown
+
+
+def test_no_text_of_others_turns_round_or_controls_what_is_shown(monkeypatch, make_page):
+    monkeypatch.setitem(globals(), "ATTACK", "Ann\u202egnp.exe\u061c\x1b[2J\x9b")
+    answers = [answer(2, [[-1.0, -2.0, -3.0]] * 2, [[-2.0, -3.0, -1.0]] * 2)]
+    page = re.sub(r"<script>.*?</script>", "", make_page(answers), flags=re.DOTALL)  # not Plotly
+    assert not STEERING.search(page.replace("\n", "").replace("\t", ""))
+    assert "Ann\\u202egnp.exe\\u061c\\x1b[2J\\x9b" in page
+    assert '"Ann\\\\u202egnp' in page  # in the examples, as JSON
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):

@@ -23,6 +23,7 @@ from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
 from crispr_lm.model.vetting import check_replacements, vet
+from crispr_lm.printable import without_folders
 from crispr_lm.reading import parse_json, read_bytes
 
 logger = logging.getLogger(__name__)
@@ -62,9 +63,10 @@ class LanguageModel:
     Attributes:
         model: The transformers model.
         tokenizer: Its tokenizer.
-        name: What the user asked for.
+        name: What it is called: its hub id or built-in name, or the last part of a local path. It may be shared.
         revision: The hub's commit, None for local files.
         location: The folder or hub id it was read from; empty for a model made in memory.
+        given: What the user asked for, to load it again: never written into what is shared. Empty as `location`.
         gguf_file: The GGUF file there, None if it is no GGUF.
         quantized: Whether its weights are shortened to 8 or 4 bits.
         is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
@@ -85,6 +87,7 @@ class LanguageModel:
     name: str
     revision: str | None = None
     location: str = ""
+    given: str = ""
     gguf_file: str | None = None
     quantized: bool = False
     is_encoder_decoder: bool = False
@@ -286,7 +289,8 @@ class ModelSource:
         return LanguageModel(
             model=model,
             tokenizer=self.tokenizer,
-            name=self.name,
+            name=_shared_name(self.name),
+            given=self.name,
             revision=getattr(self.config, "_commit_hash", None),
             location=self.location,
             gguf_file=self.gguf_file,
@@ -296,6 +300,15 @@ class ModelSource:
             prompt_format=self.prompt_format,
             moment=self.moment,
         )
+
+
+def _shared_name(given: str) -> str:
+    """Without the folders of a local model."""
+    try:
+        is_local = not given.startswith("builtin:") and Path(given).expanduser().exists()
+    except (OSError, RuntimeError):
+        is_local = False
+    return without_folders(str(Path(given).expanduser().absolute())) if is_local else given
 
 
 def load_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 from rich.progress import Task as RichTask
@@ -31,7 +31,7 @@ from rich.text import Text
 
 from crispr_lm.metrics import Metric, ordered_metrics
 from crispr_lm.printable import markup, printable
-from crispr_lm.progress import Progress, SilentProgress
+from crispr_lm.progress import Advance, Pace, Progress, SilentProgress, Total
 from crispr_lm.report.statement import statement
 from crispr_lm.report.words import saved, signed
 
@@ -60,8 +60,12 @@ console = _console()
 messages = _console(stderr=True)
 """For progress and notes, on standard error, so that output can be piped."""
 
-PLAIN_INTERVAL = 30.0
-"""Seconds between lines of progress where there is no terminal (logs of CI)."""
+LOOK = 1.0
+"""Seconds after which it is looked again whether a line of progress is due."""
+
+SILENCE = 25.0
+"""Seconds after which a line is due where there is no terminal (logs of CI). With the time until that is seen, on a
+busy machine too, no log is silent for 30 seconds: long enough to be readable, too short for a job to seem stuck."""
 
 
 class _RateColumn(TextColumn):
@@ -87,13 +91,15 @@ class _MemoryColumn(TextColumn):
         return Text("" if task.finished else _memory(), style="magenta")
 
 
-class _LeftColumn(TimeRemainingColumn):
+class _LeftColumn(TextColumn):
     """Time left, of a step that is under way and has a known length."""
 
+    def __init__(self) -> None:
+        super().__init__("")
+
     def render(self, task: RichTask) -> Text:
-        if task.finished or task.total is None:
-            return Text("")
-        return Text.assemble("left ", super().render(task))
+        pace: Pace = task.fields["pace"]
+        return Text("" if task.finished else pace.left_told(), style="cyan")
 
 
 def _rate(per_second: float) -> str:
@@ -121,14 +127,27 @@ class _LiveProgress:
 
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
+        self._depth = 0
 
     @contextmanager
-    def step(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        task = self._bars.add_task(markup(description), total=total)
-        yield lambda count: self._bars.advance(task, count)
-        if total is None:
-            self._bars.update(task, total=1)
-        self._bars.update(task, completed=self._bars.tasks[task].total)
+    def step(self, description: str, total: Total = None) -> Iterator[Advance]:
+        pace = Pace(description, total)
+        task = self._bars.add_task("  " * self._depth + markup(description), total=pace.total, pace=pace)
+        self._depth += 1
+
+        def advance(count: int, /, kind: str = "") -> None:
+            pace.advance(count, kind)
+            self._bars.update(task, total=pace.total, completed=pace.done)
+
+        try:
+            yield advance
+        finally:
+            self._depth -= 1
+            if self._depth:  # what happens within a step, dozens of times, leaves no bar behind
+                self._bars.remove_task(task)
+        if not self._depth:
+            total_done = pace.total or 1
+            self._bars.update(task, total=total_done, completed=total_done)
 
     def say(self, sentence: str) -> None:
         self._bars.console.print(markup(sentence))
@@ -146,37 +165,74 @@ class _LiveProgress:
 
 
 class _PlainProgress:
-    """Lines where there is no terminal: one when a step starts, one now and then, one when it is done."""
+    """Lines where there is no terminal: when a step starts and ends, and whenever none was printed for a while.
+
+    What happens within a step is told by these further lines alone, so that a log of hours stays readable.
+    """
 
     can_ask = False
 
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said = clock()
+        self._open: list[Pace] = []
+        self._last = ""
+
     @contextmanager
-    def step(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        start = last = time.monotonic()
-        done = 0
-        self.say(f"{description} ..." if total is None else f"{description}: 0/{total}")
+    def step(self, description: str, total: Total = None) -> Iterator[Advance]:
+        pace = Pace(description, total, self._clock)
+        is_outer = not self._open
+        if is_outer:
+            self.say(f"{description} ..." if pace.total is None else f"{description}: 0/{pace.total}")
+        self._open.append(pace)
 
-        def advance(count: int) -> None:
-            nonlocal done, last
-            done += count
-            now = time.monotonic()
-            if now - last >= PLAIN_INTERVAL and total is not None and done < total:
-                last = now
-                rate = done / (now - start)
-                left = (total - done) / rate
-                self.say(f"{description}: {done}/{total}, {_rate(rate)}, {left:.0f} s left, {_memory()}")
+        def advance(count: int, /, kind: str = "") -> None:
+            pace.advance(count, kind)
+            self.beat()
 
-        yield advance
-        seconds = time.monotonic() - start
+        try:
+            yield advance
+        finally:
+            self._open.remove(pace)
+            self._last = description
+        seconds = pace.elapsed
         # What an earlier run has done takes no time, and says nothing of how fast this one is.
-        rate_told = f", {_rate(total / seconds)}" if total and seconds >= 0.1 else ""
-        self.say(f"{description}: done in {seconds:.0f} s{rate_told}, {_memory()}")
+        rate_told = f", {_rate(pace.total / seconds)}" if pace.total and seconds >= 0.1 else ""
+        if is_outer:
+            self.say(f"{description}: done in {seconds:.0f} s{rate_told}, {_memory()}")
+
+    def beat(self) -> None:
+        """Say how far it is, if nothing was said for a while."""
+        if self._clock() - self._said < SILENCE:
+            return
+        told = "; ".join(f"{pace.description}: {pace.told()}" for pace in list(self._open))
+        # Between steps there is work, too, but nothing to count.
+        self.say(f"{told or f'Working (after: {self._last})'}, {_memory()}")
 
     def say(self, sentence: str) -> None:
+        self._said = self._clock()
         messages.print(markup(sentence), soft_wrap=True, highlight=False)
 
     def ask_for_trial(self, front: Sequence[Mapping[str, Any]], recommended: int, reason: str) -> int:
         return recommended
+
+
+@contextmanager
+def _beating(progress: _PlainProgress) -> Iterator[None]:
+    """Have a thread look every second whether something should be said: work may be in one long call."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK):
+            progress.beat()
+
+    thread = threading.Thread(target=look, name="crispr-lm progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class _LogHandler(RichHandler):
@@ -202,7 +258,9 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
     logger.setLevel(logging.INFO)
     try:
         if not messages.is_terminal:
-            yield _PlainProgress()
+            plain = _PlainProgress()
+            with _beating(plain):
+                yield plain
             return
         with RichProgress(
             SpinnerColumn(finished_text="[green]✓"),
@@ -211,7 +269,7 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
             MofNCompleteColumn(),
             _RateColumn(),
             TimeElapsedColumn(),
-            _LeftColumn(compact=True),
+            _LeftColumn(),
             _MemoryColumn(),
             console=messages,
         ) as bars:
@@ -512,6 +570,14 @@ def print_machine(told: Mapping[str, Any]) -> None:
             largest,
         )
     console.print(devices)
+    for threads in (device["threads"] for device in told["devices"]):
+        if threads and threads["loaded"]:
+            console.print(
+                f"[bold yellow]Loaded:[/] other programs use {threads['busy']:.1f} of {threads['usable']:g} cores; "
+                f"commands would take {threads['used']} thread{'' if threads['used'] == 1 else 's'} (--threads) and "
+                "longer than on an idle machine",
+                soft_wrap=True,
+            )
     console.print(
         f"Disk: {told['disk']['free'] / GIB:.1f} GiB free in {markup(told['disk']['folder'])}", soft_wrap=True
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from crispr_lm.metrics import FAMILIES, Metric
 from crispr_lm.metrics.statistics import p_told
-from crispr_lm.printable import printable
+from crispr_lm.printable import printable, without_folders
 
 HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "context tells"}
 """The two accuracies that belong together, and how their columns are called."""
@@ -94,8 +94,8 @@ def changes(task: Mapping[str, Any], *, briefly: bool = False) -> str:
 
 def short(name: str) -> str:
     """A task's name without its folders."""
-    scheme, separator, rest = name.partition(":")
-    return f"{scheme}:{rest.rstrip('/').rsplit('/', 1)[-1]}" if separator else name
+    kind, separator, path = name.partition(":")
+    return f"{kind}:{without_folders(path)}" if separator else name
 
 
 def points(found: Mapping[str, Any], *, briefly: bool = False) -> str:
@@ -132,7 +132,22 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
+LINKED = re.compile(r"[\w.+/:%=?,;@-]*(?:@|://|www\.|mailto:|xmpp:)[\w.+/:%=?,;@-]*", re.IGNORECASE)
+"""Words that sites make links or mentions of without any markup: addresses, mail, ``@name``."""
+
+
 def escaped_markdown(content: object) -> str:
-    """Text that Markdown shows as it is, also in a table: no markup, no formula, no link; without secrets."""
-    text = " ".join(str(content).split())
-    return re.sub(r"[\\`*_{}\[\]<>|#&~$]|(?<=\w):(?=//)", lambda match: f"\\{match[0]}", printable(text))
+    """Text that Markdown shows as it is, also in a table: no markup, no formula, no link, no mention; without secrets.
+
+    What would become a link by itself stands as code: sites find such words in the text that is left when a backslash
+    or an entity has been read, but never in code.
+    """
+    text, told, place = printable(" ".join(str(content).split())), "", 0
+    for match in LINKED.finditer(text):
+        told += _without_markup(text[place : match.start()]) + f"`{match[0]}`"
+        place = match.end()
+    return told + _without_markup(text[place:])
+
+
+def _without_markup(text: str) -> str:
+    return re.sub(r"[\\`*_{}\[\]<>|#&~$]", lambda match: f"\\{match[0]}", text)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.printable import without_folders
 from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
 from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
 from crispr_lm.tasks.choices import read_choices
@@ -183,7 +184,7 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     if not examples:
         raise InputError(f"task {name} holds no examples; check the file")
     return Task(
-        name=name,
+        name=without_folders(name),
         examples=tuple(examples),
         instructions=_instructions(instructions, examples[0].form),
         origin=origin,

@@ -118,7 +118,7 @@ class Task:
     """Examples and the instructions to ask them with.
 
     Attributes:
-        name: As the user wrote it, for example ``bbq:Age.jsonl``.
+        name: Kind and file without its folders, for example ``bbq:Age.jsonl``: it may be shared.
         examples: All examples, in file order.
         instructions: Synonymous instructions ι; a task of sentences has the empty one alone.
         origin: Files or resources it was read from, for the record of a run.
