@@ -29,7 +29,9 @@ def shared_record(record: Mapping[str, Any]) -> dict[str, Any]:
         task: {name: [*map(without_folders, sources)] for name, sources in parts.items()}
         for task, parts in record["parts"].items()
     }
-    return {**record, "identity": shown, "parts": parts}
+    first = record["first_prompt"]
+    first = {**first, "source": without_folders(first["source"])}
+    return {**record, "identity": shown, "parts": parts, "first_prompt": first}
 
 
 def _shared_model(record: Mapping[str, Any]) -> str:
