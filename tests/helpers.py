@@ -119,7 +119,9 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
 def plain_tokenizer(around: str | None = None) -> PreTrainedTokenizerFast:
     """Without chat template and padding token, as GPT-2 has it."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=_byte_level(["<|endoftext|>", "<s>"], around),
+        tokenizer_object=_byte_level(
+            ["<|endoftext|>", "<s>", *(["<sep>"] if "<sep>" in (around or "") else [])], around
+        ),
         bos_token="<s>",
         eos_token="<|endoftext|>",
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from crispr_lm import EncodedPrompt, InputError, LanguageModel, encode, render_prompt
-from crispr_lm.prompts import check_prompts, encode_all, has_chat_template, prompt_text
+from crispr_lm.prompts import check_prompts, encode_all, prompt_text, uses_chat_template
 from crispr_lm.tasks.task import SENTENCES, Example
 
 from .helpers import EXAMPLES, INSTRUCTIONS, LONG_EXAMPLE, plain_tokenizer
@@ -45,8 +45,8 @@ def test_a_chat_prompt_is_a_user_turn_and_the_opening_of_the_answer(llama: Langu
 
 
 def test_whether_a_model_has_a_chat_template_is_told(llama: LanguageModel, gpt2: LanguageModel) -> None:
-    assert has_chat_template(llama)
-    assert not has_chat_template(gpt2)
+    assert uses_chat_template(llama)
+    assert not uses_chat_template(gpt2)
 
 
 @pytest.mark.parametrize("context", ["", "   ", "\n\t"])
@@ -61,13 +61,6 @@ def test_spaces_around_the_parts_do_not_show(llama: LanguageModel) -> None:
     spaced = replace(EXAMPLES[0], context=context, question=question, options=tuple(options))
     assert prompt_text(spaced, " Answer the question. \n") == PLAIN
     assert encode(llama, spaced, INSTRUCTIONS[0]) == encode(llama, EXAMPLES[0], INSTRUCTIONS[0])
-
-
-def test_the_template_is_told_not_to_think_aloud(llama: LanguageModel) -> None:
-    llama.tokenizer.chat_template = (
-        "{{ messages[0]['content'] }}{% if enable_thinking is false %}<no thinking>{% endif %}"
-    )
-    assert render_prompt(llama, EXAMPLES[0], INSTRUCTIONS[0]) == PLAIN + "<no thinking>"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +126,14 @@ def test_an_encoder_decoder_with_a_chat_template_gets_no_further_special_tokens(
 
 @pytest.mark.parametrize(
     ("around", "front"),
-    [("$A <|endoftext|>", []), ("<s> $A <|endoftext|>", ["<s>"]), ("<s> $A", ["<s>"]), ("$A", [])],
+    [
+        ("$A <|endoftext|>", []),
+        ("<s> $A <|endoftext|>", ["<s>"]),
+        ("<s> $A", ["<s>"]),
+        ("$A", []),
+        ("$A <sep>", []),  # neither the end token nor any that the tokenizer has a name for
+        ("<s> <sep> $A <sep> <|endoftext|>", ["<s>", "<sep>"]),
+    ],
 )
 def test_special_tokens_of_a_decoder_only_tokenizer_open_the_prompt_and_never_close_it(
     gpt2: LanguageModel, around: str, front: list[str]
@@ -141,29 +141,29 @@ def test_special_tokens_of_a_decoder_only_tokenizer_open_the_prompt_and_never_cl
     expected = encode(gpt2, EXAMPLES[0], INSTRUCTIONS[0])
     gpt2.tokenizer = plain_tokenizer(around)
     encoded = encode(gpt2, EXAMPLES[0], INSTRUCTIONS[0])
-    assert encoded.prompt_ids == gpt2.tokenizer.convert_tokens_to_ids(front) + expected.prompt_ids
-    assert encoded.option_ids == expected.option_ids
+    assert encoded.prompt_ids[: len(front)] == gpt2.tokenizer.convert_tokens_to_ids(front)
+    if "<sep>" not in around:  # one more special token leaves room for one word less
+        assert encoded.prompt_ids[len(front) :] == expected.prompt_ids
+        assert encoded.option_ids == expected.option_ids
+    assert gpt2.tokenizer.decode(encoded.prompt_ids[len(front) :]) == PLAIN
+    assert [gpt2.tokenizer.decode(ids) for ids in encoded.option_ids] == [f" {text}" for text in EXAMPLES[0].options]
 
 
 def test_an_end_token_that_the_template_itself_writes_is_kept(llama: LanguageModel) -> None:
-    llama.tokenizer.chat_template = "{{ messages[0]['content'] }}<|im_end|>"
+    llama.tokenizer.chat_template = "{% for turn in messages %}{{ turn.content }}<|im_end|>{% endfor %}"
     encoded = encode(llama, EXAMPLES[0], INSTRUCTIONS[0])
     assert encoded.prompt_ids[-1] == llama.tokenizer.eos_token_id
     assert llama.tokenizer.decode(encoded.option_ids[2]) == "unknown"
 
 
-def test_an_option_whose_tokens_merge_with_the_prompt_is_tokenized_alone(llama: LanguageModel) -> None:
-    llama.tokenizer.chat_template = "{{ messages[0]['content'] }} "  # " " and "older" make one token
+def test_an_option_that_merges_with_the_prompt_takes_the_merged_token(llama: LanguageModel) -> None:
+    llama.tokenizer.chat_template = "{% for turn in messages %}{{ turn.content }} {% endfor %}"  # " older" is one token
     example = replace(EXAMPLES[1], options=("older", "she"))
-    text = render_prompt(llama, example, INSTRUCTIONS[0])
-
-    def bare(text: str) -> list[int]:
-        return llama.tokenizer(text, add_special_tokens=False).input_ids
-
-    assert bare(text + "older")[: len(bare(text))] != bare(text)
     encoded = encode(llama, example, INSTRUCTIONS[0])
-    assert encoded.prompt_ids == bare(text)
-    assert encoded.option_ids[0] == bare("older")
+    text = f"{prompt_text(example, INSTRUCTIONS[0])} "
+    for option, ids in zip(example.options, encoded.option_ids, strict=True):
+        assert encoded.prompt_ids + ids == llama.tokenizer(text + option, add_special_tokens=False).input_ids
+        assert llama.tokenizer.decode(ids) == f" {option}"
 
 
 def test_many_examples_are_encoded_in_their_order(llama: LanguageModel) -> None:

@@ -37,7 +37,7 @@ from crispr_lm.model.neurons import Neuron, find_sites
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.preparation import Parts, Timings, fit_candidates, fits, load, load_tasks, take_parts
 from crispr_lm.progress import Progress, SilentProgress
-from crispr_lm.record import record_of
+from crispr_lm.record import dated, record_of
 from crispr_lm.report.comparison import markdown
 from crispr_lm.report.comparison_page import render_comparison
 from crispr_lm.settings import CompareSettings
@@ -79,6 +79,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
         raise InputError("--pick takes a trial of one run; a comparison searches for every task, so leave it away")
     folder = ComparisonFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
+    settings = dated(settings, folder)
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.report) for part in parts}
     further = further_subjects(settings)

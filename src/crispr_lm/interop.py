@@ -20,7 +20,7 @@ from crispr_lm.folder import check_new, held_new
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import load_tasks
 from crispr_lm.printable import json_line, printable
-from crispr_lm.prompts import Reader, check_prompts, has_chat_template, render_prompt
+from crispr_lm.prompts import Reader, answer_place, check_prompts, render_prompt
 from crispr_lm.settings import LmEvalSettings
 from crispr_lm.tasks import Example
 from crispr_lm.tasks.task import SENTENCES
@@ -72,7 +72,7 @@ def export_lm_eval(
         "doc_to_choice": "choices",
         "doc_to_target": "gold",
         # What stands between a prompt and an option; see `crispr_lm.prompts.encode`.
-        "target_delimiter": "" if has_chat_template(lm) or lm.is_encoder_decoder else " ",
+        "target_delimiter": answer_place(lm).lead,
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
         "metadata": {"version": 1.0},
     }
@@ -134,7 +134,12 @@ def lm_eval_tasks(model: str, output: Path, settings: LmEvalSettings) -> list[st
     """
     check_new(output)
     tasks = load_tasks(settings)
-    source = open_model(model, trust_remote_code=settings.trust_remote_code)
+    source = open_model(
+        model,
+        trust_remote_code=settings.trust_remote_code,
+        prompt_format=settings.prompt_format,
+        moment=settings.prompt_date,
+    )
     parts = {task.name: task.examples if settings.part == "all" else task.split(settings.seed).report for task in tasks}
     for task in tasks:
         _check(parts[task.name], task.name)

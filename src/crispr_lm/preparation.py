@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from crispr_lm.deterministic import make_deterministic
-from crispr_lm.distributed import ranks
+from crispr_lm.distributed import on_first, ranks
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.folder import check_writable
 from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
@@ -167,8 +168,14 @@ def load(
         )
     if isinstance(settings, ScoreSettings):
         check_quantize(settings.quantize)
+    moment = on_first(lambda: settings.prompt_date or datetime.now())  # the same in every process
     with timings.of("load"), progress.step(f"Loading {model}"):
-        source: ModelSource = open_model(model, trust_remote_code=settings.trust_remote_code)
+        source: ModelSource = open_model(
+            model,
+            trust_remote_code=settings.trust_remote_code,
+            prompt_format=settings.prompt_format,
+            moment=moment,
+        )
         for check in checks:
             check(source)
         quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"

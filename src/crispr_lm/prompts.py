@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from datetime import datetime
+from typing import Any, Literal, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
-import jinja2
-
+from crispr_lm.chat_template import TEMPLATE_ERRORS, AnswerPlace, find_answer_place, render_before_answer
 from crispr_lm.errors import InputError
 from crispr_lm.tasks.task import OPEN, SENTENCES, Example
 
@@ -19,8 +20,8 @@ Asked = TypeVar("Asked", Example, tuple[str, Example])
 ENCODED_AT_ONCE = 4096
 """Examples whose tokens are in memory at a time: enough to find prompts of like length among."""
 
-TEMPLATE_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError)
-"""What a chat template, a small program that comes with the model, can raise beside its own kind of error."""
+PromptFormat = Literal["chat", "plain"]
+"""Whether prompts go through the tokenizer's chat template, where it has one, or are read as they are."""
 
 
 class Reader(Protocol):
@@ -34,6 +35,10 @@ class Reader(Protocol):
     def is_encoder_decoder(self) -> bool: ...  # noqa: D102
     @property
     def context_length(self) -> int | None: ...  # noqa: D102
+    @property
+    def prompt_format(self) -> PromptFormat: ...  # noqa: D102
+    @property
+    def moment(self) -> datetime: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -71,18 +76,31 @@ def prompt_text(example: Example, instruction: str) -> str:
     return "\n".join(lines)
 
 
-def has_chat_template(lm: Reader) -> bool:
+def uses_chat_template(lm: Reader) -> bool:
     """Whether prompts go through the tokenizer's chat template."""
-    return getattr(lm.tokenizer, "chat_template", None) is not None
+    return lm.prompt_format == "chat" and getattr(lm.tokenizer, "chat_template", None) is not None
+
+
+def answer_place(lm: Reader) -> AnswerPlace:
+    """How the model's chat template frames the user's words and an answer; plain text parts them by a space.
+
+    Raises:
+        InputError: the template leaves no place where an answer could be scored.
+    """
+    if not uses_chat_template(lm):
+        return AnswerPlace(lead="" if lm.is_encoder_decoder else " ", how="plain text, without a chat template")
+    return find_answer_place(lm.tokenizer, lm.name, encoder_decoder=lm.is_encoder_decoder, moment=lm.moment)
 
 
 def render_text(lm: Reader, text: str) -> str:
-    """Return what the model sees of a user's words: a user turn and the generation prompt for chat models."""
+    """Return what the model sees of a user's words: a user turn and what stands before an answer in chat models."""
     return render_conversation(lm, [text])
 
 
 def render_conversation(lm: Reader, turns: Sequence[str]) -> str:
-    """Return what the model sees of a conversation that it is to go on with.
+    """Return what the model sees of a conversation, up to its answer.
+
+    White space that an answer begins with is not there: it belongs to the answer's tokens (`AnswerPlace.lead`).
 
     Args:
         lm: The model.
@@ -94,24 +112,30 @@ def render_conversation(lm: Reader, turns: Sequence[str]) -> str:
     """
     if len(turns) % 2 == 0:
         raise InputError(f"a conversation must end with the user's words, which {len(turns)} turns do not; add them")
-    if not has_chat_template(lm):
+    if not uses_chat_template(lm):
         return "\n".join(turns)
-    messages = [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(turns)]
+    place = answer_place(lm)
     try:
-        # enable_thinking: models that can think aloud shall answer at once; other templates don't look at it.
-        rendered = lm.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-    except (jinja2.TemplateError, *TEMPLATE_ERRORS) as error:
+        return render_before_answer(lm.tokenizer, turns, place, lm.moment)
+    except TEMPLATE_ERRORS as error:
         what = "a single user turn" if len(turns) == 1 else f"{len(turns)} turns"
         raise InputError(f"model {lm.name}: its chat template fails on {what} ({error})") from error
-    assert isinstance(rendered, str)
-    return rendered
 
 
 def render_prompt(lm: Reader, example: Example, instruction: str) -> str:
-    """Return exactly what the model sees: a user turn and the generation prompt for chat models, else plain text."""
-    return render_text(lm, prompt_text(example, instruction))
+    """Return exactly what the model sees: of a chat model its user turn and what stands before an answer.
+
+    Raises:
+        InputError: the chat template does not show the question as it is.
+    """
+    text = prompt_text(example, instruction)
+    rendered = render_text(lm, text)
+    if text not in rendered:
+        raise InputError(
+            f"{example.source or 'example'}: the chat template of {lm.name} changes the question's words, so another "
+            "question would be scored; write it otherwise, leave it out, or give --prompt-format plain"
+        )
+    return rendered
 
 
 def encode_text(lm: Reader, text: str) -> list[int]:
@@ -121,52 +145,74 @@ def encode_text(lm: Reader, text: str) -> list[int]:
 
 def encode_conversation(lm: Reader, turns: Sequence[str]) -> list[int]:
     """Return the tokens of `render_conversation`, to be continued by the model; raises as it does."""
-    add_special_tokens = not has_chat_template(lm)
     rendered = render_conversation(lm, turns)
     if lm.is_encoder_decoder:
-        return list(lm.tokenizer(rendered, add_special_tokens=add_special_tokens).input_ids)
-    return _continuable(lm.tokenizer, [rendered], add_special_tokens=add_special_tokens)[0]
+        return list(lm.tokenizer(rendered, add_special_tokens=not uses_chat_template(lm)).input_ids)
+    return _running_text(lm, [rendered])[0]
 
 
 def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
     """Return exactly the tokens that are scored.
 
-    Decoder-only: prompt and option are tokenized together and the prompt's tokens taken off the front, so that an
-    option is split as it would be in running text; where the tokenizer merges across the border the option is tokenized
-    alone. Without a chat template a space parts "Your answer:" from the option. Encoder-decoder: the option is
-    tokenized as a target, with the end token that the tokenizer appends.
+    Decoder-only: prompt and each option are tokenized together, as running text. What all of them begin with is the
+    prompt, the rest is scored: where a tokenizer joins the prompt's last sign to an option's first, that token is the
+    option's. White space that the chat template begins an answer with belongs to the option; without a chat template a
+    space parts "Your answer:" from it. Encoder-decoder: the option is tokenized as a target, with the end token that
+    the tokenizer appends.
 
     The options of an example of sentences are texts by themselves, without instruction and chat template: they follow
     the token that texts begin with and the example's context, if it has one; an encoder reads the context alone.
 
     Raises:
-        InputError: the longest of prompt and option does not fit the model's context, or an option has no tokens.
+        InputError: the longest of prompt and option does not fit the model's context, an option has no tokens, or the
+            chat template leaves no place where an answer could be scored.
     """
     if example.form == SENTENCES:
         return _encode_sentences(lm, example)
     tokenizer = lm.tokenizer
     rendered = render_prompt(lm, example, instruction)
-    templated = has_chat_template(lm)
     options = [option.strip() for option in example.options]
     if lm.is_encoder_decoder:
         # A chat template writes the special tokens itself.
-        prompt_ids = list(tokenizer(rendered, add_special_tokens=not templated).input_ids)
+        prompt_ids = list(tokenizer(rendered, add_special_tokens=not uses_chat_template(lm)).input_ids)
         option_ids = [list(ids) for ids in tokenizer(text_target=options).input_ids]
     else:
-        lead = "" if templated else " "
-        texts = [rendered, *(rendered + lead + option for option in options)]
-        prompt_ids, *together = _continuable(tokenizer, texts, add_special_tokens=not templated)
-        alone = tokenizer([lead + option for option in options], add_special_tokens=False).input_ids
-        option_ids = _behind(prompt_ids, together, alone)
-    own_ids = tokenizer(options, add_special_tokens=False).input_ids if lm.is_encoder_decoder else option_ids
-    for option, ids in zip(options, own_ids, strict=True):
-        if not ids:
-            raise InputError(
-                f"{example.source or 'example'}: option {option!r} has no tokens in {lm.name}'s tokenizer; write it "
-                "otherwise or leave the example out"
-            )
+        lead = answer_place(lm).lead
+        prompt_ids, option_ids = _parted(_running_text(lm, [rendered, *(rendered + lead + text for text in options)]))
+    _check_options(lm, example, options)
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
     return EncodedPrompt(prompt_ids, option_ids)
+
+
+def seen_prompt(lm: Reader, example: Example, instruction: str) -> dict[str, Any]:
+    """One question as the model sees it, token by token, for people to check; JSON types.
+
+    Returns:
+        ``source``, ``format`` ("chat" or "plain"), ``place`` (how the answer's place was found), ``prompt`` (texts of
+        the tokens that are read) and ``options`` (per option its texts of the tokens that are scored).
+
+    Raises:
+        InputError: as in `encode`.
+    """
+    encoded = encode(lm, example, instruction)
+    return {
+        "source": example.source,
+        "format": "chat" if uses_chat_template(lm) else "plain",
+        "place": "sentences by themselves, without a prompt" if example.form == SENTENCES else answer_place(lm).how,
+        "prompt": _texts(lm, encoded.prompt_ids),
+        "options": [_texts(lm, ids, [] if lm.is_encoder_decoder else encoded.prompt_ids) for ids in encoded.option_ids],
+    }
+
+
+def _texts(lm: Reader, ids: Sequence[int], before: Sequence[int] = ()) -> list[str]:
+    """What each token adds to the text; a character of several tokens stands at its last one."""
+    texts, shown = [], lm.tokenizer.decode(list(before))
+    for end in range(1, len(ids) + 1):
+        text = lm.tokenizer.decode([*before, *ids[:end]])
+        whole = not text.endswith("\ufffd") and text.startswith(shown)
+        texts.append(text[len(shown) :] if whole else "")
+        shown = text if whole else shown
+    return texts
 
 
 def beginning(lm: Reader) -> int:
@@ -188,26 +234,38 @@ def _encode_sentences(lm: Reader, example: Example) -> EncodedPrompt:
         option_ids = [list(ids) for ids in lm.tokenizer(text_target=options).input_ids]
     else:
         lead = " " if context else ""
-        texts = [context, *(context + lead + option for option in options), *(lead + option for option in options)]
-        before, *others = (list(ids) for ids in lm.tokenizer(texts, add_special_tokens=False).input_ids)
+        texts = [context, *(context + lead + option for option in options)]
+        before, option_ids = _parted(lm.tokenizer(texts, add_special_tokens=False).input_ids)
         prompt_ids = [beginning(lm), *before]
-        option_ids = _behind(before, others[: len(options)], others[len(options) :])
-    for option, ids in zip(example.options, option_ids, strict=True):
-        if not ids:
-            raise InputError(
-                f"{example.source or 'example'}: {option!r} has no tokens in {lm.name}'s tokenizer; write it "
-                "otherwise or leave the example out"
-            )
+    _check_options(lm, example, options)
     _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
     return EncodedPrompt(prompt_ids, option_ids)
 
 
-def _behind(before: list[int], together: Sequence[list[int]], alone: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The options' tokens behind a beginning: as in running text, or, merged across the border, as they are alone."""
-    count = len(before)
-    return [
-        ids[count:] if ids[:count] == before else list(separate) for ids, separate in zip(together, alone, strict=True)
-    ]
+def _parted(sequences: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """Part running texts behind the tokens that all share.
+
+    Args:
+        sequences: Tokens of a prompt, then of the prompt with each option.
+
+    Returns:
+        The tokens shared by all, and per option the others.
+    """
+    shared = 0
+    for tokens in zip(*sequences, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        shared += 1
+    return list(sequences[0][:shared]), [list(ids[shared:]) for ids in sequences[1:]]
+
+
+def _check_options(lm: Reader, example: Example, options: Sequence[str]) -> None:
+    for option, ids in zip(options, lm.tokenizer(options, add_special_tokens=False).input_ids, strict=True):
+        if not ids:
+            raise InputError(
+                f"{example.source or 'example'}: option {option!r} has no tokens in {lm.name}'s tokenizer; write it "
+                "otherwise or leave the example out"
+            )
 
 
 def encode_all(lm: Reader, examples: Iterable[Example], instruction: str) -> list[EncodedPrompt]:
@@ -246,9 +304,36 @@ def _check_length(lm: Reader, example: Example, prompt_length: int, option_lengt
         )
 
 
-def _continuable(tokenizer: Any, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
-    """Tokenize, without an end token that the tokenizer appends by itself: an option continues its prompt."""
-    sequences = [list(ids) for ids in tokenizer(texts, add_special_tokens=add_special_tokens).input_ids]
-    plain = tokenizer(texts[:1], add_special_tokens=False).input_ids[0]
-    appends_end = sequences[0][-1:] == [tokenizer.eos_token_id] and list(plain[-1:]) != [tokenizer.eos_token_id]
-    return [ids[:-1] for ids in sequences] if appends_end else sequences
+def _running_text(lm: Reader, texts: list[str]) -> list[list[int]]:
+    """Tokenize texts that a decoder goes on with.
+
+    What a tokenizer puts behind a text by itself, an end or separator token, is left away: an option continues its
+    prompt. What it puts in front is there once: a chat template writes it itself.
+    """
+    tokenizer = lm.tokenizer
+    sequences = [list(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids]
+    if not uses_chat_template(lm):
+        front = _front_tokens(tokenizer)
+        return [[*front, *ids] for ids in sequences]
+    first, text = tokenizer.bos_token_id, tokenizer.bos_token
+    if first is None or any(rendered.startswith(text * 2) for rendered in texts):
+        return sequences
+    return [ids[1:] if ids[:2] == [first, first] else ids for ids in sequences]
+
+
+_fronts: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
+
+
+def _front_tokens(tokenizer: Any) -> list[int]:
+    """The special tokens that a tokenizer puts in front of a text."""
+    if tokenizer not in _fronts:
+        for word in ("a", "the", "1", "."):  # a tokenizer may lack some
+            bare = list(tokenizer(word, add_special_tokens=False).input_ids)
+            whole = list(tokenizer(word).input_ids)
+            starts = [at for at in range(len(whole)) if whole[at : at + len(bare)] == bare]
+            if bare and starts:
+                _fronts[tokenizer] = whole[: starts[0]]
+                break
+        else:
+            raise InputError("the tokenizer splits a word otherwise where it adds special tokens; use another one")
+    return _fronts[tokenizer]

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
 
 from crispr_lm.edit import weights_fingerprint
+from crispr_lm.errors import InputError
+from crispr_lm.folder import MALFORMED, JobFolder, read_object
 from crispr_lm.measuring import Subject
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.preparation import Parts, file_hash
+from crispr_lm.prompts import seen_prompt
 from crispr_lm.settings import RunSettings
 from crispr_lm.version import __version__
 
-NO_MATTER = {"output", "resume", "overwrite", "batch_size", "device", "pick", "transfer"}
-"""Settings that no result depends on; with the last of them more is measured, and nothing else."""
+NO_MATTER = {"output", "resume", "overwrite", "batch_size", "device", "pick", "transfer", "prompt_date"}
+"""Settings that no result depends on, or that stand elsewhere in the identity (the date); with ``transfer`` more is
+measured, and nothing else."""
+
+AnySettings = TypeVar("AnySettings", bound=RunSettings)
+
+
+def dated(settings: AnySettings, folder: JobFolder) -> AnySettings:
+    """Settings with the moment that chat templates take for now: that of the run to be resumed, or this one."""
+    moment = settings.prompt_date
+    if moment is None and not settings.overwrite and folder.run.is_file():
+        with suppress(InputError, *MALFORMED):  # what is wrong with it is said where the run is resumed
+            moment = datetime.fromisoformat(read_object(folder.run)["identity"]["moment"])
+    moment = moment or datetime.now()
+    return settings.model_copy(update={"prompt_date": moment.replace(microsecond=0)})
 
 
 def record_of(
@@ -40,11 +58,13 @@ def record_of(
         "evaluated_in": str(lm.evaluation_dtype or lm.dtype).removeprefix("torch."),
         "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.origin},
         "instructions": [list(part.task.instructions) for part in parts],
+        "moment": lm.moment.isoformat(),
         "crispr_lm": __version__,
     }
     return {
         "identity": identity,
         "revision": lm.revision,
+        "first_prompt": seen_prompt(lm, parts[0].report[0], parts[0].task.instructions[0]),
         "device": str(lm.device),
         "batch_size": settings.batch_size,
         "threads": torch.get_num_threads(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,7 @@ class _Identity(BaseModel):
     model_fingerprint: str
     settings: dict[str, Any]
     data: dict[str, str]
+    moment: datetime
     crispr_lm: str
 
 
@@ -185,7 +187,8 @@ def reproduced_settings(
             raise InputError(f"the run was made with {option}, which a record alone can't switch on; give {option} too")
     try:
         return RunSettings(
-            **{**given, **trusted, "batch_size": record["batch_size"], "output": output, "device": device}
+            **{**given, **trusted, "batch_size": record["batch_size"], "output": output, "device": device},
+            prompt_date=record["identity"]["moment"],
         )
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(

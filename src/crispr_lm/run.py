@@ -25,7 +25,7 @@ from crispr_lm.model.promoted import promoted_tokens
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.preparation import Parts, Timings, file_hash, fits, load, load_tasks, take_parts
 from crispr_lm.progress import Progress, SilentProgress
-from crispr_lm.record import record_of
+from crispr_lm.record import dated, record_of
 from crispr_lm.report.page import write_report
 from crispr_lm.results import answer_rows, results_of
 from crispr_lm.settings import HubSettings, RunSettings
@@ -61,6 +61,7 @@ def run(
     on_first(lambda: check_hub(hub))
     folder = RunFolder(settings.output)
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
+    settings = on_first(lambda: dated(settings, folder))
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
     subjects += further_subjects(settings)

@@ -9,6 +9,7 @@ environment before the file.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,7 +39,23 @@ class _Settings(BaseModel):
 
 
 @Parameter(name="*")
-class ModelSettings(_Settings):
+class PromptSettings(_Settings):
+    """How prompts are put to the model."""
+
+    prompt_format: Annotated[Literal["chat", "plain"], Parameter(group=MODEL_GROUP)] = Field(
+        "chat",
+        description="chat: prompts go through the model's chat template, if it has one; plain: they are read as they "
+        "are.",
+    )
+    prompt_date: Annotated[datetime | None, Parameter(group=MODEL_GROUP)] = Field(
+        None,
+        description="What a chat template that writes the date takes for now, such as 2026-01-31T12:00:00; by default "
+        "the moment that the job starts.",
+    )
+
+
+@Parameter(name="*")
+class ModelSettings(PromptSettings):
     """How the model is loaded and run."""
 
     dtype: Annotated[Literal["float32", "bfloat16", "float16", "auto"], Parameter(group=MODEL_GROUP)] = Field(
@@ -322,7 +339,7 @@ class ScoreSettings(ModelSettings, TaskSettings, AttributionSettings):
 
 
 @Parameter(name="*")
-class LmEvalSettings(TaskSettings):
+class LmEvalSettings(PromptSettings, TaskSettings):
     """All options of ``crispr-lm lm-eval-task`` but its output folder."""
 
     part: Annotated[Literal["report", "all"], Parameter(group=REPORT_GROUP)] = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,8 +169,8 @@ def open_session(path: Path, settings: AppSettings, progress: Progress) -> Sessi
         EditMismatchError: another model than the run's.
     """
     found = read_run(path)
-    if "dtype" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"dtype": found.dtype})
+    asked = {name: value for name, value in found.loading.items() if name not in settings.model_fields_set}
+    settings = settings.model_copy(update=asked)
     lm = load(settings.model or found.model, settings, [], Timings(), progress)
     found.edit.check(lm)
     return Session(lm, found.edit, found.results, found.answers, found.questions)
@@ -177,10 +178,15 @@ def open_session(path: Path, settings: AppSettings, progress: Progress) -> Sessi
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run's files tell, before any model is loaded; attributes as of `Session`, `model` and `dtype` as asked."""
+    """What a run's files tell, before any model is loaded; attributes as of `Session`.
+
+    Attributes:
+        model: As the run was asked for it.
+        loading: How the run loaded it and put prompts to it, as settings.
+    """
 
     model: str
-    dtype: str
+    loading: Mapping[str, Any]
     edit: Edit
     results: Mapping[str, Any]
     answers: Sequence[Mapping[str, Any]]
@@ -206,6 +212,11 @@ def read_run(path: Path) -> FinishedRun:
         identity = record["identity"]
         model, dtype = str(identity["model"]), identity["settings"]["dtype"]
         parse_dtype(dtype)
+        loading = {
+            "dtype": dtype,
+            "prompt_format": identity["settings"]["prompt_format"],
+            "prompt_date": datetime.fromisoformat(identity["moment"]),
+        }
         instructions = dict(zip(record["parts"], map(tuple, identity["instructions"]), strict=True))
         questions = [_question(row, instructions[row["task"]]) for row in answers if row["task"] in instructions]
         _PROMOTED.validate_python(results["neurons"])
@@ -214,7 +225,7 @@ def read_run(path: Path) -> FinishedRun:
         raise InputError(
             f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
         ) from error
-    return FinishedRun(model, dtype, edit, results, answers, questions)
+    return FinishedRun(model, loading, edit, results, answers, questions)
 
 
 def _question(row: Mapping[str, Any], instructions: tuple[str, ...]) -> Question:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
+from crispr_lm.reading import parse_json, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ class LanguageModel:
         tells_tokens: Whether activations can be told apart by token in a batch; False once `attribution` has met one
             that can't.
         changes_outputs: Whether the model writes into its layers' outputs; True once `attribution` has met that.
+        prompt_format: "chat": prompts go through the tokenizer's chat template, if it has one; "plain": never.
+        moment: What a chat template that writes the date takes for now; the same for every prompt.
     """
 
     model: Any
@@ -88,6 +92,8 @@ class LanguageModel:
     evaluation_dtype: torch.dtype | None = field(default=None, repr=False)
     tells_tokens: bool = field(default=True, repr=False)
     changes_outputs: bool = field(default=False, repr=False)
+    prompt_format: Literal["chat", "plain"] = "chat"
+    moment: datetime = field(default_factory=datetime.now, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -120,6 +126,8 @@ class ModelSource:
     tokenizer: Any
     trust_remote_code: bool = False
     local_files_only: bool = False
+    prompt_format: Literal["chat", "plain"] = "chat"
+    moment: datetime = field(default_factory=datetime.now, repr=False)
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -259,6 +267,8 @@ class ModelSource:
             quantized=quantize != "none",
             is_encoder_decoder=self.is_encoder_decoder,
             context_length=self.context_length,
+            prompt_format=self.prompt_format,
+            moment=self.moment,
         )
 
 
@@ -270,6 +280,7 @@ def load_model(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     quantize: str = "none",
+    prompt_format: Literal["chat", "plain"] = "chat",
 ) -> LanguageModel:
     """Load a model and its tokenizer.
 
@@ -281,6 +292,7 @@ def load_model(
         trust_remote_code: Run Python code that comes with the model. Only for code you have read.
         allow_pickle: Also read weights stored as pickle, which can run code hidden in the file.
         quantize: "8bit" or "4bit" to load the weights shortened, for scoring neurons only.
+        prompt_format: "chat": prompts go through the model's chat template, if it has one; "plain": they never do.
 
     Raises:
         InputError: not found, not readable, without tokenizer, or not a language model.
@@ -288,17 +300,29 @@ def load_model(
     parse_dtype(dtype)
     check_device(device)
     check_quantize(quantize)
-    opened = open_model(source, trust_remote_code=trust_remote_code)
+    opened = open_model(source, trust_remote_code=trust_remote_code, prompt_format=prompt_format)
     return opened.load(dtype, device, allow_pickle=allow_pickle, quantize=quantize)
 
 
-def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelSource:
+def open_model(
+    source: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    prompt_format: Literal["chat", "plain"] = "chat",
+    moment: datetime | None = None,
+) -> ModelSource:
     """Read a model's configuration and tokenizer, and check that it is a language model.
+
+    Args:
+        source: As in `load_model`.
+        trust_remote_code: As in `load_model`.
+        prompt_format: As in `load_model`.
+        moment: What a chat template that writes the date takes for now; by default now.
 
     Raises:
         InputError: not found, not readable, without tokenizer, or not a language model.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
     name = str(source)
     location, gguf_file = _locate(name)
@@ -315,8 +339,12 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
     except Exception as error:  # transformers raises many types here, from OSError to struct.error on a broken GGUF
         raise InputError(_refused(name, "configuration can't be read", error)) from error
     _check_writes_text(config, name)
+    local_files_only = arguments.get("local_files_only", False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
+        if type(tokenizer).__name__.startswith("MistralCommon"):
+            # What transformers takes where mistral-common is installed; it knows neither templates nor plain prompts.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(location, **arguments)
         can_encode = bool(tokenizer("word").input_ids) and len(tokenizer) > 1
     except Exception as error:
         raise InputError(
@@ -326,8 +354,40 @@ def open_model(source: str | Path, *, trust_remote_code: bool = False) -> ModelS
         ) from error
     if not can_encode:
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
-    local_files_only = arguments.get("local_files_only", False)
-    return ModelSource(name, location, gguf_file, config, tokenizer, trust_remote_code, local_files_only)
+    if tokenizer.chat_template is None and gguf_file is None:
+        tokenizer.chat_template = _template_of_processor(location, local_files_only)
+    return ModelSource(
+        name,
+        location,
+        gguf_file,
+        config,
+        tokenizer,
+        trust_remote_code,
+        local_files_only,
+        prompt_format,
+        moment or datetime.now(),
+    )
+
+
+def _template_of_processor(location: str, local_files_only: bool) -> str | None:
+    """The chat template that older vision-language checkpoints keep beside their processor alone."""
+    from transformers.utils import cached_file
+
+    file = cached_file(
+        location,
+        "chat_template.json",
+        local_files_only=local_files_only,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if file is None:
+        return None
+    try:
+        template = parse_json(read_bytes(Path(file)))["chat_template"]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file} can't be read as a chat template ({_one_line(error)})") from error
+    return template if isinstance(template, str) else None
 
 
 def _check_asked_for(name: str, location: str, arguments: dict[str, Any]) -> None:
