@@ -7,7 +7,8 @@ For each template it prints a verdict and the lead: the text between the user's 
 - right: the tokens of prompt and option are a prefix of the tokens of a finished conversation of user and assistant,
   which the template itself renders, and the answer does not stand in an open thinking block;
 - right, closed block: the same but for an empty thinking block, closed before the answer, which templates write for an
-  answer without reasoning and often drop from finished conversations;
+  answer without reasoning and often drop from finished conversations; or without a block that the conversation opens
+  before the answer and never closes;
 - refused: the library says that it can't score here, and why;
 - wrong: anything else, a crash included.
 
@@ -27,6 +28,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,8 +64,8 @@ SWITCHES: tuple[dict[str, Any], ...] = (
 THINKING = re.compile(r"think|thought|reason", re.IGNORECASE)
 """Marks of thinking blocks have one of these in their names, whatever brackets are around it."""
 
-CLOSING = re.compile(r"(/|end_?|close\W*\w*\W*)$", re.IGNORECASE)
-"""What stands before the name in a mark that closes: </think>, <|END_THINKING|>, <|close|>think<|sep|>."""
+CLOSING = re.compile(r"(/|\bend_?|close\W*)(\w+:)?$", re.IGNORECASE)
+"""What stands before the name in a mark that closes: </think>, </mm:think>, <|END_THINKING|>, <|close|>think<|sep|>."""
 
 BLOCK = re.compile(
     r"<\|channel>thought\s*<channel\|>"  # closed without its name
@@ -132,7 +134,14 @@ def tokenizers_in(folder: Path) -> Iterator[tuple[str, Any]]:
 
 def judge(name: str, tokenizer: Any) -> Verdict:
     """Encode every example and compare each option with the template's own conversations; the worst verdict counts."""
-    lm: Any = SimpleNamespace(name=name, tokenizer=tokenizer, is_encoder_decoder=False, context_length=None)
+    lm: Any = SimpleNamespace(
+        name=name,
+        tokenizer=tokenizer,
+        is_encoder_decoder=False,
+        context_length=None,
+        prompt_format="chat",
+        moment=datetime.now(),  # the template's own conversations are rendered a moment later, on the same day
+    )
     verdicts = []
     for example in EXAMPLES:
         words = prompt_text(example, INSTRUCTION)
@@ -158,7 +167,8 @@ def _judge(name: str, tokenizer: Any, words: str, option: str, ids: tuple[Sequen
     place = text.rfind(words.strip())
     if place < 0:
         return Verdict(name, "wrong, user's words missing", text[-80:])
-    if not text.endswith(option) or not tokenizer.decode(ids[1]).strip().startswith(option):
+    # The first token may hold the lead's end, too: ":\n" is one token in many vocabularies.
+    if not text.endswith(option) or len(tokenizer.decode(ids[1][1:]).strip()) > len(option):
         return Verdict(name, "wrong, tokens are not the option's", tokenizer.decode(ids[1]))
     if scored[:2] == [bos, bos]:
         return Verdict(name, "wrong, two beginning tokens", text[:40])
@@ -169,18 +179,20 @@ def _judge(name: str, tokenizer: Any, words: str, option: str, ids: tuple[Sequen
         return Verdict(name, "wrong, no finished conversation holds user's words and answer", lead)
     if _is_open(lead):
         return Verdict(name, "wrong, in an open thinking block", lead)
+    same_text = False
     for conversation in conversations:
+        start = conversation.before_answer.rfind(words.strip()) + len(words.strip())
+        theirs = conversation.before_answer[start:]
         whole = tokenizer(conversation.whole, add_special_tokens=False).input_ids
         if _begins(tokenizer, _without_beginning(whole, bos), _without_beginning(scored, bos)):
             return Verdict(name, "right", lead)
-    running = tokenizer(text, add_special_tokens=False).input_ids == scored
-    for conversation in conversations if running else ():
-        start = conversation.before_answer.rfind(words.strip()) + len(words.strip())
-        same_start = before.endswith(conversation.before_answer[:start] + lead)
-        if same_start and _closes(lead, conversation.before_answer[start:]):
-            return Verdict(name, "right, closed block", lead)
-    if not running:
-        return Verdict(name, "wrong, other tokens than in running text", lead)
+        if _closes(lead, theirs):
+            running = tokenizer(conversation.before_answer[:start] + lead + option, add_special_tokens=False).input_ids
+            if _without_beginning(running, bos) == _without_beginning(scored, bos):
+                return Verdict(name, "right, closed block", lead)
+        same_text |= lead == theirs or _closes(lead, theirs)
+    if same_text:
+        return Verdict(name, "wrong, other tokens than in the conversation", lead)
     return Verdict(name, "wrong, not the template's conversation", lead)
 
 
@@ -194,7 +206,7 @@ def _conversations(tokenizer: Any, words: str, option: str) -> Iterator[Conversa
                 for role, said in (("user", words), ("assistant", option))
             ]
             try:
-                whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **options)
+                whole = tokenizer.apply_chat_template(messages, tokenize=False, **options)
             except Exception:  # templates raise anything; another way to call it may do
                 continue
             user, answer = whole.rfind(words.strip()), whole.rfind(option)
@@ -225,8 +237,13 @@ def _is_open(lead: str) -> bool:
 
 
 def _closes(lead: str, theirs: str) -> bool:
-    """Whether a lead is the conversation's, but for an empty thinking block that is closed before the answer."""
+    """Whether a lead is the conversation's, but for an empty thinking block that is closed before the answer.
+
+    Where the conversation's own block stands open, leaving it out is the same.
+    """
     marks, their_marks = list(BLOCK.finditer(lead)), list(BLOCK.finditer(theirs))
+    if not marks and _is_open(theirs) and their_marks:
+        return lead.rstrip() == theirs[: their_marks[0].start()].rstrip()
     if not marks or BLOCK.sub("", lead[marks[0].start() : marks[-1].end()]).strip():
         return False
     if their_marks and not _is_open(theirs):  # written in another way, <think></think> for </think>, but as closed

@@ -58,9 +58,10 @@ def scored_behind(monkeypatch: pytest.MonkeyPatch, opening: str, lead: str) -> N
             "<|over|><|assistant|><think>hm</think>\n",
             "wrong, not the template's conversation",
         ),
-        (THINKS, "<|system|>", "<|over|><|assistant|><think></think>", "wrong, not the template's conversation"),
+        (THINKS, "<|system|>", "<|over|><|assistant|><think></think>", "wrong, other tokens than in the conversation"),
         (ALWAYS_OPEN, "<|user|>", "<|over|><|assistant|><think>\n", "wrong, in an open thinking block"),
         (ALWAYS_OPEN, "<|user|>", "<|over|><|assistant|><think></think>", "right, closed block"),
+        (ALWAYS_OPEN, "<|user|>", "<|over|><|assistant|>", "right, closed block"),
         (PRINTS_LISTS, "[user]", "[/][assistant]", "right"),
         (PRINTS_LISTS, "[user]", "[/][assistant][{'type': 'text', 'text': '", "wrong, not the template's conversation"),
     ],
@@ -81,7 +82,7 @@ def test_tokens_are_compared_not_only_text(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(crispr_lm, "encode", encode)
     judged = templates.judge("a template", templates.small_tokenizer(SPACE))
-    assert judged.verdict == "wrong, other tokens than in running text"
+    assert judged.verdict == "wrong, other tokens than in the conversation"
 
 
 def test_what_is_refused_is_counted_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
