@@ -1,12 +1,15 @@
 """The doctor, and the forms in which results are printed."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from crispr_lm import doctor, load_model
 from crispr_lm.cli import main
+from crispr_lm.model.neurons import find_sites
+from crispr_lm.neuron_scores import NeuronScores
 
 
 def told_by(capsys, *arguments):
@@ -81,3 +84,58 @@ def test_quiet_prints_one_line(capsys, saved_model):
     model = saved_model("llama")
     status, printed = told_by(capsys, "doctor", model, "--quiet")
     assert printed.out.startswith(f"{model} fits: float32 on cpu")
+
+
+def test_a_prompt_is_shown_token_by_token_without_reading_weights(capsys, saved_model, monkeypatch):
+    monkeypatch.setattr("crispr_lm.model.load.ModelSource.load", lambda *_, **__: pytest.fail("weights are read"))
+    folder = saved_model("llama")
+    status, printed = told_by(capsys, "inspect", folder, "--prompt", "builtin:everyday", "--json")
+    seen = json.loads(printed.out)
+    assert status == 0
+    assert "".join(seen["prompt"]).endswith("Your answer:<|im_end|>\n<|im_start|>assistant\n")
+    assert ["".join(tokens) for tokens in seen["options"]][2] == "Cannot be determined"
+    assert seen["format"] == "chat"
+    status, printed = told_by(capsys, "inspect", folder, "--prompt", "builtin:everyday", "--prompt-format", "plain")
+    assert status == 0
+    assert "tokens are scored" in printed.out
+    assert "plain prompt; place of the answer: plain text, without a chat template" in printed.out
+
+
+def test_the_doctor_says_how_the_place_of_an_answer_was_found(capsys, saved_model):
+    status, printed = told_by(capsys, "doctor", saved_model("llama"))
+    assert status == 0
+    assert "Place of the answer: generation prompt, as in a finished conversation" in printed.out
+    assert "'<|im_end|>\\n<|im_start|>assistant\\n'" in printed.out
+
+
+def test_the_doctor_exits_with_a_failure_where_no_place_is_found(capsys, saved_model, tmp_path):
+    folder = tmp_path / "m"
+    shutil.copytree(saved_model("llama"), folder)
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
+    status, printed = told_by(capsys, "doctor", folder, "--json")
+    assert status == 1
+    assert "leaves out the model's answer" in json.loads(printed.out)["model"]["prompt"]["refused"]
+    status, _ = told_by(capsys, "doctor", folder, "--prompt-format", "plain", "--quiet")
+    assert status == 0
+
+
+@pytest.mark.parametrize("architecture", ["llama", "t5-gated"])
+def test_a_model_can_be_checked_by_its_user(capsys, saved_model, architecture):
+    status, printed = told_by(capsys, "doctor", saved_model(architecture), "--self-check", "--json")
+    checked = json.loads(printed.out)["model"]["self_check"]
+    assert status == 0
+    assert {kind: found["passed"] for kind, found in checked.items()} == {"linear": True, "ffn": True}
+    status, printed = told_by(capsys, "doctor", "--self-check")
+    assert status == 2
+    assert "--self-check needs a model" in printed.err
+
+
+def test_a_model_that_fails_a_check_is_said_to(capsys, saved_model, monkeypatch):
+    monkeypatch.setattr("crispr_lm.self_check.score_neurons", lambda lm, *_, neurons: _wrong(lm, neurons))
+    status, printed = told_by(capsys, "doctor", saved_model("llama"), "--self-check")
+    assert status == 1
+    assert "failed" in printed.out
+
+
+def _wrong(lm, kind):
+    return NeuronScores({site.name: torch.ones(site.width) for site in find_sites(lm.model, kind)}, kind)

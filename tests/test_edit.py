@@ -235,7 +235,7 @@ def test_an_edit_file_is_small_and_readable(t5: LanguageModel, tmp_path: Path) -
     assert (tmp_path / "edit.json").stat().st_size < 20_000
     content = json.loads((tmp_path / "edit.json").read_text(encoding="utf-8"))
     assert content["format"] == "crispr-lm-edit"
-    assert content["version"] == 1
+    assert content["version"] == 2
     assert content["scale"] == 0
     assert content["neurons"] == [["linear", module, 3] for module in modules]
 
@@ -246,7 +246,7 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "null": lambda content: None,
     "another format": lambda content: content | {"format": "crispr-lm-scores"},
     "no format": lambda content: {key: value for key, value in content.items() if key != "format"},
-    "a later version": lambda content: content | {"version": 2},
+    "a later version": lambda content: content | {"version": 3},
     "no neurons": lambda content: {key: value for key, value in content.items() if key != "neurons"},
     "neurons null": lambda content: content | {"neurons": None},
     "neurons of two parts": lambda content: content | {"neurons": [["model.layers.0.self_attn.k_proj", 3]]},
@@ -278,6 +278,9 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a base model without dtype": lambda content: content | {"base_model": {"name": "x"}},
     "a base model of unknown dtype": lambda content: content | {"base_model": {"dtype": "int8"}},
     "an origin that is a number": lambda content: content | {"origin": 5},
+    "no templates": lambda content: {key: value for key, value in content.items() if key != "made_on"},
+    "templates that are a text": lambda content: content | {"made_on": "0123456789"},
+    "templates that are numbers": lambda content: content | {"made_on": [1]},
 }
 
 
@@ -296,7 +299,11 @@ def test_a_malformed_edit_file_is_refused_with_its_name(
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"format": "other"}, "format is 'other', not 'crispr-lm-edit'"), ({"version": 99}, "version 99 is not ")],
+    [
+        ({"format": "other"}, "format is 'other', not 'crispr-lm-edit'"),
+        ({"version": 99}, "version 99 is not "),
+        ({"version": 1}, "is of version 1, which does not record the questions it was made on; make it again"),
+    ],
 )
 def test_a_file_of_another_format_is_told_as_such(
     llama: LanguageModel, tmp_path: Path, change: dict[str, Any], told: str

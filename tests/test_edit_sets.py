@@ -23,6 +23,12 @@ def test_union_names_every_neuron_once_in_the_order_they_are_first_named(llama, 
     both.check(llama)
 
 
+@pytest.mark.parametrize("combined", [union, intersection])
+def test_what_any_of_the_edits_was_made_on_is_not_held_out_for_their_combination(llama, combined):
+    edits = [Edit.from_neurons(llama, [A], made_on=hashes) for hashes in (["01", "03"], ["02", "03"])]
+    assert combined(edits).made_on == ("01", "02", "03")
+
+
 def test_intersection_names_the_common_neurons(llama, edits):
     common = intersection(edits)
     assert common.neurons == (A,)

@@ -105,7 +105,7 @@ def test_a_slim_model_is_the_edited_model_with_fewer_weights(architecture, tmp_p
     neurons = [Neuron(name, index, "ffn") for name in blocks for index in (4, 17)] + [Neuron(blocks[0], 30, "ffn")]
     edit = Edit.from_neurons(lm, neurons)
     before = snapshot(lm.model)
-    saved = export_slim(lm, edit, tmp_path)
+    saved, _ = export_slim(lm, edit, tmp_path)
     assert_same_weights(lm.model, before)
     auto_class = AutoModelForSeq2SeqLM if lm.is_encoder_decoder else AutoModelForCausalLM
     slim = auto_class.from_pretrained(tmp_path, dtype=torch.float32).eval()
@@ -183,7 +183,7 @@ def test_a_second_command_on_the_same_folder_is_refused_and_takes_nothing_from_t
     assert second.ended.stderr == (
         f"crispr-lm: another process is writing to {output} now; wait until it is done, or give another folder\n"
     )
-    assert told["verified"]["options_compared"] > 0
+    assert told["saved_model"]["options_compared"] > 0
     names = {path.name for path in output.iterdir()}
     assert {"config.json", "model.safetensors", "edit.json", "README.md"} <= names
     assert not [name for name in names if name.startswith(".")]

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from filelock import FileLock
 from crispr_lm import CrisprError, InputError, WriteError
 from crispr_lm.files import LOCK, append_line, make_folder, whole_folder, write_bytes, write_json, write_lines
 from crispr_lm.folder import RunFolder, check_new, check_writable, held_new, read_lines
+from crispr_lm.record import dated
+from crispr_lm.settings import RunSettings
 
 IDENTITY = {"model": "m", "settings": {"seed": 0}}
 
@@ -405,3 +408,16 @@ def test_a_folder_is_a_runs_at_every_moment_of_its_being_overwritten(tmp_path, m
     folder.check(resume=False, overwrite=False)
     folder.start({"identity": {**IDENTITY, "model": "other"}}, overwrite=True)
     assert names_in(tmp_path) == ["run.json"]
+
+
+def test_a_resumed_run_keeps_the_moment_that_templates_saw(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    settings = RunSettings(task=("builtin:everyday",), output=folder.path)
+    first = dated(settings, folder)
+    assert first.prompt_date is not None
+    folder.start({"identity": {"moment": "2026-01-31T12:00:00"}}, overwrite=False)
+    assert dated(settings, folder).prompt_date == datetime(2026, 1, 31, 12)
+    asked = settings.model_copy(update={"prompt_date": datetime(2024, 2, 29)})
+    assert dated(asked, folder).prompt_date == datetime(2024, 2, 29)
+    anew = settings.model_copy(update={"overwrite": True})
+    assert dated(anew, folder).prompt_date != datetime(2026, 1, 31, 12)

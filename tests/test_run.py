@@ -2,16 +2,19 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 import crispr_lm
-from crispr_lm import InputError, RunSettings, VerificationError, files, inspection, jobs
+from crispr_lm import InputError, RunSettings, files, inspection, jobs
 from crispr_lm.model.load import LanguageModel
+from crispr_lm.report.terminal import results_table
 from crispr_lm.run import run
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
+from crispr_lm.tasks import template_hash, template_hashes
 
 METRICS = {
     "accuracy",
@@ -102,7 +105,7 @@ def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_pat
     assert [row["neurons"] for row in map(json.loads, (output / "search.jsonl").read_text().splitlines())] == [
         0, 1, 2, 3, 5,
     ]  # fmt: skip
-    assert results["verdict"] == ("recommended" if edit.neurons else "none")
+    assert results["verdict"] == ("untested" if edit.neurons else "none")  # a sweep tests no gain
 
     # What was told is what the saved folder does, loaded by the library's user.
     record = read(output / "run.json")
@@ -246,16 +249,19 @@ def test_a_saved_model_that_does_something_else_is_not_passed_off(saved_model, q
         model.save_pretrained(folder)
 
     monkeypatch.setattr(LanguageModel, "save", save_spoilt)
-    with pytest.raises(VerificationError, match="differ"):
-        run(str(saved_model("llama")), settings_for(questions, tmp_path / "out"))
-    assert not (tmp_path / "out" / "results.json").exists()
+    results = run(str(saved_model("llama")), settings_for(questions, tmp_path / "out"))
+    assert not results["saved_model"]["verified"]
+    assert "1 of 21 tensors differ (first: model.layers.0.mlp.down_proj.weight)" in results["saved_model"]["reason"]
+    assert read(tmp_path / "out" / "results.json")["saved_model"] == results["saved_model"]
+    assert "Not verified, do not use it" in (tmp_path / "out" / "model" / "README.md").read_text(encoding="utf-8")
 
 
 def test_nothing_is_written_when_the_input_is_wrong(saved_model, questions, tmp_path):
     model = str(saved_model("llama"))
+    fit = crispr_lm.load_task(f"choices:{questions / 'questions.jsonl'}").split(0).fit
     wrong = [
-        {"examples": 7},  # the fit part has three templates of two ambiguous rows
-        {"examples": 13, "fit_on": "both"},
+        {"examples": len(fit) // 2 + 1},  # half of its rows are ambiguous
+        {"examples": len(fit) + 1, "fit_on": "both"},
         {"task": ("choices:/nowhere.jsonl",)},
         {"instructions": "/nowhere.txt"},
         {"device": "nosuchdevice"},
@@ -299,6 +305,61 @@ def test_score_evaluate_and_apply_give_what_the_run_gave(saved_model, questions,
     baked = AutoModelForCausalLM.from_pretrained(tmp_path / "baked").state_dict()
     saved = AutoModelForCausalLM.from_pretrained(output / "model").state_dict()
     assert all(torch.equal(baked[name], saved[name]) for name in saved)
+
+
+def evaluate_settings(questions, **changes):
+    given = settings_for(questions, "unused").model_dump()
+    return EvaluateSettings(**{name: given[name] for name in EvaluateSettings.model_fields if name in given} | changes)
+
+
+@pytest.fixture(scope="module")
+def output(saved_model, questions, tmp_path_factory):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("finished") / "out"
+    run(str(saved_model("llama")), settings_for(questions, folder))
+    return folder
+
+
+def test_an_edit_is_not_measured_on_its_own_templates_unawares(saved_model, questions, output, tmp_path):
+    model = str(saved_model("llama"))
+    edit = crispr_lm.Edit.load(output / "edit.json")
+    task = crispr_lm.load_task(f"choices:{questions / 'questions.jsonl'}")
+    split = task.split(0)
+    # Attributed on six questions, so that a template of the fit part may not have been used.
+    assert set(template_hashes(split.choose)) < set(edit.made_on) <= set(template_hashes(split.fit + split.choose))
+
+    # Another seed asks questions that it was made on.
+    other = next(seed for seed in range(1, 9) if set(template_hashes(task.split(seed).report)) & set(edit.made_on))
+    seen = sum(template_hash(example.template) in edit.made_on for example in task.split(other).report)
+    with pytest.raises(InputError, match=rf"^{seen} of the .* not held out; take --seed 0, which .* --part all"):
+        jobs.evaluate(model, tmp_path / "m.json", output / "edit.json", evaluate_settings(questions, seed=other))
+    # So does a further task that holds them, under whatever name.
+    copy = tmp_path / "copy.jsonl"
+    copy.write_text((questions / "questions.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    settings = evaluate_settings(questions, measure=(f"choices:{copy}",), measure_examples="all")
+    with pytest.raises(InputError, match="held out; take --part all"):
+        jobs.evaluate(model, tmp_path / "m.json", output / "edit.json", settings)
+    with pytest.raises(InputError, match="held out; measure other ones"):
+        run(model, settings_for(questions, tmp_path / "again", measure=(f"choices:{copy}",), measure_examples="all"))
+    assert not (tmp_path / "m.json").exists()
+    assert not (tmp_path / "again").exists()
+
+
+def test_an_edit_measured_on_everything_says_how_much_of_it_is_not_held_out(saved_model, questions, output, tmp_path):
+    model, edit = str(saved_model("llama")), crispr_lm.Edit.load(output / "edit.json")
+    settings = evaluate_settings(questions, part="all", report_examples="all")
+    results = jobs.evaluate(model, tmp_path / "m.json", output / "edit.json", settings)
+    assert results["part"] == "all"
+    task = results["tasks"][results_task(results)]
+    assert task["examples"] == 36
+    assert task["seen_examples"] == 4 * len(edit.made_on) > 0  # four rows a template
+    assert results["tasks"]["builtin:knowledge"]["seen_examples"] == 0
+    assert f"; {task['seen_examples']} of them are not held out: " in str(results_table(task, held_out=False).caption)
+    # An edit that knows no templates, such as one made by hand, is measured as it is.
+    replace(edit, made_on=()).save(tmp_path / "edit.json")
+    by_hand = jobs.evaluate(model, tmp_path / "n.json", tmp_path / "edit.json", evaluate_settings(questions, seed=1))
+    assert by_hand["tasks"][results_task(by_hand)]["seen_examples"] == 0
+    assert by_hand["part"] == "report"
 
 
 def test_an_edit_of_another_model_is_refused_and_nothing_is_written(saved_model, questions, tmp_path):

@@ -557,15 +557,17 @@ def test_refinement_takes_no_more_trials_than_it_may():
     assert len(tally.trials) - before <= 5
 
 
-def test_an_edit_that_beats_original_and_random_neurons_is_recommended():
+def test_the_best_edit_is_untested_where_no_further_questions_are_left():
     tally, bench = tuned()
     decision = decide(bench, tally, LIMITS, seed=0)
-    assert decision.verdict == "recommended"
+    assert decision.verdict == "untested"
     assert decision.trial is best_within(tally.trials[:-1], LIMITS)
     assert decision.control.stage == "control"
-    assert decision.over_original.low > 0
-    assert decision.over_control.low > 0
+    assert decision.over_original.shown
+    assert decision.over_control.shown
+    assert not decision.over_original.further
     assert f"trial {decision.trial.number}" in decision.reason
+    assert "on 16 questions that it was picked on, which is no test, of 8 templates" in decision.reason
 
 
 def of_these(bench, gains):
@@ -592,9 +594,13 @@ def test_what_is_left_on_further_questions_decides():
     assert [trial.stage for trial in tally.trials] == ["search"] * 4 + ["final"] * 4 + ["control"]
     assert [trial.recipe["of"] for trial in decision.finals] == [0, 1, 2, 3]
     assert decision.control.figures.gain == 0.0
-    assert decision.over_original.value == 0.5  # of all questions, not of those it was tried on
+    assert decision.over_original.value == 0.5
+    assert decision.over_original.p_value == 1 / 256  # eight templates gain alike, of which there are 2^8 swaps
     assert "(trial 3): the highest gain in accuracy among the 2 of 3 finalists" in decision.reason
-    assert "64 questions of the choose part" in decision.reason
+    assert (
+        "+0.500 over the original (p = 0.004) and +0.500 over as many random neurons (p = 0.004) on 16 further "
+        "questions of 8 templates of the choose part (one-sided, corrected for 3 finalists)" in decision.reason
+    )
     assert [trial.number for trial in decision.front] == [1, 2, 3, 0]  # as it was searched
 
 
@@ -728,7 +734,7 @@ def test_of_edits_whose_gains_are_not_told_apart_the_widest_abstention_gap_is_re
     original, some = tally.trials[0], max(tally.trials, key=lambda trial: len(trial.neurons))
     tally.trials = [original, told(some, 1, set(range(11)), 0.19, 0.02), told(some, 2, right, 0.0, loss)]
     decision = decide(bench, tally, LIMITS, seed=0)
-    assert (decision.verdict, decision.trial.number) == ("recommended", chosen)
+    assert (decision.verdict, decision.trial.number) == ("untested", chosen)
     assert ("widest abstention gap of those within a standard error of the highest gain (trial 1: +0.688)"
             in decision.reason) == (chosen == 2)  # fmt: skip
 
@@ -777,7 +783,7 @@ def test_a_verdict_of_none_says_how_many_edits_were_given_up(whole, told):
     assert reason.endswith(told)
 
 
-def test_a_gain_that_its_interval_does_not_part_from_none_is_not_recommended():
+def test_a_gain_that_two_templates_alone_have_is_not_recommended():
     class OneTemplate(MadeUpBench):
         def examples(self, task):
             return tuple(replace(example, template=example.template if index < 2 else "the rest")
@@ -788,7 +794,36 @@ def test_a_gain_that_its_interval_does_not_part_from_none_is_not_recommended():
     decision = decide(bench, tally, LIMITS, seed=0)
     assert best_within(tally.complete, LIMITS).figures.gain == pytest.approx(2 / 16)
     assert decision.verdict == "none"
-    assert decision.over_original.low == 0
+    assert decision.over_original.p_value >= 1 / 8  # it gains in two templates of three
+    assert decision.reason.endswith("no gain is shown: 6 templates are the fewest that can show one")
+
+
+class GainsWhereItWasTried(HearsOut):
+    """Finalists gain on the questions they were tried on, and nothing on further ones."""
+
+    def hear_out(self, number, proposal, trial, original=None):
+        heard = super().hear_out(number, proposal, trial, original)
+        return replace(heard, answers={"t": [*heard.answers["t"][:32], *[0] * 32]})
+
+
+def test_a_gain_on_the_questions_that_an_edit_was_picked_on_is_none():
+    """16 of 32 questions gained, in eight templates: an interval of all of them is far above 0."""
+    bench = GainsWhereItWasTried({1: (16, 0.0), 2: (16, 0.0)})
+    decision = decide_by_finals(bench, of_these(bench, [(0.9, 0.04), (0.8, 0.03)]))
+    assert (decision.verdict, decision.trial.number) == ("none", 0)
+    assert (decision.over_original.value, decision.over_original.p_value) == (0.0, 1.0)
+    assert decision.reason.endswith("no gain is shown")
+
+
+def test_a_gain_is_corrected_for_the_edits_that_might_have_been_heard():
+    """Ctrl-C after three of nine: the best of three blocks of three is no better than this by chance three times as
+    often."""
+    truly = dict.fromkeys(range(1, 10), (8, 0.0))
+    bench = HearsOut(truly)
+    tally = of_these(bench, [(0.9 - number / 100, 0.04 - number / 1000) for number in range(9)])
+    heard = hear_finalists(bench, tally, LIMITS)
+    decision = decide(bench, tally, LIMITS, 0, heard[:4])
+    assert (decision.over_original.edits, decision.over_original.p_value) == (9, 3 / 256)
 
 
 def test_as_good_as_random_neurons_is_not_good_enough():
@@ -805,8 +840,14 @@ def test_another_point_of_the_front_can_be_picked():
     tally, bench = tuned()
     front = decide(bench, tally, LIMITS, seed=0).front
     picked = decide(bench, Tally(tally.trials, Budget(1), lambda trial: None), LIMITS, 0) if not front else front[-1]
-    decision = picked_by_hand(decide(bench, tally, LIMITS, seed=0), picked.number)
+    by_itself = decide(bench, tally, LIMITS, seed=0)
+    decision = picked_by_hand(by_itself, picked.number)
     assert decision.trial.number == picked.number
+    assert (picked.number, decision.verdict) == (0, "none")  # the original is the last of the front
+    others = [trial for trial in front[:-1] if trial.number != by_itself.trial.number]
+    recommended = replace(by_itself, verdict="recommended")
+    assert {picked_by_hand(recommended, trial.number).verdict for trial in others} == {"untested"}
+    assert picked_by_hand(recommended, by_itself.trial.number).verdict == "recommended"
     assert "picked by hand" in decision.reason
     with pytest.raises(InputError, match="pick one of"):
         picked_by_hand(decision, 999)

@@ -37,7 +37,7 @@ from crispr_lm.settings import (
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FAILURE = 1
 USAGE_ERROR = 2
@@ -82,8 +82,8 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
     """
     _quiet_libraries()
     from crispr_lm.distributed import is_first, joined
+    from crispr_lm.report.statement import statement
     from crispr_lm.report.terminal import print_results, terminal_progress
-    from crispr_lm.report.words import verdict
     from crispr_lm.run import run as main_job
 
     _mark_as_going_on()
@@ -91,7 +91,8 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
         with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
             results = main_job(model, settings, progress, hub)
         if is_first():
-            _show(results, lambda: print_results(results, settings.output), lambda: verdict(results))
+            _show(results, lambda: print_results(results, settings.output), lambda: statement(results))
+            _fail_after(results)
 
 
 @app.command
@@ -109,6 +110,7 @@ def compare(model: ModelArgument, /, *, settings: CompareSettings) -> None:
     with terminal_progress(silent=_is_quiet()) as progress:
         told = comparison_job(model, settings, progress)
     _show(told, lambda: print_comparison(told, settings.output), lambda: settings.output)
+    _fail_after(told)
 
 
 @app.command
@@ -128,9 +130,11 @@ def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSetting
 
     with joined():
         with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
-            scores = score_job(model, output, settings, progress)
+            scores, failed = _with_what_could_not_be_written(lambda: score_job(model, output, settings, progress))
         if is_first():
-            _show(describe_scores(scores), lambda: print_scores(scores, output), lambda: output)
+            where = None if failed else output
+            _show(describe_scores(scores), lambda: print_scores(scores, where), lambda: where or "")
+        _fail_with(failed)
 
 
 @app.command
@@ -153,9 +157,13 @@ def evaluate(
 
     with joined():
         with terminal_progress(silent=_is_quiet() or not is_first()) as progress:
-            results = evaluate_job(model, output, edit, settings, progress)
+            results, failed = _with_what_could_not_be_written(
+                lambda: evaluate_job(model, output, edit, settings, progress)
+            )
         if is_first():
-            _show(results, lambda: print_results(results, output), lambda: output)
+            where = None if failed else output
+            _show(results, lambda: print_results(results, where), lambda: where or "")
+        _fail_with(failed)
 
 
 @app.command
@@ -176,6 +184,7 @@ def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: 
     with terminal_progress(silent=_is_quiet()) as progress:
         told = apply_job(model, edit, output, settings or ApplySettings(), progress)
     _show(told, lambda: print_saved(told, output), lambda: output)
+    _fail_after(told)
 
 
 @app.command
@@ -242,7 +251,12 @@ def lm_eval_task(model: ModelArgument, /, *, output: OutputFile, settings: LmEva
 
 @app.command
 def inspect(
-    source: Annotated[str, Parameter(help="A model, a scores file or an edit.json.")], /, *, top: int = 10
+    source: Annotated[str, Parameter(help="A model, a scores file or an edit.json.")],
+    /,
+    *,
+    top: int = 10,
+    prompt: str | None = None,
+    prompt_format: Literal["chat", "plain"] = "chat",
 ) -> None:
     """Show what is in a model, a scores file or an edit: neurons per module, top neurons, fingerprint.
 
@@ -250,11 +264,20 @@ def inspect(
     ----------
     top
         How many neurons to list.
+    prompt
+        A task, such as builtin:everyday: show its first question as the model sees it, token by token, instead.
+    prompt_format
+        With --prompt: chat, through the model's chat template, if it has one; plain, as it is.
     """
     _quiet_libraries()
     from crispr_lm.inspection import inspect as inspect_job
-    from crispr_lm.report.terminal import print_inspection
+    from crispr_lm.inspection import inspect_prompt
+    from crispr_lm.report.terminal import print_inspection, print_prompt
 
+    if prompt is not None:
+        seen = inspect_prompt(source, prompt, prompt_format)
+        _show(seen, lambda: print_prompt(seen), lambda: seen["place"])
+        return
     if top < 0:
         raise InputError(f"option --top: input should be greater than or equal to 0, not {top}")
     content = inspect_job(source, top)
@@ -309,25 +332,52 @@ def reproduce(
             allow_pickle=allow_pickle,
         )
     _show(told, lambda: print_reproduced(told, output), lambda: "reproduced" if told["same"] else "not reproduced")
+    _fail_after(told)
     if not told["same"]:
         sys.exit(FAILURE)
 
 
 @app.command
-def doctor(model: ModelArgument | None = None, /, *, trust_remote_code: bool = False) -> None:
-    """Tell what this machine has, what is installed, and what fits; of a model, whether it does. Loads no weights.
+def doctor(
+    model: ModelArgument | None = None,
+    /,
+    *,
+    self_check: bool = False,
+    prompt_format: Literal["chat", "plain"] = "chat",
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> None:
+    """Show what this machine has, what is installed, and what fits; of a model, how prompts are put to it.
+
+    Exits with status 1 where a model was checked and a check failed.
 
     Parameters
     ----------
+    self_check
+        Load the model's weights and check on them what every edit rests on: neurons are found, scores equal the
+        definition, hooks equal edited weights, undo is exact, the saved folder computes the same.
+    prompt_format
+        chat: prompts go through the model's chat template, if it has one; plain: they are read as they are.
     trust_remote_code
         Run Python code that comes with the model. Only for code you have read.
+    allow_pickle
+        Also read weights stored as pickle (.bin), which can run code hidden in the file.
     """
     _quiet_libraries()
     from crispr_lm.doctor import examine_machine
     from crispr_lm.report.terminal import machine_line, print_machine
 
-    told = examine_machine(model, trust_remote_code=trust_remote_code)
+    told = examine_machine(
+        model,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+        prompt_format=prompt_format,
+        self_checked=self_check,
+    )
     _show(told, lambda: print_machine(told), lambda: machine_line(told))
+    checked = told.get("model", {}).get("self_check", {}).values()
+    if told.get("model", {}).get("prompt", {}).get("refused") or any(not found["passed"] for found in checked):
+        sys.exit(FAILURE)
 
 
 edit_app = App(name="edit", help="Combine and compare edits.")
@@ -520,6 +570,29 @@ def _show(content: Any, tables: Callable[[], None], line: Callable[[], object]) 
             print(text)
     else:
         tables()
+
+
+def _with_what_could_not_be_written(work: Callable[[], Any]) -> tuple[Any, WriteError | None]:
+    """What a job gives; where its file can't be written also that error, so that what it found is shown before."""
+    try:
+        return work(), None
+    except WriteError as error:
+        if error.result is None:
+            raise
+        return error.result, error
+
+
+def _fail_with(error: WriteError | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _fail_after(results: Mapping[str, Any]) -> None:
+    """End with status 1 where something after the work has failed."""
+    from crispr_lm.folder import failures
+
+    if told := failures(results):
+        _fail("; ".join(told), FAILURE)
 
 
 def _terminate(_signal: int, _frame: object) -> None:

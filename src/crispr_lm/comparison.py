@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from crispr_lm.attempts import attempt
 from crispr_lm.attribution import score_neurons
 from crispr_lm.baselines import METHODS, Method, Treatment, measure
 from crispr_lm.baselines.fit import Fit
@@ -35,7 +36,17 @@ from crispr_lm.measuring import Subject, TaskSubject, further_subjects, take_ori
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron, find_sites
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts, Timings, fit_candidates, fits, load, load_tasks, take_parts
+from crispr_lm.preparation import (
+    Parts,
+    Timings,
+    check_held_out,
+    fit_candidates,
+    fits,
+    load,
+    load_tasks,
+    made_on,
+    take_parts,
+)
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import dated, record_of
 from crispr_lm.report.comparison import markdown
@@ -67,7 +78,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
         progress: Shows how far it is.
 
     Returns:
-        What ``comparison.json`` holds.
+        What ``comparison.json`` holds; ``failed`` where the tables or the page could not be written.
 
     Raises:
         InputError: the input can't be used; nothing is written then.
@@ -83,6 +94,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.report) for part in parts}
     further = further_subjects(settings)
+    check_held_out([*subjects.values(), *further], made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in (*subjects.values(), *further)]
     lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))
@@ -137,9 +149,13 @@ def _compare_in(
 
     with progress.step("Drawing intervals"):
         told = comparison_of(record, settings, methods, subjects, further, table.wanted)
-    write_bytes(folder.tables, markdown(told).encode("utf-8"))
-    write_bytes(folder.page, render_comparison(told).encode("utf-8"))
-    write_json(folder.results, told)  # the very last: it marks the comparison as finished
+    pages = {
+        "tables": lambda: write_bytes(folder.tables, markdown(told).encode("utf-8")),
+        "page": lambda: write_bytes(folder.page, render_comparison(told).encode("utf-8")),
+    }
+    failed = {name: reason for name, write in pages.items() if (reason := attempt(write)) is not None}
+    told |= {"failed": failed} if failed else {}
+    write_json(folder.results, told)  # the very last: it says that all is done
     return told
 
 

@@ -8,6 +8,7 @@ import platform
 import shutil
 import urllib.error
 import urllib.request
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ import torch
 from huggingface_hub import constants
 
 from crispr_lm.batching import ACTIVATIONS_PER_NEURON
+from crispr_lm.chat_template import depends_on_date, template_of
 from crispr_lm.errors import InputError
 from crispr_lm.model.load import ModelSource, count_parameters, open_model
 from crispr_lm.model.memory import free_memory, weight_bytes
 from crispr_lm.model.neurons import NEURON_KINDS, find_sites
 from crispr_lm.precision import computes_bfloat16
+from crispr_lm.prompts import PromptFormat, answer_place, uses_chat_template
+from crispr_lm.self_check import self_check
 from crispr_lm.version import __version__
 
 PACKAGES = ("torch", "transformers", "huggingface_hub", "safetensors", "gguf", "optuna", "scipy", "plotly")
@@ -44,16 +48,29 @@ PATIENCE = 3.0
 """Seconds to wait for the hub."""
 
 
-def examine_machine(model: str | None = None, *, trust_remote_code: bool = False) -> dict[str, Any]:
+def examine_machine(
+    model: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    prompt_format: PromptFormat = "chat",
+    self_checked: bool = False,
+) -> dict[str, Any]:
     """Tell versions, devices, memory, the hub and, of a model, whether it fits; as JSON types.
 
     Args:
-        model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``; its configuration alone is read.
+        model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``; its configuration and tokenizer alone are
+            read, unless it is checked.
         trust_remote_code: Run Python code that comes with the model.
+        allow_pickle: Also read weights stored as pickle.
+        prompt_format: Whether prompts go through the model's chat template.
+        self_checked: Load the weights and run `crispr_lm.self_check` on them.
 
     Raises:
-        InputError: the model can't be found, or is no language model.
+        InputError: the model can't be found, or is no language model; or there is none to check.
     """
+    if self_checked and model is None:
+        raise InputError("--self-check needs a model to check; name one")
     devices = [torch.device("cpu")]
     devices += [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     told: dict[str, Any] = {
@@ -65,8 +82,37 @@ def examine_machine(model: str | None = None, *, trust_remote_code: bool = False
         "hub": _hub(),
     }
     if model is not None:
-        told["model"] = _model(open_model(model, trust_remote_code=trust_remote_code), devices)
+        source = open_model(model, trust_remote_code=trust_remote_code, prompt_format=prompt_format)
+        told["model"] = _model(source, devices) | {"prompt": _prompt(source)}
+        if self_checked:
+            checked = self_check(source.load("float32", allow_pickle=allow_pickle, twice=True))
+            told["model"]["self_check"] = {
+                kind: asdict(found) | {"passed": found.passed} for kind, found in checked.items()
+            }
     return told
+
+
+def _prompt(source: ModelSource) -> dict[str, Any]:
+    """Which template prompts go through, and how the place of an answer was found; the reason where there is none."""
+    if not uses_chat_template(source):
+        return {"template": None, "place": answer_place(source).how, "refused": None}
+    template = template_of(source.tokenizer, source.name)
+    about = {"template": f"chat template of {len(template):,} characters", "date": depends_on_date(template)}
+    try:
+        place = answer_place(source)
+    except InputError as error:
+        return about | {"place": None, "refused": str(error)}
+    switches = [f"{name}={value!r}" for name, value in place.variables.items()]
+    in_text = (("system turn", place.system), ("behind the words", place.suffix))
+    switches += [f"{where} {text.strip()!r}" for where, text in in_text if text]
+    return about | {
+        "place": place.how,
+        "before": place.before,
+        "lead": place.lead,
+        "in_parts": place.in_parts,
+        "switches": switches,
+        "refused": None,
+    }
 
 
 def _version(package: str) -> str | None:

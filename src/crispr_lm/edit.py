@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
 
 EDIT_FORMAT = "crispr-lm-edit"
-EDIT_VERSION = 1
+EDIT_VERSION = 2
+"""2: with the hashes of the templates it was made on."""
 
 FINGERPRINT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -55,6 +56,7 @@ class Edit:
         fingerprint: Per touched module a hash of its weights, for each dtype the model may be loaded in.
         made_in: The dtype the fingerprint was taken in.
         origin: Where it came from (task, settings, hash of the scores), for the record.
+        made_on: Hashes of the templates that it was fitted or chosen on (`crispr_lm.tasks.template_hashes`).
     """
 
     neurons: tuple[Neuron, ...]
@@ -63,6 +65,7 @@ class Edit:
     fingerprint: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     made_in: str = "float32"
     origin: Mapping[str, Any] = field(default_factory=dict)
+    made_on: tuple[str, ...] = ()
 
     @staticmethod
     def from_neurons(
@@ -70,6 +73,7 @@ class Edit:
         neurons: Sequence[Neuron],
         scale: float = 0.0,
         origin: Mapping[str, Any] | None = None,
+        made_on: Sequence[str] = (),
     ) -> Edit:
         """Make an edit of these neurons for this model.
 
@@ -78,6 +82,7 @@ class Edit:
             neurons: For example ``scores.top(5)``.
             scale: 0 eliminates them.
             origin: Anything worth keeping on record, JSON-serialisable.
+            made_on: Hashes of the templates it was fitted or chosen on, so that no one measures it on these unawares.
 
         Raises:
             InputError: a neuron that the model does not have, the same neuron twice, a scale that is not a finite
@@ -103,6 +108,7 @@ class Edit:
             fingerprint={site.name: _hashes(site.module) for site in sites},
             made_in=_dtype_name(lm),
             origin=dict(origin or {}),
+            made_on=tuple(made_on),
         )
 
     def check(self, lm: LanguageModel) -> None:
@@ -199,6 +205,19 @@ class Edit:
         _put_back(_baked[lm.model][1])
         del _baked[lm.model]
 
+    @contextmanager
+    def baked(self, lm: LanguageModel) -> Iterator[None]:
+        """Scale the neurons' weights in place while the block runs, then put them back bit for bit.
+
+        Raises:
+            EditMismatchError: as `bake`.
+        """
+        self.bake(lm)
+        try:
+            yield
+        finally:
+            self.undo(lm)
+
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON types; neurons as [kind, module, index], in order of rank."""
         return {
@@ -210,6 +229,7 @@ class Edit:
             "neurons": [[neuron.kind, neuron.module, neuron.index] for neuron in self.neurons],
             "fingerprint": {module: dict(hashes) for module, hashes in self.fingerprint.items()},
             "origin": dict(self.origin),
+            "made_on": list(self.made_on),
         }
 
     def save(self, path: str | Path) -> None:
@@ -227,6 +247,11 @@ class Edit:
             content = parse_json(read_bytes(Path(path)))
         except (OSError, ValueError) as error:
             raise InputError(f"edit {path} can't be read ({error}); give an edit.json written by crispr-lm") from error
+        if isinstance(content, dict) and content.get("format") == EDIT_FORMAT and content.get("version") == 1:
+            raise InputError(
+                f"edit {path} is of version 1, which does not record the questions it was made on; make it again with "
+                "this release of crispr-lm"
+            )
         try:
             return _from_dict(content)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -268,6 +293,9 @@ def _from_dict(content: dict[str, Any]) -> Edit:
     made_in = base_model.pop("dtype")
     if made_in not in FINGERPRINT_DTYPES:
         raise ValueError(f"dtype {made_in!r} is unknown")
+    made_on = content["made_on"]
+    if not isinstance(made_on, list) or not all(isinstance(digest, str) for digest in made_on):
+        raise ValueError("made_on is no list of hashes")
     return Edit(
         neurons=tuple(neurons),
         scale=float(scale),
@@ -275,6 +303,7 @@ def _from_dict(content: dict[str, Any]) -> Edit:
         fingerprint=fingerprint,
         made_in=made_in,
         origin=dict(content["origin"]),
+        made_on=tuple(made_on),
     )
 
 

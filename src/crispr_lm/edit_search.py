@@ -71,7 +71,7 @@ class Searched:
         neurons: Of the edit, in order of rank; none where no edit is recommended (or picked).
         scale: What their activations are multiplied with.
         reason: Why, in one sentence.
-        verdict: "recommended" or "none".
+        verdict: "recommended", "untested" or "none" (`crispr_lm.decision`).
         rows: Everything that was tried, short, for ``results.json``.
         told: Further entries of ``results.json``.
     """
@@ -160,7 +160,7 @@ def _by_number(
             candidates = sweep(lm, scores, on, most, settings.batch_size, known, finished, advance)
         choice = choose(candidates, settings.max_accuracy_loss)
     neurons = tuple(scores.top(choice.candidate.neurons))
-    verdict = "recommended" if neurons else "none"
+    verdict = "untested" if neurons else "none"  # chosen by these questions alone
     return Searched(neurons, 0.0, choice.reason, verdict, [candidate.to_dict() for candidate in candidates])
 
 

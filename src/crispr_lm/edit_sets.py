@@ -71,7 +71,8 @@ def _combined(edits: Sequence[Edit], neurons: tuple[Neuron, ...], how: str) -> E
     modules = {neuron.module for neuron in neurons}
     fingerprint = {module: hashes for edit in edits for module, hashes in edit.fingerprint.items() if module in modules}
     origin = {how: [dict(edit.origin) for edit in edits]}
-    return replace(edits[0], neurons=neurons, fingerprint=fingerprint, origin=origin)
+    made_on = tuple(sorted({digest for edit in edits for digest in edit.made_on}))
+    return replace(edits[0], neurons=neurons, fingerprint=fingerprint, origin=origin, made_on=made_on)
 
 
 def _check_alike(edits: Sequence[Edit]) -> None:

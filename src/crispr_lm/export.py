@@ -18,6 +18,7 @@ from crispr_lm.edit import Edit, neurons_by_site
 from crispr_lm.errors import InputError
 from crispr_lm.model.load import count_parameters
 from crispr_lm.model.neurons import NeuronSite, NeuronWeights, find_sites, linear_type
+from crispr_lm.model.reload import hashes
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
@@ -43,11 +44,8 @@ def export_folder(lm: LanguageModel, edit: Edit, folder: Path) -> None:
     Raises:
         EditMismatchError: the edit was made for another model.
     """
-    edit.bake(lm)
-    try:
+    with edit.baked(lm):
         lm.save(folder)
-    finally:
-        edit.undo(lm)
 
 
 def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
@@ -112,14 +110,14 @@ def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
     lm.tokenizer.save_pretrained(folder)
 
 
-def export_slim(lm: LanguageModel, edit: Edit, folder: Path) -> int:
+def export_slim(lm: LanguageModel, edit: Edit, folder: Path) -> tuple[int, dict[str, str]]:
     """Save a model whose feed-forward blocks are physically narrower, by the units that every block can spare.
 
     Architectures have one width for all blocks, so as many units go as the block with the fewest eliminated ones has;
     any more that are eliminated stay as zeros.
 
     Returns:
-        Number of parameters saved.
+        Number of parameters saved, and the hashes of the weights as they were to be written.
 
     Raises:
         InputError: the edit damps instead of eliminating, touches other than `ffn` neurons, or leaves a block whole; or
@@ -156,7 +154,7 @@ def export_slim(lm: LanguageModel, edit: Edit, folder: Path) -> int:
         gone, zeroed = by_name[site.name][:cut], by_name[site.name][cut:]
         down: Any = model.get_submodule(site.name)
         NeuronWeights(down.weight, site.weights[0].axes).write(
-            torch.tensor(zeroed, dtype=torch.int64), torch.tensor(0.0)
+            torch.tensor(zeroed, dtype=torch.int64), torch.zeros((), dtype=down.weight.dtype)
         )
         kept = torch.tensor([index for index in range(width) if index not in set(gone)])
         _narrow_block(model, site.name, kept, width)
@@ -167,7 +165,7 @@ def export_slim(lm: LanguageModel, edit: Edit, folder: Path) -> int:
         raise InputError(f"the feed-forward blocks of a {type(lm.model).__name__} can't be cut; use the folder format")
     model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
-    return count_parameters(lm.model) - count_parameters(model)
+    return count_parameters(lm.model) - count_parameters(model), hashes(model)
 
 
 @torch.inference_mode()

@@ -33,12 +33,12 @@ def hear_finalists(bench: Bench, tally: Tally, limits: Limits) -> list[Trial]:
     Returns:
         The original, then the finalists; nothing where there is no further question, or no edit was heard.
     """
-    waiting = _entrants(tally.complete, limits)
+    waiting = entrants(tally.complete, limits)
     if not (bench.further_prompts and waiting) or tally.went_on_from("final"):
         return []
     original = _heard(bench, tally, tally.trials[0], None)
     finals: list[Trial] = []
-    for trial in waiting[: 2 * FINALISTS]:
+    for trial in waiting:
         best = best_within(finals, limits)
         enough = len(finals) >= FINALISTS and best is not None and best.figures.gain >= trial.figures.gain
         if enough or tally.went_on_from("final"):
@@ -52,8 +52,8 @@ def as_tried(trial: Trial, tally: Tally) -> Trial:
     return tally.trials[trial.recipe["of"]] if trial.stage == "final" else trial
 
 
-def _entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
-    """Edits that gain something within the limits, by falling gain: so many of the best trades that there are enough.
+def entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
+    """Edits that may be heard out, by falling gain: so many of the best trades within the limits that there are enough.
 
     The best trades gain the more the more they are expected to lose; without these there are the next best, ...
     """
@@ -64,15 +64,15 @@ def _entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
         if trial.neurons and trial.figures.gain > 0 and trial.figures.within(certain)
     }
     left = sorted(edits.values(), key=merit, reverse=True)
-    entrants: list[Trial] = []
-    while left and len(entrants) < FINALISTS:
+    enough: list[Trial] = []
+    while left and len(enough) < FINALISTS:
         best: list[Trial] = []
         others: list[Trial] = []
         for trial in left:
             cheaper = not best or trial.figures.expected_loss < best[-1].figures.expected_loss
             (best if cheaper else others).append(trial)
-        entrants, left = entrants + best, others
-    return sorted(entrants, key=merit, reverse=True)
+        enough, left = enough + best, others
+    return sorted(enough, key=merit, reverse=True)[: 2 * FINALISTS]
 
 
 def _heard(bench: Bench, tally: Tally, trial: Trial, original: Trial | None) -> Trial:

@@ -1,4 +1,6 @@
-"""The folder a job leaves behind, and the rules for using one that is not empty. Knows file names, not their contents.
+"""The folder a job leaves behind, and the rules for using one that is not empty.
+
+Knows file names, and of their contents only what says whether a job is done.
 
 Of ``crispr-lm run``:
 
@@ -28,7 +30,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,7 @@ class JobFolder:
         FILES: All files that the job writes.
         FOLDERS: All folders that it writes.
         LAST: Files that are written at the end, from all others; the first of them is the very last, and marks the job
-            as finished.
+            as finished, unless it says that something after the work has failed.
     """
 
     RECORD: ClassVar[str]
@@ -68,8 +70,14 @@ class JobFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the job has written its results."""
-        return (self.path / self.LAST[0]).exists()
+        """Whether the job has written its results, and nothing that comes after them has failed (or is yet to come)."""
+        results = self.path / self.LAST[0]
+        if not results.exists():
+            return False
+        try:
+            return not failures(read_object(results))
+        except InputError:  # nothing that is there is replaced without being asked
+            return True
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Check that a run may write here. Changes nothing.
@@ -117,11 +125,10 @@ class JobFolder:
         """
         resumed = self.run.exists() and not overwrite
         if resumed:
-            self._check_same(record["identity"])
+            self.check_same(record)
         with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            for folder in (self.path, *(below for name in self.FOLDERS for below in _folders(self.path / name))):
-                remove_parts(folder)
+            self.remove_parts()
             for name in self.LAST:  # until they are written anew, they may tell of something else
                 (self.path / name).unlink(missing_ok=True)
             if not resumed:
@@ -130,14 +137,24 @@ class JobFolder:
             write_json(self.run, record)
         return resumed
 
-    def _check_same(self, identity: dict[str, Any]) -> None:
+    def remove_parts(self) -> None:
+        """Remove what killed processes have left half-written."""
+        for folder in (self.path, *(below for name in self.FOLDERS for below in _folders(self.path / name))):
+            remove_parts(folder)
+
+    def check_same(self, record: dict[str, Any]) -> None:
+        """Check that the folder's job has the identity of this record.
+
+        Raises:
+            InputError: it has another one; the first difference is named.
+        """
         try:
             earlier = parse_json(read_bytes(self.run))["identity"]
             if not isinstance(earlier, dict):  # a list of pairs could be made one, with names that are no text
                 raise TypeError("its identity is no object")
         except (OSError, *MALFORMED) as error:
             raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
-        now = json.loads(json.dumps(identity))
+        now = json.loads(json.dumps(record["identity"]))
         for name in sorted({*now, *earlier}):
             if now.get(name) != earlier.get(name):
                 shown = name if name.isidentifier() else repr(name)  # the record may be a stranger's
@@ -321,6 +338,17 @@ def held_new(path: Path) -> Iterator[None]:
 def _check_empty(path: Path) -> None:
     if path.exists() and (not path.is_dir() or not is_empty(path)):
         raise InputError(f"output {path} exists and is not an empty folder; give another one")
+
+
+def failures(results: Mapping[str, Any]) -> list[str]:
+    """What a job's results say has failed after the work, a sentence each; nothing where all is done.
+
+    Args:
+        results: ``failed`` holds step to reason; ``saved_model`` whether the model is ``verified``, with the reason.
+    """
+    told = [f"{step}: {reason}" for step, reason in (results.get("failed") or {}).items()]
+    saved = results.get("saved_model") or {}
+    return told if saved.get("verified", True) else [*told, f"the saved model is not verified: {saved.get('reason')}"]
 
 
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)

@@ -14,6 +14,8 @@ from crispr_lm.model.load import count_parameters, open_model
 from crispr_lm.model.neurons import NEURON_KINDS, find_sites
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.preparation import check_output_file
+from crispr_lm.prompts import PromptFormat, seen_prompt
+from crispr_lm.tasks import load_task
 
 
 def combine_edits(how: Literal["union", "intersection"], files: Sequence[Path], output: Path) -> Edit:
@@ -55,6 +57,24 @@ def describe_scores(scores: NeuronScores, top: int = 10) -> dict[str, Any]:
         "top": [{**asdict(neuron), "score": scores.score_of(neuron)} for neuron in best],
         "origin": scores.origin,
     }
+
+
+def inspect_prompt(model: str, task: str, prompt_format: PromptFormat = "chat") -> dict[str, Any]:
+    """Show the first question of a task as the model sees it; reads the tokenizer and no weights.
+
+    Args:
+        model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``.
+        task: Such as ``builtin:everyday``.
+        prompt_format: Whether prompts go through the model's chat template.
+
+    Returns:
+        As `crispr_lm.prompts.seen_prompt`.
+
+    Raises:
+        InputError: model or task can't be read, or no option can be scored behind the model's chat template.
+    """
+    loaded = load_task(task)
+    return seen_prompt(open_model(model, prompt_format=prompt_format), loaded.examples[0], loaded.instructions[0])
 
 
 def inspect(source: str, top: int = 10) -> dict[str, Any]:

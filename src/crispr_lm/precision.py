@@ -8,8 +8,8 @@ model are not. Knows prompts and a model; knows no benchmark.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,16 +61,6 @@ def evaluating(lm: LanguageModel) -> AbstractContextManager[object]:
     if lm.evaluation_dtype is None:
         return nullcontext()
     return torch.autocast(lm.device.type, dtype=lm.evaluation_dtype)
-
-
-@contextmanager
-def exact(lm: LanguageModel) -> Iterator[None]:
-    """Measure in the weights' own format while the block runs."""
-    chosen, lm.evaluation_dtype = lm.evaluation_dtype, None
-    try:
-        yield
-    finally:
-        lm.evaluation_dtype = chosen
 
 
 def mask_dtype(lm: LanguageModel) -> torch.dtype:

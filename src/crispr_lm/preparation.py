@@ -17,12 +17,13 @@ from crispr_lm.deterministic import make_deterministic
 from crispr_lm.distributed import on_first, ranks
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.folder import check_writable
+from crispr_lm.measuring import Subject, TaskSubject
 from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
 from crispr_lm.precision import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts, encode_all
 from crispr_lm.settings import EvaluateSettings, ModelSettings, ReportSettings, RunSettings, ScoreSettings, TaskSettings
-from crispr_lm.tasks import Example, Task, draw, load_task, of_condition, sample
+from crispr_lm.tasks import Example, Task, draw, load_task, of_condition, sample, template_hash, template_hashes
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,36 @@ def report_sample(
     """Draw the examples that results are told on."""
     size = len(examples) if settings.report_examples == "all" else settings.report_examples
     return draw(task, examples, size, settings.seed)
+
+
+def made_on(parts: Iterable[Parts]) -> tuple[str, ...]:
+    """Hashes of all templates that an edit of these parts is fitted or chosen on."""
+    return template_hashes(example for part in parts for example in part.searched_on)
+
+
+def seen(examples: Iterable[Example], made_on: Iterable[str]) -> int:
+    """How many of the examples are of templates with these hashes, so that they are not held out."""
+    hashes = frozenset(made_on)
+    return sum(template_hash(example.template) in hashes for example in examples)
+
+
+def check_held_out(subjects: Iterable[Subject], made_on: Iterable[str], advice: str) -> None:
+    """Check that nothing is measured on templates that an edit was fitted or chosen on.
+
+    Args:
+        subjects: What is measured.
+        made_on: Hashes of the edit's templates.
+        advice: What the user can do.
+
+    Raises:
+        InputError: there are such examples; it says how many.
+    """
+    for subject in subjects:
+        if isinstance(subject, TaskSubject) and (count := seen(subject.examples, made_on)):
+            raise InputError(
+                f"{count} of the {len(subject.examples)} questions to be measured of task {subject.name} are of "
+                f"templates that the edit is fitted or chosen on, so they are not held out; {advice}"
+            )
 
 
 def fits(task: Task, examples: Sequence[Example]) -> Callable[[Reader], None]:

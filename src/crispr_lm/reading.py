@@ -17,15 +17,6 @@ DEEPEST = 100
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """Where a string may hold a surrogate, written as an escape or (read by Python from elsewhere) as itself."""
 
-PACKED = {
-    b"\x1f\x8b": "compressed with gzip",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ\x00": "compressed with xz",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"PK\x03\x04": "a zip archive",
-}
-"""What a file begins with that holds others, and what it is."""
-
 BRACKET = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 """A string as a whole, or a bracket outside of strings."""
 
@@ -38,14 +29,6 @@ def read_bytes(path: Path) -> bytes:
     """
     check_regular(path)
     return path.read_bytes()
-
-
-def no_text(path: Path) -> str:
-    """What a file is that could not be read as UTF-8 text, and what to do, to stand behind its place."""
-    with path.open("rb") as file:
-        beginning = file.read(8)
-    packed = next((what for start, what in PACKED.items() if beginning.startswith(start)), None)
-    return f"{packed}; unpack it first" if packed else "not UTF-8 text; save the file as UTF-8"
 
 
 def check_regular(path: Path) -> None:

@@ -74,8 +74,8 @@ def reproduce(
         allow_pickle: Also read weights stored as pickle, which can run code hidden in the file; likewise.
 
     Returns:
-        What ``reproduce.json`` holds: versions that differ, overlap of the edits, every figure, and whether verdict,
-        edit and all figures are the same.
+        What ``reproduce.json`` holds: versions that differ, overlap of the edits, every figure, whether verdict, edit
+        and all figures are the same, and what came of saving the new model.
 
     Raises:
         InputError: a tolerance below 0, no finished run, or its data or weights have changed (what and where is told);
@@ -88,13 +88,15 @@ def reproduce(
     record, then, edit_then = recorded.record, recorded.results, recorded.edit
     trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
     settings = reproduced_settings(record, output, device, trusted)
-    RunFolder(output).check(resume=False, overwrite=False)  # one that was interrupted is gone on with
+    new = RunFolder(output)
+    if new.finished and not (output / REPORT).exists():  # it was run, and could not be compared
+        settings = settings.model_copy(update={"resume": True})
+    new.check(resume=settings.resume, overwrite=False)  # one that was interrupted is gone on with
     identity = record["identity"]
     name = model or identity["model"]
     _check_data(identity["data"])
     _check_model(name, identity["model_fingerprint"], settings)
     now = run(name, settings, progress)
-    new = RunFolder(output)
     edit_now = Edit.load(new.edit)
     figures = list(_compared(then, now, tolerance))
     common = set(edit_then.neurons) & set(edit_now.neurons)
@@ -115,6 +117,7 @@ def reproduce(
     }
     same_parts = [told["edit"]["same"], told["verdict"]["same"], *(figure.same for figure in figures)]
     told["same"] = all(same_parts)
+    told |= {name: now[name] for name in ("saved_model", "failed") if name in now}
     write_json(output / REPORT, told)
     return told
 

@@ -1,35 +1,39 @@
 """The main job: the way of the data from model and task to a proven edit.
 
-Everything that can be wrong with the input is checked before weights are read, and nothing is written before that.
+Everything that can be wrong with the input is checked before weights are read, and nothing is written before that. The
+results are on disk before the model is saved, checked and described: nothing that comes after the work may discard it.
 Several processes may run it together (`crispr_lm.distributed`); the first alone writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
-from crispr_lm.distributed import is_first, on_first
-from crispr_lm.divergence import divergence
+from crispr_lm.attempts import attempt, reason_of
+from crispr_lm.distributed import is_first, on_first, ranks
+from crispr_lm.divergence import Original, divergence
 from crispr_lm.edit import Edit
 from crispr_lm.edit_search import search_edit
 from crispr_lm.errors import InputError
-from crispr_lm.files import whole_folder, write_json, write_lines
-from crispr_lm.folder import RunFolder
+from crispr_lm.files import whole_folder, write_errors, write_json, write_lines
+from crispr_lm.folder import RunFolder, read_object
+from crispr_lm.measurement import Measurement
 from crispr_lm.measuring import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.model.promoted import promoted_tokens
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts, Timings, file_hash, fits, load, load_tasks, take_parts
+from crispr_lm.preparation import Parts, Timings, check_held_out, file_hash, fits, load, load_tasks, made_on, take_parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import dated, record_of
 from crispr_lm.report.page import write_report
+from crispr_lm.report.statement import outcome
 from crispr_lm.results import answer_rows, results_of
 from crispr_lm.settings import HubSettings, RunSettings
-from crispr_lm.sharing import check_hub, uploaded, write_card
+from crispr_lm.sharing import check_hub, with_upload, write_card
 from crispr_lm.task_scores import score_tasks
 from crispr_lm.transfer import check_transfer, measure_transfer
 from crispr_lm.verification import VERIFIED_EXAMPLES, verify_saved
@@ -47,11 +51,12 @@ def run(
         hub: Where to upload the edited model, if anywhere.
 
     Returns:
-        What ``results.json`` holds; with ``upload`` where something was (or would be) uploaded.
+        What ``results.json`` holds; with ``upload`` where something was (or would be) uploaded. All of it, with answers
+        and report, is on disk before the model is saved, checked and uploaded: ``saved_model`` says whether it is
+        ``verified`` and, where it is not, the ``reason``; ``failed`` holds what else has failed after the work.
 
     Raises:
         InputError: the input can't be used; nothing is written then.
-        VerificationError: the saved model does not do what the model in memory does.
     """
     progress = progress or SilentProgress()
     timings = Timings()
@@ -65,25 +70,55 @@ def run(
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
     subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
     subjects += further_subjects(settings)
+    check_held_out(subjects, made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in subjects]
     lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose), twice=True)
+    record = record_of(lm, settings, parts, subjects)
     with folder.held() if is_first() else nullcontext():
-        results = _run_in(folder, lm, parts, subjects, settings, timings, progress)
-    return results | on_first(lambda: uploaded(folder.model, hub, progress))
+        begun = on_first(lambda: _without_the_end(folder, record, settings))
+        if begun is None:
+            resumed = on_first(lambda: folder.start(record, overwrite=settings.overwrite))
+            edit, results = _measured(folder, lm, parts, subjects, settings, resumed, timings, progress)
+        else:
+            progress.say("The results are there: going on with saving the edited model")
+            edit, results = begun
+        results = _with_the_end(folder, lm, edit, results, parts[0], settings, timings, progress)
+    return on_first(lambda: with_upload(results, folder.model, hub, progress))
 
 
-def _run_in(
+def _without_the_end(
+    folder: RunFolder, record: dict[str, Any], settings: RunSettings
+) -> tuple[Edit, dict[str, Any]] | None:
+    """Edit and results of a run after whose work something has failed, or was interrupted.
+
+    None where there is no such run, or one that has measured something else: another trial picked, no transfer.
+
+    Raises:
+        InputError: the run there has other settings, model or data.
+    """
+    if settings.resume or settings.overwrite or not folder.results.exists():
+        return None
+    folder.check_same(record)
+    results = read_object(folder.results)
+    if results.get("pick") != settings.pick or ("transfer" in results) != settings.transfer:
+        return None
+    with write_errors(folder.path):
+        folder.remove_parts()
+    return Edit.load(folder.edit), results
+
+
+def _measured(
     folder: RunFolder,
     lm: LanguageModel,
     parts: Sequence[Parts],
     subjects: Sequence[Subject],
     settings: RunSettings,
+    resumed: bool,
     timings: Timings,
     progress: Progress,
-) -> dict[str, Any]:
-    """Everything that is written, step by step; returns what ``results.json`` holds."""
-    resumed = on_first(lambda: folder.start(record_of(lm, settings, parts, subjects), overwrite=settings.overwrite))
+) -> tuple[Edit, dict[str, Any]]:
+    """The work: search and measurements. Its answers, results and report are on disk when this ends."""
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
     original = take_original(lm, settings, progress)
     with timings.of("search"):
@@ -93,60 +128,107 @@ def _run_in(
         found.neurons,
         found.scale,
         origin={**scores.origin, "scores": on_first(lambda: file_hash(folder.scores)), "reason": found.reason},
+        made_on=made_on(parts),
     )
     on_first(lambda: edit.save(folder.edit))
 
     with timings.of("report_before"):
         before = measure_all(lm, subjects, settings, progress, "Measuring before")
-    edit.bake(lm)
-    try:
-        with timings.of("report_after"):
-            after = measure_all(lm, subjects, settings, progress, "Measuring after")
-            diverged = divergence(lm, original, settings.batch_size)
-        with timings.of("save"), progress.step("Saving the edited model"):
-            on_first(lambda: _save(lm, folder))
-        with timings.of("verify"), progress.step("Loading it again in a fresh process"):
-            verified = on_first(
-                lambda: verify_saved(
-                    lm,
-                    folder.model,
-                    parts[0].report[:VERIFIED_EXAMPLES],
-                    parts[0].task.instructions[0],
-                    trust_remote_code=settings.trust_remote_code,
-                )
-            )
-    finally:
-        edit.undo(lm)
-    more = {}
-    if settings.transfer:
-        with timings.of("transfer"):
-            more["transfer"] = measure_transfer(lm, parts, subjects, before, original, settings, folder, progress)
-
+    with edit.baked(lm), timings.of("report_after"):
+        after = measure_all(lm, subjects, settings, progress, "Measuring after")
+        diverged = divergence(lm, original, settings.batch_size)
     with timings.of("statistics"), progress.step("Drawing intervals"):
         told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
+    failed: dict[str, str] = {}
     results = {
         **told,
         "made_for": [part.task.name for part in parts],
-        "neurons": _described(lm, scores, edit.neurons),
-        "strongest": _described(lm, scores, _strongest(scores)),
+        "pick": settings.pick,
+        "neurons": _described(lm, scores, edit.neurons, failed),
+        "strongest": _described(lm, scores, _strongest(scores), failed),
         "verdict": found.verdict,
         "reason": found.reason,
         "search": found.rows,
         **found.told,
-        **more,
-        "saved_model": verified,
+        "saved_model": {"verified": False, "reason": "it has not been saved yet; give the same command again for that"},
         "timings": timings.seconds,
     }
+    results |= outcome(results)
     on_first(lambda: write_lines(folder.answers, answer_rows(subjects, before, after)))
-    on_first(lambda: write_card(lm, edit, "folder", folder.model, results))
-    on_first(lambda: write_report(folder.path, results))
-    on_first(lambda: write_json(folder.results, results))  # the very last: it marks the run as finished
+    on_first(lambda: write_json(folder.results, results))
+    attempt(lambda: write_report(folder.path, results))  # what it says of the saved model changes: it is made anew
+    if settings.transfer:
+        with timings.of("transfer"):
+            results |= _transfer(lm, parts, subjects, before, original, settings, folder, failed, progress)
+        on_first(lambda: write_json(folder.results, results))
+    return edit, results | ({"failed": failed} if failed else {})
+
+
+def _transfer(
+    lm: LanguageModel,
+    parts: Sequence[Parts],
+    subjects: Sequence[Subject],
+    before: Mapping[str, Measurement],
+    original: Original,
+    settings: RunSettings,
+    folder: RunFolder,
+    failed: dict[str, str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """What ``--transfer`` adds to the results; nothing, and the reason in `failed`, where it can't be measured."""
+    try:
+        return {"transfer": measure_transfer(lm, parts, subjects, before, original, settings, folder, progress)}
+    except Exception as error:
+        if ranks() > 1:  # the others wait for this one
+            raise
+        failed["transfer"] = reason_of(error)
+        return {}
+
+
+def _with_the_end(
+    folder: RunFolder,
+    lm: LanguageModel,
+    edit: Edit,
+    results: dict[str, Any],
+    probed: Parts,
+    settings: RunSettings,
+    timings: Timings,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Save the edited model, check and describe it; the results with what came of that, on disk.
+
+    Nothing that fails here takes anything from what is there already.
+    """
+    verified: dict[str, Any] = {}
+
+    def save() -> None:
+        with timings.of("save"), progress.step("Saving the edited model"), whole_folder(folder.model) as part:
+            lm.save(part)
+
+    def verify() -> None:
+        asked, instruction = probed.report[:VERIFIED_EXAMPLES], probed.task.instructions[0]
+        trusted = settings.trust_remote_code
+        with timings.of("verify"), progress.step("Loading it again in a fresh process"):
+            verified.update(verify_saved(lm, folder.model, asked, instruction, trust_remote_code=trusted))
+
+    with edit.baked(lm):
+        not_saved = attempt(save)
+        doubt = not_saved or attempt(verify)
+    results = {
+        **results,
+        "saved_model": {"verified": True, **verified} if doubt is None else {"verified": False, "reason": doubt},
+        "timings": {**results["timings"], **timings.seconds},
+    }
+    # Of earlier failures those stay whose steps are not taken again here.
+    failed = {step: reason for step, reason in results.pop("failed", {}).items() if step not in ("card", "report")}
+    if not_saved is None:  # else there is nothing to describe
+        reason = attempt(lambda: write_card(lm, edit, "folder", folder.model, results, doubt))
+        failed |= {} if reason is None else {"card": reason}
+    reason = attempt(lambda: write_report(folder.path, results | ({"failed": failed} if failed else {})))
+    failed |= {} if reason is None else {"report": reason}
+    results |= {"failed": failed} if failed else {}
+    on_first(lambda: write_json(folder.results, results))  # the very last: it says that all is done
     return results
-
-
-def _save(lm: LanguageModel, folder: RunFolder) -> None:
-    with whole_folder(folder.model) as part:
-        lm.save(part)
 
 
 def _check_pick(settings: RunSettings, progress: Progress) -> None:
@@ -157,11 +239,18 @@ def _check_pick(settings: RunSettings, progress: Progress) -> None:
         raise InputError("--pick ask needs a terminal to ask in; leave it away, or give the number of a trial")
 
 
-def _described(lm: LanguageModel, scores: NeuronScores, neurons: Sequence[Neuron]) -> list[dict[str, Any]]:
-    """Neurons with what is known of them."""
+def _described(
+    lm: LanguageModel, scores: NeuronScores, neurons: Sequence[Neuron], failed: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Neurons with what is known of them; no tokens, and the reason in `failed`, where they can't be told."""
+    promoted: list[list[str]] = [[] for _ in neurons]
+    try:
+        promoted = promoted_tokens(lm, neurons)
+    except Exception as error:  # a tokenizer that can't decode what its model has embeddings for, full memory
+        failed["tokens that neurons promote"] = reason_of(error)
     return [
         {**asdict(neuron), "score": scores.score_of(neuron) if neuron.kind == scores.kind else None, "promotes": tokens}
-        for neuron, tokens in zip(neurons, promoted_tokens(lm, neurons), strict=True)
+        for neuron, tokens in zip(neurons, promoted, strict=True)
     ]
 
 

@@ -357,7 +357,8 @@ class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
 
     part: Annotated[Literal["report", "all"], Parameter(group=REPORT_GROUP)] = Field(
         "report",
-        description="Measure on the report part (what no edit of the same seed was fitted or chosen on) or on all.",
+        description="Measure on the report part (what no edit of the same seed was fitted or chosen on) or on all; "
+        "results then say how many questions are of templates that the edit was fitted or chosen on.",
     )
 
 

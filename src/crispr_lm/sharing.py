@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from crispr_lm.attempts import attempt
 from crispr_lm.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.files import write_bytes, write_json
-from crispr_lm.folder import MALFORMED
+from crispr_lm.folder import MALFORMED, failures
 from crispr_lm.hub import check_upload, upload
 from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.progress import Progress
@@ -92,24 +93,39 @@ def check_told_of(edit: Edit, results: Mapping[str, Any], where: Path) -> None:
 
 
 def write_card(
-    lm: LanguageModel, edit: Edit, what: Shared, folder: Path, results: Mapping[str, Any] | None = None
+    lm: LanguageModel,
+    edit: Edit,
+    what: Shared,
+    folder: Path,
+    results: Mapping[str, Any] | None = None,
+    doubt: str | None = None,
 ) -> None:
-    """Write the card, the edit and the results into a folder that will be shared."""
-    text = card(what, edit, origin_of(lm.name), results, is_encoder_decoder=lm.is_encoder_decoder)
+    """Write the card, the edit and the results into a folder that will be shared; `doubt` as for `card`."""
+    text = card(what, edit, origin_of(lm.name), results, doubt, is_encoder_decoder=lm.is_encoder_decoder)
     edit.save(folder / EDIT)
     if results is not None:
         write_json(folder / RESULTS, results)
     write_bytes(folder / CARD, text.encode("utf-8"))
 
 
-def uploaded(folder: Path, settings: HubSettings, progress: Progress) -> dict[str, Any]:
-    """Upload a folder where that is asked for; what was done, for the record.
+def with_upload(results: dict[str, Any], folder: Path, settings: HubSettings, progress: Progress) -> dict[str, Any]:
+    """Upload a folder where that is asked for, unless its results say that something is wrong with it.
 
-    Raises:
-        CrisprError: the hub refuses, or can't be reached.
+    Returns:
+        The results with what was uploaded (``upload``), or with why nothing was (in ``failed``).
     """
     if settings.push_to_hub is None:
-        return {}
+        return results
+    done: dict[str, Any] = {}
+    if failures(results):
+        reason: str | None = "nothing was uploaded, because something before it has failed"
+    else:
+        reason = attempt(lambda: done.update(_uploaded(folder, settings, progress)))
+    return results | (done if reason is None else {"failed": {**results.get("failed", {}), "upload": reason}})
+
+
+def _uploaded(folder: Path, settings: HubSettings, progress: Progress) -> dict[str, Any]:
+    assert settings.push_to_hub is not None
     with progress.step("Uploading" if not settings.dry_run else "Looking at what would be uploaded"):
         done = upload(folder, settings.push_to_hub, private=not settings.public, dry_run=settings.dry_run)
     return {

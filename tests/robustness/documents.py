@@ -100,13 +100,14 @@ NEURON = ["ffn", "layers.0.down_proj", 1]
 HASHES = {"float32": "a" * 64, "bfloat16": "b" * 64, "float16": "c" * 64}
 EDIT = {
     "format": "crispr-lm-edit",
-    "version": 1,
+    "version": 2,
     "made_by": "crispr-lm 0.1.0",
     "base_model": {"name": "m", "dtype": "float32"},
     "scale": 0.0,
     "neurons": [NEURON],
     "fingerprint": {"layers.0.down_proj": HASHES},
     "origin": {"task": "t"},
+    "made_on": ["0123456789"],
 }
 TRIAL = {
     "number": 0,
@@ -173,10 +174,10 @@ ANSWER = {
     "question": "Who?", "options": ["boy", "man", "unknown"], "answer": 2, "unknown": 2, "stereotyped": 1,
     "scores": {"before": [[-1.0, -2.0, -3.0]], "after": [[-2.0, -3.0, None]]},
 }  # fmt: skip
-SETTINGS = {"dtype": "float32", "task": ["t"], "seed": 0}
+SETTINGS = {"dtype": "float32", "task": ["t"], "seed": 0, "prompt_format": "chat"}
 IDENTITY = {
     "model": "m", "model_fingerprint": "f", "settings": SETTINGS, "data": {"t.jsonl": "sha256:0"},
-    "instructions": [["Choose."]], "crispr_lm": "0.1.0",
+    "instructions": [["Choose."]], "moment": "2026-01-31T12:00:00", "crispr_lm": "0.1.0",
 }  # fmt: skip
 RECORD = {
     "identity": IDENTITY, "batch_size": "auto", "versions": {"python": "3.11"}, "device": "cpu",

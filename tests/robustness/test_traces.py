@@ -32,11 +32,10 @@ STEPS = (
     "search_edit",
     "measure_all",
     "divergence",
-    "verify_saved",
     "results_of",
-    *(("write_card", "write_report", "write_json") if LONG else ()),  # behind intervals and figures, which take longest
+    *(("write_json",) if LONG else ()),  # behind intervals and figures, which take longest
 )
-"""Names in `crispr_lm.run` of what its steps call; all are let run to their end before they fail."""
+"""Names in `crispr_lm.run` of what the steps of the work call; all are let run to their end before they fail."""
 
 
 class StoppedError(BaseException):

@@ -2,15 +2,19 @@
 
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from crispr_lm import Example, InputError, Task, load_task
-from crispr_lm.tasks.task import read_instructions, sample
+from crispr_lm.tasks.task import read_instructions, sample, sample_templates, template_hash, template_hashes
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "bbq"
 OFFICIAL = ("Age", "Nationality", "Physical_appearance", "Religion", "Sexual_orientation")
@@ -38,13 +42,47 @@ def test_parts_are_disjoint_by_template_and_cover_everything(templates, categori
     assert all(of_part)
     assert sum(map(len, of_part)) == len(set.union(*of_part)) == templates * categories
     assert sum(map(len, parts)) == len(task.examples)
-    assert max(map(len, of_part)) - min(map(len, of_part)) <= 1
 
 
-def test_every_part_sees_every_category():
-    parts = task_of(9, categories=4).split()
-    for part in parts:
-        assert Counter(example.category for example in part) == {f"c{number}": 12 for number in range(4)}
+def parts_of(names, seed=0):
+    """Template to the number of its part."""
+    parts = Task("t", tuple(map(question, names)), ("Answer.",)).split(seed)
+    return {example.template: number for number, part in enumerate(parts) for example in part}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_further_template_moves_no_other_one(seed):
+    names = [f"group {number}" for number in range(36)]
+    before = parts_of(names, seed)
+    for further in ("group 36", "another", "", "Ä/1"):
+        after = parts_of([further, *names], seed)
+        assert {name: after[name] for name in names} == before
+    # Nor do many, nor does it matter which are read together: a file alone has the parts it has beside others.
+    many = parts_of([f"c{number}" for number in range(500)] + names, seed)
+    assert {name: many[name] for name in names} == before
+
+
+def test_parts_are_a_third_each_in_expectation_and_independent_of_other_seeds():
+    names = [str(number) for number in range(9000)]
+    first, second = parts_of(names, 0), parts_of(names, 1)
+    # Binomial: 3,000 with a standard deviation of 45, and 1,000 with one of 30.
+    assert all(abs(count - 3000) < 200 for count in Counter(first.values()).values())
+    pairs = Counter((first[name], second[name]) for name in names)
+    assert len(pairs) == 9
+    assert all(abs(count - 1000) < 130 for count in pairs.values())
+
+
+@pytest.mark.parametrize("templates", [3, 4, 5, 8, 12])
+def test_no_part_is_ever_empty_and_a_further_template_moves_at_most_two_others(templates):
+    moved = Counter()
+    for seed in range(200):
+        names = [f"{seed}/{number}" for number in range(templates + 1)]
+        before, after = parts_of(names[:-1], seed), parts_of(names, seed)
+        assert set(before.values()) == set(after.values()) == {0, 1, 2}
+        moved[sum(before[name] != after[name] for name in before)] += 1
+    assert set(moved) <= {0, 1, 2}
+    # It moves one only where a part would be empty: of 12 templates that is 3 * (2/3)^12 of the seeds, 2.3 %.
+    assert templates < 12 or moved[0] >= 190
 
 
 def test_the_same_seed_gives_the_same_split_and_another_one_another():
@@ -110,16 +148,6 @@ def test_an_example_that_makes_no_sense_is_refused(options, answer):
         Example("", "Who?", options, answer, "t")
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_category_of_three_templates_is_in_every_part_beside_smaller_ones(seed):
-    sizes = {"a": 1, "b": 2, "c": 3, "d": 5, "e": 7}
-    examples = [question(f"{name}/{number}", category=name) for name, size in sizes.items() for number in range(size)]
-    for part in Task("t", tuple(examples), ("Answer.",)).split(seed):
-        assert {"c", "d", "e"} <= {example.category for example in part}
-        # 18 templates in all: six in each part, though 1, 2, 5 and 7 are no multiples of three.
-        assert len(part) == 6
-
-
 def test_every_part_keeps_the_order_of_the_task():
     examples = tuple(Example(str(number), "Who?", ("a", "b"), 0, f"t{number % 7}") for number in range(50))
     for part in Task("t", examples, ("Answer.",)).split(2):
@@ -132,6 +160,58 @@ def test_the_side_of_a_template_does_not_depend_on_the_order_of_the_examples():
     turned = Task(task.name, task.examples[::-1], task.instructions)
     for part, other in zip(task.split(1), turned.split(1), strict=True):
         assert {example.template for example in part} == {example.template for example in other}
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the official BBQ files are not here")
+def test_an_official_file_has_the_same_parts_alone_and_in_its_folder():
+    alone, together = load_task(f"bbq:{DATA / 'Religion.jsonl'}").split(3), load_task(f"bbq:{DATA}").split(3)
+    for part, of_all in zip(alone, together, strict=True):
+        assert part == tuple(example for example in of_all if example.category == "Religion")
+
+
+def varied(rows):
+    """Rows of ten templates, two conditions and two polarities, no two with one text."""
+    conditions, polarities = ("ambiguous", "disambiguated", "ambiguous"), ("negative", "nonnegative")
+    return [
+        replace(question(f"t{row % 10}", conditions[row % 3], polarities[row % 7 % 2]), context=str(row))
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 45, 90])
+def test_a_further_row_takes_the_place_of_one_other_at_most(size):
+    rows = varied(range(100))
+    for number, seed in product(range(0, 100, 7), range(3)):
+        with_it, without = sample(rows, size, seed), sample(rows[:number] + rows[number + 1 :], size, seed)
+        assert len(set(with_it) - set(without)) <= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_rows_changes_nothing_that_is_drawn(seed):
+    rows = varied(range(100))
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    assert set(sample(rows, 30, seed)) == set(sample(shuffled, 30, seed))
+    assert set(sample_templates(rows, 30, seed)) == set(sample_templates(shuffled, 30, seed))
+
+
+def test_whole_templates_are_drawn_until_there_are_enough_rows():
+    rows = varied(range(100))
+    drawn = sample_templates(rows, 31, 0)
+    assert len(drawn) == 40
+    assert len({example.template for example in drawn}) == 4
+    # A larger draw holds a smaller one, and another seed draws others.
+    assert set(drawn) < set(sample_templates(rows, 60, 0))
+    assert len({sample_templates(rows, 31, seed) for seed in range(5)}) > 1
+
+
+def test_hashes_of_templates_know_them_again_and_do_not_tell_them():
+    examples = [question(name) for name in ("Age/1", "Age/2", "Age/1", "Ann \ud800 waited.")]
+    hashes = template_hashes(examples)
+    assert len(hashes) == 3
+    assert all(re.fullmatch("[0-9a-f]{10}", digest) for digest in hashes)
+    assert hashes == template_hashes(examples[::-1])
+    assert template_hash("Age/1") in hashes
+    assert template_hash("Age/3") not in hashes
 
 
 def test_split_and_sample_are_the_same_in_every_process():
@@ -181,9 +261,9 @@ def test_each_official_file_is_split_by_template(name):
         templates = [
             {(rows[line - 1]["category"], rows[line - 1]["question_index"]) for line in side} for side in lines
         ]
-        # 25 templates a file: no template on two sides, and eight or nine on each.
-        assert len(set.union(*templates)) == 25
-        assert sorted(map(len, templates)) == [8, 8, 9]
+        # 25 templates a file, none of them on two sides; the key of the hash was chosen for even parts of these files.
+        assert len(set.union(*templates)) == sum(map(len, templates)) == 25
+        assert max(map(len, templates)) - min(map(len, templates)) <= (2 if seed == 0 else 5)
         contexts = [{rows[line - 1]["context"] for line in side} for side in lines]
         assert sum(map(len, contexts)) == len(set.union(*contexts))
 

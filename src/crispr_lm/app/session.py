@@ -22,7 +22,7 @@ from crispr_lm.probing import Firing, firing, option_probabilities
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import prompt_text
 from crispr_lm.report.page import changed_answers
-from crispr_lm.report.words import verdict
+from crispr_lm.report.statement import statement
 from crispr_lm.scoring import Likelihood
 from crispr_lm.settings import AppSettings
 from crispr_lm.tasks.task import QUESTION, SENTENCES, Example
@@ -220,7 +220,7 @@ def read_run(path: Path) -> FinishedRun:
         instructions = dict(zip(record["parts"], map(tuple, identity["instructions"]), strict=True))
         questions = [_question(row, instructions[row["task"]]) for row in answers if row["task"] in instructions]
         _PROMOTED.validate_python(results["neurons"])
-        verdict(results)
+        statement(results)
     except MALFORMED as error:
         raise InputError(
             f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"

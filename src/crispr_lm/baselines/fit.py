@@ -45,7 +45,7 @@ class Chosen:
         neurons: In order of rank.
         scale: What their activations are multiplied with; 0 eliminates.
         reason: Why so many, in one sentence.
-        recommended: Whether the search recommends it, or it is only the best that was tried.
+        recommended: Whether the search takes it, or it is only the best that was tried.
     """
 
     neurons: Sequence[Neuron]
@@ -117,7 +117,7 @@ class Fit:
         assert self.search is not None
         found = self.search(ranking)
         if found.neurons:
-            return Chosen(found.neurons, found.scale, found.reason, found.verdict == "recommended")
+            return Chosen(found.neurons, found.scale, found.reason, True)
         on = [choose_part(self.lm, self.parts.task.name, self.parts.choose, self.instructions, self.settings.seed)]
         most = min(self.settings.max_neurons, len(ranking))
         total = len(counts_up_to(most)) * len(self.parts.choose)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shutil
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.model.classes import PROCESSOR_FILES, auto_class, check_writes_text, sees_images
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
@@ -110,9 +112,23 @@ class LanguageModel:
         return dtype
 
     def save(self, folder: Path) -> None:
-        """Save model and tokenizer as a plain Hugging Face folder."""
+        """Save model and tokenizer as a plain Hugging Face folder; of a model that sees images also its processor."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        if not self.location or not sees_images(self.model.config):
+            return
+        from transformers.utils import cached_file
+
+        for name in PROCESSOR_FILES:  # read from the folder or the hub's cache; most models have some of them
+            file = cached_file(
+                self.location,
+                name,
+                revision=self.revision,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            if file is not None:
+                shutil.copyfile(file, folder / name)
 
 
 @dataclass(frozen=True)
@@ -186,7 +202,7 @@ class ModelSource:
         Raises:
             InputError: transformers can't build it.
         """
-        return empty_model(self.config, self.is_encoder_decoder, self.trust_remote_code)
+        return empty_model(self.config, self.trust_remote_code)
 
     def load(
         self,
@@ -214,8 +230,6 @@ class ModelSource:
         check_quantize(quantize)
         if self.gguf_file is None:
             self._check_indices(allow_pickle=allow_pickle)
-        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
         torch_dtype = parse_dtype(dtype)
         target = None if device in SPREAD else parse_device(device)
         arguments: dict[str, Any] = {
@@ -236,9 +250,8 @@ class ModelSource:
             arguments["device_map"] = device if target is None else {"": target}
         format_there = torch_dtype if isinstance(torch_dtype, torch.dtype) else self._stored_dtype
         self._check_fits(format_there, target, quantize, twice=twice)
-        auto_class = AutoModelForSeq2SeqLM if self.is_encoder_decoder else AutoModelForCausalLM
         try:
-            model, report = auto_class.from_pretrained(
+            model, report = auto_class(self.config).from_pretrained(
                 self.location, config=self.config, output_loading_info=True, **arguments
             )
         except Exception as error:  # many types: OSError, SafetensorError, RuntimeError on other shapes, ...
@@ -338,7 +351,7 @@ def open_model(
         config = AutoConfig.from_pretrained(location, **arguments)
     except Exception as error:  # transformers raises many types here, from OSError to struct.error on a broken GGUF
         raise InputError(_refused(name, "configuration can't be read", error)) from error
-    _check_writes_text(config, name)
+    check_writes_text(config, name)
     local_files_only = arguments.get("local_files_only", False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
@@ -347,11 +360,7 @@ def open_model(
             tokenizer = PreTrainedTokenizerFast.from_pretrained(location, **arguments)
         can_encode = bool(tokenizer("word").input_ids) and len(tokenizer) > 1
     except Exception as error:
-        raise InputError(
-            _refused(
-                name, "no tokenizer that can be loaded; put its files (tokenizer.json, ...) beside the weights", error
-            )
-        ) from error
+        raise InputError(_no_tokenizer(name, location, error)) from error
     if not can_encode:
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
     if tokenizer.chat_template is None and gguf_file is None:
@@ -543,29 +552,6 @@ def _only_cached(hub_id: str) -> bool:
     return True
 
 
-def _check_writes_text(config: Any, name: str) -> None:
-    """Refuse what is no causal or sequence-to-sequence language model, before its weights are read."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    )
-
-    encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
-    mapping = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    auto_map = getattr(config, "auto_map", None) or {}
-    if config.model_type not in mapping and not {"AutoModelForCausalLM", "AutoModelForSeq2SeqLM"} & set(auto_map):
-        raise InputError(f"model {name}: a {config.model_type!r} model is not a language model that writes text")
-    writers: set[str] = set()
-    for classes in mapping.values():
-        writers |= {classes} if isinstance(classes, str) else set(classes)
-    architectures = getattr(config, "architectures", None) or []
-    if architectures and not auto_map and not writers & set(architectures):
-        raise InputError(
-            f"model {name}: its weights are those of a {architectures[0]}, which is not a language model that writes "
-            "text"
-        )
-
-
 def _dequantize() -> dict[str, Any]:
     """Arguments that unpack GGUF weights to plain ones; older transformers always do so and have no switch."""
     import transformers
@@ -578,6 +564,27 @@ def _refused(name: str, what: str, error: BaseException) -> str:
     if "trust_remote_code" in str(error):
         return f"model {name} comes with Python code of its own; give --trust-remote-code if you have read that code"
     return f"model {name}: {what}: {_one_line(error)}"
+
+
+def _no_tokenizer(name: str, location: str, error: BaseException) -> str:
+    """Why there is no tokenizer; of a SentencePiece model (``*.model``) transformers always blames tiktoken."""
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    available = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
+    packages = " ".join(package for package, is_there in available.items() if not is_there)
+    blames_tiktoken = "tiktoken" in str(error)
+    if packages and (blames_tiktoken or any(Path(location).glob("*.model"))):
+        return (
+            f"model {name}: its tokenizer is a SentencePiece model, which needs more packages; pip install {packages}"
+        )
+    if blames_tiktoken:
+        return (
+            f"model {name}: its tokenizer's .model file can't be read as a SentencePiece model; put tokenizer.json "
+            "beside it, or the file anew if it is damaged (a file of tiktoken needs: pip install tiktoken)"
+        )
+    return _refused(
+        name, "no tokenizer that can be loaded; put its files (tokenizer.json, ...) beside the weights", error
+    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -173,7 +173,7 @@ def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
 
 def _text_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules of the text path, with their names: no head, no other modality, no state-space mixer."""
-    body = getattr(model, "base_model", model)
+    body = _body(model)
     get_head: Any = getattr(model, "get_output_embeddings", None)
     head = get_head() if get_head is not None else None
     left_alone: tuple[str, ...] = ()
@@ -183,6 +183,17 @@ def _text_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             left_alone = (*left_alone, f"{name}.")
         if id(module) in inside and module is not head and not f"{name}.".startswith(left_alone):
             yield name, module
+
+
+def _body(model: nn.Module) -> Any:
+    """The model without its head; of one with a language model within it (and a vision tower beside it), that alone.
+
+    What stands between the two (projector, connector, aligner) bears no mark of another modality in its name.
+    """
+    config = getattr(model, "config", None)
+    if getattr(config, "text_config", None) is not None and not getattr(config, "is_encoder_decoder", False):
+        return model.get_decoder()  # type: ignore[operator]
+    return getattr(model, "base_model", model)
 
 
 def is_state_space(module: nn.Module) -> bool:

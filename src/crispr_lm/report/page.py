@@ -19,10 +19,12 @@ from markupsafe import Markup
 from crispr_lm.answers import read_answers
 from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_bytes
-from crispr_lm.folder import MALFORMED, RunFolder, read_object
+from crispr_lm.folder import MALFORMED, RunFolder, failures, read_object
 from crispr_lm.metrics import ordered_metrics
+from crispr_lm.metrics.statistics import p_told
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.report import figures, words
+from crispr_lm.report.statement import statement
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
 from crispr_lm.trials import JUDGING
 
@@ -95,8 +97,9 @@ def render_report(
             examples=_json(spread(changed, MOST_EXAMPLES)),
             changed=len(changed),
             carried=min(len(changed), MOST_EXAMPLES),
-            verdict=words.verdict(results),
-            unproven=words.unproven(results),
+            statement=statement(results),
+            failures=[words.sentence(said) for said in failures(results)],
+            saved=words.saved(results["saved_model"]),
             scored=[neuron for neuron in results["neurons"] if neuron["score"] is not None],
             promoting=[neuron for neuron in results["neurons"] if neuron["promotes"]],
             score_kind=scores.kind,
@@ -119,9 +122,11 @@ def page_environment() -> jinja2.Environment:
         "figure": lambda value: "-" if value is None else f"{value:.3f}",
         "signed": lambda value: "-" if value is None else words.signed(value),
         "percent": lambda value: "-" if value is None else f"{value:.1%}",
+        "p": p_told,
         "short": words.short,
         "sentence": words.sentence,
         "setting": _setting,
+        "token": lambda text: text.replace("\n", "⏎\n") if text.strip("\n") else "⏎" * len(text) + "\n" * len(text),
     }
     environment.filters |= filters
     return environment

@@ -32,7 +32,8 @@ from rich.text import Text
 from crispr_lm.metrics import Metric, ordered_metrics
 from crispr_lm.printable import markup, printable
 from crispr_lm.progress import Progress, SilentProgress
-from crispr_lm.report.words import signed, unproven
+from crispr_lm.report.statement import statement
+from crispr_lm.report.words import saved, signed
 
 if TYPE_CHECKING:
     from crispr_lm.edit import Edit
@@ -238,16 +239,14 @@ def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
     return table
 
 
-def print_results(results: Mapping[str, Any], output: Path) -> None:
-    """Print the before/after table of every task, what to think of it, and where the files are."""
+def print_results(results: Mapping[str, Any], output: Path | None) -> None:
+    """Print the before/after table of every task, what to think of it, and where the files are (None: nowhere)."""
     for name, task in results["tasks"].items():
         role = " (what it costs elsewhere)" if task["role"] == "capability" and "after" in task else ""
         console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
         console.print(results_table(task, held_out="verdict" in results))
         if (spread := spread_table(task)) is not None:
             console.print(spread)
-        if doubt := unproven(results).get(name):
-            console.print(f"[bold yellow]Not shown to help:[/] {markup(doubt)}", soft_wrap=True)
         if warning := task.get("over_abstention"):
             console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
     if divergence := results.get("divergence"):
@@ -262,23 +261,26 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         plural = "" if edit["neurons"] == 1 else "s"
         what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
         console.print(f"Edit: {what}, scale {edit['scale']:g}")
-    if reason := results.get("reason"):
-        console.print(markup(reason[0].upper() + reason[1:]), soft_wrap=True)
-    if saved := results.get("saved_model"):
-        _print_verified(saved)
-    if (report := output / "report.html").is_file():
-        console.print(f"Report: {markup(str(report))}", soft_wrap=True)
-    console.print(f"Files: {markup(str(output))}", soft_wrap=True)
+    if "verdict" in results:
+        console.print(f"[bold]{markup(statement(results))}[/]", soft_wrap=True)
+        if results["verdict"] != "none":  # else the statement gives the reason
+            console.print(markup(f"Why this edit: {results['reason']}"), soft_wrap=True)
+    if found := results.get("saved_model"):
+        _print_saved(found)
+    if output is not None:
+        if (report := output / "report.html").is_file():
+            console.print(f"Report: {markup(str(report))}", soft_wrap=True)
+        console.print(f"Files: {markup(str(output))}", soft_wrap=True)
     _print_upload(results)
 
 
 def print_saved(told: Mapping[str, Any], output: Path) -> None:
     """Print what `crispr_lm.run.apply` has saved and checked."""
-    if verified := told.get("verified"):
-        _print_verified(verified)
-    if (saved := told.get("parameters_saved")) is not None:
-        console.print(f"Parameters saved: {saved:,}")
-    what = "Edited model" if "verified" in told else "Edit with its card"
+    if found := told.get("saved_model"):
+        _print_saved(found)
+    if (fewer := told.get("parameters_saved")) is not None:
+        console.print(f"Parameters saved: {fewer:,}")
+    what = "Edited model" if "saved_model" in told else "Edit with its card"
     console.print(f"{what}: {markup(str(output))}", soft_wrap=True)
     _print_upload(told)
 
@@ -318,12 +320,9 @@ def print_overlap(content: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def _print_verified(saved: Mapping[str, Any]) -> None:
-    console.print(
-        f"Loaded again with plain transformers in a fresh process: {saved['options_compared']} option scores agree "
-        f"(largest difference {saved['largest_difference']:.1e} nats)",
-        soft_wrap=True,
-    )
+def _print_saved(found: Mapping[str, Any]) -> None:
+    style = "" if found.get("verified", True) else "[bold red]"
+    console.print(f"{style}{markup(saved(found))}", soft_wrap=True)
 
 
 def results_table(task: Mapping[str, Any], *, held_out: bool = True) -> Table:
@@ -388,13 +387,15 @@ def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
         f"{task['examples']} {what} of {task['templates']} templates, "
         f"mean over {task['instructions']} instruction{plural}"
     )
+    if seen := task.get("seen_examples"):
+        caption += f"; {seen} of them are not held out: the edit was fitted or chosen on their templates"
     if task["few_templates"] and "after" in task:
         caption += "; so few templates say little, and the intervals may be too narrow"
     return caption
 
 
-def print_scores(scores: NeuronScores, output: Path, count: int = 10) -> None:
-    """Print the neurons of highest score."""
+def print_scores(scores: NeuronScores, output: Path | None, count: int = 10) -> None:
+    """Print the neurons of highest score, and which file holds all, if any does."""
     table = Table(title=f"Top {scores.kind} neurons of {len(scores):,}", title_justify="left")
     table.add_column("Module")
     table.add_column("Index", justify="right")
@@ -402,7 +403,8 @@ def print_scores(scores: NeuronScores, output: Path, count: int = 10) -> None:
     for neuron in scores.top(min(count, len(scores))):
         table.add_row(markup(neuron.module), str(neuron.index), f"{scores.score_of(neuron):.4g}")
     console.print(table)
-    console.print(f"File: {markup(str(output))}", soft_wrap=True)
+    if output is not None:
+        console.print(f"File: {markup(str(output))}", soft_wrap=True)
 
 
 def print_inspection(content: Mapping[str, Any]) -> None:
@@ -439,6 +441,26 @@ def print_inspection(content: Mapping[str, Any]) -> None:
         for rank, neuron in enumerate(top, start=1):
             table.add_row(str(rank), *(_fact(value) for value in neuron.values()))
         console.print(table)
+
+
+def print_prompt(seen: Mapping[str, Any]) -> None:
+    """Print one question as the model sees it (`crispr_lm.prompts.seen_prompt`); scored tokens stand in brackets."""
+    place = f"{seen['format']} prompt; place of the answer: {seen['place']}"
+    console.print(markup(f"{seen['source']}, {place}"), soft_wrap=True)
+    console.print(f"\n[bold]Read: {len(seen['prompt'])} tokens[/], parted by │; ⏎ is a line break", soft_wrap=True)
+    console.print(markup(_tokens(seen["prompt"], "│")), soft_wrap=True, highlight=False)
+    for number, tokens in enumerate(seen["options"]):
+        scored = "".join(f"⟦{_visible(token)}⟧" for token in tokens)
+        console.print(f"\n[bold]Option {number}: {len(tokens)} tokens are scored[/]", soft_wrap=True)
+        console.print(f"[dim]… {markup(_tokens(seen['prompt'][-4:], '│'))}[/] {markup(scored)}", soft_wrap=True)
+
+
+def _tokens(tokens: Sequence[str], between: str) -> str:
+    return between.join(map(_visible, tokens))
+
+
+def _visible(token: str) -> str:
+    return token.replace("\n", "⏎\n") if token.strip("\n") else "⏎" * len(token)
 
 
 def print_reproduced(told: Mapping[str, Any], output: Path) -> None:
@@ -498,6 +520,8 @@ def print_machine(told: Mapping[str, Any]) -> None:
     console.print(f"Hub: {markup(hub['endpoint'])} is {state}", soft_wrap=True)
     if model := told.get("model"):
         _print_needs(model)
+        _print_place(model["prompt"])
+        _print_checks(model.get("self_check", {}))
 
 
 def machine_line(told: Mapping[str, Any]) -> str:
@@ -521,6 +545,41 @@ def _print_needs(model: Mapping[str, Any]) -> None:
     console.print(table)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in model["neurons"].items() if count)
     console.print(f"{model['parameters']:,} parameters; neurons: {kinds or 'none that can be found'}")
+
+
+def _print_place(prompt: Mapping[str, Any]) -> None:
+    """How prompts are put to a model."""
+    if prompt["refused"]:
+        console.print(f"[red]Prompts:[/] {markup(prompt['refused'])}", soft_wrap=True)
+        return
+    console.print(f"Prompts: {prompt['template'] or 'no chat template'}", soft_wrap=True)
+    console.print(f"Place of the answer: {markup(prompt['place'])}", soft_wrap=True)
+    if prompt["template"]:
+        console.print(f"Before the answer: {markup(repr(prompt['before']))}", soft_wrap=True, highlight=False)
+        if prompt["lead"]:
+            console.print(f"The answer begins with {markup(repr(prompt['lead']))}", soft_wrap=True, highlight=False)
+        if prompt["switches"]:
+            console.print(f"Reasoning is switched off by {markup(', '.join(prompt['switches']))}", soft_wrap=True)
+        if prompt["in_parts"]:
+            console.print("Words are given as a list of parts")
+        if prompt["date"]:
+            console.print("The template writes the date: one moment is used for all prompts (--prompt-date)")
+
+
+def _print_checks(checked: Mapping[str, Mapping[str, Any]]) -> None:
+    """What the self-check found, a line for each kind of neuron."""
+    if not checked:
+        return
+    table = Table(title="Self-check: largest relative differences", title_justify="left")
+    for name in ("Neurons", "Found", "Scores", "Hooks = weights", "Undo", "Reloaded", "Outcome"):
+        table.add_column(name)
+    for kind, found in checked.items():
+        figures = (found[what] for what in ("scores", "baked", "reloaded"))
+        differences = ["-" if figure is None else f"{figure:.0e}" for figure in figures]
+        undone = {True: "exact", False: "[red]not exact[/]", None: "-"}[found["undone"]]
+        outcome = "[green]passed[/]" if found["passed"] else f"[red]failed[/] {markup(found['reason'])}"
+        table.add_row(kind, f"{found['neurons']:,}", *differences[:2], undone, differences[2], outcome)
+    console.print(table)
 
 
 def _fact(value: Any) -> str:

@@ -30,6 +30,8 @@ from crispr_lm.tasks.task import (
     read_instructions,
     sample,
     sample_templates,
+    template_hash,
+    template_hashes,
 )
 from crispr_lm.tasks.winobias import read_winobias
 from crispr_lm.tasks.winogender import read_winogender
@@ -48,6 +50,8 @@ __all__ = [
     "ordinary_questions",
     "read_instructions",
     "sample",
+    "template_hash",
+    "template_hashes",
 ]
 
 HUB = "hub"

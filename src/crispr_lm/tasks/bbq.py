@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
-from crispr_lm.tasks.jsonl import check_options, index_field, json_rows, text_field
+from crispr_lm.tasks.jsonl import check_options, index_field, json_rows, missing, text_field
 from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
 
 CONDITIONS = {"ambig": AMBIGUOUS, "disambig": DISAMBIGUATED}
@@ -107,6 +107,8 @@ def _read(row: dict[str, Any], where: str) -> _Read:
     options = check_options(option_texts, where)
     category = text_field(row, "category", where)
     question_index = row.get("question_index")
+    if question_index is None:
+        raise missing(row, "question_index", where)
     if not isinstance(question_index, (str, int)) or isinstance(question_index, bool):
         raise InputError(f"{where}: field 'question_index' must be a string or an integer, not {question_index!r}")
     condition = text_field(row, "context_condition", where)
@@ -178,8 +180,10 @@ def _without_marks(text: str) -> str:
 def _persons(row: dict[str, Any], where: str) -> tuple[_Person, ...]:
     """Whom the options name, as ``answer_info`` tells (the person's phrase and the group)."""
     answer_info = row.get("answer_info")
+    if answer_info is None:
+        raise missing(row, "answer_info", where)
     if not isinstance(answer_info, dict):
-        raise InputError(f"{where}: field 'answer_info' is missing or no object; use the official BBQ files")
+        raise InputError(f"{where}: field 'answer_info' must be an object; use the official BBQ files")
     persons = []
     for name in ANSWERS:
         labels = answer_info.get(name)
@@ -197,6 +201,10 @@ def _persons(row: dict[str, Any], where: str) -> tuple[_Person, ...]:
 
 def _stereotyped_groups(row: dict[str, Any], where: str) -> frozenset[str]:
     metadata = row.get("additional_metadata")
+    if metadata is None:
+        raise missing(row, "additional_metadata", where)
+    if isinstance(metadata, dict) and metadata.get("stereotyped_groups") is None:
+        raise missing(metadata, "stereotyped_groups", f"{where}: additional_metadata")
     groups = metadata.get("stereotyped_groups") if isinstance(metadata, dict) else None
     if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
         raise InputError(f"{where}: additional_metadata.stereotyped_groups must be a list of strings, not {groups!r}")

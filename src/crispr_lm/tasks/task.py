@@ -6,9 +6,10 @@ and the search read them.
 
 from __future__ import annotations
 
-import random
+import hashlib
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -31,6 +32,14 @@ OPEN = "open"
 """The form of an example that is asked without showing its options: small models know more than they can pick."""
 SENTENCES = "sentences"
 """The form of an example whose options are whole texts, compared by their likelihood."""
+
+SPLIT_KEY = 561355
+"""Goes into the hash that splits; another one would deal all templates anew.
+
+For names not looked at, any number is as good. Of the numbers from 0 on this is the first that deals BBQ's Age,
+Nationality, Physical_appearance, Religion and Sexual_orientation (25 templates each) evenly: 7 to 9 in each part for
+the default seed, and for seeds 1 to 3 parts at most 5 apart. Only sizes were looked at, no result of a model.
+"""
 
 
 @dataclass(frozen=True)
@@ -133,8 +142,16 @@ class Task:
     def split(self, seed: int = 0) -> Split:
         """Split by template into fit, choose and report parts, about a third of the templates each.
 
-        Templates are shuffled within their category and dealt out in turn, so that every part sees every category
-        that has three templates.
+        A hash of seed and name gives each template a number in [0, 1). Below 1/3 it is in the fit part, from 2/3 on in
+        the report part, else in the choose part. So the part of a template follows from its name and the seed alone:
+        rows and templates can be added, removed and reordered, and files read alone or together, without moving it.
+        The price is that sizes are even on average only: of n templates a part holds n/3, give or take
+        sqrt(2n/9) (standard deviation), and a small category may be absent from a part.
+
+        No part may be empty, which no rule that looks at one template alone can promise. Where a part would be, the
+        cuts move along the sorted numbers just so far that each part holds a template. Only then may a further template
+        move others: one for each cut that had moved, at most. (Of 10 templates a part would be empty in 5 % of the
+        seeds, of 20 in 0.1 %.)
 
         Args:
             seed: The same seed gives the same parts.
@@ -142,31 +159,43 @@ class Task:
         Raises:
             InputError: fewer than three templates.
         """
-        # A template of several categories goes with the first of their names, whatever the order of examples.
-        category_of = dict(sorted({(example.template, example.category) for example in self.examples}, reverse=True))
-        by_category: dict[str, list[str]] = defaultdict(list)
-        for template in sorted(category_of):
-            by_category[category_of[template]].append(template)
-        if sum(map(len, by_category.values())) < 3:
+        names = {example.template for example in self.examples}
+        if len(names) < 3:
             raise InputError(
                 f"task {self.name} has fewer than 3 templates, too few for disjoint fit, choose and report parts; "
                 "add examples, or give near-copies a common 'group' and different questions different ones "
                 "(crispr-lm evaluate --part all needs no split)"
             )
-        generator = random.Random(seed)
-        part_of: dict[str, int] = {}
-        turn = 0
-        for category in sorted(by_category):
-            templates = by_category[category]
-            generator.shuffle(templates)
-            for template in templates:
-                # Dealing goes on from category to category, so that no part is short of templates by more than one.
-                part_of[template] = (2, 0, 1)[turn % 3]
-                turn += 1
+        numbered = sorted((_uniform(SPLIT_KEY, seed, name), name) for name in names)
+        first, second = (bisect_left(numbered, (share,)) for share in (1 / 3, 2 / 3))
+        first = min(max(first, 1), len(names) - 2)
+        second = min(max(second, first + 1), len(names) - 1)
+        part_of = {name: (place >= first) + (place >= second) for place, (_, name) in enumerate(numbered)}
         parts: tuple[list[Example], list[Example], list[Example]] = ([], [], [])
         for example in self.examples:
             parts[part_of[example.template]].append(example)
         return Split(*(tuple(part) for part in parts))
+
+
+def _uniform(*words: object) -> float:
+    """A number in [0, 1) that follows from the words alone, the same on every machine."""
+    text = "/".join(map(str, words)).encode("utf-8", "surrogatepass")
+    # 53 bits: as many as a float between 1/2 and 1 holds, so that no number is rounded up to 1.
+    return (int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 11) / 2**53
+
+
+def template_hashes(examples: Iterable[Example]) -> tuple[str, ...]:
+    """Hashes of the templates of some examples, sorted: enough to know a template again, not to read its name.
+
+    Of 40 bits each, in hexadecimal: ten letters keep an edit small, and with 1,000 templates in an edit and 1,000
+    others measured, two are mistaken for each other with a probability of one in a million.
+    """
+    return tuple(sorted(map(template_hash, {example.template for example in examples})))
+
+
+def template_hash(name: str) -> str:
+    """The hash of one template's name; without a seed, so that it is the same in every edit."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
 
 
 def of_condition(examples: Sequence[Example], fit_on: FitOn) -> tuple[Example, ...]:
@@ -180,8 +209,9 @@ def sample(examples: Sequence[Example], size: int, seed: int = 0) -> tuple[Examp
     """Draw `size` examples spread as evenly as can be over conditions, templates and polarities.
 
     Near-copies add cost and no information, so the draw takes from every condition in turn, within it from every
-    template, within that from every polarity. Returned in the order of `examples`; all of them if `size` is not
-    smaller.
+    template, within that from every polarity, and last row by row. Each turn is in the order of a hash of the seed and
+    of what is drawn (a row's is its text), so the order of rows does not matter, and a further row of a template
+    takes the place of one other at most. Returned in the order of `examples`; all of them if `size` is not smaller.
 
     Raises:
         InputError: a negative size.
@@ -190,25 +220,23 @@ def sample(examples: Sequence[Example], size: int, seed: int = 0) -> tuple[Examp
         raise InputError(f"{size} examples can't be drawn; give a number that is not negative")
     if size >= len(examples):
         return tuple(examples)
-    generator = random.Random(seed)
 
-    def draw(indices: list[int], levels: list[Callable[[Example], Hashable]]) -> list[int]:
+    def draw(indices: list[int], levels: list[Callable[[Example], str | None]], *path: str | None) -> list[int]:
         """Order `indices` so that every prefix is balanced over the first level, within it over the second, ..."""
         if not levels:
-            generator.shuffle(indices)
-            return indices
-        groups: dict[Hashable, list[int]] = defaultdict(list)
+            return sorted(indices, key=lambda index: _uniform("row", seed, *_text(examples[index])))
+        groups: dict[str | None, list[int]] = defaultdict(list)
         for index in indices:
             groups[levels[0](examples[index])].append(index)
-        keys = sorted(groups, key=repr)
-        generator.shuffle(keys)
-        queues = [draw(groups[key], levels[1:]) for key in keys]
+        # With the path, so that templates come in another order for each condition: few examples then have many.
+        keys = sorted(groups, key=lambda key: _uniform("turn", seed, *path, key))
+        queues = [draw(groups[key], levels[1:], *path, key) for key in keys]
         ordered = []
         for rank in range(max(map(len, queues))):
             ordered += [queue[rank] for queue in queues if rank < len(queue)]
         return ordered
 
-    levels: list[Callable[[Example], Hashable]] = [
+    levels: list[Callable[[Example], str | None]] = [
         lambda example: example.condition,
         lambda example: example.template,
         lambda example: example.polarity,
@@ -216,16 +244,22 @@ def sample(examples: Sequence[Example], size: int, seed: int = 0) -> tuple[Examp
     return tuple(examples[index] for index in sorted(draw(list(range(len(examples))), levels)[:size]))
 
 
+def _text(example: Example) -> tuple[str, ...]:
+    return example.context, example.question, *example.options, str(example.answer)
+
+
 def sample_templates(examples: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
     """Draw whole templates until there are at least `size` examples; in the order of `examples`."""
     if size >= len(examples):
         return tuple(examples)
     counts = Counter(example.template for example in examples)
-    templates = sorted(counts)
-    random.Random(seed).shuffle(templates)
     drawn: set[str] = set()
-    while templates and sum(counts[template] for template in drawn) < size:
-        drawn.add(templates.pop())
+    there = 0
+    for template in sorted(counts, key=lambda name: _uniform("template", seed, name)):
+        if there >= size:
+            break
+        drawn.add(template)
+        there += counts[template]
     return tuple(example for example in examples if example.template in drawn)
 
 
