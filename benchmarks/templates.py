@@ -179,16 +179,18 @@ def _judge(name: str, tokenizer: Any, words: str, option: str, ids: tuple[Sequen
         return Verdict(name, "wrong, no finished conversation holds user's words and answer", lead)
     if _is_open(lead):
         return Verdict(name, "wrong, in an open thinking block", lead)
+    own = _without_beginning(scored, bos)
+    for conversation in conversations:
+        whole = tokenizer(conversation.whole, add_special_tokens=False).input_ids
+        if _begins(tokenizer, _without_beginning(whole, bos), own):
+            return Verdict(name, "right", lead)
     same_text = False
     for conversation in conversations:
         start = conversation.before_answer.rfind(words.strip()) + len(words.strip())
         theirs = conversation.before_answer[start:]
-        whole = tokenizer(conversation.whole, add_special_tokens=False).input_ids
-        if _begins(tokenizer, _without_beginning(whole, bos), _without_beginning(scored, bos)):
-            return Verdict(name, "right", lead)
         if _closes(lead, theirs):
             running = tokenizer(conversation.before_answer[:start] + lead + option, add_special_tokens=False).input_ids
-            if _without_beginning(running, bos) == _without_beginning(scored, bos):
+            if _without_beginning(running, bos) == own:
                 return Verdict(name, "right, closed block", lead)
         same_text |= lead == theirs or _closes(lead, theirs)
     if same_text:
