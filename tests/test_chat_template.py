@@ -106,6 +106,11 @@ REFUSED = {
     "the answer is left out": ("{{ messages[0].content }}", "leaves out the model's answer"),
     "every answer in an open block": (prompted("<think>\n", "<think>\n"), "open block of reasoning"),
     "it fails": ("{{ raise_exception('no user') }}", "fails on a single user turn and its answer (no user)"),
+    "parts of the answer are written as they are": (
+        "{% for turn in messages %}{% if turn.role == 'user' %}{% for part in turn.content %}{{ part.text }}"
+        "{% endfor %}{% else %}{{ turn.content }}{% endif %}{% endfor %}",
+        "leaves out the user's words",
+    ),
     "words and answer are glued": (
         "{% for turn in messages %}{{ turn.content }}{% endfor %}{% if add_generation_prompt %}ANSWER:{% endif %}",
         "right behind the user's words",
@@ -270,15 +275,6 @@ def test_a_format_of_a_date_is_found_in_the_template_or_refused(llama: LanguageM
     assert render_text(llama, "A?").startswith("31 o'clock<|user|>")
     llama.tokenizer.chat_template = "{{ strftime_now('%d' ~ ' %b') }}" + TURNS
     with pytest.raises(InputError, match="puts the format of a date together: %d %b"):
-        render_text(llama, "A?")
-
-
-def test_a_template_that_reads_parts_of_the_question_alone_is_refused(llama: LanguageModel) -> None:
-    llama.tokenizer.chat_template = (
-        "{% for turn in messages %}{% if turn.role == 'user' %}<|user|>{% for part in turn.content %}{{ part.text }}"
-        "{% endfor %}{% else %}<|assistant|>{{ turn.content }}{% endif %}{% endfor %}"
-    )
-    with pytest.raises(InputError, match="leaves out the user's words"):
         render_text(llama, "A?")
 
 

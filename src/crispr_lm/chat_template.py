@@ -256,8 +256,8 @@ def _tried(tokenizer: Any, form: AnswerPlace, moment: datetime, *, encoder_decod
         return f"fails on a single user turn and its answer ({' '.join(str(error).split())})"
     if PROBE not in finished or MARKER not in _behind_words(finished):
         return "leaves out the model's answer"
-    if form.in_parts and re.search(r"""(['"])text\1: ['"]$""", finished[: finished.rindex(MARKER)]):
-        return "prints a list of parts instead of reading it"
+    if form.in_parts and re.search(r"""["']type["']: *["']text""", finished):
+        return "writes a list of parts as it is"
     if not _behind_words(finished[: finished.rindex(MARKER)]).strip() and _behind_words(generation).strip():
         return "writes an answer right behind the user's words, but not in its generation prompt"
     return _settled(tokenizer, form, moment) or (
