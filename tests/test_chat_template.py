@@ -271,6 +271,15 @@ def test_a_template_that_writes_the_date_sees_one_moment(llama: LanguageModel) -
     assert render_text(llama, "A?").startswith("<|system|>29 Feb 2024, Thursday")
 
 
+def test_a_format_of_a_date_is_found_in_the_template_or_refused(llama: LanguageModel) -> None:
+    llama.moment = NOW
+    llama.tokenizer.chat_template = """{{ strftime_now("%d o'clock") }}""" + TURNS
+    assert render_text(llama, "A?").startswith("31 o'clock<|user|>")
+    llama.tokenizer.chat_template = "{{ strftime_now('%d' ~ ' %b') }}" + TURNS
+    with pytest.raises(InputError, match="puts the format of a date together: %d %b"):
+        render_text(llama, "A?")
+
+
 def test_a_template_that_begins_with_a_line_break_keeps_it(llama: LanguageModel) -> None:
     llama.tokenizer.chat_template = "\n" + DATED
     plain = llama.tokenizer.apply_chat_template([{"role": "user", "content": "A?"}], tokenize=False)

@@ -37,6 +37,15 @@ TEMPLATE_ERRORS = (
 PROBE = "Who waited at the harbour?\nYour answer:"
 """The user's words that a template is tried with: of two lines, and ending as prompts do."""
 
+FROZEN_CLOCK = (
+    "{% macro strftime_now(form) %}"
+    "{% if form not in frozen_dates %}"
+    "{{ raise_exception('it puts the format of a date together: ' ~ form) }}"
+    "{% endif %}"
+    "{{ frozen_dates[form] }}{% endmacro %}{{ '' }}"
+)
+"""Put in front of a template that asks for the date; a format that is no string in the template is an error."""
+
 MARKER = "Quinotaur"
 """Stands for an answer: one capitalised word of letters, so that no template strips, splits or escapes it."""
 
@@ -198,9 +207,9 @@ def _rendered(
     more: dict[str, Any] = {}
     if depends_on_date(template):
         # transformers gives templates a clock of its own, which no argument replaces; a macro of the same name does.
-        formats = set(re.findall(r"""["']([^"'{}]*%[^"'{}]*)["']""", template))
-        more["frozen_dates"] = {form: moment.strftime(form) for form in formats}
-        template = "{% macro strftime_now(form) %}{{ frozen_dates[form] }}{% endmacro %}{{ '' }}" + template
+        strings = [text[1:-1] for _, kind, text in jinja2.Environment().lex(template) if kind == "string"]
+        more["frozen_dates"] = {form: moment.strftime(form) for form in strings if "%" in form}
+        template = FROZEN_CLOCK + template
     text = tokenizer.apply_chat_template(
         list(messages),
         chat_template=template,
