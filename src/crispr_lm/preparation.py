@@ -16,10 +16,10 @@ from pathlib import Path
 from crispr_lm.deterministic import make_deterministic
 from crispr_lm.distributed import on_first, ranks
 from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.evaluation_dtype import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.folder import ComparisonFolder, RunFolder, check_writable, read_object
 from crispr_lm.measuring import Subject, TaskSubject
 from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
-from crispr_lm.precision import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.printable import shared_names
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts, encode_all
