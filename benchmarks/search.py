@@ -46,8 +46,9 @@ from crispr_lm.measuring import TaskSubject
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron
+from crispr_lm.parts import Parts
 from crispr_lm.passes import chains, follow
-from crispr_lm.preparation import Parts, further
+from crispr_lm.preparation import further
 from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
 from crispr_lm.relevance import TokenAggregation

@@ -31,8 +31,8 @@ from crispr_lm.folder import RunFolder, read_lines, read_rows
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NEURON_KINDS, Neuron, NeuronKind, find_sites
 from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.parts import Parts
 from crispr_lm.passes import chains, follow
-from crispr_lm.preparation import Parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import EncodedPrompt, encode, open_question
 from crispr_lm.rankings import RANKINGS, Evidence, Published, Recipe, ranked

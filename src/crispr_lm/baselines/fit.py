@@ -19,7 +19,7 @@ from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts
+from crispr_lm.parts import Parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.prompts import EncodedPrompt, encode
 from crispr_lm.scoring import option_scores
