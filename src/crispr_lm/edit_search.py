@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from itertools import cycle
 from pathlib import Path
@@ -40,6 +40,7 @@ from crispr_lm.refinement import refine
 from crispr_lm.relevance import AGGREGATIONS, TokenAggregation
 from crispr_lm.scoring import prompt_scores
 from crispr_lm.search import Candidate, choose, choose_part, counts_up_to, golden_section, sweep
+from crispr_lm.searched import Searched
 from crispr_lm.settings import RunSettings
 from crispr_lm.task_scores import score_tasks
 from crispr_lm.tasks import neutral_prompts, of_condition, open_instructions, ordinary_questions, sample
@@ -61,27 +62,6 @@ a little of them is left. A power of 2, so that no number format rounds."""
 
 KEPT_CHOICES = 32
 """Ordinary choices that one measurement of what they hang on is of."""
-
-
-@dataclass(frozen=True)
-class Searched:
-    """What the search step hands on.
-
-    Attributes:
-        neurons: Of the edit, in order of rank; none where no edit is recommended (or picked).
-        scale: What their activations are multiplied with.
-        reason: Why, in one sentence.
-        verdict: "recommended", "untested" or "none" (`crispr_lm.decision`).
-        rows: Everything that was tried, short, for ``results.json``.
-        told: Further entries of ``results.json``.
-    """
-
-    neurons: tuple[Neuron, ...]
-    scale: float
-    reason: str
-    verdict: str
-    rows: list[dict[str, Any]]
-    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def search_edit(
