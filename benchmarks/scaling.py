@@ -22,7 +22,7 @@ from statistics import fmean
 import torch
 
 import crispr_lm
-from crispr_lm.edit_search import KEPT_CHOICES
+from crispr_lm.evidence import KEPT_CHOICES
 from crispr_lm.finals import FINALISTS
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NEURON_KINDS, find_sites

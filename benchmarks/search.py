@@ -36,8 +36,8 @@ from crispr_lm.baselines.fit import Chosen, Fit
 from crispr_lm.bench import Bench, Proposal
 from crispr_lm.decision import decide
 from crispr_lm.divergence import Original, divergence, original_of
-from crispr_lm.edit_search import Asked, evidence_anew, ordinary_answers, search_effects
 from crispr_lm.evaluation import Evaluation, evaluation_of
+from crispr_lm.evidence import Asked, evidence_anew, ordinary_answers, search_effects
 from crispr_lm.files import append_line, write_bytes, write_json, write_lines
 from crispr_lm.finals import hear_finalists
 from crispr_lm.folder import read_lines
@@ -46,8 +46,9 @@ from crispr_lm.measuring import TaskSubject
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron
+from crispr_lm.parts import Parts
 from crispr_lm.passes import chains, follow
-from crispr_lm.preparation import Parts, further
+from crispr_lm.preparation import further
 from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.refinement import refine
 from crispr_lm.relevance import TokenAggregation

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from crispr_lm import Edit, InputError, Neuron
-from crispr_lm.answering import Decoding, stream_answer, stream_both
+from crispr_lm.answering import Decoding, stream_answer
 from crispr_lm.generation import continuations
 from crispr_lm.prompts import encode_conversation, encode_text, render_conversation
+from crispr_lm.side_by_side import stream_both
 
 from .helpers import DOWN_PROJECTIONS, build_model
 

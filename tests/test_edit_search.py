@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import crispr_lm
-from crispr_lm import InputError, edit_search, files, load_task
+from crispr_lm import InputError, edit_search, evidence, files, load_task
 from crispr_lm.preparation import take_parts
 from crispr_lm.progress import SilentProgress
 from crispr_lm.run import run
@@ -116,13 +116,13 @@ def test_without_further_examples_there_is_no_final_heat(saved_model, questions,
 
 
 def test_every_pass_measures_effects_on_other_examples_of_the_fit_part(saved_model, questions, tmp_path, monkeypatch):
-    real, measured = edit_search.measure_effects, []
+    real, measured = evidence.measure_effects, []
 
     def noted(lm, examples, *others):
         measured.append({(example.context, example.template) for example in examples})
         return real(lm, examples, *others)
 
-    monkeypatch.setattr(edit_search, "measure_effects", noted)
+    monkeypatch.setattr(evidence, "measure_effects", noted)
     settings = settings_for(questions, tmp_path / "out", **{**TUNED, "effect_examples": 4, "refinements": 0})
     run(str(saved_model("llama")), settings)
     of_task = [drawn for drawn in measured if all(context for context, _ in drawn)]  # not of ordinary questions
@@ -312,7 +312,7 @@ def test_another_point_of_the_front_is_taken_without_trying_anything_again(
     output = tmp_path / "out"
     shutil.copytree(whole[0], output)
     model = str(saved_model("llama"))
-    monkeypatch.setattr("crispr_lm.edit_search.measure_effects", None)  # must not be needed again
+    monkeypatch.setattr("crispr_lm.evidence.measure_effects", None)  # must not be needed again
     front = whole[1]["choice"]["front"]
     with pytest.raises(InputError, match="pick one of"):
         run(model, settings_for(questions, output, resume=True, pick=98, **TUNED))

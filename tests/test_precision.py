@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from crispr_lm import EncodedPrompt, LanguageModel, load_model, option_scores, precision, score_neurons
-from crispr_lm.precision import choose_evaluation_dtype, computes_bfloat16
+from crispr_lm import EncodedPrompt, LanguageModel, evaluation_dtype, load_model, option_scores, score_neurons
+from crispr_lm.evaluation_dtype import choose_evaluation_dtype, computes_bfloat16
 from crispr_lm.prompts import encode_all
 from crispr_lm.verification import verify_saved
 
@@ -38,7 +38,7 @@ def prompts(llama: LanguageModel) -> list[EncodedPrompt]:
 
 @pytest.fixture
 def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "computes_bfloat16", lambda _device: True)
+    monkeypatch.setattr(evaluation_dtype, "computes_bfloat16", lambda _device: True)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -71,15 +71,13 @@ def test_bfloat16_is_not_taken_where_an_answer_differs(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from crispr_lm import scoring
-
-    plain = scoring.prompt_scores
+    plain = evaluation_dtype.prompt_scores
 
     def other_answers(lm: LanguageModel, *arguments: object) -> Tensor:
         scores = plain(lm, *arguments)
         return -scores.masked_fill(scores.isinf(), torch.inf) if lm.evaluation_dtype else scores
 
-    monkeypatch.setattr(scoring, "prompt_scores", other_answers)
+    monkeypatch.setattr(evaluation_dtype, "prompt_scores", other_answers)
     with caplog.at_level("INFO", logger="crispr_lm"):
         choose_evaluation_dtype(llama, "auto", prompts)
     assert llama.evaluation_dtype is None
@@ -89,7 +87,7 @@ def test_bfloat16_is_not_taken_where_an_answer_differs(
 def test_hardware_without_bfloat16_measures_in_float32(
     llama: LanguageModel, prompts: list[EncodedPrompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "computes_bfloat16", lambda _device: False)
+    monkeypatch.setattr(evaluation_dtype, "computes_bfloat16", lambda _device: False)
     choose_evaluation_dtype(llama, "auto", prompts)
     assert llama.evaluation_dtype is None
     choose_evaluation_dtype(llama, "bfloat16", prompts)  # asked for by name

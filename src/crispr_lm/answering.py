@@ -1,8 +1,6 @@
-"""What a model writes to a user, token by token: its own answer, and beside it the one it gives with an edit.
+"""What a model writes to a user, token by token.
 
-Two answers grow in turn on one model: an edit is applied while a token of the edited answer is computed and gone before
-the next token of the other, so that nothing is held twice. Knows conversations and a model; knows no benchmark, no
-terminal and no page.
+Knows conversations and a model; knows no edit, no benchmark, no terminal and no page.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import torch
 from torch import Tensor
 
 from crispr_lm.caching import cache_name
-from crispr_lm.edit import Edit
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.finite import not_finite
 from crispr_lm.prompts import encode_conversation
@@ -55,37 +52,6 @@ class Decoding:
             raise InputError(f"an answer of {self.max_new_tokens} tokens can't be written; allow at least 1")
         if not 0 <= self.temperature < float("inf"):
             raise InputError(f"temperature {self.temperature} can't be used; give 0 (greedy) or a positive number")
-
-
-def stream_both(
-    lm: LanguageModel, edit: Edit, original: Sequence[str], edited: Sequence[str], decoding: Decoding
-) -> Iterator[tuple[str, str]]:
-    """Answer with and without an edit at once.
-
-    Args:
-        lm: The model, unedited.
-        edit: Made for it.
-        original: The conversation with the original model: user and model in turn, the user first and last.
-        edited: The one with the edited model.
-        decoding: How answers are written.
-
-    Yields:
-        Both answers so far, each time either has grown; the last pair is complete.
-
-    Raises:
-        EditMismatchError: the edit was made for another model.
-        InputError: a conversation does not fit the model's context.
-    """
-    sides = [stream_answer(lm, original, decoding), stream_answer(lm, edited, decoding, edit.checked(lm))]
-    answers, going = ["", ""], [True, True]
-    while any(going):
-        for index, side in enumerate(sides):
-            if going[index]:
-                grown = next(side, None)
-                going[index] = grown is not None
-                if grown is not None:
-                    answers[index] = grown
-                    yield answers[0], answers[1]
 
 
 def stream_answer(

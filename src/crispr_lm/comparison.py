@@ -28,7 +28,7 @@ from crispr_lm.comparison_results import (
 )
 from crispr_lm.divergence import Original, divergence
 from crispr_lm.edit import Edit
-from crispr_lm.edit_search import Searched, search_edit
+from crispr_lm.edit_search import search_edit
 from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.files import append_line, make_folder, write_bytes, write_json, write_lines
 from crispr_lm.folder import ComparisonFolder, RunFolder, read_rows
@@ -36,21 +36,13 @@ from crispr_lm.measuring import Subject, TaskSubject, further_subjects, take_ori
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron, find_sites
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import (
-    Parts,
-    Timings,
-    check_held_out,
-    fit_candidates,
-    fits,
-    load,
-    load_tasks,
-    made_on,
-    take_parts,
-)
+from crispr_lm.parts import Parts
+from crispr_lm.preparation import Timings, check_held_out, fit_candidates, fits, load, load_tasks, made_on, take_parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import dated, record_of
 from crispr_lm.report.comparison import markdown
 from crispr_lm.report.comparison_page import render_comparison
+from crispr_lm.searched import Searched
 from crispr_lm.settings import CompareSettings
 from crispr_lm.tasks import sample
 

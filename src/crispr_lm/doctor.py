@@ -19,10 +19,10 @@ from huggingface_hub import constants
 from crispr_lm.batching import ACTIVATIONS_PER_NEURON
 from crispr_lm.chat_template import depends_on_date, template_of
 from crispr_lm.errors import InputError
+from crispr_lm.evaluation_dtype import computes_bfloat16
 from crispr_lm.model.load import ModelSource, count_parameters, open_model
 from crispr_lm.model.memory import free_memory, weight_bytes
 from crispr_lm.model.neurons import NEURON_KINDS, find_sites
-from crispr_lm.precision import computes_bfloat16
 from crispr_lm.prompts import PromptFormat, answer_place, uses_chat_template
 from crispr_lm.self_check import self_check
 from crispr_lm.threads import observe_cores

@@ -9,17 +9,18 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from crispr_lm.deterministic import make_deterministic
 from crispr_lm.distributed import on_first, ranks
 from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.evaluation_dtype import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.folder import ComparisonFolder, RunFolder, check_writable, read_object
 from crispr_lm.measuring import Subject, TaskSubject
 from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
-from crispr_lm.precision import PROBED_PROMPTS, choose_evaluation_dtype
+from crispr_lm.parts import Parts
 from crispr_lm.printable import shared_names
 from crispr_lm.progress import Progress
 from crispr_lm.prompts import Reader, check_prompts, encode_all
@@ -35,27 +36,6 @@ from crispr_lm.settings import (
 )
 from crispr_lm.tasks import Example, Task, draw, load_task, of_condition, sample, template_hash, template_hashes
 from crispr_lm.threads import set_threads
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What of a task is used for what; `fit` and `effects` are drawn from the same part, the others are disjoint.
-
-    A tuned search measures effects anew in every pass, each time on some of `effects`. The last few of its edits are
-    asked `final`, further examples of the choose part.
-    """
-
-    task: Task
-    fit: tuple[Example, ...]
-    choose: tuple[Example, ...]
-    report: tuple[Example, ...]
-    effects: tuple[Example, ...] = ()
-    final: tuple[Example, ...] = ()
-
-    @property
-    def searched_on(self) -> tuple[Example, ...]:
-        """All that is asked before anything is told on the report part; some examples are there twice."""
-        return self.fit + self.effects + self.choose + self.final
 
 
 class Timings:

@@ -14,8 +14,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from rich.markup import escape
-
 STEERING = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
 )
@@ -83,11 +81,6 @@ def shared_names(given: Iterable[str]) -> dict[str, str]:
             number += 1
         told[name] = short
     return told
-
-
-def markup(text: str) -> str:
-    """The text as rich prints it unchanged, but for what `printable` changes."""
-    return escape(printable(text))
 
 
 def json_line(content: Any, **options: Any) -> str:

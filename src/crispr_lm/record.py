@@ -17,7 +17,8 @@ from crispr_lm.errors import InputError
 from crispr_lm.folder import MALFORMED, JobFolder, read_object
 from crispr_lm.measuring import Subject
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.preparation import Parts, file_hash
+from crispr_lm.parts import Parts
+from crispr_lm.preparation import file_hash
 from crispr_lm.prompts import seen_prompt
 from crispr_lm.settings import RunSettings
 from crispr_lm.version import __version__

@@ -26,7 +26,8 @@ from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import Neuron
 from crispr_lm.model.promoted import promoted_tokens
 from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts, Timings, check_held_out, file_hash, fits, load, load_tasks, made_on, take_parts
+from crispr_lm.parts import Parts
+from crispr_lm.preparation import Timings, check_held_out, file_hash, fits, load, load_tasks, made_on, take_parts
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.record import dated, record_of
 from crispr_lm.report.page import write_report

@@ -20,7 +20,7 @@ from crispr_lm.measurement import Measurement
 from crispr_lm.measuring import Subject, measure_all
 from crispr_lm.metrics.statistics import corrected_over_tasks
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.preparation import Parts
+from crispr_lm.parts import Parts
 from crispr_lm.progress import Progress
 from crispr_lm.settings import RunSettings
 from crispr_lm.task_scores import score_tasks

@@ -13,13 +13,11 @@ from pydantic import TypeAdapter
 
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.neurons import Neuron
+from crispr_lm.stages import JUDGING
 
 TOLERANCE = 1e-9
 """A cost of exactly the limit is allowed; 0.45 - 0.40 is a little more than 0.05 in floating point."""
 
-
-JUDGING = ("final", "control")
-"""Stages of trials that bring no new edit into question: they judge those that are there."""
 
 CONSTANTS = tuple(step / 4 for step in range(-12, 13))
 """Nats that are added to every score of "unknown" to see what an edit would gain and cost then (`Trial.moved`)."""

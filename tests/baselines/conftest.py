@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crispr_lm.baselines.fit import Chosen, Fit
-from crispr_lm.preparation import Parts
+from crispr_lm.parts import Parts
 from crispr_lm.settings import CompareSettings
 
 from ..helpers import build_model

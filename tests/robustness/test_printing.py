@@ -18,8 +18,9 @@ from crispr_lm import Edit, InputError, load_task
 from crispr_lm.app.chat import columns, hold_in_lines
 from crispr_lm.cli import main
 from crispr_lm.edit import FINGERPRINT_DTYPES
-from crispr_lm.printable import HIDDEN, STEERING, markup, printable
+from crispr_lm.printable import HIDDEN, STEERING, printable
 from crispr_lm.report import terminal
+from crispr_lm.report.markup import markup
 from crispr_lm.run import run
 
 from ..test_run import questions, settings_for

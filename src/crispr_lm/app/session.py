@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from crispr_lm.answering import Decoding, stream_both
+from crispr_lm.answering import Decoding
 from crispr_lm.answers import read_answers
 from crispr_lm.edit import Edit
 from crispr_lm.errors import InputError, on_one_line
@@ -25,6 +25,7 @@ from crispr_lm.report.page import changed_answers
 from crispr_lm.report.statement import statement
 from crispr_lm.scoring import Likelihood
 from crispr_lm.settings import AppSettings
+from crispr_lm.side_by_side import stream_both
 from crispr_lm.tasks.task import QUESTION, SENTENCES, Example
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Session:
     _alone: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def ask_both(self, text: str, decoding: Decoding) -> Iterator[tuple[str, str]]:
-        """Both answers to a user's words, growing; raises as `answering.stream_both`."""
+        """Both answers to a user's words, growing; raises as `stream_both`."""
         if not text.strip():
             raise InputError("there is nothing to answer; write a prompt")
         with self._alone:

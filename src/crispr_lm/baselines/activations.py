@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from crispr_lm.baselines.method import NotRunError
+from crispr_lm.baselines.errors import NotRunError
 from crispr_lm.model.hooks import Seen, watching
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neurons import NeuronSite

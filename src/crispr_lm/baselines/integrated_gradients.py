@@ -18,8 +18,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from crispr_lm.baselines.errors import NotRunError
 from crispr_lm.baselines.fit import AnswerPair, Fit
-from crispr_lm.baselines.method import NotRunError, Treatment
+from crispr_lm.baselines.method import Treatment
 from crispr_lm.batching import ProgressCallback
 from crispr_lm.model.hooks import Seen, watching
 from crispr_lm.model.load import LanguageModel

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from crispr_lm.baselines.errors import NotRunError
 from crispr_lm.batching import BatchSize, ProgressCallback
-from crispr_lm.errors import CrisprError
 from crispr_lm.evaluation import ScoringMethod, evaluation_of
 from crispr_lm.measurement import Measurement
 from crispr_lm.measuring import Subject, TaskSubject
@@ -33,10 +33,6 @@ MethodKind = Literal["original", "crispr", "control", "baseline"]
 
 Correction = Callable[[Sequence[Example], str, Likelihood, Tensor], Tensor]
 """From examples, instruction, how options are compared, and their scores (examples, options), to corrected scores."""
-
-
-class NotRunError(CrisprError):
-    """A method can't be run here; the message is the reason that tables give."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from crispr_lm.report import figures, words
 from crispr_lm.report.shared import shared_record
 from crispr_lm.report.statement import statement
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
-from crispr_lm.trials import JUDGING
+from crispr_lm.stages import JUDGING
 
 MOST_EXAMPLES = 5000
 """Changed answers that the page carries (some 3 MB of text, shown forty at a time); all are in answers.jsonl."""

@@ -30,8 +30,9 @@ from rich.table import Table
 from rich.text import Text
 
 from crispr_lm.metrics import Metric, ordered_metrics
-from crispr_lm.printable import markup, printable
+from crispr_lm.printable import printable
 from crispr_lm.progress import Advance, Pace, Progress, SilentProgress, Total
+from crispr_lm.report.markup import markup
 from crispr_lm.report.statement import statement
 from crispr_lm.report.words import saved, signed
 

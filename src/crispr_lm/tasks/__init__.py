@@ -15,6 +15,7 @@ from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.crows_pairs import read_crows_pairs
 from crispr_lm.tasks.knowledge import knowledge_examples, ordinary_questions
+from crispr_lm.tasks.labels import label_set
 from crispr_lm.tasks.stereoset import read_stereoset
 from crispr_lm.tasks.task import (
     AMBIGUOUS,
@@ -218,8 +219,6 @@ def draw(task: Task, examples: Sequence[Example], size: int, seed: int) -> tuple
 
 def _family(kind: Kind, examples: Sequence[Example]) -> str:
     """The kind's metrics; those of classification where every row of a general file has the same labels."""
-    from crispr_lm.metrics.classification import label_set
-
     plain = all(example.unknown is None and example.condition not in (AMBIGUOUS, DISAMBIGUATED) for example in examples)
     return "classification" if kind.read is read_choices and plain and label_set(examples) else kind.family
 
