@@ -23,7 +23,8 @@ from crispr_lm.evaluation_dtype import computes_bfloat16
 from crispr_lm.model.load import ModelSource, count_parameters, open_model
 from crispr_lm.model.memory import free_memory, weight_bytes
 from crispr_lm.model.neurons import NEURON_KINDS, find_sites
-from crispr_lm.prompts import PromptFormat, answer_place, uses_chat_template
+from crispr_lm.prompts import answer_place, uses_chat_template
+from crispr_lm.reader import PromptFormat
 from crispr_lm.self_check import self_check
 from crispr_lm.threads import observe_cores
 from crispr_lm.version import __version__

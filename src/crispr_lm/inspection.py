@@ -14,7 +14,8 @@ from crispr_lm.model.load import count_parameters, open_model
 from crispr_lm.model.neurons import NEURON_KINDS, find_sites
 from crispr_lm.neuron_scores import NeuronScores
 from crispr_lm.preparation import check_output_file
-from crispr_lm.prompts import PromptFormat, seen_prompt
+from crispr_lm.prompts import seen_prompt
+from crispr_lm.reader import PromptFormat
 from crispr_lm.tasks import load_task
 
 

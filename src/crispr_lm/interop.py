@@ -20,7 +20,8 @@ from crispr_lm.folder import check_new, held_new
 from crispr_lm.model.load import open_model
 from crispr_lm.preparation import load_tasks
 from crispr_lm.printable import json_line, printable
-from crispr_lm.prompts import Reader, answer_place, check_prompts, render_prompt
+from crispr_lm.prompts import answer_place, check_prompts, render_prompt
+from crispr_lm.reader import Reader
 from crispr_lm.settings import LmEvalSettings
 from crispr_lm.tasks import Example
 from crispr_lm.tasks.task import SENTENCES

@@ -18,7 +18,8 @@ from crispr_lm.model.load import LanguageModel
 from crispr_lm.perplexity import WINDOW, perplexity, windows
 from crispr_lm.printable import shared_names
 from crispr_lm.progress import Progress
-from crispr_lm.prompts import Reader, check_prompts
+from crispr_lm.prompts import check_prompts
+from crispr_lm.reader import Reader
 from crispr_lm.settings import EvaluateSettings, RunSettings
 from crispr_lm.tasks import HUB, TEXTS, Example, Task, draw, instruction_count, load_task, neutral_prompts, path_of
 from crispr_lm.tasks.benchmark_rows import hub_text

@@ -23,7 +23,8 @@ from crispr_lm.finite import finite
 from crispr_lm.measurement import Measurement
 from crispr_lm.metrics.language import PERPLEXITY
 from crispr_lm.model.memory import out_of_memory_told
-from crispr_lm.prompts import Reader, beginning
+from crispr_lm.prompts import beginning
+from crispr_lm.reader import Reader
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel

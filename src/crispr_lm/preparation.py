@@ -23,7 +23,8 @@ from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_devic
 from crispr_lm.parts import Parts
 from crispr_lm.printable import shared_names
 from crispr_lm.progress import Progress
-from crispr_lm.prompts import Reader, check_prompts, encode_all
+from crispr_lm.prompts import check_prompts, encode_all
+from crispr_lm.reader import Reader
 from crispr_lm.settings import (
     CompareSettings,
     EvaluateSettings,

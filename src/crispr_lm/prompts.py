@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from crispr_lm.chat_template import TEMPLATE_ERRORS, AnswerPlace, find_answer_place, render_before_answer
 from crispr_lm.errors import InputError
+from crispr_lm.reader import Reader
 from crispr_lm.tasks.task import OPEN, SENTENCES, Example
 from crispr_lm.text_limits import check_characters, check_embedded
 
@@ -20,28 +20,6 @@ Asked = TypeVar("Asked", Example, tuple[str, Example])
 
 ENCODED_AT_ONCE = 4096
 """Examples whose tokens are in memory at a time: enough to find prompts of like length among."""
-
-PromptFormat = Literal["chat", "plain"]
-"""Whether prompts go through the tokenizer's chat template, where it has one, or are read as they are."""
-
-
-class Reader(Protocol):
-    """What encoding needs of a model: a `LanguageModel`, or a `ModelSource` whose weights are not read yet."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def tokenizer(self) -> Any: ...  # noqa: D102
-    @property
-    def is_encoder_decoder(self) -> bool: ...  # noqa: D102
-    @property
-    def context_length(self) -> int | None: ...  # noqa: D102
-    @property
-    def prompt_format(self) -> PromptFormat: ...  # noqa: D102
-    @property
-    def moment(self) -> datetime: ...  # noqa: D102
-    @property
-    def embedded_tokens(self) -> int | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

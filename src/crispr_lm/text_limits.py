@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from crispr_lm.errors import InputError
 
 if TYPE_CHECKING:
-    from crispr_lm.prompts import Reader
+    from crispr_lm.reader import Reader
 
 CHARACTERS_PER_TOKEN = 16
 """A text of more characters than this for every token that the model reads does not fit. Prose has 3 to 6 characters a
