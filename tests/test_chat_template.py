@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from crispr_lm import InputError, LanguageModel, encode, load_model, option_scores
-from crispr_lm.chat_template import find_answer_place
+from crispr_lm.chat_template import MARKER, find_answer_place
 from crispr_lm.model.load import open_model
 from crispr_lm.prompts import encode_text, prompt_text, render_conversation, render_text, uses_chat_template
 
@@ -106,6 +106,10 @@ REFUSED = {
     "the answer is left out": ("{{ messages[0].content }}", "leaves out the model's answer"),
     "every answer in an open block": (prompted("<think>\n", "<think>\n"), "open block of reasoning"),
     "it fails": ("{{ raise_exception('no user') }}", "fails on a single user turn and its answer (no user)"),
+    "the answer is changed": (
+        TURNS.replace("{{ turn.content }}", "{{ turn.content if turn.role == 'user' else turn.content | capitalize }}"),
+        "leaves out the model's answer",
+    ),
     "parts of the answer are written as they are": (
         "{% for turn in messages %}{% if turn.role == 'user' %}{% for part in turn.content %}{{ part.text }}"
         "{% endfor %}{% else %}{{ turn.content }}{% endif %}{% endfor %}",
@@ -230,9 +234,8 @@ def test_a_question_that_the_template_changes_is_refused_by_its_source(llama: La
 
 def test_words_that_look_like_the_marker_are_only_words(llama: LanguageModel) -> None:
     llama.tokenizer.chat_template = prompted("", "<|to|>all")
-    assert render_text(llama, "Is a Quinotaur real?").endswith(
-        "<|user|>Is a Quinotaur real?<|over|><|assistant|><|to|>all"
-    )
+    asked = f"Is it {MARKER}?"
+    assert render_text(llama, asked) == f"<|user|>{asked}<|over|><|assistant|><|to|>all"
 
 
 def test_the_turns_of_a_conversation_all_stay(llama: LanguageModel) -> None:

@@ -46,8 +46,8 @@ FROZEN_CLOCK = (
 )
 """Put in front of a template that asks for the date; a format that is no string in the template is an error."""
 
-MARKER = "Quinotaur"
-"""Stands for an answer: one capitalised word of letters, so that no template strips, splits or escapes it."""
+MARKER = "a quinotaur, 7 of them"
+"""Stands for an answer. Words as answers have them: a template that capitalises or splits an answer is found out."""
 
 THOUGHT = "Xylophagist"
 """Stands for an answer's reasoning, likewise."""
@@ -184,7 +184,7 @@ def render_before_answer(tokenizer: Any, turns: Sequence[str], place: AnswerPlac
     if place.from_conversation:
         marker = MARKER
         while any(marker in turn for turn in turns):
-            marker += MARKER.lower()
+            marker += "!"
         text = render(tokenizer, turns, place, moment, answer=marker)
         return text[: text.rindex(marker)].removesuffix(place.lead)
     text = render(tokenizer, turns, place, moment)
