@@ -3,7 +3,7 @@
     python benchmarks/architectures.py                        # all; writes docs/architectures.md
     python benchmarks/architectures.py --only llama t5        # some; prints only
 
-For each architecture and each kind of neuron the five checks of `crispr_lm.self_check` are run.
+For each architecture and each kind of neuron the five checks of `crispr_lm.jobs.self_check` are run.
 
 Knows tiny models (`tiny_models`) and the library's public functions; knows no benchmark data.
 """
@@ -26,10 +26,10 @@ import transformers
 
 import tiny_models
 from crispr_lm.errors import CrisprError
+from crispr_lm.jobs.self_check import TOLERANCE, KindResult, check_kind, saved_and_loaded
 from crispr_lm.model.classes import TEXT_PARTS
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import NEURON_KINDS
-from crispr_lm.self_check import TOLERANCE, KindResult, check_kind, saved_and_loaded
+from crispr_lm.model.neuron_sites import NEURON_KINDS
 
 CONFIG_FIXES: dict[str, dict[str, Any]] = {
     # Real checkpoints of these say it in their config.json; configurations made from scratch don't.

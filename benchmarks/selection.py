@@ -3,7 +3,7 @@
     python benchmarks/selection.py --output docs/results/selection.md
 
 Answers are drawn, not asked: every template has a chance of each answer, which the original and every edit draw from.
-What chooses is the code of a run: `crispr_lm.finals.hear_finalists`, `crispr_lm.decision.decide`, and the statement of
+What chooses is the code of a run: `search.reevaluation.hear_finalists`, `search.selection.decide`, and the statement of
 `crispr_lm.report.statement`. Costs are drawn too, but the limits are off, so that the gain alone decides.
 """
 
@@ -25,17 +25,17 @@ import scipy
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from crispr_lm.bench import Bench, Proposal
-from crispr_lm.decision import LEVEL, decide
-from crispr_lm.finals import hear_finalists
 from crispr_lm.metrics.family import one_hot
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.statistics import paired_differences
-from crispr_lm.model.neurons import Neuron
+from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.report.statement import outcome
-from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
-from crispr_lm.trials import Limits, Trial, figures_of
-from crispr_lm.tuning import Budget, Tally
+from crispr_lm.search.evaluator import Bench, Proposal
+from crispr_lm.search.reevaluation import hear_finalists
+from crispr_lm.search.selection import LEVEL, decide
+from crispr_lm.search.trial import Limits, Trial, figures_of
+from crispr_lm.search.tuning import Budget, Tally
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 
 EDITS = 44
 """Edits of a search with the default options: 8 passes, 24 trials, 12 refinements."""
@@ -93,7 +93,7 @@ class Counts:
 
 
 class Drawn:
-    """The answers of one run, in the place of `crispr_lm.bench.Bench`; number 0 is the original, the last the control.
+    """The answers of one run, in the place of `search.evaluator.Bench`; number 0 is the original, the last the control.
 
     Half of the questions are ambiguous; every beginning is balanced over conditions and templates.
     """

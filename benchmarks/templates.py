@@ -38,8 +38,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import crispr_lm
 from crispr_lm.errors import InputError
-from crispr_lm.prompts import prompt_text
-from crispr_lm.tasks.task import Example
+from crispr_lm.inference.prompts import prompt_text
+from crispr_lm.tasks.base import Example
 
 INSTRUCTION = "Answer the question."
 EXAMPLES = (

@@ -17,9 +17,9 @@ import time
 import torch
 
 from crispr_lm import load_model, load_task
-from crispr_lm.prompts import encode
-from crispr_lm.scoring import prompt_scores
-from crispr_lm.threads import observe_cores
+from crispr_lm.inference.prompts import encode
+from crispr_lm.inference.scoring import prompt_scores
+from crispr_lm.runtime.threads import observe_cores
 
 LOOP = (sys.executable, "-c", "while True: pass")
 

@@ -13,28 +13,30 @@ from crispr_lm.errors import CrisprError, EditMismatchError, InputError, Verific
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from crispr_lm.attribution import score_neurons
-    from crispr_lm.edit import Edit
-    from crispr_lm.evaluation import Evaluation, evaluate
+    from crispr_lm.attribution.bias_influence import score_neurons
+    from crispr_lm.attribution.neuron_scores import NeuronScores
+    from crispr_lm.edits.edit import Edit
+    from crispr_lm.evaluation.evaluation import Evaluation, evaluate
+    from crispr_lm.inference.prompts import EncodedPrompt, encode, render_prompt
+    from crispr_lm.inference.scoring import option_scores
     from crispr_lm.model.load import LanguageModel, load_model
-    from crispr_lm.model.neurons import Neuron
-    from crispr_lm.neuron_scores import NeuronScores
-    from crispr_lm.prompts import EncodedPrompt, encode, render_prompt
-    from crispr_lm.scoring import option_scores
+    from crispr_lm.model.neuron_sites import Neuron
     from crispr_lm.settings import RunSettings
-    from crispr_lm.tasks import Example, Split, Task, load_task, sample
+    from crispr_lm.tasks.base import Example, Split, Task, sample
+    from crispr_lm.tasks.registry import load_task
 
 _HOMES = {
-    "attribution": ("score_neurons",),
-    "edit": ("Edit",),
-    "evaluation": ("Evaluation", "evaluate"),
+    "attribution.bias_influence": ("score_neurons",),
+    "edits.edit": ("Edit",),
+    "evaluation.evaluation": ("Evaluation", "evaluate"),
     "model.load": ("LanguageModel", "load_model"),
-    "model.neurons": ("Neuron",),
-    "neuron_scores": ("NeuronScores",),
-    "prompts": ("EncodedPrompt", "encode", "render_prompt"),
-    "scoring": ("option_scores",),
+    "model.neuron_sites": ("Neuron",),
+    "attribution.neuron_scores": ("NeuronScores",),
+    "inference.prompts": ("EncodedPrompt", "encode", "render_prompt"),
+    "inference.scoring": ("option_scores",),
     "settings": ("RunSettings",),
-    "tasks": ("Example", "Split", "Task", "load_task", "sample"),
+    "tasks.base": ("Example", "Split", "Task", "sample"),
+    "tasks.registry": ("load_task",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from crispr_lm import InputError
-from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.printable import STEERING
+from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.report.figures import Said, before_after, curve, front, front_of_one, layer_of, neuron_map
 from crispr_lm.report.page import changed_answers, controls, finalists, render_report, tried, write_report
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import changes, signed
+from crispr_lm.storage.sanitize import STEERING
 
 from ..browser import check_tabs, needs_browser, opened
 

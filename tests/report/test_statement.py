@@ -2,8 +2,8 @@
 
 import pytest
 
-from crispr_lm.edit import Edit
-from crispr_lm.model.neurons import Neuron
+from crispr_lm.edits.edit import Edit
+from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.model.origin import ModelOrigin
 from crispr_lm.report import terminal
 from crispr_lm.report.card import card

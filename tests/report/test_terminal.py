@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress as RichProgress
 
-from crispr_lm.progress import Pace
 from crispr_lm.report import terminal
 from crispr_lm.report.terminal import results_table, spread_table, terminal_progress
+from crispr_lm.runtime.progress import Pace
 
 from .test_page import bias_task
 
@@ -195,7 +195,7 @@ def test_bars_tell_memory_and_leave_none_of_what_is_within_a_step(monkeypatch):
 
 
 def test_bars_tell_rate_and_time_left(monkeypatch):
-    monkeypatch.setattr("crispr_lm.progress.INSTANT", -1.0)  # what this test does takes no time
+    monkeypatch.setattr("crispr_lm.runtime.progress.INSTANT", -1.0)  # what this test does takes no time
     bars = RichProgress(console=Console(file=io.StringIO()))
     progress = terminal._LiveProgress(bars)
     with progress.step("Reading", {"pages": 4, "notes": 1}) as advance:

@@ -21,24 +21,24 @@ from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
 from crispr_lm import Edit, load_task
-from crispr_lm.answers import read_answers
 from crispr_lm.app.session import read_run
-from crispr_lm.cli import _settings_file
-from crispr_lm.comparison_results import CellKey
-from crispr_lm.effects import Effects
-from crispr_lm.folder import RunFolder, check_new, read_object, read_rows
-from crispr_lm.hub import local_edit
+from crispr_lm.attribution.effects import Effects
+from crispr_lm.attribution.neuron_scores import SCORES_FORMAT, NeuronScores
+from crispr_lm.cli.commands import _settings_file
+from crispr_lm.inference.prompts import encode_text
+from crispr_lm.jobs.comparison_results import CellKey
+from crispr_lm.jobs.hub import local_edit
+from crispr_lm.jobs.reproduce import read_recorded, reproduced_settings
+from crispr_lm.jobs.sharing import results_beside
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.load import open_model
 from crispr_lm.model.trust import check_indices
-from crispr_lm.neuron_scores import SCORES_FORMAT, NeuronScores
-from crispr_lm.prompts import encode_text
-from crispr_lm.reproduce import read_recorded, reproduced_settings
-from crispr_lm.search import Candidate
+from crispr_lm.search.neuron_count import Candidate
+from crispr_lm.search.trial import Trial
 from crispr_lm.settings import RunSettings
-from crispr_lm.sharing import results_beside
+from crispr_lm.storage.answers import read_answers
+from crispr_lm.storage.run_folder import RunFolder, check_new, read_object, read_rows
 from crispr_lm.tasks import read_instructions
-from crispr_lm.trials import Trial
 
 from ..helpers import chat_tokenizer
 

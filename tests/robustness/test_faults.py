@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from crispr_lm.folder import RunFolder
+from crispr_lm.storage.run_folder import RunFolder
 
-from ..test_edit_search import TUNED
-from ..test_run import questions, settings_for
+from ..jobs.test_edit_search import TUNED
+from ..jobs.test_run import questions, settings_for
 from .commands import ENVIRONMENT, LONG, Running, arguments_of, outcome, passing_files, picked
 from .forked import Forks
 from .trying import tried

@@ -14,12 +14,12 @@ from collections import Counter
 
 import pytest
 
-from crispr_lm.folder import ComparisonFolder, JobFolder, RunFolder
+from crispr_lm.storage.run_folder import ComparisonFolder, JobFolder, RunFolder
 
-from ..test_comparison import questions as two_questions
-from ..test_comparison import settings_for as comparison_settings_for
-from ..test_edit_search import TUNED
-from ..test_run import questions, settings_for
+from ..jobs.test_comparison import questions as two_questions
+from ..jobs.test_comparison import settings_for as comparison_settings_for
+from ..jobs.test_edit_search import TUNED
+from ..jobs.test_run import questions, settings_for
 from .commands import Running, arguments_of, outcome, passing_files, picked
 from .trying import tried
 

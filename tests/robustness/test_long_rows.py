@@ -7,11 +7,11 @@ import pytest
 from transformers import AddedToken
 
 from crispr_lm import InputError, load_task
-from crispr_lm.cli import main
-from crispr_lm.prompts import check_prompts, encode, encode_conversation
+from crispr_lm.cli.commands import main
+from crispr_lm.inference.prompts import check_prompts, encode, encode_conversation
+from crispr_lm.inference.text_limits import CHARACTERS_PER_TOKEN, FEW_CHARACTERS, MOST_CHARACTERS
+from crispr_lm.tasks.base import SENTENCES
 from crispr_lm.tasks.jsonl import LONGEST_LINE
-from crispr_lm.tasks.task import SENTENCES
-from crispr_lm.text_limits import CHARACTERS_PER_TOKEN, FEW_CHARACTERS, MOST_CHARACTERS
 
 from ..helpers import EXAMPLES, build_model
 from .documents import CHOICE

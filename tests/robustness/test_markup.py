@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from crispr_lm import Edit, Neuron
+from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.model.origin import ModelOrigin
-from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.printable import STEERING, json_line
 from crispr_lm.report import figures
 from crispr_lm.report.card import card
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import escaped_markdown
+from crispr_lm.storage.sanitize import STEERING, json_line
 
 from .documents import RESULTS, scores
 from .trying import trying

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from crispr_lm import evaluate, load_task, score_neurons
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import Example
 
 from ..helpers import build_model
 from .commands import LONG
@@ -105,7 +105,7 @@ def test_rows_are_read_one_by_one(tmp_path, kind, times):
 @pytest.mark.parametrize(("what", "count"), [("evaluation", ASKED), ("attribution", ATTRIBUTED)])
 def test_memory_stays_flat(what, count, monkeypatch):
     # Several portions in the fewer examples, too: a whole one is what is needed at any number.
-    monkeypatch.setattr("crispr_lm.prompts.ENCODED_AT_ONCE", min(4096, count // 12))
+    monkeypatch.setattr("crispr_lm.inference.prompts.ENCODED_AT_ONCE", min(4096, count // 12))
     lm, asked, job = build_model("llama"), examples(count), JOBS[what]
     few, many = (
         most_memory(lambda advance, some=asked[:number]: job(lm, some, ["Answer the question."], progress=advance))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crispr_lm.cli import main
+from crispr_lm.cli.commands import main
 
 from .trying import tried
 

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from crispr_lm import jobs, load_model, load_task
-from crispr_lm.comparison import compare
-from crispr_lm.printable import STEERING, all_visible, shared_names, without_folders
+from crispr_lm import load_model, load_task
+from crispr_lm.jobs import steps
+from crispr_lm.jobs.comparison import compare
+from crispr_lm.jobs.reproduce import reproduce
+from crispr_lm.jobs.run import run
 from crispr_lm.report.page import write_report
-from crispr_lm.reproduce import reproduce
-from crispr_lm.run import run
 from crispr_lm.settings import ApplySettings, CompareSettings, EvaluateSettings
-from crispr_lm.tasks import dataset_of
+from crispr_lm.storage.sanitize import STEERING, all_visible, shared_names, without_folders
+from crispr_lm.tasks.registry import dataset_of
 
-from ..test_run import questions, settings_for
+from ..jobs.test_run import questions, settings_for
 
 __all__ = ["questions"]
 
@@ -64,11 +65,11 @@ def test_nothing_that_is_shared_of_a_run_names_a_folder(private, tmp_path):
     write_report(output)  # from the files alone
     assert SECRET not in (output / "report.html").read_text(encoding="utf-8")
     for form in ("edit", "lora"):
-        jobs.apply(str(model), output / "edit.json", home / form, ApplySettings(format=form, device="cpu"))
+        steps.apply(str(model), output / "edit.json", home / form, ApplySettings(format=form, device="cpu"))
         assert names_in(home / form) == []
     measured = home / "measured.json"
     again = EvaluateSettings(task=settings.task, instructions="2", device="cpu", report_examples=6, measure=())
-    jobs.evaluate(str(model), measured, output / "edit.json", again)
+    steps.evaluate(str(model), measured, output / "edit.json", again)
     assert SECRET not in measured.read_text(encoding="utf-8")
     assert reproduce(output, tmp_path / "again", device="cpu")["same"]
 
@@ -121,7 +122,7 @@ def test_two_files_of_one_name_in_one_run(private, tmp_path):
     other = home / "other" / data.name
     other.write_bytes(data.read_bytes())
     settings = settings_for(data.parent, tmp_path / "out", task=(f"choices:{data}", f"choices:{other}"))
-    tasks = jobs.load_tasks(settings)
+    tasks = steps.load_tasks(settings)
     assert [task.name for task in tasks] == ["choices:own questions.jsonl", "choices:own questions (2).jsonl"]
 
 

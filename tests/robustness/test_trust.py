@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from crispr_lm import CrisprError, Edit, InputError, load_model
-from crispr_lm.cli import main
-from crispr_lm.edit import neurons_by_site
-from crispr_lm.folder import RunFolder
-from crispr_lm.interop import export_lm_eval
+from crispr_lm.cli.commands import main
+from crispr_lm.edits.edit import neurons_by_site
+from crispr_lm.jobs.lm_eval_tasks import export_lm_eval
+from crispr_lm.jobs.reproduce import reproduce
+from crispr_lm.jobs.sharing import results_beside
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.load import open_model
-from crispr_lm.reproduce import reproduce
-from crispr_lm.sharing import results_beside
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks import load_task
 
 from ..helpers import EXAMPLES, build_model

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from crispr_lm import InputError
-from crispr_lm.cli import main
+from crispr_lm.cli.commands import main
 from crispr_lm.model import vetting
 from crispr_lm.model.load import open_model
 from crispr_lm.model.vetting import check_replacements

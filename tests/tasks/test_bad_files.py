@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from crispr_lm import InputError, load_task
-from crispr_lm.cli import main
-from crispr_lm.measuring import further_subjects
+from crispr_lm.cli.commands import main
+from crispr_lm.evaluation.suite import further_subjects
 from crispr_lm.settings import EvaluateSettings
 from crispr_lm.tasks import KINDS
 

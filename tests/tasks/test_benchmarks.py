@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crispr_lm import InputError, load_task
-from crispr_lm.measuring import further_subjects
+from crispr_lm.evaluation.suite import further_subjects
 from crispr_lm.settings import EvaluateSettings
 from crispr_lm.tasks import draw
 

@@ -15,10 +15,10 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported: it as
 
 import gradio as gr
 
-from crispr_lm.answering import Decoding
 from crispr_lm.app import figures
 from crispr_lm.app.session import Question, Session
 from crispr_lm.errors import CrisprError
+from crispr_lm.inference.streaming import Decoding
 from crispr_lm.report.page import changed_answers, spread
 from crispr_lm.report.statement import statement
 from crispr_lm.report.words import escaped_markdown

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from crispr_lm.answering import Decoding
-from crispr_lm.answers import read_answers
-from crispr_lm.edit import Edit
+from crispr_lm.edits.edit import Edit
+from crispr_lm.edits.neuron_activity import Firing, firing, option_probabilities
+from crispr_lm.edits.side_by_side import stream_both
 from crispr_lm.errors import InputError, on_one_line
-from crispr_lm.folder import MALFORMED, RunFolder, read_object
+from crispr_lm.inference.prompts import prompt_text
+from crispr_lm.inference.scoring import Likelihood
+from crispr_lm.inference.streaming import Decoding
+from crispr_lm.jobs.preparation import Timings, load
 from crispr_lm.model.load import parse_dtype
-from crispr_lm.preparation import Timings, load
-from crispr_lm.probing import Firing, firing, option_probabilities
-from crispr_lm.progress import Progress
-from crispr_lm.prompts import prompt_text
 from crispr_lm.report.page import changed_answers
 from crispr_lm.report.statement import statement
-from crispr_lm.scoring import Likelihood
+from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import AppSettings
-from crispr_lm.side_by_side import stream_both
-from crispr_lm.tasks.task import QUESTION, SENTENCES, Example
+from crispr_lm.storage.answers import read_answers
+from crispr_lm.storage.run_folder import MALFORMED, RunFolder, read_object
+from crispr_lm.tasks.base import QUESTION, SENTENCES, Example
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel

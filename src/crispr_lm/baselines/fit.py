@@ -12,19 +12,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from crispr_lm.attribution import biased_answers, score_neurons
-from crispr_lm.edit import Edit
+from crispr_lm.attribution.bias_influence import biased_answers, score_neurons
+from crispr_lm.attribution.neuron_scores import NeuronScores
+from crispr_lm.edits.edit import Edit
+from crispr_lm.inference.prompts import EncodedPrompt, encode
+from crispr_lm.inference.scoring import option_scores
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import Neuron, NeuronKind
-from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.parts import Parts
-from crispr_lm.progress import Progress, SilentProgress
-from crispr_lm.prompts import EncodedPrompt, encode
-from crispr_lm.scoring import option_scores
-from crispr_lm.search import Candidate, choose_part, counts_up_to, measure, sweep
-from crispr_lm.searched import Searched
+from crispr_lm.model.neuron_sites import Neuron, NeuronKind
+from crispr_lm.runtime.progress import Progress, SilentProgress
+from crispr_lm.search.neuron_count import Candidate, choose_part, counts_up_to, measure, sweep
+from crispr_lm.search.result import Searched
 from crispr_lm.settings import CompareSettings
+from crispr_lm.tasks.parts import Parts
 
 
 @dataclass(frozen=True)

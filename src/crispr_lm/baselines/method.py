@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from crispr_lm.baselines.errors import NotRunError
-from crispr_lm.batching import BatchSize, ProgressCallback
-from crispr_lm.evaluation import ScoringMethod, evaluation_of
-from crispr_lm.measurement import Measurement
-from crispr_lm.measuring import Subject, TaskSubject
-from crispr_lm.scoring import Likelihood
-from crispr_lm.tasks.task import SENTENCES, Example
+from crispr_lm.evaluation.evaluation import ScoringMethod, evaluation_of
+from crispr_lm.evaluation.measurement import Measurement
+from crispr_lm.evaluation.suite import Subject, TaskSubject
+from crispr_lm.inference.batching import BatchSize, ProgressCallback
+from crispr_lm.inference.scoring import Likelihood
+from crispr_lm.tasks.base import SENTENCES, Example
 
 if TYPE_CHECKING:
     from crispr_lm.baselines.fit import Fit
     from crispr_lm.baselines.residual import Steering
-    from crispr_lm.edit import Edit
+    from crispr_lm.edits.edit import Edit
     from crispr_lm.model.load import LanguageModel
 
 MethodKind = Literal["original", "crispr", "control", "baseline"]

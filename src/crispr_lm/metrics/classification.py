@@ -14,8 +14,8 @@ import numpy as np
 
 from crispr_lm.errors import InputError
 from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, check_scores, chosen_options, ratio
+from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.labels import MOST_LABELS, label_set
-from crispr_lm.tasks.task import Example
 
 
 def _columns(examples: Sequence[Example], scores: Array) -> Columns:

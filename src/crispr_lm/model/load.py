@@ -23,8 +23,8 @@ from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
 from crispr_lm.model.vetting import check_replacements, vet
-from crispr_lm.printable import without_folders
-from crispr_lm.reading import parse_json, read_bytes
+from crispr_lm.storage.sanitize import without_folders
+from crispr_lm.storage.untrusted import parse_json, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class LanguageModel:
         takes_branches: Whether a prompt's options can share one sequence; None until `scoring.examine` has checked.
         takes_padding: Whether padding leaves scores alone; checked along with it.
         takes_cache: Whether scores stay the same where sequences go on from the model's cache; checked along with it.
-        evaluation_dtype: Number format that answers are measured in (`precision`); None for the weights' own.
+        evaluation_dtype: Number format that answers are measured in (`autocast`); None for the weights' own.
         tells_tokens: Whether activations can be told apart by token in a batch; False once `attribution` has met one
             that can't.
         changes_outputs: Whether the model writes into its layers' outputs; True once `attribution` has met that.

@@ -1,7 +1,7 @@
 """Run as a script in a fresh process: load a saved folder with plain transformers, hash its weights, score options.
 
 Imports nothing of crispr-lm, so that what it computes is what any user of the folder gets. Reads a JSON request from
-standard input, writes a JSON answer to standard output. `crispr_lm.verification` calls `hashes`, `settings` and
+standard input, writes a JSON answer to standard output. `crispr_lm.edits.verification` calls `hashes`, `settings` and
 `scores` on the model in memory too, so that both sides are computed by the same lines.
 """
 
@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 
 def main() -> None:
-    """Answer one request; its fields are those that `crispr_lm.verification` sends."""
+    """Answer one request; its fields are those that `crispr_lm.edits.verification` sends."""
     request = json.load(sys.stdin)
     auto_class: Any = getattr(transformers, request["auto_class"])
     options: dict[str, Any] = {"trust_remote_code": request["trust_remote_code"]}

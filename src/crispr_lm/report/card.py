@@ -13,12 +13,13 @@ from typing import Any, Literal
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from crispr_lm.edit import Edit
-from crispr_lm.metrics import Metric, ordered_metrics
+from crispr_lm.edits.edit import Edit
+from crispr_lm.metrics.family import Metric
+from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.model.origin import ModelOrigin
 from crispr_lm.report import words
 from crispr_lm.report.statement import statement
-from crispr_lm.tasks import Dataset, dataset_of
+from crispr_lm.tasks.registry import Dataset, dataset_of
 from crispr_lm.version import __version__
 
 Shared = Literal["folder", "lora", "slim", "edit"]

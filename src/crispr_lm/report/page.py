@@ -17,19 +17,19 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from crispr_lm.answers import read_answers
+from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.errors import InputError, on_one_line
-from crispr_lm.files import write_bytes
-from crispr_lm.folder import MALFORMED, RunFolder, failures, read_object
-from crispr_lm.metrics import ordered_metrics
+from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.metrics.statistics import p_told
-from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.printable import all_visible, visible
 from crispr_lm.report import figures, words
 from crispr_lm.report.shared import shared_record
 from crispr_lm.report.statement import statement
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
-from crispr_lm.stages import JUDGING
+from crispr_lm.storage.answers import read_answers
+from crispr_lm.storage.files import write_bytes
+from crispr_lm.storage.run_folder import MALFORMED, RunFolder, failures, read_object
+from crispr_lm.storage.sanitize import all_visible, visible
+from crispr_lm.storage.stages import JUDGING
 
 MOST_EXAMPLES = 5000
 """Changed answers that the page carries (some 3 MB of text, shown forty at a time); all are in answers.jsonl."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crispr_lm.printable import shared_names, without_folders
+from crispr_lm.storage.sanitize import shared_names, without_folders
 
 PATHS = ("task", "measure", "instructions")
 """Settings that may hold paths; the output folder is no part of a record."""

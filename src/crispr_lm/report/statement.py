@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crispr_lm.metrics import Metric
+from crispr_lm.metrics.family import Metric
 from crispr_lm.metrics.statistics import p_told
 from crispr_lm.report.words import RIGHT, changes, leading, sentence, short
 

@@ -29,16 +29,17 @@ from rich.prompt import IntPrompt
 from rich.table import Table
 from rich.text import Text
 
-from crispr_lm.metrics import Metric, ordered_metrics
-from crispr_lm.printable import printable
-from crispr_lm.progress import Advance, Pace, Progress, SilentProgress, Total
+from crispr_lm.metrics.family import Metric
+from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.report.markup import markup
 from crispr_lm.report.statement import statement
 from crispr_lm.report.words import saved, signed
+from crispr_lm.runtime.progress import Advance, Pace, Progress, SilentProgress, Total
+from crispr_lm.storage.sanitize import printable
 
 if TYPE_CHECKING:
-    from crispr_lm.edit import Edit
-    from crispr_lm.neuron_scores import NeuronScores
+    from crispr_lm.attribution.neuron_scores import NeuronScores
+    from crispr_lm.edits.edit import Edit
 
 GIB = 2**30
 
@@ -334,7 +335,7 @@ def print_results(results: Mapping[str, Any], output: Path | None) -> None:
 
 
 def print_saved(told: Mapping[str, Any], output: Path) -> None:
-    """Print what `crispr_lm.run.apply` has saved and checked."""
+    """Print what `crispr_lm.jobs.steps.apply` has saved and checked."""
     if found := told.get("saved_model"):
         _print_saved(found)
     if (fewer := told.get("parameters_saved")) is not None:
@@ -367,7 +368,7 @@ def print_edit_saved(edit: Edit, output: Path) -> None:
 
 
 def print_overlap(content: Mapping[str, Any]) -> None:
-    """Print what `crispr_lm.run.compare_edits` found."""
+    """Print what `crispr_lm.jobs.inspection.compare_edits` found."""
     table = Table(title="Neurons in common", title_justify="left")
     table.add_column("Module")
     for name in ("First", "Second", "Common", "Jaccard"):
@@ -467,7 +468,7 @@ def print_scores(scores: NeuronScores, output: Path | None, count: int = 10) -> 
 
 
 def print_inspection(content: Mapping[str, Any]) -> None:
-    """Print what `crispr_lm.run.inspect` found."""
+    """Print what `crispr_lm.jobs.inspection.inspect` found."""
     facts = Table(show_header=False, title=content["type"].capitalize(), title_justify="left")
     facts.add_column(style="bold")
     facts.add_column()
@@ -503,7 +504,7 @@ def print_inspection(content: Mapping[str, Any]) -> None:
 
 
 def print_prompt(seen: Mapping[str, Any]) -> None:
-    """Print one question as the model sees it (`crispr_lm.prompts.seen_prompt`); scored tokens stand in brackets."""
+    """Print one question as the model sees it (`inference.prompts.seen_prompt`); scored tokens stand in brackets."""
     place = f"{seen['format']} prompt; place of the answer: {seen['place']}"
     console.print(markup(f"{seen['source']}, {place}"), soft_wrap=True)
     console.print(f"\n[bold]Read: {len(seen['prompt'])} tokens[/], parted by │; ⏎ is a line break", soft_wrap=True)
@@ -523,7 +524,7 @@ def _visible(token: str) -> str:
 
 
 def print_reproduced(told: Mapping[str, Any], output: Path) -> None:
-    """Print what `crispr_lm.reproduce.reproduce` found: what differs, and how much does not."""
+    """Print what `crispr_lm.jobs.reproduce.reproduce` found: what differs, and how much does not."""
     for name, versions in told["versions"].items():
         console.print(f"{markup(name)} was {markup(str(versions['then']))}, is {markup(str(versions['now']))}")
     differing = [figure for figure in told["figures"] if not figure["same"]]
@@ -545,7 +546,7 @@ def print_reproduced(told: Mapping[str, Any], output: Path) -> None:
 
 
 def print_machine(told: Mapping[str, Any]) -> None:
-    """Print what `crispr_lm.doctor.examine_machine` found."""
+    """Print what `crispr_lm.jobs.doctor.examine_machine` found."""
     facts = Table(show_header=False, title="Software", title_justify="left")
     facts.add_column(style="bold")
     facts.add_column()

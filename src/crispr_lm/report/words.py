@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from crispr_lm.metrics import FAMILIES, Metric
+from crispr_lm.metrics.family import Metric
+from crispr_lm.metrics.registry import FAMILIES
 from crispr_lm.metrics.statistics import p_told
-from crispr_lm.printable import printable, without_folders
+from crispr_lm.storage.sanitize import printable, without_folders
 
 HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "context tells"}
 """The two accuracies that belong together, and how their columns are called."""

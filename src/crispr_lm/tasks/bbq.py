@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 from crispr_lm.tasks.jsonl import check_options, index_field, json_rows, missing, text_field
-from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
 
 CONDITIONS = {"ambig": AMBIGUOUS, "disambig": DISAMBIGUATED}
 ANSWERS = ("ans0", "ans1", "ans2")

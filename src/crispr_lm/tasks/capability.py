@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import OPEN, QUESTION, Example
 from crispr_lm.tasks.benchmark_rows import file_rows, hub_rows
-from crispr_lm.tasks.task import OPEN, QUESTION, Example
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 from crispr_lm.tasks.jsonl import NUMBERED, check_options, index_field, json_rows, missing, text_field
-from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
 
 FIELDS = ("context", "question", "options", "answer", "group", "condition", "unknown", "stereotyped", "category")
 CONDITIONS = {

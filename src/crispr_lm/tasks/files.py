@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
-from crispr_lm.reading import parse_json, read_bytes
+from crispr_lm.storage.untrusted import parse_json, read_bytes
 from crispr_lm.tasks.forms import binary_form
 
 

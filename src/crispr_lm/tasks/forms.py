@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from crispr_lm.reading import parse_json
+from crispr_lm.storage.untrusted import parse_json
 
 PACKED = {
     b"\x1f\x8b": "compressed with gzip",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
-from crispr_lm.reading import check_regular, parse_json
+from crispr_lm.storage.untrusted import check_regular, parse_json
 from crispr_lm.tasks.files import text_of
 from crispr_lm.tasks.forms import binary_form, text_form
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import Example
 
 MOST_LABELS = 20
 """Labels that a set may have: metrics are formulas over a fixed number of columns."""

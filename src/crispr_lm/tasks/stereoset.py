@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import SENTENCES, Example
 from crispr_lm.tasks.files import json_content
 from crispr_lm.tasks.jsonl import json_rows, text_field
-from crispr_lm.tasks.task import SENTENCES, Example
 
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 STEREOTYPE, ANTI_STEREOTYPE, UNRELATED = range(3)
