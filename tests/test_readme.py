@@ -19,7 +19,7 @@ def test_the_python_of_the_readme_runs_as_printed(saved_model, tmp_path, monkeyp
     assert len(crispr_lm.Edit.load(tmp_path / "edit.json").neurons) == 10
     assert names["change"].low <= names["change"].value <= names["change"].high
     # Spread over templates, as the comment says: the first rows alone are of a few.
-    assert len({example.template for example in names["report"]}) > len(names["report"]) / 3
+    assert len({example.template for example in names["test"]}) > len(names["test"]) / 3
     assert len(list(everyday_rows())) == 1728  # as the table of tasks says
 
 
