@@ -444,6 +444,12 @@ def _launch(
     as_json: Annotated[
         bool, Parameter(name="--json", help="Print one JSON document on standard output.", negative="")
     ] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        Parameter(
+            help="Python file that registers something of your own; its code is run. May be repeated.", negative=""
+        ),
+    ] = None,
 ) -> None:
     global _form, _goes_on, _given, _in_file
     if quiet and as_json:
@@ -456,6 +462,12 @@ def _launch(
         sources.append(source)
         _in_file = (config, frozenset("--" + name.replace("_", "-") for name in source.config))
     app.config = tuple(sources)
+    if plugin:
+        _quiet_libraries()
+        from crispr_lm.plugins import load_file
+
+        for file in plugin:
+            load_file(file)
     app(tokens, exit_on_error=False, print_error=False)
 
 

@@ -1,7 +1,7 @@
 """Rankings: orders of neurons, best to remove first, all computed from what was measured once on the fit part.
 
 Knows effects (`crispr_lm.effects`), neuron scores and numbers; runs no model. A new ranking is one function and one
-line in `RANKINGS`.
+line in `RANKINGS`, or comes from elsewhere (`register_ranking`).
 
 Notation, for an example e whose unknown option is u and whose answer y, to first order (see `crispr_lm.effects`):
 E_i(a, b) is the effect of neuron i on s(a) − s(b), and scaling it by σ changes that contrast by (σ − 1) · E_i(a, b).
@@ -12,7 +12,7 @@ not tell; "disambiguated" for the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice, zip_longest
 from typing import Literal
 
@@ -24,6 +24,7 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neurons import Neuron, NeuronKind
 from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.plugins import Registry
 from crispr_lm.relevance import TokenAggregation
 from crispr_lm.tasks.task import FitOn
 
@@ -269,15 +270,30 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     return effects.neurons(taken)
 
 
-RANKINGS: dict[str, Ranking] = {
-    ranking.name: ranking
-    for ranking in (
-        Ranking("published", published, frozenset({"fit_on", "token_aggregation"})),
-        Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united", "fit_on"})),
-        Ranking("pursuit", pursuit, frozenset({"kind", "skill_weight", "protection", "united"})),
-    )
-}
+RANKINGS = Registry(
+    "ranking",
+    (
+        (ranking.name, ranking)
+        for ranking in (
+            Ranking("published", published, frozenset({"fit_on", "token_aggregation"})),
+            Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united", "fit_on"})),
+            Ranking("pursuit", pursuit, frozenset({"kind", "skill_weight", "protection", "united"})),
+        )
+    ),
+)
 """All rankings by name."""
+
+
+def register_ranking(ranking: Ranking) -> None:
+    """Add a ranking: the search then tries it beside the others, and finds it by its name.
+
+    Raises:
+        InputError: the name is taken or is no name, or the ranking tunes what no recipe has.
+    """
+    known = {field.name for field in fields(Recipe)}
+    if unknown := sorted(ranking.tunes - known):
+        raise InputError(f"ranking {ranking.name!r} tunes {unknown[0]!r}{nearest(unknown[0], known)}, no recipe has it")
+    RANKINGS.register(ranking.name, ranking)
 
 
 @dataclass(eq=False)

@@ -17,6 +17,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.folder import MALFORMED, JobFolder, read_object
 from crispr_lm.measuring import Subject
 from crispr_lm.model.load import LanguageModel
+from crispr_lm.plugins import loaded
 from crispr_lm.preparation import Parts, file_hash
 from crispr_lm.prompts import seen_prompt
 from crispr_lm.settings import RunSettings
@@ -59,6 +60,7 @@ def record_of(
         "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.origin},
         "instructions": [list(part.task.instructions) for part in parts],
         "moment": lm.moment.isoformat(),
+        "plugins": loaded(),
         "crispr_lm": __version__,
     }
     return {

@@ -6,7 +6,7 @@ Knows result files and the main job; the figures themselves are made there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.files import write_json
 from crispr_lm.folder import MALFORMED, RunFolder, read_object
 from crispr_lm.model.load import open_model
+from crispr_lm.plugins import loaded
 from crispr_lm.preparation import file_hash
 from crispr_lm.progress import Progress, SilentProgress
 from crispr_lm.run import run
@@ -91,6 +92,7 @@ def reproduce(
     RunFolder(output).check(resume=False, overwrite=False)  # one that was interrupted is gone on with
     identity = record["identity"]
     name = model or identity["model"]
+    _check_plugins(identity["plugins"])
     _check_data(identity["data"])
     _check_model(name, identity["model_fingerprint"], settings)
     now = run(name, settings, progress)
@@ -161,6 +163,7 @@ class _Identity(BaseModel):
     data: dict[str, str]
     moment: datetime
     crispr_lm: str
+    plugins: list[str]
 
 
 class _Record(BaseModel):
@@ -195,6 +198,15 @@ def reproduced_settings(
             f"the record was written by crispr-lm {record.get('identity', {}).get('crispr_lm', '?')} and its settings "
             f"are not those of {__version__}; run it with that version"
         ) from error
+
+
+def _check_plugins(then: Sequence[str]) -> None:
+    """A record can't name code to be run: the user must."""
+    now = loaded()
+    if missing := next((plugin for plugin in then if plugin not in now), None):
+        raise InputError(
+            f"the run was made with plugin {missing}; give that file with --plugin, or install its package"
+        )
 
 
 def _check_data(hashes: Mapping[str, str]) -> None:

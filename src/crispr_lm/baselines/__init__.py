@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from crispr_lm.baselines.method import Method, NotRunError, Treatment, measure
-from crispr_lm.baselines.registry import METHODS
+from crispr_lm.baselines.registry import METHODS, register_baseline
 
-__all__ = ["METHODS", "Method", "NotRunError", "Treatment", "measure"]
+__all__ = ["METHODS", "Method", "NotRunError", "Treatment", "measure", "register_baseline"]
