@@ -14,27 +14,33 @@ from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
     from crispr_lm.attribution import score_neurons
+    from crispr_lm.baselines import Method, Treatment, register_baseline
     from crispr_lm.edit import Edit
     from crispr_lm.evaluation import Evaluation, evaluate
+    from crispr_lm.metrics import Metric, MetricFamily, register_metrics
     from crispr_lm.model.load import LanguageModel, load_model
-    from crispr_lm.model.neurons import Neuron
+    from crispr_lm.model.neurons import Neuron, register_architecture
     from crispr_lm.neuron_scores import NeuronScores
     from crispr_lm.prompts import EncodedPrompt, encode, render_prompt
+    from crispr_lm.rankings import Ranking, register_ranking
     from crispr_lm.scoring import option_scores
     from crispr_lm.settings import RunSettings
-    from crispr_lm.tasks import Example, Split, Task, load_task, sample
+    from crispr_lm.tasks import Example, Split, Task, TaskKind, load_task, register_task, sample
 
 _HOMES = {
     "attribution": ("score_neurons",),
+    "baselines": ("Method", "Treatment", "register_baseline"),
     "edit": ("Edit",),
     "evaluation": ("Evaluation", "evaluate"),
+    "metrics": ("Metric", "MetricFamily", "register_metrics"),
     "model.load": ("LanguageModel", "load_model"),
-    "model.neurons": ("Neuron",),
+    "model.neurons": ("Neuron", "register_architecture"),
     "neuron_scores": ("NeuronScores",),
     "prompts": ("EncodedPrompt", "encode", "render_prompt"),
+    "rankings": ("Ranking", "register_ranking"),
     "scoring": ("option_scores",),
     "settings": ("RunSettings",),
-    "tasks": ("Example", "Split", "Task", "load_task", "sample"),
+    "tasks": ("Example", "Split", "Task", "TaskKind", "load_task", "register_task", "sample"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -47,11 +53,17 @@ __all__ = [
     "Example",
     "InputError",
     "LanguageModel",
+    "Method",
+    "Metric",
+    "MetricFamily",
     "Neuron",
     "NeuronScores",
+    "Ranking",
     "RunSettings",
     "Split",
     "Task",
+    "TaskKind",
+    "Treatment",
     "VerificationError",
     "WriteError",
     "__version__",
@@ -60,6 +72,11 @@ __all__ = [
     "load_model",
     "load_task",
     "option_scores",
+    "register_architecture",
+    "register_baseline",
+    "register_metrics",
+    "register_ranking",
+    "register_task",
     "render_prompt",
     "sample",
     "score_neurons",

@@ -18,6 +18,7 @@ from torch import nn
 
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.model.gguf_header import check_gguf
+from crispr_lm.model.in_memory import check_in_memory
 from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
 from crispr_lm.reading import parse_json, read_bytes
@@ -52,9 +53,21 @@ CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
 """Where configurations keep the largest number of positions. Models without (T5's are relative) have no limit."""
 
 
+def is_encoder_decoder(config: Any) -> bool:
+    """Whether a configuration is of an encoder and a decoder."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def context_length(config: Any) -> int | None:
+    """Largest number of tokens of a sequence, None if the configuration sets no limit."""
+    text_config = config.get_text_config()
+    values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
 @dataclass(eq=False)
 class LanguageModel:
-    """A model ready to be scored and edited: in evaluation mode, its parameters frozen.
+    """A model ready to be scored and edited: in evaluation mode. From `load_model`, or a model object of the user's.
 
     Attributes:
         model: The transformers model.
@@ -109,6 +122,40 @@ class LanguageModel:
         assert isinstance(dtype, torch.dtype)
         return dtype
 
+    @staticmethod
+    def from_transformers(
+        model: Any, tokenizer: Any, *, name: str | None = None, prompt_format: Literal["chat", "plain"] = "chat"
+    ) -> LanguageModel:
+        """Take a transformers model that is in memory already; it stays the user's object, nothing is copied.
+
+        Of the model one thing is changed: it is put into evaluation mode (``model.eval()``), since dropout would make
+        every score random. After training it further, call ``model.eval()`` again; scoring in training mode is
+        refused. Whether parameters require gradients is left as it is: attribution freezes them while it runs and puts
+        them back. (`load_model` freezes for good, but there the object is ours.)
+
+        Args:
+            model: What ``AutoModelForCausalLM`` or ``AutoModelForSeq2SeqLM`` gives, on any device.
+            tokenizer: Its tokenizer.
+            name: For messages and records, best the hub id; by default where the model was loaded from.
+            prompt_format: As in `load_model`.
+
+        Raises:
+            InputError: the model writes no text, carries an adapter, or is not wholly in memory; or the tokenizer is
+                none, or that of another model.
+        """
+        check_in_memory(model, tokenizer)
+        model.eval()
+        return LanguageModel(
+            model=model,
+            tokenizer=tokenizer,
+            name=name or model.name_or_path or f"{type(model).__name__} (in memory)",
+            revision=getattr(model.config, "_commit_hash", None),
+            quantized=bool(getattr(model, "is_quantized", False)),
+            is_encoder_decoder=is_encoder_decoder(model.config),
+            context_length=context_length(model.config),
+            prompt_format=prompt_format,
+        )
+
     def save(self, folder: Path) -> None:
         """Save model and tokenizer as a plain Hugging Face folder."""
         self.model.save_pretrained(folder)
@@ -132,14 +179,12 @@ class ModelSource:
     @property
     def is_encoder_decoder(self) -> bool:
         """Whether the architecture has an encoder and a decoder."""
-        return bool(getattr(self.config, "is_encoder_decoder", False))
+        return is_encoder_decoder(self.config)
 
     @property
     def context_length(self) -> int | None:
         """Largest number of tokens of a sequence, None if there is no limit."""
-        text_config = self.config.get_text_config()
-        values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
-        return next((value for value in values if isinstance(value, int) and value > 0), None)
+        return context_length(self.config)
 
     @property
     def _stored_dtype(self) -> torch.dtype:
@@ -550,7 +595,7 @@ def _check_writes_text(config: Any, name: str) -> None:
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     )
 
-    encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+    encoder_decoder = is_encoder_decoder(config)
     mapping = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     auto_map = getattr(config, "auto_map", None) or {}
     if config.model_type not in mapping and not {"AutoModelForCausalLM", "AutoModelForSeq2SeqLM"} & set(auto_map):

@@ -1,4 +1,7 @@
-"""Tasks by name: ``builtin:NAME``, ``bbq:PATH``, ``choices:PATH`` and more. A new one is a file and a line here."""
+"""Tasks by name: ``builtin:NAME``, ``bbq:PATH``, ``choices:PATH`` and more. A new one is a file and a line here.
+
+Others come from elsewhere (`register_task`).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.plugins import Registry, check_name
 from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
 from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.crows_pairs import read_crows_pairs
+from crispr_lm.tasks.in_memory import checked_instructions
 from crispr_lm.tasks.knowledge import knowledge_examples, ordinary_questions
 from crispr_lm.tasks.stereoset import read_stereoset
 from crispr_lm.tasks.task import (
@@ -40,6 +45,7 @@ __all__ = [
     "Example",
     "Split",
     "Task",
+    "TaskKind",
     "builtin_instructions",
     "draw",
     "instruction_count",
@@ -49,6 +55,7 @@ __all__ = [
     "open_instructions",
     "ordinary_questions",
     "read_instructions",
+    "register_task",
     "sample",
     "template_hash",
     "template_hashes",
@@ -88,8 +95,16 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of task: how its files are read, and the fields of `Task` that go with it."""
+class TaskKind:
+    """A kind of task: how its files are read, and the fields of `Task` that go with it.
+
+    Attributes:
+        read: From the path after ``NAME:`` to examples; raises `InputError` that names file and line.
+        title: For people.
+        license: Of the data.
+        family: Name of its metrics.
+        breakdowns: As in `Task`; so are the others.
+    """
 
     read: Callable[[Path], list[Example]]
     title: str = "own questions"
@@ -102,10 +117,10 @@ class Kind:
 
 
 BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday, "knowledge": knowledge_examples}
-KINDS: dict[str, Kind] = {
-    "bbq": Kind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons")),
-    "choices": Kind(read_choices),
-    "crows_pairs": Kind(
+_KINDS: dict[str, TaskKind] = {
+    "bbq": TaskKind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons")),
+    "choices": TaskKind(read_choices),
+    "crows_pairs": TaskKind(
         read_crows_pairs,
         "CrowS-Pairs",
         "CC BY-SA 4.0",
@@ -115,7 +130,7 @@ KINDS: dict[str, Kind] = {
         scoring="sum",
     ),
     # The paper compares likelihoods per token.
-    "stereoset": Kind(
+    "stereoset": TaskKind(
         read_stereoset,
         "StereoSet",
         "CC BY-SA 4.0",
@@ -125,15 +140,29 @@ KINDS: dict[str, Kind] = {
         scoring="mean",
         whole_templates=True,
     ),
-    "winobias": Kind(read_winobias, "WinoBias", "MIT", family="winobias", breakdowns=("type",), whole_templates=True),
-    "winogender": Kind(
+    "winobias": TaskKind(
+        read_winobias, "WinoBias", "MIT", family="winobias", breakdowns=("type",), whole_templates=True
+    ),
+    "winogender": TaskKind(
         read_winogender, "Winogender", "MIT", family="winogender", breakdowns=("gender",), whole_templates=True
     ),
     **{
-        name: Kind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
+        name: TaskKind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
         for name, benchmark in BENCHMARKS.items()
     },
 }
+KINDS = Registry("kind of task", _KINDS.items())
+"""Kinds of tasks by what stands before the colon."""
+
+
+def register_task(name: str, kind: TaskKind) -> None:
+    """Add a kind of task, which ``NAME:PATH`` then loads, in `load_task` and on the command line.
+
+    Raises:
+        InputError: the name is taken or is no name.
+    """
+    check_name("kind of task", name, ("builtin", *TEXTS))
+    KINDS.register(name, kind)
 
 
 def load_task(name: str, instructions: str | int | None = None) -> Task:
@@ -156,7 +185,7 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
             f" (did you mean {guess!r}?)" if guess.startswith("choices") or name in ("everyday", "knowledge") else ""
         )
         raise InputError(f"task {name!r} is not understood{meant}; write builtin:NAME, bbq:PATH or choices:PATH")
-    kind = KINDS.get(scheme, Kind(read_choices))
+    kind = KINDS.get(scheme, TaskKind(read_choices))
     origin: tuple[str, ...] = ()
     if scheme == "builtin":
         if rest not in BUILTIN:
@@ -194,6 +223,23 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     )
 
 
+def task_of(
+    name: str, examples: Sequence[Example], instructions: Sequence[str] | int | None, family: str | None
+) -> Task:
+    """A task of examples in memory; see `Task.from_examples`.
+
+    Raises:
+        InputError: instructions that can't be used, or no metrics of this name.
+    """
+    form = examples[0].form
+    if instructions is None or isinstance(instructions, int) or form == SENTENCES:
+        asked = _instructions(instructions if isinstance(instructions, int) else None, form)
+    else:
+        asked = checked_instructions(instructions, name)
+    kind = TaskKind(read_choices) if family is None else TaskKind(lambda _path: [], family=family)
+    return Task(name=name, examples=tuple(examples), instructions=asked, family=_family(kind, examples))
+
+
 def dataset_of(name: str) -> Dataset:
     """What others call the data of the task of this name: no folder of this machine is in it."""
     scheme, _, rest = name.partition(":")
@@ -214,10 +260,19 @@ def draw(task: Task, examples: Sequence[Example], size: int, seed: int) -> tuple
     return (sample_templates if task.whole_templates else sample)(examples, size, seed)
 
 
-def _family(kind: Kind, examples: Sequence[Example]) -> str:
-    """The kind's metrics; those of classification where every row of a general file has the same labels."""
+def _family(kind: TaskKind, examples: Sequence[Example]) -> str:
+    """The kind's metrics; those of classification where every row of a general file has the same labels.
+
+    Raises:
+        InputError: there are no such metrics.
+    """
+    from crispr_lm.metrics import FAMILIES
     from crispr_lm.metrics.classification import label_set
 
+    if kind.family not in FAMILIES:
+        raise InputError(
+            f"no metrics {kind.family!r}{nearest(kind.family, FAMILIES)}; there are: {', '.join(FAMILIES)}"
+        )
     plain = all(example.unknown is None and example.condition not in (AMBIGUOUS, DISAMBIGUATED) for example in examples)
     return "classification" if kind.read is read_choices and plain and label_set(examples) else kind.family
 
