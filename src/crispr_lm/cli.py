@@ -49,6 +49,9 @@ LONGEST_SENTENCE = 2000
 BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM)
 """Errors of the system that are not ours to mend: full, protected or failing disks, no memory."""
 
+COMMAND_LINE_ONLY = ("config", "quiet", "json", "plugin")
+"""Options that no settings file holds: they say how to print, or run code."""
+
 _form: Literal["tables", "quiet", "json"] = "tables"
 """How results are printed; progress and errors go to standard error."""
 
@@ -481,6 +484,8 @@ def _settings_file(path: Path) -> Toml:
     except (CycloptsError, ValueError, OSError) as error:
         raise InputError(f"settings file {path} can't be read as TOML: {' '.join(str(error).split())}") from error
     for name, value in content.items():
+        if name in COMMAND_LINE_ONLY:  # cyclopts would pass over it without a word
+            raise InputError(f"settings file {path} can't set {name!r}; give --{name} on the command line")
         if isinstance(value, dict):  # its options would be passed over without a word
             raise InputError(
                 f"settings file {path} has a section [{name}]; write its options at the top level, one `name = value` "

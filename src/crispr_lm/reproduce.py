@@ -204,9 +204,7 @@ def _check_plugins(then: Sequence[str]) -> None:
     """A record can't name code to be run: the user must."""
     now = loaded()
     if missing := next((plugin for plugin in then if plugin not in now), None):
-        raise InputError(
-            f"the run was made with plugin {missing}; give that file with --plugin, or install its package"
-        )
+        raise InputError(f"the run was made with plugin {missing}; give its file with --plugin, or install it")
 
 
 def _check_data(hashes: Mapping[str, str]) -> None:
