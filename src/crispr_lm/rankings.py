@@ -114,6 +114,17 @@ class Recipe:
     eliminated: tuple[Neuron, ...] = ()
     returned: int = 0
 
+    def highest(self, effects: Effects, gains: Array) -> list[Neuron]:
+        """As many neurons as asked for, of the highest gains, in the layers asked for and not eliminated already.
+
+        Args:
+            effects: Of the recipe's kind of neurons.
+            gains: float64 (neurons,), in the order of ``effects.values``.
+        """
+        allowed = _open_to(effects, self)
+        order = np.argsort(-np.where(allowed, gains, -np.inf), kind="stable")
+        return effects.neurons(order[: min(self.neurons, int(allowed.sum()))])
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -197,7 +208,7 @@ def contrast(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     if recipe.fit_on != "ambiguous":
         weights[~ambiguous] = recipe.skill_weight / max(1, (~ambiguous).sum())
     gains = (recipe.scale - 1) * _weighted(effects.values, weights) - _harm(evidence, recipe)
-    return _highest(effects, gains, recipe)
+    return recipe.highest(effects, gains)
 
 
 def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
@@ -420,12 +431,6 @@ def _weighted(values: NDArray[np.float32], weights: Array) -> Array:
     """Sum over examples and contrasts, (neurons,)."""
     summed = weights.reshape(-1).astype(np.float32) @ values.reshape(-1, values.shape[-1])
     return summed.astype(np.float64)
-
-
-def _highest(effects: Effects, gains: Array, recipe: Recipe) -> list[Neuron]:
-    allowed = _open_to(effects, recipe)
-    order = np.argsort(-np.where(allowed, gains, -np.inf), kind="stable")
-    return effects.neurons(order[: min(recipe.neurons, int(allowed.sum()))])
 
 
 def _eliminated(effects: Effects, recipe: Recipe) -> NDArray[np.bool_]:
