@@ -1,6 +1,7 @@
 """Model, edit and questions that the user has in memory: used as those that are loaded, or refused in a sentence."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -187,6 +188,26 @@ def test_a_task_of_examples_runs_like_any_other():
     fit, _, report = task.split()
     assert crispr_lm.score_neurons(lm, fit, task.instructions).top(1)
     assert crispr_lm.evaluate(lm, report, task.instructions, family=task.family)["accuracy"] is not None
+
+
+def test_a_task_is_evaluated_as_it_says_with_and_without_an_edit():
+    lm = build_model("llama")
+    labels = [{"context": text, "options": ["good", "bad"], "answer": n % 2} for n, text in enumerate("abcd")]
+    task = replace(Task.from_examples(labels, instructions=["Choose.", "Say which."]), scoring="mean")
+    edit = Edit.from_neurons(lm, [Neuron(DOWN_PROJECTIONS["llama"][1], index, "ffn") for index in range(20)])
+    whole = {"family": "classification", "scoring": "mean"}
+    expected = crispr_lm.evaluate(lm, task.examples, task.instructions, **whole)
+    found = crispr_lm.evaluate(lm, task)
+    assert found.metrics == expected.metrics
+    assert found.family.name == "classification"
+    with edit.applied(lm):
+        inside = crispr_lm.evaluate(lm, task)
+    edited = crispr_lm.evaluate(lm, task, edit=edit)
+    assert all(torch.equal(*pair) for pair in zip(edited.option_scores, inside.option_scores, strict=True))
+    assert not torch.equal(edited.option_scores[0], found.option_scores[0])
+    assert len(crispr_lm.evaluate(lm, task, ["Choose."], family="winobias").option_scores) == 1
+    with pytest.raises(InputError, match="at least one example and one instruction"):
+        crispr_lm.evaluate(lm, task.examples)
 
 
 @pytest.mark.parametrize(
