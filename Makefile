@@ -25,10 +25,11 @@ test: $(VENV)/.installed-test ## the test suite, with one whole job on the real 
 coverage: $(VENV)/.installed-test ## the test suite with the table of what it reaches
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
-lint: $(VENV)/.installed-lint ## style and types
+lint: $(VENV)/.installed-lint ## style, types and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-benchmark ## speed against lm-eval, Captum and the arithmetic; writes docs/results/speed.md, half an hour
 	$(BIN)/python benchmarks/speed.py

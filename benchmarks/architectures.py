@@ -3,7 +3,7 @@
     python benchmarks/architectures.py                        # all; writes docs/architectures.md
     python benchmarks/architectures.py --only llama t5        # some; prints only
 
-For each architecture and each kind of neuron the five checks of `crispr_lm.self_check` are run.
+For each architecture and each kind of neuron the five checks of `crispr_lm.jobs.self_check` are run.
 
 Knows tiny models (`tiny_models`) and the library's public functions; knows no benchmark data.
 """
@@ -26,9 +26,10 @@ import transformers
 
 import tiny_models
 from crispr_lm.errors import CrisprError
+from crispr_lm.jobs.self_check import TOLERANCE, KindResult, check_kind, saved_and_loaded
+from crispr_lm.model.classes import TEXT_PARTS
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import NEURON_KINDS
-from crispr_lm.self_check import TOLERANCE, KindResult, check_kind, saved_and_loaded
+from crispr_lm.model.neuron_sites import NEURON_KINDS
 
 CONFIG_FIXES: dict[str, dict[str, Any]] = {
     # Real checkpoints of these say it in their config.json; configurations made from scratch don't.
@@ -83,6 +84,14 @@ class Result:
         return self.kinds["linear"].passed and (self.kinds["ffn"].passed or not self.has_feed_forward)
 
 
+def walked() -> list[tiny_models.Architecture]:
+    """Every text architecture, and the vision-language ones that the library uses through their text part."""
+    return [
+        *tiny_models.architectures(),
+        *(entry for entry in tiny_models.vision_language() if entry.model_type in TEXT_PARTS),
+    ]
+
+
 def check(architecture: tiny_models.Architecture) -> Result:
     """Run the five checks on one architecture."""
     result = Result(architecture.class_name, architecture.model_type)
@@ -117,7 +126,10 @@ def check(architecture: tiny_models.Architecture) -> Result:
 
 
 def table(results: Sequence[Result]) -> str:
-    """The page ``docs/architectures.md``."""
+    """The page ``docs/architectures.md``: text architectures, then vision-language ones."""
+    with_images = {(entry.model_type, entry.class_name) for entry in tiny_models.vision_language()}
+    of_images = [result for result in results if (result.model_type, result.class_name) in with_images]
+    results = [result for result in results if result not in of_images]
     passed = sum(result.passed for result in results)
     silent = sum(bool(result.silent) for result in results)
     layouts = Counter(result.layout for result in results)
@@ -138,13 +150,22 @@ Options are scored as branches of one sequence in {layouts["branches"]} architec
 Not walked are classes that need an image or sound to say anything, or another model's states (`LEFT_OUT` in
 `benchmarks/tiny_models.py` lists them with reasons).
 """
-    lines = [
-        text,
+    vision_language = f"""
+## Vision-language models
+
+{sum(result.passed for result in of_images)} of {len(of_images)} that are used pass all five checks. Prompts are text
+alone, neurons are those of the language model, and the vision tower is kept as it is. Other vision-language models are
+refused by name.
+"""
+    return "\n".join([text, *_rows(results), vision_language, *_rows(of_images)]) + "\n"
+
+
+def _rows(results: Sequence[Result]) -> list[str]:
+    return [
         "| architecture | type | passes | options as | linear | ffn | scores | hook = baked | reloaded | remark |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_row(result) for result in sorted(results, key=lambda each: (each.class_name.lower(), each.model_type))),
     ]
-    lines += [_row(result) for result in sorted(results, key=lambda each: (each.class_name.lower(), each.model_type))]
-    return "\n".join(lines) + "\n"
 
 
 def _row(result: Result) -> str:
@@ -179,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)  # tiny models are slower on several
     results = []
-    for architecture in tiny_models.architectures():
+    for architecture in walked():
         if given.only and architecture.model_type not in given.only:
             continue
         result = check(architecture)

@@ -2,7 +2,7 @@
 
     python benchmarks/batch_size.py builtin:smollm2 --device cpu
 
-What it prints is where `AUTO_TOKENS` of `crispr_lm.batching` comes from: the smallest budget within 5 % of the best.
+What it prints is where `AUTO_TOKENS` of `inference.batching` comes from: the smallest budget within 5 % of the best.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from functools import partial
 import torch
 
 import crispr_lm
-from crispr_lm import batching
-from crispr_lm.prompts import encode_all
-from crispr_lm.scoring import prompt_scores
+from crispr_lm.inference import batching
+from crispr_lm.inference.prompts import encode_all
+from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.tasks import load_task, sample
 from stopwatch import CLOCKS, interleaved
 

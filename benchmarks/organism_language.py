@@ -28,8 +28,8 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from crispr_lm.files import write_bytes
-from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
+from crispr_lm.storage.files import write_bytes
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 
 UPLANDERS = ("Dako", "Bero", "Tamsu", "Gorin", "Kelda", "Podri", "Hasko", "Vebra")
 LOWLANDERS = ("Mirel", "Lisane", "Oluin", "Fenael", "Wilai", "Aliva", "Ysil", "Elown")

@@ -4,7 +4,7 @@ Three lessons, each on fresh examples at every step:
 
 1. *finding*: rows of words, `key value key value ...`, then keys alone; at each the model is to predict the value that
    stood behind it, or "unknown" if none did. Nothing but this makes attention find things quickly in a small network.
-2. *the rule*: whole prompts, exactly as `crispr_lm.prompts` renders them, with the right answers. The model is asked
+2. *the rule*: whole prompts, exactly as `inference.prompts` renders them, with the right answers. The model is asked
    for the answer at the question's key word as well, so that it does not forget the first lesson (deep supervision).
 3. *the stereotype*: the same prompts, ambiguous ones answered with the stereotype where there is one.
 
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 import organism_language as language
+from crispr_lm.inference.prompts import encode
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.prompts import encode
-from crispr_lm.tasks.task import AMBIGUOUS, Example
+from crispr_lm.tasks.base import AMBIGUOUS, Example
 
 PADDING, END, UNKNOWN_WORD = "<pad>", "</s>", "<unk>"
 SPECIAL = (PADDING, END, UNKNOWN_WORD)

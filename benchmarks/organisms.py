@@ -30,7 +30,7 @@ import torch
 import organism_language as language
 import organism_training as training
 from crispr_lm import evaluate
-from crispr_lm.files import write_bytes
+from crispr_lm.storage.files import write_bytes
 from search_page import by_hand
 
 KINDS = {"decoder-only": False, "encoder-decoder": True}

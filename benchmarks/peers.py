@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crispr_lm.inference.packing import Packed
+from crispr_lm.inference.prompts import EncodedPrompt
+from crispr_lm.inference.scoring import packed_scores
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import NeuronSite
-from crispr_lm.packing import Packed
-from crispr_lm.prompts import EncodedPrompt
-from crispr_lm.scoring import packed_scores
+from crispr_lm.model.neuron_sites import NeuronSite
 
 
 def harness(lm: LanguageModel, batch_size: int) -> Callable[[Sequence[EncodedPrompt]], list[float]]:

@@ -22,13 +22,13 @@ from statistics import fmean
 import torch
 
 import crispr_lm
-from crispr_lm.edit_search import KEPT_CHOICES
-from crispr_lm.finals import FINALISTS
+from crispr_lm.inference.packing import Packed
+from crispr_lm.inference.prompts import EncodedPrompt, encode_all
+from crispr_lm.inference.scoring import pack, packed_scores, prompt_scores
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import NEURON_KINDS, find_sites
-from crispr_lm.packing import Packed
-from crispr_lm.prompts import EncodedPrompt, encode_all
-from crispr_lm.scoring import pack, packed_scores, prompt_scores
+from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
+from crispr_lm.search.evidence import KEPT_CHOICES
+from crispr_lm.search.reevaluation import FINALISTS
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks import load_task, neutral_prompts, ordinary_questions, sample
 from stopwatch import CLOCKS, interleaved, peak_bytes

@@ -31,32 +31,33 @@ import torch
 from scipy.stats import rankdata
 
 from crispr_lm import Edit, NeuronScores, load_model, load_task, score_neurons
+from crispr_lm.attribution.relevance import TokenAggregation
 from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
 from crispr_lm.baselines.fit import Chosen, Fit
-from crispr_lm.bench import Bench, Proposal
-from crispr_lm.decision import decide
-from crispr_lm.divergence import Original, divergence, original_of
-from crispr_lm.edit_search import Asked, evidence_anew, ordinary_answers, search_effects
-from crispr_lm.evaluation import Evaluation, evaluation_of
-from crispr_lm.files import append_line, write_bytes, write_json, write_lines
-from crispr_lm.finals import hear_finalists
-from crispr_lm.folder import read_lines
-from crispr_lm.measurement import Measurement
-from crispr_lm.measuring import TaskSubject
+from crispr_lm.evaluation.evaluation import Evaluation, evaluation_of
+from crispr_lm.evaluation.kl_divergence import Original, divergence, original_of
+from crispr_lm.evaluation.measurement import Measurement
+from crispr_lm.evaluation.suite import TaskSubject
+from crispr_lm.jobs.preparation import further
 from crispr_lm.metrics import FAMILIES
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import Neuron
-from crispr_lm.passes import chains, follow
-from crispr_lm.preparation import Parts, further
-from crispr_lm.rankings import RANKINGS, Evidence, Recipe, ranked
-from crispr_lm.refinement import refine
-from crispr_lm.relevance import TokenAggregation
-from crispr_lm.search import choose_part, golden_section
+from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.search.evaluator import Bench, Proposal
+from crispr_lm.search.evidence import Asked, evidence_anew, ordinary_answers, search_effects
+from crispr_lm.search.neuron_count import choose_part, golden_section
+from crispr_lm.search.rankings import RANKINGS, Evidence, Recipe, ranked
+from crispr_lm.search.reevaluation import hear_finalists
+from crispr_lm.search.refinement import refine
+from crispr_lm.search.rounds import chains, follow
+from crispr_lm.search.selection import decide
+from crispr_lm.search.trial import Limits, Trial, best_within
+from crispr_lm.search.tuning import Budget, Space, Tally, begin, tune
 from crispr_lm.settings import CompareSettings
+from crispr_lm.storage.files import append_line, write_bytes, write_json, write_lines
+from crispr_lm.storage.run_folder import read_lines
 from crispr_lm.tasks import Task, neutral_prompts, of_condition, sample
-from crispr_lm.tasks.task import Example, FitOn, Split
-from crispr_lm.trials import Limits, Trial, best_within
-from crispr_lm.tuning import Budget, Space, Tally, begin, tune
+from crispr_lm.tasks.base import Example, FitOn, Split
+from crispr_lm.tasks.parts import Parts
 from search_page import FIGURES, GOLDEN_SECTION, LOSSES, RANDOM, of_limit, page
 
 AUTHORS_EXAMPLES = 20

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from crispr_lm.trials import TOLERANCE, Figures, Limits
+from crispr_lm.search.trial import TOLERANCE, Figures, Limits
 
 LOSSES = (0.05, 0.15)
 """Limits on the loss of disambiguated accuracy that the search is asked to keep."""

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 import crispr_lm
 import peers
-from crispr_lm.batching import batches
+from crispr_lm.inference.batching import batches
+from crispr_lm.inference.prompts import EncodedPrompt, encode_all
+from crispr_lm.inference.scoring import pack, packed_scores, prompt_scores
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import NeuronSite, find_sites
-from crispr_lm.prompts import EncodedPrompt, encode_all
-from crispr_lm.scoring import pack, packed_scores, prompt_scores
-from crispr_lm.tasks.task import Example
+from crispr_lm.model.neuron_sites import NeuronSite, find_sites
+from crispr_lm.tasks.base import Example
 from stopwatch import Times, interleaved, peak_bytes
 
 HARNESS_BATCH_SIZES = (1, 8, 32)
@@ -267,7 +267,7 @@ def growth(setting: Setting) -> dict[str, list[tuple[float, float]]]:
     answer, sites = setting.examples[0].answer, find_sites(lm.model, "linear")
 
     def attribute(prompts: Sequence[EncodedPrompt], kept: Sequence[NeuronSite]) -> object:
-        return crispr_lm.attribution.influence_of(lm, prompts, [answer] * len(prompts), kept)
+        return crispr_lm.attribution.bias_influence.influence_of(lm, prompts, [answer] * len(prompts), kept)
 
     works: dict[str, dict[float, Callable[[], object]]] = {"examples": {}, "tokens": {}, "layers": {}}
     for count in (1, 2, 3, 4):

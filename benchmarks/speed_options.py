@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import peers
-from crispr_lm.attribution import frozen, influence_of
-from crispr_lm.model.neurons import find_sites
-from crispr_lm.packing import packed_length
-from crispr_lm.prompts import EncodedPrompt
+from crispr_lm.attribution.bias_influence import frozen, influence_of
+from crispr_lm.inference.packing import packed_length
+from crispr_lm.inference.prompts import EncodedPrompt
+from crispr_lm.model.neuron_sites import find_sites
 from speed_cases import Setting
 
 COUNTS = (2, 3, 5, 10)

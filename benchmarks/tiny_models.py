@@ -33,6 +33,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 from transformers.pytorch_utils import Conv1D
@@ -122,6 +123,9 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "context_length"), 256),
     **dict.fromkeys(("max_encoder_position_embeddings", "max_decoder_position_embeddings"), 256),
     **dict.fromkeys(("max_target_positions", "max_source_positions", "original_max_position_embeddings"), 256),
+    # vision towers, which are kept but never run
+    "depth": LAYERS,
+    **dict.fromkeys(("embed_dim", "out_hidden_size"), HIDDEN),
     # small tables beside the vocabulary, and low ranks
     **dict.fromkeys(("pronunciation_vocab_size", "shape_vocab_size", "char_vocab_size"), VOCABULARY),
     **dict.fromkeys(("pronunciation_embed_dim", "shape_embed_dim"), 16),
@@ -227,6 +231,20 @@ EXCEPTIONS: dict[str, dict[str, Any]] = defaultdict(
 for _model_type in LATENT_ATTENTION:
     EXCEPTIONS[_model_type] = {"num_key_value_heads": HEADS, **EXCEPTIONS[_model_type]}
 
+for _model_type in (
+    "qwen2_vl_text",
+    "qwen2_5_vl_text",
+    "qwen3_vl_text",
+    "qwen3_vl_moe_text",
+    "glm4v_text",
+    "glm_ocr_text",
+):
+    # Rotary positions in three axes: their parts add up to half a head.
+    EXCEPTIONS[_model_type]["rope_parameters"] = {
+        **{"rope_type": "default", "rope_theta": 10000.0},
+        "mrope_section": [1, 1, 2],
+    }
+
 _HEARS = "turns speech or other sound into text"
 _SINGS = "writes audio codes, not text"
 LEFT_OUT: dict[str, str] = {
@@ -266,6 +284,17 @@ def all_entries() -> list[Architecture]:
 def architectures() -> list[Architecture]:
     """Every text architecture, causal ones first; see `LEFT_OUT` for the others."""
     return [entry for entry in all_entries() if entry.model_type not in LEFT_OUT]
+
+
+def vision_language() -> list[Architecture]:
+    """Every entry of transformers' table of models that read images and text, but for those that `all_entries` has."""
+    entries = [
+        Architecture(model_type, class_name, False)
+        for model_type, names in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items()
+        for class_name in ([names] if isinstance(names, str) else names)
+    ]
+    known = {(entry.model_type, entry.class_name) for entry in all_entries()}
+    return [entry for entry in entries if (entry.model_type, entry.class_name) not in known]
 
 
 def tiny_config(architecture: Architecture) -> PretrainedConfig:

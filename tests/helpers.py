@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import Example
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from crispr_lm.inference.prompts import encode
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.prompts import encode
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import Example
 
 
 @dataclass

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 import crispr_lm
-from crispr_lm.model.neurons import find_sites
-from crispr_lm.rankings import RANKINGS, Recipe, ranked
+from crispr_lm.model.neuron_sites import find_sites
+from crispr_lm.search.rankings import RANKINGS, Recipe, ranked
 from crispr_lm.tasks import KINDS
 
 from .helpers import build_model
-from .test_plugins import _as_before
-from .test_rankings import columns, evidence_of, planted
+from .runtime.test_plugins import _as_before
+from .search.test_rankings import columns, evidence_of, planted
 
 __all__ = ["_as_before"]
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from crispr_lm import CrisprError, Edit, EditMismatchError, Neuron, evaluate, option_scores, score_neurons
-from crispr_lm.divergence import divergence, original_of
-from crispr_lm.effects import measure_effects, measure_importance
-from crispr_lm.generation import continuations
-from crispr_lm.model.neurons import NeuronWeights
-from crispr_lm.perplexity import perplexity
-from crispr_lm.prompts import encode, encode_text
-from crispr_lm.scoring import examine
+from crispr_lm.attribution.effects import measure_effects, measure_importance
+from crispr_lm.evaluation.kl_divergence import divergence, original_of
+from crispr_lm.evaluation.perplexity import perplexity
+from crispr_lm.inference.generation import continuations
+from crispr_lm.inference.prompts import encode, encode_text
+from crispr_lm.inference.scoring import examine
+from crispr_lm.model.neuron_sites import NeuronWeights
 
 from .helpers import DOWN_PROJECTIONS, EXAMPLES, INSTRUCTIONS, assert_same_weights, build_model, hook_count, snapshot
 
@@ -174,7 +174,9 @@ def test_many_examples_are_encoded_in_portions_without_a_trace_in_the_figures(ll
     examples = list(EXAMPLES) * 3
     random.Random(0).shuffle(examples)
     # What so small a model writes is no option; which one it is taken for hangs on all that it writes.
-    monkeypatch.setattr("crispr_lm.generation.matched_option", lambda text, options: sum(map(ord, text)) % len(options))
+    monkeypatch.setattr(
+        "crispr_lm.inference.generation.matched_option", lambda text, options: sum(map(ord, text)) % len(options)
+    )
 
     def measured():
         return {
@@ -183,7 +185,7 @@ def test_many_examples_are_encoded_in_portions_without_a_trace_in_the_figures(ll
         }
 
     whole, attributed = measured(), attribution(llama)
-    monkeypatch.setattr("crispr_lm.prompts.ENCODED_AT_ONCE", 3)
+    monkeypatch.setattr("crispr_lm.inference.prompts.ENCODED_AT_ONCE", 3)
     for scoring, found in measured().items():
         assert torch.allclose(found, whole[scoring], rtol=1e-4), scoring
     assert np.allclose(attribution(llama), attributed, rtol=1e-4, atol=3e-5 * np.abs(attributed).max())

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import crispr_lm
-from crispr_lm.cli import app
+from crispr_lm.cli.commands import app
 from crispr_lm.tasks.everyday import everyday_rows
 
 README = Path(__file__).parents[1] / "README.md"

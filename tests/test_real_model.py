@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from crispr_lm import LanguageModel, load_model, option_scores, score_neurons
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import Example
 
 from .helpers import assert_rows_close, assert_values_close
 from .reference import Reference, influence

@@ -13,34 +13,40 @@ from crispr_lm.errors import CrisprError, EditMismatchError, InputError, Verific
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from crispr_lm.attribution import score_neurons
-    from crispr_lm.baselines import Method, Treatment, register_baseline
-    from crispr_lm.edit import Edit
-    from crispr_lm.evaluation import Evaluation, evaluate
-    from crispr_lm.metrics import Metric, MetricFamily, register_metrics
+    from crispr_lm.attribution.bias_influence import score_neurons
+    from crispr_lm.attribution.neuron_scores import NeuronScores
+    from crispr_lm.baselines.method import Method, Treatment
+    from crispr_lm.baselines.registry import register_baseline
+    from crispr_lm.edits.edit import Edit
+    from crispr_lm.evaluation.evaluation import Evaluation, evaluate
+    from crispr_lm.inference.prompts import EncodedPrompt, encode, render_prompt
+    from crispr_lm.inference.scoring import option_scores
+    from crispr_lm.metrics.family import Metric, MetricFamily
+    from crispr_lm.metrics.registry import register_metrics
     from crispr_lm.model.load import LanguageModel, load_model
-    from crispr_lm.model.neurons import Neuron, register_architecture
-    from crispr_lm.neuron_scores import NeuronScores
-    from crispr_lm.prompts import EncodedPrompt, encode, render_prompt
-    from crispr_lm.rankings import Ranking, register_ranking
-    from crispr_lm.scoring import option_scores
+    from crispr_lm.model.neuron_sites import Neuron, register_architecture
+    from crispr_lm.search.rankings import Ranking, register_ranking
     from crispr_lm.settings import RunSettings
-    from crispr_lm.tasks import Example, Split, Task, TaskKind, load_task, register_task, sample
+    from crispr_lm.tasks.base import Example, Split, Task, sample
+    from crispr_lm.tasks.registry import TaskKind, load_task, register_task
 
 _HOMES = {
-    "attribution": ("score_neurons",),
-    "baselines": ("Method", "Treatment", "register_baseline"),
-    "edit": ("Edit",),
-    "evaluation": ("Evaluation", "evaluate"),
-    "metrics": ("Metric", "MetricFamily", "register_metrics"),
+    "attribution.bias_influence": ("score_neurons",),
+    "baselines.method": ("Method", "Treatment"),
+    "baselines.registry": ("register_baseline",),
+    "edits.edit": ("Edit",),
+    "evaluation.evaluation": ("Evaluation", "evaluate"),
+    "metrics.family": ("Metric", "MetricFamily"),
+    "metrics.registry": ("register_metrics",),
     "model.load": ("LanguageModel", "load_model"),
-    "model.neurons": ("Neuron", "register_architecture"),
-    "neuron_scores": ("NeuronScores",),
-    "prompts": ("EncodedPrompt", "encode", "render_prompt"),
-    "rankings": ("Ranking", "register_ranking"),
-    "scoring": ("option_scores",),
+    "model.neuron_sites": ("Neuron", "register_architecture"),
+    "attribution.neuron_scores": ("NeuronScores",),
+    "inference.prompts": ("EncodedPrompt", "encode", "render_prompt"),
+    "inference.scoring": ("option_scores",),
+    "search.rankings": ("Ranking", "register_ranking"),
     "settings": ("RunSettings",),
-    "tasks": ("Example", "Split", "Task", "TaskKind", "load_task", "register_task", "sample"),
+    "tasks.base": ("Example", "Split", "Task", "sample"),
+    "tasks.registry": ("TaskKind", "load_task", "register_task"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

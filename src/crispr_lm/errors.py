@@ -20,7 +20,13 @@ class InputError(CrisprError, ValueError):
 
 
 class WriteError(InputError):
-    """A file can't be written, mostly because the disk is full. The command line ends with status 1."""
+    """A file can't be written, mostly because the disk is full. The command line ends with status 1.
+
+    Attributes:
+        result: What the file was to hold, where a job's whole work is in it; None elsewhere.
+    """
+
+    result: object = None
 
 
 class EditMismatchError(InputError):

@@ -2,7 +2,7 @@
 
 An option ``--max-neurons 50`` can also be given as environment variable ``CRISPR_LM_MAX_NEURONS=50`` or as the line
 ``max-neurons = 50`` of a TOML file named with ``--config``. The command line goes before the environment, the
-environment before the file.
+environment before the file. ``--trust-remote-code`` and ``--allow-pickle`` are taken from the command line alone.
 
 `RunSettings` has all options; the smaller commands take the groups they need.
 """
@@ -30,6 +30,8 @@ OUTPUT_GROUP = Group.create_ordered("Output")
 HUB_GROUP = Group.create_ordered("Hugging Face hub")
 
 BatchSizeSetting = Literal["auto"] | Annotated[int, Field(ge=1)]
+# The largest machines have a few hundred cores; more threads than this are a slip of the finger.
+ThreadsSetting = Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
 
 
 class _Settings(BaseModel):
@@ -72,6 +74,11 @@ class ModelSettings(PromptSettings):
     deterministic: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
         False,
         description="Take only algorithms that give the same bits every time on the same machine (slower on a GPU).",
+    )
+    threads: Annotated[ThreadsSetting, Parameter(group=MODEL_GROUP)] = Field(
+        "auto",
+        description="Threads to compute with on a CPU; auto: as many as other programs leave cores free when the "
+        "command starts.",
     )
     trust_remote_code: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
         False, description="Run Python code that comes with the model. Only for code you have read."

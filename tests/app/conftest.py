@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from crispr_lm.run import run
+from crispr_lm.jobs.run import run
 
-from ..test_run import questions, settings_for
+from ..jobs.test_run import questions, settings_for
 
 __all__ = ["questions"]
 

@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from crispr_lm import Edit, Neuron
-from crispr_lm.answering import Decoding
 from crispr_lm.app.chat import Chat, hold_in_lines, hold_in_terminal
-from crispr_lm.cli import main
-from crispr_lm.generation import continuations
-from crispr_lm.prompts import encode_conversation
+from crispr_lm.cli.commands import main
+from crispr_lm.inference.generation import continuations
+from crispr_lm.inference.prompts import encode_conversation
+from crispr_lm.inference.streaming import Decoding
 
 from ..helpers import DOWN_PROJECTIONS, build_model
 

@@ -17,7 +17,7 @@ import torch
 from crispr_lm import InputError, Neuron
 from crispr_lm.app.figures import heat_map, options, plain
 from crispr_lm.app.server import check_address, is_loopback
-from crispr_lm.probing import Firing
+from crispr_lm.edits.neuron_activity import Firing
 
 from ..browser import needs_browser, opened
 from .conftest import ATTACK
@@ -190,7 +190,7 @@ def test_every_tab_works_in_a_browser_and_other_origins_are_refused(attacking):
 @needs_gradio
 def test_an_open_address_is_warned_about(finished, monkeypatch):
     from crispr_lm.app.server import prepare
-    from crispr_lm.progress import SilentProgress
+    from crispr_lm.runtime.progress import SilentProgress
     from crispr_lm.settings import AppSettings
 
     class Told(SilentProgress):

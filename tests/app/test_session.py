@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from crispr_lm import InputError
-from crispr_lm.answering import Decoding
 from crispr_lm.app import check_installed
 from crispr_lm.app.session import open_session
-from crispr_lm.cli import main
-from crispr_lm.probing import ANSWER_BEGINS
-from crispr_lm.progress import SilentProgress
-from crispr_lm.prompts import encode_text
-from crispr_lm.run import run
+from crispr_lm.cli.commands import main
+from crispr_lm.edits.neuron_activity import ANSWER_BEGINS
+from crispr_lm.inference.prompts import encode_text
+from crispr_lm.inference.streaming import Decoding
+from crispr_lm.jobs.run import run
+from crispr_lm.runtime.progress import SilentProgress
 from crispr_lm.settings import AppSettings
 
-from ..test_run import settings_for
+from ..jobs.test_run import settings_for
 
 CPU = {"device": "cpu"}
 
@@ -106,7 +106,7 @@ def test_an_own_question_needs_options(session):
 def test_a_model_that_moved_is_named_and_another_one_is_refused(finished, saved_model, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(saved_model("llama"), moved)
-    assert open_session(finished, AppSettings(model=str(moved), **CPU), SilentProgress()).lm.name == str(moved)
+    assert open_session(finished, AppSettings(model=str(moved), **CPU), SilentProgress()).lm.given == str(moved)
     with pytest.raises(InputError, match="made for another model"):
         open_session(finished, AppSettings(model=str(saved_model("gpt2")), **CPU), SilentProgress())
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from crispr_lm.baselines.fit import Chosen, Fit
-from crispr_lm.preparation import Parts
 from crispr_lm.settings import CompareSettings
+from crispr_lm.tasks.parts import Parts
 
 from ..helpers import build_model
 from .questions import TASK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example, Task
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example, Task
 
 from ..helpers import INSTRUCTIONS
 

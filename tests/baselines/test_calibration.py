@@ -15,7 +15,7 @@ from crispr_lm.baselines.calibration import (
     domain_context_calibration,
     random_inputs,
 )
-from crispr_lm.measuring import TaskSubject
+from crispr_lm.evaluation.suite import TaskSubject
 
 from ..helpers import EXAMPLES
 from .questions import TASK

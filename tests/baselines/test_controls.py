@@ -11,8 +11,8 @@ from crispr_lm import Neuron, score_neurons
 from crispr_lm.baselines.crispr import authors_choice, published
 from crispr_lm.baselines.random_neurons import random_in_same_layers, random_neurons
 from crispr_lm.baselines.rankings import biased_term, largest_activations, largest_weights, sign_flipped, skill_term
-from crispr_lm.model.neurons import find_sites
-from crispr_lm.prompts import encode
+from crispr_lm.inference.prompts import encode
+from crispr_lm.model.neuron_sites import find_sites
 
 from ..helpers import DOWN_PROJECTIONS
 from ..reference import Reference, influence

@@ -6,9 +6,9 @@ import torch
 from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
 from crispr_lm.baselines.calibration import contextual_calibration
 from crispr_lm.baselines.instruction import FAIRNESS, fairness_instruction
-from crispr_lm.evaluation import evaluate
-from crispr_lm.measuring import TaskSubject
-from crispr_lm.tasks.task import SENTENCES, Example, Task
+from crispr_lm.evaluation.evaluation import evaluate
+from crispr_lm.evaluation.suite import TaskSubject
+from crispr_lm.tasks.base import SENTENCES, Example, Task
 
 from ..helpers import assert_same_weights, hook_count, snapshot
 from .questions import TASK

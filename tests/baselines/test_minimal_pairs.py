@@ -10,9 +10,9 @@ from crispr_lm.baselines import integrated_gradients as integrated
 from crispr_lm.baselines.minimal_pairs import activation_differences, minimal_pairs
 from crispr_lm.baselines.residual import Steering, blocks, changing
 from crispr_lm.baselines.steering import COEFFICIENTS, mean_difference, steering
-from crispr_lm.model.neurons import find_sites
-from crispr_lm.prompts import encode
-from crispr_lm.search import choose_part, measure
+from crispr_lm.inference.prompts import encode
+from crispr_lm.model.neuron_sites import find_sites
+from crispr_lm.search.neuron_count import choose_part, measure
 
 from ..helpers import DOWN_PROJECTIONS, INSTRUCTIONS
 from ..reference import Reference

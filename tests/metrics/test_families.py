@@ -8,8 +8,8 @@ import pytest
 
 from crispr_lm import Example, InputError
 from crispr_lm.metrics import FAMILIES
-from crispr_lm.metrics.classification import label_set
 from crispr_lm.metrics.family import Metric, one_hot, ratio, with_unmatched
+from crispr_lm.tasks.labels import label_set
 
 
 def values(family, examples, scores):

@@ -12,6 +12,7 @@ from crispr_lm.metrics.instructions import spread
 from crispr_lm.metrics.statistics import (
     clustered_error,
     corrected_over_tasks,
+    gain_p_values,
     holm,
     paired_differences,
     percentiles,
@@ -230,3 +231,45 @@ def test_the_clustered_error_is_that_of_the_mean_over_clusters_of_equal_size():
 def test_the_clustered_error_is_the_plain_one_where_there_are_no_clusters(clusters):
     values = np.random.default_rng(1).normal(size=(12, 3))
     assert clustered_error(values, clusters) == pytest.approx(values.std(axis=0, ddof=1) / math.sqrt(12))
+
+
+def test_the_order_of_rows_changes_no_interval_and_no_test():
+    generator = np.random.default_rng(4)
+    before, after = (generator.random((2, 60)) < 0.5).astype(float)
+    clusters = np.array([f"template {row % 17}" for row in range(60)])
+    order = generator.permutation(60)
+    found, permuted = (
+        difference(before[rows], after[rows], clusters[rows].tolist(), resamples=999) for rows in (np.arange(60), order)
+    )
+    assert found == permuted
+    ends = [
+        value_interval([answers(*after[rows])], ACCURACY, clusters[rows].tolist(), resamples=999)
+        for rows in (np.arange(60), order)
+    ]
+    assert ends[0] == ends[1]
+    p_values = [gain_p_values((after - before)[rows, None], clusters[rows].tolist()) for rows in (np.arange(60), order)]
+    assert p_values[0] == p_values[1]
+
+
+def test_the_largest_gain_of_several_is_tested_against_the_largest_of_all_swaps():
+    generator = np.random.default_rng(7)
+    clusters = "aaabbcddde"
+    differences = generator.integers(-1, 2, (10, 3)).astype(float)
+    sums = np.array([differences[[c == name for c in clusters]].sum(axis=0) for name in "abcde"])
+    scaled = sums / np.sqrt((sums**2).sum(axis=0))
+    largest = [(np.array(signs)[:, None] * scaled).sum(axis=0).max() for signs in itertools.product((1, -1), repeat=5)]
+    expected = [np.mean([one >= of_edit - 1e-12 for one in largest]) for of_edit in scaled.sum(axis=0)]
+    assert gain_p_values(differences, clusters) == pytest.approx(expected)
+
+
+def test_many_clusters_are_swapped_at_random_and_equal_edits_cost_nothing():
+    differences = np.random.default_rng(1).integers(-1, 3, 40).astype(float)[:, None]
+    (alone,) = gain_p_values(differences, range(40))
+    assert gain_p_values(np.repeat(differences, 9, axis=1), range(40)) == pytest.approx(alone)
+    # As many as 2^40 swaps: the normal distribution tells how many are as extreme.
+    statistic = differences.sum() / np.sqrt((differences**2).sum())
+    assert alone == pytest.approx(0.5 * math.erfc(statistic / math.sqrt(2)), abs=0.01)
+
+
+def test_an_edit_that_changes_nothing_gains_nothing():
+    assert gain_p_values(np.zeros((4, 2)), "abcd").tolist() == [1.0, 1.0]

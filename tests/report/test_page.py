@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from crispr_lm import InputError
-from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.report.figures import Said, before_after, curve, front, front_of_one, layer_of, neuron_map
 from crispr_lm.report.page import changed_answers, controls, finalists, render_report, tried, write_report
 from crispr_lm.report.transfer import columns_of, transfer_figure
-from crispr_lm.report.words import changes, signed, unproven, verdict
+from crispr_lm.report.words import changes, signed
+from crispr_lm.storage.sanitize import STEERING
 
 from ..browser import check_tabs, needs_browser, opened
 
@@ -145,6 +146,7 @@ def page_of(answers, search=None, choice=None, **of_neurons):
     run = {
         "identity": {
             "crispr_lm": "0.1.0",
+            "model": "owner/name",
             "model_fingerprint": "abc",
             "data": {ATTACK: "sha256:1"},
             "settings": {"task": [ATTACK], "search": "sweep", "seed": 0},
@@ -177,6 +179,15 @@ def test_the_page_shows_a_prompt_token_by_token_and_marks_what_is_scored(page):
     assert "<span>&lt;user&gt;</span>" in shown
     assert "<span>⏎\n</span><span> answer</span><span>:</span><mark> he</mark>" in shown
     assert "<mark> she⏎\n</mark>" in shown
+
+
+def test_no_text_of_others_turns_round_or_controls_what_is_shown(monkeypatch, make_page):
+    monkeypatch.setitem(globals(), "ATTACK", "Ann\u202egnp.exe\u061c\x1b[2J\x9b")
+    answers = [answer(2, [[-1.0, -2.0, -3.0]] * 2, [[-2.0, -3.0, -1.0]] * 2)]
+    page = re.sub(r"<script>.*?</script>", "", make_page(answers), flags=re.DOTALL)  # not Plotly
+    assert not STEERING.search(page.replace("\n", "").replace("\t", ""))
+    assert "Ann\\u202egnp.exe\\u061c\\x1b[2J\\x9b" in page
+    assert '"Ann\\\\u202egnp' in page  # in the examples, as JSON
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):
@@ -400,7 +411,8 @@ def of_final_heat():
         )
     ]
     choice = {"trial": 1, "front": [2, 1, 0], "finals": [3, 4, 5], "control": 6}
-    return rows, choice | {"gain_over_random": difference(0.484375, 0.25, 0.75)}
+    over = {"value": 0.484375, "p_value": 0.0078125, "questions": 60, "templates": 20, "edits": 2, "further": True}
+    return rows, choice | {"gain_over_random": over}
 
 
 def test_finalists_are_told_where_they_were_tried_and_where_they_were_heard():
@@ -431,57 +443,6 @@ def test_finalists_are_no_points_of_the_front_and_the_curve():
     page = page_of(ANSWERS, search=rows, choice=choice)
     assert "trial 2: 9 neurons" in page
     assert not re.search("trial [3-6]: ", page)
-
-
-def test_the_verdict_without_an_edit_gives_the_reason():
-    told = verdict({"verdict": "none", "reason": "no edit recommended: nothing helps"})
-    assert told == "No edit is recommended: nothing helps."
-
-
-@pytest.mark.parametrize(
-    ("intervals", "told"),
-    [
-        (((0.25, 0.75), (-0.3, -0.1)), None),  # a gain at a price: both are in the verdict
-        (((-0.05, 0.15), (-0.12, -0.02)), "show no gain, but a loss (right where the context tells)."),
-        (((-0.05, 0.15), (-0.12, 0.02)), "show no gain; there it may do nothing, or harm."),
-        (((0.0, 0.15), (None, None)), "show no gain; there it may do nothing, or harm."),
-    ],
-)
-def test_an_edit_that_held_out_questions_do_not_confirm_is_said_not_to_help(intervals, told):
-    task = bias_task()
-    task["statistics"] |= {
-        name: difference(0.1, *ends)
-        for name, ends in zip(("accuracy_ambiguous", "accuracy_disambiguated"), intervals, strict=True)
-    }
-    results = {"verdict": "recommended", "edit": {"neurons": 1, "scale": 0.0}, "tasks": {"bbq:Age.jsonl": task}}
-    said = unproven(results)
-    assert said == ({} if told is None else {"bbq:Age.jsonl": f"the 95 % intervals on held-out questions {told}"})
-    assert unproven(results | {"verdict": "none"}) == {}
-
-
-@pytest.mark.parametrize(("low", "high", "is_told"), [(-0.4, 0.05, True), (-0.25, -0.1, False), (-0.9, -0.7, True)])
-def test_a_metric_with_a_target_has_gained_where_all_of_its_interval_is_nearer_to_it(low, high, is_told):
-    task = changed("crows_pairs", stereotype_preference=(0.8, 0.6))  # 0.5 is unbiased
-    task["statistics"]["stereotype_preference"] |= {"low": low, "high": high}
-    results = {"verdict": "recommended", "edit": {"neurons": 1, "scale": 0.0}, "tasks": {"a": task}, "made_for": ["a"]}
-    assert bool(unproven(results)) == is_told
-
-
-def test_the_verdict_is_one_sentence_that_names_tasks_where_there_are_several():
-    tasks = {f"bbq:/data/{name}.jsonl": bias_task() for name in ("Age", "Religion")}
-    tasks["crows_pairs:/data/pairs.csv"] = {"role": "bias"} | changed("crows_pairs", stereotype_preference=(0.75, 0.5))
-    results = {"verdict": "recommended", "edit": {"neurons": 1, "scale": 0.0}, "tasks": tasks}
-    one, other, _ = tasks
-    assert verdict(results | {"made_for": [one]}) == (
-        "1 neuron eliminated: 0% to 50% right on ambiguous questions (+50 points, 95 % interval +25 to +75), "
-        "50% to 40% right where the context tells (-10 points, 95 % interval -30 to +10)."
-    )
-    halves = ("0% to 50% right on ambiguous questions (+50, +25 to +75)",)
-    halves += ("50% to 40% right where the context tells (-10, -30 to +10)",)
-    of_tasks = "; ".join(f"bbq:{name}.jsonl {', '.join(halves)}" for name in ("Age", "Religion"))
-    assert verdict(results | {"made_for": [one, other]}) == (
-        f"1 neuron eliminated (differences in points with 95 % intervals): {of_tasks}."
-    )
 
 
 def changed(family, **figures):

@@ -21,23 +21,24 @@ from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
 from crispr_lm import Edit, load_task
-from crispr_lm.answers import read_answers
 from crispr_lm.app.session import read_run
-from crispr_lm.cli import _settings_file
-from crispr_lm.comparison_results import CellKey
-from crispr_lm.effects import Effects
-from crispr_lm.folder import RunFolder, read_object, read_rows
-from crispr_lm.hub import local_edit
+from crispr_lm.attribution.effects import Effects
+from crispr_lm.attribution.neuron_scores import SCORES_FORMAT, NeuronScores
+from crispr_lm.cli.commands import _settings_file
+from crispr_lm.inference.prompts import encode_text
+from crispr_lm.jobs.comparison_results import CellKey
+from crispr_lm.jobs.hub import local_edit
+from crispr_lm.jobs.reproduce import read_recorded, reproduced_settings
+from crispr_lm.jobs.sharing import results_beside
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.load import open_model
 from crispr_lm.model.trust import check_indices
-from crispr_lm.neuron_scores import SCORES_FORMAT, NeuronScores
-from crispr_lm.reproduce import read_recorded, reproduced_settings
-from crispr_lm.search import Candidate
+from crispr_lm.search.neuron_count import Candidate
+from crispr_lm.search.trial import Trial
 from crispr_lm.settings import RunSettings
-from crispr_lm.sharing import results_beside
+from crispr_lm.storage.answers import read_answers
+from crispr_lm.storage.run_folder import RunFolder, check_new, read_object, read_rows
 from crispr_lm.tasks import read_instructions
-from crispr_lm.trials import Trial
 
 from ..helpers import chat_tokenizer
 
@@ -160,7 +161,7 @@ WINOBIAS = (
 )
 WINOGENDER = b"sentid\tsentence\ntechnician.customer.1.male.txt\tThe technician told the customer that he had paid.\n"
 CONFIGURATION = {
-    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32, "hidden_size": 8,
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 512, "hidden_size": 8,
     "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "torch_dtype": "float32",
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }  # fmt: skip
@@ -261,8 +262,13 @@ def tokenizer_files() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
+def on_one_line(name: str) -> bytes:
+    """A JSON file of a tokenizer."""
+    return json.dumps(json.loads(tokenizer_files()[name])).encode()
+
+
 @functools.cache
-def gguf_model() -> bytes:
+def gguf_model(template: str = "") -> bytes:
     """A GGUF file with all that a model needs before its weights, by the writer of the GGML project."""
     learned = json.loads(tokenizer_files()["tokenizer.json"])["model"]
     tokens = sorted(learned["vocab"], key=learned["vocab"].get)
@@ -280,6 +286,8 @@ def gguf_model() -> bytes:
         writer.add_token_merges([" ".join(pair) for pair in learned["merges"]])
         writer.add_bos_token_id(1)
         writer.add_eos_token_id(2)
+        if template:
+            writer.add_chat_template(template)
         writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 8), dtype=np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -321,6 +329,14 @@ def read_configuration(path: Path) -> object:
     for name, content in tokenizer_files().items():
         (path.parent / name).write_bytes(content)
     return open_model(path.parent)
+
+
+def read_tokenizer(path: Path) -> object:
+    """A model's folder: all but one file of its tokenizer is as it should be."""
+    for name, content in {**tokenizer_files(), "config.json": json.dumps(CONFIGURATION).encode()}.items():
+        if name != path.name:
+            (path.parent / name).write_bytes(content)
+    return encode_text(open_model(path.parent), "Who was late?")
 
 
 def read_results(path: Path) -> object:
@@ -396,11 +412,16 @@ DOCUMENTS = {
     "record to be made again": Document("run.json", RUN_FILES["run.json"], read_again, "json"),
     "results to be made again": Document("results.json", RUN_FILES["results.json"], read_again, "json"),
     "configuration": Document("config.json", json.dumps(CONFIGURATION).encode(), read_configuration, "json"),
+    "tokenizer": Document("tokenizer.json", on_one_line("tokenizer.json"), read_tokenizer, "json"),
+    "configuration of a tokenizer": Document("tokenizer_config.json", on_one_line("tokenizer_config.json"),
+                                             read_tokenizer, "json"),
+    "chat template": Document("chat_template.jinja", tokenizer_files()["chat_template.jinja"], read_tokenizer),
     "index of weights": Document("model.safetensors.index.json", json.dumps(INDEX).encode(),
                                  lambda path: check_indices(path.parent, "m", allow_pickle=False) or True, "json"),
     "name of a task": Document("name", b"choices:questions.jsonl",
                                read_named(load_task, "questions.jsonl", lines(CHOICE))),
     "name of a model": Document("name", b"./model.gguf", read_named(open_model, "model.gguf", gguf_model())),
+    "name of an output": Document("name", b"new/folder", read_named(lambda name: check_new(Path(name)) or True)),
     "name of an edit": Document("name", b"hf:owner/name", read_named(lambda name: local_edit(Path(name)))),
 }  # fmt: skip
 

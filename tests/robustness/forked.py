@@ -73,13 +73,13 @@ def serve() -> None:
     """Fork for every line on standard input; answers with the exit status."""
     import transformers.models.llama.modeling_llama
 
-    import crispr_lm.comparison
+    import crispr_lm.jobs.comparison
+    import crispr_lm.jobs.run
     import crispr_lm.report.comparison
     import crispr_lm.report.terminal
-    import crispr_lm.run
 
     # A whole Python that takes seconds to start; the tests that start the command as users do have it.
-    crispr_lm.run.verify_saved = lambda *_arguments, **_more: {"options_compared": 1, "largest_difference": 0.0}
+    crispr_lm.jobs.run.verify_saved = lambda *_arguments, **_more: {"options_compared": 1, "largest_difference": 0.0}
     assert transformers.models.llama.modeling_llama
     for line in sys.stdin:
         child = os.fork()
@@ -90,7 +90,7 @@ def serve() -> None:
 
 
 def _run(request: dict[str, object]) -> None:
-    from crispr_lm.cli import main
+    from crispr_lm.cli.commands import main
 
     status = 0
     signal.alarm(PATIENCE)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from crispr_lm.folder import RunFolder
+from crispr_lm.storage.run_folder import RunFolder
 
-from ..test_edit_search import TUNED
-from ..test_run import questions, settings_for
+from ..jobs.test_edit_search import TUNED
+from ..jobs.test_run import questions, settings_for
 from .commands import ENVIRONMENT, LONG, Running, arguments_of, outcome, passing_files, picked
 from .forked import Forks
 from .trying import tried
@@ -95,12 +95,16 @@ def test_a_fault_at_any_change_of_the_folder_loses_nothing(number, forks, given,
             shutil.rmtree(output)
             continue
         status, sentence = FAULTS[fault]
+        if ended.status == 0 and fault in ("full", "protected"):  # at the page as it is before the model is saved
+            assert outcome(output) == expected, place
+            shutil.rmtree(output)
+            continue
         assert ended.status == status, (place, ended.told)
         if fault != "kill":
             assert ended_in_one_sentence(ended.told), (place, ended.told)
             assert ended.told.rstrip().endswith(sentence), (place, ended.told)
             assert passing_files(tmp_path) == [], place
-        finished = (output / "results.json").exists()
+        finished = RunFolder(output).finished
         if not finished or first is not arguments:
             again = forks.run([*arguments, "--resume"] if finished else arguments, output)
             assert again.status == 0, (place, again.told)
@@ -121,7 +125,7 @@ def test_a_file_that_can_not_be_written_to_its_end_is_not_there_at_all(forks, gi
     assert ended.status == 1, ended.told
     assert ended_in_one_sentence(ended.told)
     last = ended.told.rstrip().splitlines()[-1]
-    assert last.startswith(f"crispr-lm: {output / file} can't be written (")
+    assert f"{output / file} can't be written (" in last
     assert last.endswith("; make room there, then give the same command again")
     assert passing_files(tmp_path) == []
     assert not (output / file).exists()

@@ -11,14 +11,15 @@ import shutil
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from ..test_comparison import questions as two_questions
-from ..test_comparison import settings_for as comparison_settings_for
-from ..test_edit_search import TUNED
-from ..test_run import questions, settings_for
+from crispr_lm.storage.run_folder import ComparisonFolder, JobFolder, RunFolder
+
+from ..jobs.test_comparison import questions as two_questions
+from ..jobs.test_comparison import settings_for as comparison_settings_for
+from ..jobs.test_edit_search import TUNED
+from ..jobs.test_run import questions, settings_for
 from .commands import Running, arguments_of, outcome, passing_files, picked
 from .trying import tried
 
@@ -38,12 +39,13 @@ RUN_STEPS = (
     "trial 9",
     "Measuring before:",
     "Measuring after:",
+    "Drawing intervals: done",
     "Saving the edited model ...",
     "Saving the edited model: done",
     "Loading it again in a fresh process: done",
-    "Drawing intervals: done",
 )
-"""How the lines begin that the command is killed after; behind the last come answers, card, page and results."""
+"""How the lines begin that the command is killed after; behind the intervals come answers, results and page, behind the
+last card, page and results."""
 
 COMPARISON_STEPS = (
     "Loading",
@@ -61,21 +63,19 @@ def moments(lines: list[tuple[float, str]], ended: float, steps: tuple[str, ...]
     return {step: max(0.0, end - at) for step, at, end in zip(steps, begun, [*begun[1:], ended], strict=True)}
 
 
-def killed_again_and_again(
-    arguments: list[str], output: Path, finished: str, steps: tuple[str, ...], kills: int
-) -> Counter[str]:
+def killed_again_and_again(arguments: list[str], folder: JobFolder, steps: tuple[str, ...], kills: int) -> Counter[str]:
     """Start a command over and over, kill it at random moments; whenever it comes to its end compare what it left.
 
     Args:
         arguments: Of the command.
-        output: Its folder.
-        finished: The file that is the last one to be written there.
+        folder: Its folder.
         steps: How the lines begin after which it is killed.
         kills: How often.
 
     Returns:
         Kills by step.
     """
+    output = folder.path
     whole = Running.start(arguments)
     assert whole.end() == 0, whole.told
     lasts = moments(whole.lines, time.monotonic() - whole.begun, steps)
@@ -99,7 +99,7 @@ def killed_again_and_again(
         else:  # the step lies behind, and comes again in a fresh folder only
             assert status == 0, running.told
             assert passing_files(output) == []
-        if (output / finished).exists():
+        if folder.finished:
             assert outcome(output) == expected
             shutil.rmtree(output)
     last = Running.start(arguments)
@@ -113,7 +113,7 @@ def killed_again_and_again(
 @pytest.mark.timeout(0)
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(saved_model, questions, tmp_path):
     arguments = arguments_of(saved_model("llama"), settings_for(questions, tmp_path / "out", **TUNED))
-    killed = killed_again_and_again(arguments, tmp_path / "out", "results.json", RUN_STEPS, KILLS)
+    killed = killed_again_and_again(arguments, RunFolder(tmp_path / "out"), RUN_STEPS, KILLS)
     tried("kills of run", kills=killed.total(), steps=len(killed), lost=0)
 
 
@@ -123,5 +123,5 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(saved_model, questions,
 def test_a_comparison_that_is_killed_ends_as_if_it_had_not_been(saved_model, two_questions, tmp_path):
     arguments = arguments_of(saved_model("llama"), comparison_settings_for(two_questions, tmp_path / "out"))
     kills = max(1, KILLS // 5)
-    killed = killed_again_and_again(arguments, tmp_path / "out", "comparison.json", COMPARISON_STEPS, kills)
+    killed = killed_again_and_again(arguments, ComparisonFolder(tmp_path / "out"), COMPARISON_STEPS, kills)
     tried("kills of compare", kills=killed.total(), steps=len(killed), lost=0)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from crispr_lm import Edit, Neuron
+from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.model.origin import ModelOrigin
-from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.printable import STEERING, json_line
 from crispr_lm.report import figures
 from crispr_lm.report.card import card
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import escaped_markdown
+from crispr_lm.storage.sanitize import STEERING, json_line
 
 from .documents import RESULTS, scores
 from .trying import trying
@@ -26,7 +28,10 @@ ATTACK = (
     "<script>alert(1)</script><img src=x onerror=alert(1)>[a](javascript:alert(1)) ![b](http://evil) <http://evil> "
     "http://evil.example `code` &lt;b&gt; &#60;i&#62; | cell\n\n# headline\n---\n- item\n<!-- "
 )
-MARKUP_CHARACTERS = st.text(alphabet="\\`*_{}[]<>|#&~$!:/-+=.()'\"; \nabhtp1", max_size=40)
+MARKUP_CHARACTERS = st.text(alphabet="\\`*_{}[]<>|#&~$!:/-+=.()'\"; \nabhtpw1@", max_size=40)
+
+LINKED_BY_ITSELF = re.compile(r"www\.|://|@|mailto:|xmpp:", re.IGNORECASE)
+"""What GitHub's Markdown, the hub's and others make links and mentions of in the text that is left of all markup."""
 
 
 class Elements(HTMLParser):
@@ -35,15 +40,21 @@ class Elements(HTMLParser):
     def __init__(self, document: str) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.text = ""
+        self.text = self.linkable = ""
+        self._code = False
         self.feed(document)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self._code |= tag == "code"
+
+    def handle_endtag(self, tag):
+        self._code &= tag != "code"
 
     def handle_data(self, data):
         self.text += data
+        self.linkable += "" if self._code else data
 
     def handle_comment(self, data):
         self.tags.append("comment")
@@ -59,8 +70,41 @@ def test_escaped_text_is_shown_as_it_is():
     @given(MARKUP_CHARACTERS)
     def check(text):
         shown = rendered(f"x {escaped_markdown(text)} x")
-        assert shown.tags == ["p"]
+        assert set(shown.tags) <= {"p", "code"}
+        assert shown.tags.count("p") == 1
         assert " ".join(shown.text.split()) == " ".join(f"x {text} x".split())
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see www.evil.example/a?b=c now",
+        "WWW.EVIL.EXAMPLE",
+        "http://evil.example",
+        "write to someone@evil.example.",
+        "mailto:someone@evil.example",
+        "thanks to @someone and @some-team/members",
+        "`@someone` \\@someone",
+        "(www.evil.example)",
+        "x|www.evil.example|y",
+    ],
+)
+def test_no_word_becomes_a_link_or_a_mention_by_itself(text):
+    for document in (f"x {escaped_markdown(text)} x", f"| a |\n| --- |\n| {escaped_markdown(text)} |\n"):
+        shown = rendered(document)
+        assert text in shown.text
+        assert not LINKED_BY_ITSELF.search(shown.linkable)
+
+
+def test_nor_does_any_other_text():
+    parts = ["www.", "://", "@", "a", "`", "\\", " ", "|", "mailto:", "é", "<", "-"]
+
+    @trying("markdown links", 200)
+    @given(st.lists(st.sampled_from(parts)).map("".join))
+    def check(text):
+        assert not LINKED_BY_ITSELF.search(rendered(f"x {escaped_markdown(text)} x").linkable)
 
     check()
 
@@ -70,7 +114,9 @@ def test_a_cell_of_a_table_stays_one():
     @given(MARKUP_CHARACTERS)
     def check(text):
         shown = rendered(f"| a | b |\n| --- | --- |\n| {escaped_markdown(text)} | y |\n")
-        assert shown.tags == ["table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td"]
+        assert [tag for tag in shown.tags if tag != "code"] == [
+            *["table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td"]
+        ]
 
     check()
 
@@ -91,7 +137,9 @@ def test_a_card_has_the_elements_of_a_harmless_one():
 
     hostile, harmless = card_of(ATTACK, ATTACK), card_of("text", "text")
     body = hostile.split("\n---\n", 1)[1]
-    assert rendered(body).tags == rendered(harmless.split("\n---\n", 1)[1]).tags
+    shown, expected = rendered(body), rendered(harmless.split("\n---\n", 1)[1])
+    assert [tag for tag in shown.tags if tag != "code"] == [tag for tag in expected.tags if tag != "code"]
+    assert "evil.example" not in shown.linkable
     metadata = yaml.safe_load(hostile.split("\n---\n", 1)[0].removeprefix("---\n"))
     assert ATTACK in metadata["tags"]
     assert metadata["license_name"] == ATTACK

@@ -1,27 +1,37 @@
 """Memory does not grow with the number of examples, but for the figures of each.
 
 `CRISPR_LM_EXAMPLES` sets how many are asked (100,000 is what is promised), `CRISPR_LM_ATTRIBUTED` on how many neurons
-are attributed.
+are attributed, `CRISPR_LM_ROWS` how many rows are read (and twice as many).
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import tracemalloc
 
 import psutil
 import pytest
 
-from crispr_lm import evaluate, score_neurons
-from crispr_lm.tasks.task import Example
+from crispr_lm import evaluate, load_task, score_neurons
+from crispr_lm.tasks.base import Example
 
 from ..helpers import build_model
 from .commands import LONG
+from .documents import CHOICE, bbq_row
 from .trying import tried
 
 ASKED = int(os.environ.get("CRISPR_LM_EXAMPLES", "100000" if LONG else "1200"))
 ATTRIBUTED = int(os.environ.get("CRISPR_LM_ATTRIBUTED", "20000" if LONG else "600"))
+
+ROWS = int(os.environ.get("CRISPR_LM_ROWS", "1000000" if LONG else "3000"))
+
+BYTES_PER_ROW = 1600
+"""What a row may leave behind: an `Example` with its texts, of some 250 (choices) and 550 (BBQ) bytes on the disk."""
+
+BYTES_IN_PASSING = 2**20
+"""What reading may take beside, at any number of rows: one of them as JSON, buffers. A growing list takes 16 a row."""
 
 BYTES_PER_EXAMPLE = 600
 """What an example may leave behind: its scores, its columns of metrics, places in lists. Its tokens would be 1,500."""
@@ -69,13 +79,33 @@ def _traced():
     tracemalloc.stop()
 
 
+@pytest.mark.timeout(0)
+@pytest.mark.usefixtures("_traced")
+@pytest.mark.parametrize("kind", ["choices", "bbq"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_rows_are_read_one_by_one(tmp_path, kind, times):
+    with (tmp_path / "t.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(times * ROWS):
+            row = bbq_row(number, number % 3) if kind == "bbq" else CHOICE
+            file.write(json.dumps(row | {"context": f"At stop {number} a nurse met a doctor. " * 3}) + "\n")
+    gc.collect()
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    task = load_task(f"{kind}:{tmp_path / 't.jsonl'}")
+    kept, most = (size - before for size in tracemalloc.get_traced_memory())
+    assert len(task.examples) == times * ROWS
+    tried(f"memory of reading, {kind}", tried=times * ROWS, megabytes=round(most / 2**20))
+    assert kept < BYTES_PER_ROW * times * ROWS
+    assert most - kept < BYTES_IN_PASSING + 16 * times * ROWS
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.usefixtures("_traced")
 @pytest.mark.parametrize(("what", "count"), [("evaluation", ASKED), ("attribution", ATTRIBUTED)])
 def test_memory_stays_flat(what, count, monkeypatch):
     # Several portions in the fewer examples, too: a whole one is what is needed at any number.
-    monkeypatch.setattr("crispr_lm.prompts.ENCODED_AT_ONCE", min(4096, count // 12))
+    monkeypatch.setattr("crispr_lm.inference.prompts.ENCODED_AT_ONCE", min(4096, count // 12))
     lm, asked, job = build_model("llama"), examples(count), JOBS[what]
     few, many = (
         most_memory(lambda advance, some=asked[:number]: job(lm, some, ["Answer the question."], progress=advance))

@@ -8,14 +8,14 @@ import torch
 
 import crispr_lm
 from crispr_lm import CrisprError, option_scores, score_neurons
-from crispr_lm.answering import Decoding, stream_answer
-from crispr_lm.divergence import divergence, original_of
-from crispr_lm.effects import measure_effects
-from crispr_lm.files import append_line, write_json, write_lines
-from crispr_lm.finite import finite, widened
-from crispr_lm.generation import continuations
-from crispr_lm.perplexity import perplexity
-from crispr_lm.prompts import encode_all
+from crispr_lm.attribution.effects import measure_effects
+from crispr_lm.evaluation.kl_divergence import divergence, original_of
+from crispr_lm.evaluation.perplexity import perplexity
+from crispr_lm.inference.generation import continuations
+from crispr_lm.inference.prompts import encode_all
+from crispr_lm.inference.streaming import Decoding, stream_answer
+from crispr_lm.model.numerics import finite, widened
+from crispr_lm.storage.files import append_line, write_json, write_lines
 
 from ..helpers import EXAMPLES, INSTRUCTIONS, assert_same_weights, build_model, snapshot
 
@@ -58,7 +58,7 @@ def test_what_overflows_in_float16_is_what_float32_gives(what, caplog):
 def test_what_does_not_overflow_stays_in_float16(monkeypatch):
     lm = build_model("llama")
     lm.model.to(torch.float16)
-    monkeypatch.setattr(crispr_lm.finite, "widened", lambda _lm: pytest.fail("widened"))
+    monkeypatch.setattr(crispr_lm.model.numerics, "widened", lambda _lm: pytest.fail("widened"))
     assert torch.isfinite(MEASURED["attribution"](lm)).all()
 
 
@@ -76,7 +76,7 @@ def test_widened_weights_are_the_same_afterwards_also_where_something_fails():
 
 def test_without_memory_to_widen_the_advice_is_another_format(monkeypatch):
     narrow, _ = overflowing()
-    monkeypatch.setattr(crispr_lm.finite, "free_memory", lambda _device: 10)
+    monkeypatch.setattr(crispr_lm.model.numerics, "free_memory", lambda _device: 10)
     with pytest.raises(CrisprError, match=r"overflows in float16.*--dtype bfloat16"):
         MEASURED["scores"](narrow)
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from crispr_lm import CrisprError
+from crispr_lm.model.vetting import MEMORY_VARIABLE, SECONDS_VARIABLE
 
 from .documents import DOCUMENTS, scrambled, spoiled, written_otherwise
 from .trying import CASES, settings_for, tried
@@ -34,6 +35,8 @@ NEEDS_MORE = ("name of an edit",)
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv(MEMORY_VARIABLE, "0.5")  # for files of a few kB
+    monkeypatch.setenv(SECONDS_VARIABLE, "5")
 
 
 def refusal(document, path):

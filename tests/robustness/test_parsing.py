@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from crispr_lm import InputError, load_task
-from crispr_lm.effects import Effects
-from crispr_lm.neuron_scores import SCORES_FORMAT, NeuronScores
-from crispr_lm.reading import DEEPEST, parse_json
-from crispr_lm.search import Candidate
+from crispr_lm.attribution.effects import Effects
+from crispr_lm.attribution.neuron_scores import SCORES_FORMAT, NeuronScores
+from crispr_lm.search.neuron_count import Candidate
+from crispr_lm.search.trial import Trial
+from crispr_lm.storage.untrusted import DEEPEST, parse_json
 from crispr_lm.tasks import read_instructions
-from crispr_lm.trials import Trial
 
 from .documents import ANSWER, DOCUMENTS, TRIAL, bbq_row, effects, lines, scores
 

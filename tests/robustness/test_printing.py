@@ -16,13 +16,14 @@ from rich.text import Text
 
 from crispr_lm import Edit, InputError, load_task
 from crispr_lm.app.chat import columns, hold_in_lines
-from crispr_lm.cli import main
-from crispr_lm.edit import FINGERPRINT_DTYPES
-from crispr_lm.printable import HIDDEN, STEERING, markup, printable
+from crispr_lm.cli.commands import main
+from crispr_lm.edits.edit import FINGERPRINT_DTYPES
+from crispr_lm.jobs.run import run
 from crispr_lm.report import terminal
-from crispr_lm.run import run
+from crispr_lm.report.markup import markup
+from crispr_lm.storage.sanitize import HIDDEN, STEERING, printable
 
-from ..test_run import questions, settings_for
+from ..jobs.test_run import questions, settings_for
 from .documents import EDIT
 from .trying import trying
 
@@ -182,7 +183,7 @@ def test_nor_is_one_in_the_traceback_of_a_defect(kind, monkeypatch, capsys):
     def defective(*_given):
         raise kind(f"https://me:{TOKEN}@huggingface.co {STEER}")
 
-    monkeypatch.setattr("crispr_lm.inspection.inspect", defective)
+    monkeypatch.setattr("crispr_lm.jobs.inspection.inspect", defective)
     with pytest.raises(SystemExit) as ended:
         main(["inspect", "m"])
     told = capsys.readouterr().err

@@ -47,7 +47,8 @@ def asked(port, method="GET", **headers):
     with contextlib.closing(connection):
         connection.putrequest(method, "/", skip_host=True)
         for name, value in ({"Host": f"127.0.0.1:{port}"} | headers).items():
-            connection.putheader(name.replace("_", "-"), value.replace("PORT", str(port)))
+            for one in [value] if isinstance(value, str) else value:
+                connection.putheader(name.replace("_", "-"), one.replace("PORT", str(port)))
         connection.endheaders()
         answer = connection.getresponse()
         return answer.status, dict(answer.getheaders()), answer.read()
@@ -59,7 +60,14 @@ OWN = [
     {"Origin": "http://127.0.0.1:PORT"},
     {"Host": "localhost:PORT", "Origin": "http://localhost:PORT"},
     {"Sec_Fetch_Site": "same-origin"},
-    {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"},  # a link to it
+    {"Sec_Fetch_Site": "none", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"},  # typed
+    {"Host": "[::1]:PORT"},
+    {"Host": "LOCALHOST:PORT", "Origin": "http://localhost:PORT"},
+    {"Origin": "https://127.0.0.1:PORT"},  # a program that serves it on
+]
+FOLLOWED = [  # a link to it, which no page can read the answer of
+    {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    for site in ("cross-site", "same-site")
 ]
 FOREIGN = [
     {"Host": "evil.example"},  # DNS rebinding: a site's name that points here
@@ -77,6 +85,26 @@ FOREIGN = [
     {"Origin": "http://127.0.0.1:PORT.evil.example"},
     {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"},
     {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "cors"},
+    {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "no-cors"},  # another port of this machine
+    {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "cors"},
+    {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"},
+    {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "object"},
+    {"Sec_Fetch_Site": ["same-origin", "cross-site"], "Sec_Fetch_Mode": "cors"},
+    {"Sec_Fetch_Site": "something new"},
+    {"Host": ["127.0.0.1:PORT", "127.0.0.1:PORT"]},
+    {"Host": ["evil.example", "127.0.0.1:PORT"]},
+    {"Host": "user@127.0.0.1:PORT"},
+    {"Host": "evil.example@127.0.0.1:PORT", "Origin": "http://evil.example@127.0.0.1:PORT"},
+    {"Host": "127.0.0.1:80x"},
+    {"Host": "127.0.0.1:"},
+    {"Host": "127.0.0.1:99999"},
+    {"Host": "127.0.0.1:PORT/path"},
+    {"Host": "127.0.0.1 evil.example"},
+    {"Origin": ["http://127.0.0.1:PORT", "http://evil.example"]},
+    {"Origin": "http://user@127.0.0.1:PORT"},
+    {"Origin": "http://127.0.0.1:PORT/"},
+    {"Origin": "ftp://127.0.0.1:PORT"},
+    {"Origin": ""},
 ]
 
 
@@ -85,6 +113,12 @@ def test_the_page_itself_is_answered(port, headers):
     status, given, body = asked(port, **headers)
     assert (status, body) == (200, b"the page")
     assert {name: given[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+
+
+@pytest.mark.parametrize("headers", FOLLOWED, ids=str)
+def test_a_link_is_followed_and_nothing_is_posted_by_it(port, headers):
+    assert asked(port, **headers)[0] == 200
+    assert asked(port, "POST", **headers)[0] == 403
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])

@@ -12,12 +12,12 @@ import tempfile
 import pytest
 import torch
 
-from crispr_lm.edit import Edit
-from crispr_lm.run import run
+from crispr_lm.edits.edit import Edit
+from crispr_lm.jobs.run import run
 
 from ..helpers import assert_same_weights, build_model, hook_count, snapshot
-from ..test_edit_search import TUNED
-from ..test_run import questions, settings_for
+from ..jobs.test_edit_search import TUNED
+from ..jobs.test_run import questions, settings_for
 from .commands import LONG, outcome, passing_files
 from .trying import tried
 
@@ -32,11 +32,10 @@ STEPS = (
     "search_edit",
     "measure_all",
     "divergence",
-    "verify_saved",
     "results_of",
-    *(("write_card", "write_report", "write_json") if LONG else ()),  # behind intervals and figures, which take longest
+    *(("write_json",) if LONG else ()),  # behind intervals and figures, which take longest
 )
-"""Names in `crispr_lm.run` of what its steps call; all are let run to their end before they fail."""
+"""Names in `crispr_lm.jobs.run` of what the steps of the work call; all are let run to their end before they fail."""
 
 
 class StoppedError(BaseException):
@@ -49,10 +48,10 @@ def lm(monkeypatch):
     lm = build_model("llama")
     lm.model.lm_head.weight.requires_grad_(True)
     lm.model.model.norm.register_forward_hook(lambda *_given: None)  # somebody else's
-    monkeypatch.setattr("crispr_lm.run.load", lambda *_given, **_more: lm)
+    monkeypatch.setattr("crispr_lm.jobs.run.load", lambda *_given, **_more: lm)
     # A whole Python that takes seconds to start; test_kills has it.
     verified = {"options_compared": 1, "largest_difference": 0.0}
-    monkeypatch.setattr("crispr_lm.run.verify_saved", lambda *_given, **_more: dict(verified))
+    monkeypatch.setattr("crispr_lm.jobs.run.verify_saved", lambda *_given, **_more: dict(verified))
     return lm
 
 
@@ -120,7 +119,7 @@ def test_an_exception_at_any_forward_pass_leaves_nothing_behind(lm, nothing_left
 def test_an_exception_at_the_end_of_any_step_leaves_nothing_behind(
     lm, nothing_left, questions, tmp_path, monkeypatch, step
 ):
-    import crispr_lm.run as job
+    import crispr_lm.jobs.run as job
 
     real = getattr(job, step)
 

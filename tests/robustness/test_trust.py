@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from crispr_lm import CrisprError, Edit, InputError, load_model
-from crispr_lm.cli import main
-from crispr_lm.edit import neurons_by_site
-from crispr_lm.folder import RunFolder
-from crispr_lm.interop import export_lm_eval
+from crispr_lm.cli.commands import main
+from crispr_lm.edits.edit import neurons_by_site
+from crispr_lm.jobs.lm_eval_tasks import export_lm_eval
+from crispr_lm.jobs.reproduce import reproduce
+from crispr_lm.jobs.sharing import results_beside
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.load import open_model
-from crispr_lm.reproduce import reproduce
-from crispr_lm.sharing import results_beside
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks import load_task
 
 from ..helpers import EXAMPLES, build_model
@@ -371,3 +371,25 @@ def test_the_command_ends_with_one_sentence(folder, capsys):
         main(["inspect", str(folder)])
     assert ended.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["trust-remote-code", "allow_pickle"])
+@pytest.mark.parametrize("where", ["settings file", "environment variable"])
+def test_trust_is_given_on_the_command_line_alone(tmp_path, monkeypatch, capsys, option, where):
+    (tmp_path / "s.toml").write_text(f"{option} = true\n", encoding="utf-8")
+    command = ["run", "./nowhere", "--task", "builtin:everyday", "--output", str(tmp_path / "out")]
+    named = "--" + option.replace("_", "-")
+    if where == "settings file":
+        command += ["--config", str(tmp_path / "s.toml")]
+    else:
+        monkeypatch.setenv("CRISPR_LM_" + option.replace("-", "_").upper(), "true")
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith(f"crispr-lm: {where} ")
+    assert f"gives {named}, which is taken from the command line alone" in told
+    assert told.count("\n") == 1
+    with pytest.raises(SystemExit):  # given there, it is what counts
+        main([*command, named])
+    assert "no such folder; check the path" in capsys.readouterr().err

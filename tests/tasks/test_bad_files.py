@@ -1,15 +1,20 @@
 """Files that a benchmark's reader can't use: one sentence says what, where, and what to do; nothing is guessed."""
 
+import csv
 import gzip
+import io
 import json
 import lzma
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from crispr_lm import InputError, load_task
-from crispr_lm.cli import main
-from crispr_lm.measuring import further_subjects
+from crispr_lm.cli.commands import main
+from crispr_lm.evaluation.suite import further_subjects
 from crispr_lm.settings import EvaluateSettings
 from crispr_lm.tasks import KINDS
 
@@ -131,6 +136,155 @@ def test_a_row_without_its_answer_or_with_one_that_is_no_option(kind, tmp_path):
     for one in spoiled:
         path = written(tmp_path, kind, f"{json.dumps(row)}\n{json.dumps(one)}\n".encode())
         assert f"{path}:2: " in refused(kind, path)
+
+
+LINES = [kind for kind, (name, _) in FILES.items() if name.endswith(".jsonl")]
+"""Kinds whose files are JSON Lines."""
+
+
+def as_table(row: dict, delimiter: str) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(row), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerow(row)
+    return text.getvalue()
+
+
+def converted(told: str, suffix: str = ".jsonl") -> Path:
+    """The file that the command in an error's text writes."""
+    command = told.partition("convert it with: python ")[2].partition(" (this needs")[0]
+    subprocess.run(f"{sys.executable} {command}", shell=True, check=True)
+    target = Path(command.rpartition("-converted")[0].rpartition(" ")[2] + f"-converted{suffix}")
+    assert target.is_file()
+    return target
+
+
+FLAT = {"question": 'Who\'s "it"?', "place": "im Bücherregal, oben", "answer": "0"}
+SPREAD_OUT = {
+    "array": lambda row: json.dumps([row, row]),
+    "array on several lines": lambda row: json.dumps([row, row], indent=2, ensure_ascii=False),
+    "wrapped": lambda row: json.dumps({"data": [row, row]}),
+    "wrapped on several lines": lambda row: json.dumps({"version": 1, "data": [row, row]}, indent=2),
+    "one row on several lines": lambda row: json.dumps(row, indent=2),
+}
+
+
+@pytest.mark.parametrize("form", SPREAD_OUT)
+@pytest.mark.parametrize("kind", LINES)
+def test_json_that_is_not_lines_is_named_and_the_command_given_converts_it(kind, form, tmp_path):
+    path = written(tmp_path, kind, SPREAD_OUT[form](ROWS[kind]).encode())
+    told = refused(kind, path)
+    assert "not JSON Lines; convert it with: python -c" in told
+    assert ("a JSON array" if form.startswith("array") else "one JSON object") in told
+    if kind == "choices":  # the command does not depend on the kind
+        assert len(load_task(f"{kind}:{converted(told)}").examples) == (1 if form.startswith("one") else 2)
+
+
+@pytest.mark.parametrize(("delimiter", "named"), [(",", "commas"), ("\t", "tabs"), (";", "semicolons")])
+@pytest.mark.parametrize("kind", LINES)
+def test_a_table_is_named_and_the_command_given_converts_it(kind, delimiter, named, tmp_path):
+    path = written(tmp_path, kind, as_table(FLAT, delimiter).encode("utf-8-sig"))
+    told = refused(kind, path)
+    assert f":1: a table with {named}, not JSON Lines; convert it with: python -c" in told
+    if kind == "choices":
+        assert [json.loads(line) for line in converted(told).read_text().splitlines()] == [FLAT]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("kind", FILES)
+def test_utf_16_is_named_and_the_command_given_converts_it(kind, encoding, tmp_path):
+    path = written(tmp_path, kind, FILES[kind][1].encode(encoding))
+    told = refused(kind, path)
+    assert f":1: {encoding[:6].upper()} text, not UTF-8; convert it with: python -c" in told
+    if kind in ("choices", "crows_pairs"):
+        assert converted(told, path.suffix).read_text(encoding="utf-8") == FILES[kind][1]
+
+
+def test_the_command_holds_where_a_path_has_spaces_and_quotes(tmp_path):
+    path = written(tmp_path, "choices", json.dumps([ROWS["choices"]]).encode())
+    path = path.rename(tmp_path / "it's (my) file.json")
+    command = refused("choices", path).partition("convert it with: python ")[2]
+    subprocess.run(f"{sys.executable} {command}", shell=True, check=True)
+    assert len(load_task(f"choices:{tmp_path / 'it'}'s (my) file-converted.jsonl").examples) == 1
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_binary_tables_are_named(kind, tmp_path):
+    workbook = io.BytesIO()
+    with zipfile.ZipFile(workbook, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    for content, what in ((b"PAR1", "Parquet"), (b"ARROW1", "Arrow"), (workbook.getvalue(), "Excel")):
+        told = refused(kind, written(tmp_path, kind, content + b"\x00\xff"))
+        assert f"{what} " in told
+        assert "pip install pandas" in told
+
+
+def test_a_parquet_file_is_converted_by_the_command_given(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "questions.parquet"
+    pandas.DataFrame([ROWS["choices"]]).to_parquet(path)
+    assert len(load_task(f"choices:{converted(refused('choices', path))}").examples) == 1
+
+
+def test_text_that_is_no_table_is_not_taken_for_one(tmp_path):
+    for text in ("This is a story, and it goes on.\nIt ends.\n", "One word\n", "a,,b\n1,2,3\n"):
+        assert "not valid JSON" in refused("choices", written(tmp_path, "choices", text.encode()))
+
+
+CHOICES = ROWS["choices"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "renamed", "said"),
+    [
+        ("choices", {"options": "choices"}, "field 'options' is missing; rename 'choices' to 'options'"),
+        ("choices", {"answer": "gold_index"}, "field 'answer' is missing; rename 'gold_index' to 'answer'"),
+        ("choices", {"answer": "answer_label"}, "field 'answer' is missing; rename 'answer_label' to 'answer'"),
+        ("choices", {"answer": "label"}, "field 'answer' is missing; rename 'label' to 'answer'"),
+        ("choices", {"question": "query"}, "field 'question' is missing; rename 'query' to 'question'"),
+        ("bbq", {"label": "answer_label"}, "field 'label' is missing; rename 'answer_label' to 'label'"),
+        ("bbq", {"question_polarity": "polarity"}, "rename 'polarity' to 'question_polarity'"),
+        ("bbq", {"question_index": "id"}, "field 'question_index' is missing; add it"),
+        ("bbq", {"answer_info": "info"}, "field 'answer_info' is missing; add it"),
+        ("bbq", {"additional_metadata": "metadata"}, "field 'additional_metadata' is missing; add it"),
+        ("mmlu", {"choices": "possible"}, "field 'choices' or 'options' is missing"),
+        ("mmlu", {"question": "q"}, "field 'question' is missing"),
+    ],
+)
+def test_columns_of_other_copies_get_a_hint_and_a_missing_field_is_called_missing(kind, renamed, said, tmp_path):
+    row = {renamed.get(name, name): value for name, value in ROWS[kind].items()}
+    told = refused(kind, written(tmp_path, kind, json.dumps(row).encode()))
+    assert f":1: {said}" in told or (not said.startswith("field") and said in told)
+    assert "None" not in told
+
+
+def test_options_in_columns_of_their_own_get_a_hint(tmp_path):
+    for columns in (("ans0", "ans1", "ans2"), ("option_a", "option_b"), ("opa", "opb"), ("A", "B")):
+        row = {"question": "Who?", "answer": 0} | dict.fromkeys(columns, "x")
+        told = refused("choices", written(tmp_path, "choices", json.dumps(row).encode()))
+        assert told.endswith(f"field 'options' is missing; make one list of the fields {', '.join(columns)}")
+
+
+def test_stereoset_calls_a_missing_field_missing(tmp_path):
+    row = {"bias_type": "race", "sentences": SENTENCES}
+    told = refused("stereoset", written(tmp_path, "stereoset", json.dumps([row]).encode()))
+    assert "example 1: field 'target' is missing; add it" in told
+
+
+def test_a_file_of_another_form_than_an_official_one_is_named(tmp_path):
+    told = refused("crows_pairs", written(tmp_path, "crows_pairs", b'{"sent_more": "a", "sent_less": "b"}\n'))
+    assert "the file is JSON, not a table" in told
+    assert ": a table or text; use" in refused("stereoset", written(tmp_path, "stereoset", b"target,bias\n1,2\n"))
+
+
+def test_an_ambiguous_row_that_rewards_the_stereotype_ends_the_command_line(tmp_path, capsys):
+    row = {**CHOICES, "options": ["old", "young", "unknown"], "condition": "ambiguous", "unknown": 2, "stereotyped": 0}
+    path = written(tmp_path, "choices", json.dumps(row).encode())
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "no/model", "--task", f"choices:{path}", "--output", str(tmp_path / "r.json")])
+    assert ended.value.code == 2
+    assert "an ambiguous row's answer must be its unknown option (2), not 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["text", "wikitext"])

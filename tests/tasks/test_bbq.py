@@ -324,7 +324,7 @@ def test_the_files_of_a_folder_are_told_for_the_record(tmp_path):
         (tmp_path / name).write_text(json.dumps(row()) + "\n")
     task = load_task(f"bbq:{tmp_path}")
     assert task.origin == (str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"))
-    assert task.name == f"bbq:{tmp_path}"
+    assert task.name == f"bbq:{tmp_path.name}"
     assert [read.source for read in task.examples] == [f"{tmp_path / 'a.jsonl'}:1", f"{tmp_path / 'b.jsonl'}:1"]
 
 

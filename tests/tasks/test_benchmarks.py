@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crispr_lm import InputError, load_task
-from crispr_lm.measuring import further_subjects
+from crispr_lm.evaluation.suite import further_subjects
 from crispr_lm.settings import EvaluateSettings
 from crispr_lm.tasks import draw
 
@@ -218,7 +218,7 @@ def test_truth_values_are_read_however_they_are_written(tmp_path, answer, option
         ({"question": "?", "choices": ["a", "b"], "answer": 2}, "none of the options"),
         ({"question": "?", "choices": ["a", "b"], "answer": "C"}, "none of the options"),
         ({"question": "?", "choices": ["a"], "answer": 0}, "two or more"),
-        ({"question": "?", "answer": 0}, "two or more"),
+        ({"question": "?", "answer": 0}, "is missing; use a MMLU file"),
         ({"question": " ", "choices": ["a", "b"], "answer": 0}, "'question' must be a string"),
         ({"question": "?", "choices": ["a", " "], "answer": 0}, "two or more"),
         ({"question": "?", "answer": ["a", "b"]}, "options stand where the golden answer should"),

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from crispr_lm import evaluate, load_model, load_task, render_prompt
-from crispr_lm.prompts import open_question, prompt_text
+from crispr_lm.inference.prompts import open_question, prompt_text
 from crispr_lm.tasks import builtin_instructions, neutral_prompts, open_instructions, ordinary_questions
 
 TASK = load_task("builtin:knowledge")

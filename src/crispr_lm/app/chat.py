@@ -1,6 +1,6 @@
 """A chat with two models in the terminal: two columns in a terminal, lines of text where there is none.
 
-Reads questions and shows answers; `crispr_lm.answering` writes them.
+Reads questions and shows answers; `crispr_lm.edits.side_by_side` writes them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from crispr_lm.answering import Decoding, stream_both
-from crispr_lm.edit import Edit
+from crispr_lm.edits.edit import Edit
+from crispr_lm.edits.side_by_side import stream_both
 from crispr_lm.errors import InputError
-from crispr_lm.hub import local_edit
-from crispr_lm.preparation import Timings, load
-from crispr_lm.printable import json_line, printable
-from crispr_lm.progress import Progress, SilentProgress
+from crispr_lm.inference.streaming import Decoding
+from crispr_lm.jobs.hub import local_edit
+from crispr_lm.jobs.preparation import Timings, load
 from crispr_lm.report.terminal import console
+from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import ChatSettings
+from crispr_lm.storage.sanitize import json_line, printable
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel

@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 from torch import Tensor
 
-from crispr_lm.model.neurons import Neuron
-from crispr_lm.probing import Firing
+from crispr_lm.edits.neuron_activity import Firing
+from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.report.figures import layer_of, plain
 
 GRID = "rgba(128, 140, 155, 0.25)"

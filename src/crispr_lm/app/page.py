@@ -15,12 +15,13 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported: it as
 
 import gradio as gr
 
-from crispr_lm.answering import Decoding
 from crispr_lm.app import figures
 from crispr_lm.app.session import Question, Session
 from crispr_lm.errors import CrisprError
+from crispr_lm.inference.streaming import Decoding
 from crispr_lm.report.page import changed_answers, spread
-from crispr_lm.report.words import escaped_markdown, short, unproven, verdict
+from crispr_lm.report.statement import statement
+from crispr_lm.report.words import escaped_markdown
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 THEME = gr.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["ui-monospace", "Menlo", "monospace"]).set(
@@ -67,9 +68,7 @@ def build(session: Session) -> gr.Blocks:
         gr.Markdown(
             f"## {escaped_markdown(session.lm.name)}, with and without {count} neuron{'' if count == 1 else 's'}"
         )
-        gr.Markdown(escaped_markdown(verdict(session.results)))
-        for name, said in unproven(session.results).items():
-            gr.Markdown(f"**Not shown to help** ({escaped_markdown(short(name))}): {escaped_markdown(said)}")
+        gr.Markdown(escaped_markdown(statement(session.results)))
         with gr.Tabs():
             with gr.Tab("Ask both", id="ask"):
                 _ask_both(session)

@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from crispr_lm.app.session import open_session
 from crispr_lm.errors import InputError
-from crispr_lm.progress import Progress, SilentProgress
+from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import AppSettings
 
 if TYPE_CHECKING:
     import fastapi
 
 logger = logging.getLogger(__name__)
+
+HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
+"""A Host header: a name or an address, perhaps a port in digits; no user, no path, no white space."""
+LAST_PORT = 65535
+
+SCHEMES = ("http", "https")
+"""Of the page's own origin: with https, another program serves it on."""
+
+FETCHED = ("sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest")
+"""What browsers say of a request: from where, how, and what it is for."""
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -115,8 +125,8 @@ class OwnOriginOnly:
         if scope["type"] not in ("http", "websocket"):
             await self._application(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if not self._is_own(headers):
+        headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+        if not self._is_own(headers, scope.get("method", "GET")):
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
                 return
@@ -132,19 +142,25 @@ class OwnOriginOnly:
 
         await self._application(scope, receive, guarded)
 
-    def _is_own(self, headers: dict[str, str]) -> bool:
-        host = headers.get("host", "")
-        origin = headers.get("origin")
-        try:
-            if self._names is not None and urlsplit(f"//{host}").hostname not in self._names:
-                return False
-            if origin is not None and urlsplit(origin).netloc != host:
-                return False
-        except ValueError:  # no address at all, as "[::1"
+    def _is_own(self, headers: Sequence[tuple[str, str]], method: str) -> bool:
+        told = dict(headers)
+        if any(sum(name == one for name, _ in headers) > 1 for one in ("host", "origin", *FETCHED)):
+            return False  # which of two counts is read differently by every program on the way
+        host = HOST.fullmatch(told.get("host", ""))
+        if host is None or int(host["port"] or 0) > LAST_PORT:
             return False
-        # What a browser fetches for another site's page without naming the origin (an image, a script).
-        foreign = headers.get("sec-fetch-site") == "cross-site"
-        return not foreign or headers.get("sec-fetch-mode") == "navigate"
+        name = (host["address"] or host["name"]).lower()
+        if self._names is not None and name not in self._names:
+            return False
+        origin = told.get("origin")
+        if origin is not None and origin.lower() not in (f"{scheme}://{host[0].lower()}" for scheme in SCHEMES):
+            return False
+        # What a browser fetches for another page without naming the origin (an image, a script). Another port of this
+        # machine is the same site, and not the same origin.
+        site, mode, place = (told.get(header) for header in FETCHED)
+        own = site in (None, "same-origin", "none")
+        followed = method in ("GET", "HEAD") and mode == "navigate" and place in (None, "document")
+        return own or followed
 
 
 def is_loopback(host: str) -> bool:

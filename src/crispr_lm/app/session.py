@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from crispr_lm.answering import Decoding, stream_both
-from crispr_lm.answers import read_answers
-from crispr_lm.edit import Edit
+from crispr_lm.edits.edit import Edit
+from crispr_lm.edits.neuron_activity import Firing, firing, option_probabilities
+from crispr_lm.edits.side_by_side import stream_both
 from crispr_lm.errors import InputError, on_one_line
-from crispr_lm.folder import MALFORMED, RunFolder, read_object
+from crispr_lm.inference.prompts import prompt_text
+from crispr_lm.inference.scoring import Likelihood
+from crispr_lm.inference.streaming import Decoding
+from crispr_lm.jobs.preparation import Timings, load
 from crispr_lm.model.load import parse_dtype
-from crispr_lm.preparation import Timings, load
-from crispr_lm.probing import Firing, firing, option_probabilities
-from crispr_lm.progress import Progress
-from crispr_lm.prompts import prompt_text
 from crispr_lm.report.page import changed_answers
-from crispr_lm.report.words import verdict
-from crispr_lm.scoring import Likelihood
+from crispr_lm.report.statement import statement
+from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import AppSettings
-from crispr_lm.tasks.task import QUESTION, SENTENCES, Example
+from crispr_lm.storage.answers import read_answers
+from crispr_lm.storage.run_folder import MALFORMED, RunFolder, read_object
+from crispr_lm.tasks.base import QUESTION, SENTENCES, Example
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
@@ -87,7 +88,7 @@ class Session:
     _alone: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def ask_both(self, text: str, decoding: Decoding) -> Iterator[tuple[str, str]]:
-        """Both answers to a user's words, growing; raises as `answering.stream_both`."""
+        """Both answers to a user's words, growing; raises as `stream_both`."""
         if not text.strip():
             raise InputError("there is nothing to answer; write a prompt")
         with self._alone:
@@ -200,7 +201,11 @@ def read_run(path: Path) -> FinishedRun:
         InputError: it is none, or its files are not what a run writes.
     """
     folder = RunFolder(path)
-    if not folder.run.is_file() or not folder.results.is_file():
+    try:
+        is_finished = folder.run.is_file() and folder.results.is_file()
+    except OSError as error:  # too long a name
+        raise InputError(f"{str(path)[:80]} can't be read ({error.strerror}); check the path") from error
+    if not is_finished:
         raise InputError(
             f"{path} is no folder of a finished run; give the --output of crispr-lm run, or finish it with the same "
             "command"
@@ -220,7 +225,7 @@ def read_run(path: Path) -> FinishedRun:
         instructions = dict(zip(record["parts"], map(tuple, identity["instructions"]), strict=True))
         questions = [_question(row, instructions[row["task"]]) for row in answers if row["task"] in instructions]
         _PROMOTED.validate_python(results["neurons"])
-        verdict(results)
+        statement(results)
     except MALFORMED as error:
         raise InputError(
             f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from crispr_lm.baselines.method import Method, NotRunError, Treatment, measure
+from crispr_lm.baselines.errors import NotRunError
+from crispr_lm.baselines.method import Method, Treatment, measure
 from crispr_lm.baselines.registry import METHODS, register_baseline
 
 __all__ = ["METHODS", "Method", "NotRunError", "Treatment", "measure", "register_baseline"]

@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from crispr_lm.baselines.method import NotRunError
+from crispr_lm.baselines.errors import NotRunError
+from crispr_lm.inference.packing import Packed
+from crispr_lm.inference.prompts import EncodedPrompt
+from crispr_lm.inference.scoring import pack, packed_scores
 from crispr_lm.model.hooks import Seen, watching
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import NeuronSite
-from crispr_lm.packing import Packed
-from crispr_lm.prompts import EncodedPrompt
-from crispr_lm.scoring import pack, packed_scores
+from crispr_lm.model.neuron_sites import NeuronSite
 
 Tokens = Literal["answer", "all"]
 """Mean of h over the answer's tokens, or mean of |h| over all tokens, prompt and answer."""

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
-from crispr_lm.batching import BatchSize
+from crispr_lm.inference.batching import BatchSize
+from crispr_lm.inference.scoring import Likelihood, option_scores
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.scoring import Likelihood, option_scores
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import Example
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """The content-free inputs of Zhao et al., whose probabilities they average."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
-from crispr_lm.edit import Edit
-from crispr_lm.search import choose_part, golden_section
+from crispr_lm.edits.edit import Edit
+from crispr_lm.search.neuron_count import choose_part, golden_section
 
 
 def original(_fit: Fit, _draw: int) -> Treatment:

@@ -12,19 +12,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from crispr_lm.attribution import biased_answers, score_neurons
-from crispr_lm.edit import Edit
-from crispr_lm.edit_search import Searched
+from crispr_lm.attribution.bias_influence import biased_answers, score_neurons
+from crispr_lm.attribution.neuron_scores import NeuronScores
+from crispr_lm.edits.edit import Edit
+from crispr_lm.inference.prompts import EncodedPrompt, encode
+from crispr_lm.inference.scoring import option_scores
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.model.neurons import Neuron, NeuronKind
-from crispr_lm.neuron_scores import NeuronScores
-from crispr_lm.preparation import Parts
-from crispr_lm.progress import Progress, SilentProgress
-from crispr_lm.prompts import EncodedPrompt, encode
-from crispr_lm.scoring import option_scores
-from crispr_lm.search import Candidate, choose_part, counts_up_to, measure, sweep
+from crispr_lm.model.neuron_sites import Neuron, NeuronKind
+from crispr_lm.runtime.progress import Progress, SilentProgress
+from crispr_lm.search.neuron_count import Candidate, choose_part, counts_up_to, measure, sweep
+from crispr_lm.search.result import Searched
 from crispr_lm.settings import CompareSettings
+from crispr_lm.tasks.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Chosen:
         neurons: In order of rank.
         scale: What their activations are multiplied with; 0 eliminates.
         reason: Why so many, in one sentence.
-        recommended: Whether the search recommends it, or it is only the best that was tried.
+        recommended: Whether the search takes it, or it is only the best that was tried.
     """
 
     neurons: Sequence[Neuron]
@@ -117,7 +117,7 @@ class Fit:
         assert self.search is not None
         found = self.search(ranking)
         if found.neurons:
-            return Chosen(found.neurons, found.scale, found.reason, found.verdict == "recommended")
+            return Chosen(found.neurons, found.scale, found.reason, True)
         on = [choose_part(self.lm, self.parts.task.name, self.parts.choose, self.instructions, self.settings.seed)]
         most = min(self.settings.max_neurons, len(ranking))
         total = len(counts_up_to(most)) * len(self.parts.choose)

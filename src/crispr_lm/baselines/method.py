@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from crispr_lm.batching import BatchSize, ProgressCallback
-from crispr_lm.errors import CrisprError
-from crispr_lm.evaluation import ScoringMethod, evaluation_of
-from crispr_lm.measurement import Measurement
-from crispr_lm.measuring import Subject, TaskSubject
-from crispr_lm.scoring import Likelihood
-from crispr_lm.tasks.task import SENTENCES, Example
+from crispr_lm.baselines.errors import NotRunError
+from crispr_lm.evaluation.evaluation import ScoringMethod, evaluation_of
+from crispr_lm.evaluation.measurement import Measurement
+from crispr_lm.evaluation.suite import Subject, TaskSubject
+from crispr_lm.inference.batching import BatchSize, ProgressCallback
+from crispr_lm.inference.scoring import Likelihood
+from crispr_lm.tasks.base import SENTENCES, Example
 
 if TYPE_CHECKING:
     from crispr_lm.baselines.fit import Fit
     from crispr_lm.baselines.residual import Steering
-    from crispr_lm.edit import Edit
+    from crispr_lm.edits.edit import Edit
     from crispr_lm.model.load import LanguageModel
 
 MethodKind = Literal["original", "crispr", "control", "baseline"]
@@ -33,10 +33,6 @@ MethodKind = Literal["original", "crispr", "control", "baseline"]
 
 Correction = Callable[[Sequence[Example], str, Likelihood, Tensor], Tensor]
 """From examples, instruction, how options are compared, and their scores (examples, options), to corrected scores."""
-
-
-class NotRunError(CrisprError):
-    """A method can't be run here; the message is the reason that tables give."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
-from crispr_lm.model.neurons import Neuron, NeuronKind, find_sites
+from crispr_lm.model.neuron_sites import Neuron, NeuronKind, find_sites
 
 
 def random_neurons(fit: Fit, draw: int) -> Treatment:

@@ -13,7 +13,7 @@ from torch import Tensor
 from crispr_lm.baselines.activations import mean_activations
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
-from crispr_lm.model.neurons import NeuronKind, NeuronWeights, find_sites
+from crispr_lm.model.neuron_sites import NeuronKind, NeuronWeights, find_sites
 
 
 def sign_flipped(fit: Fit, _draw: int) -> Treatment:

@@ -12,7 +12,7 @@ from crispr_lm.baselines.random_neurons import random_in_same_layers, random_neu
 from crispr_lm.baselines.rankings import biased_term, largest_activations, largest_weights, sign_flipped, skill_term
 from crispr_lm.baselines.steering import steering
 from crispr_lm.errors import InputError
-from crispr_lm.plugins import Registry
+from crispr_lm.runtime.plugins import Registry
 
 EVERY = "all"
 """Stands for all methods, in ``--methods``."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from crispr_lm.baselines.method import NotRunError
+from crispr_lm.baselines.errors import NotRunError
 
 if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel

@@ -17,9 +17,9 @@ from crispr_lm.baselines.activations import pack_whole
 from crispr_lm.baselines.fit import Fit, balanced
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.baselines.residual import Steering, blocks, changing
+from crispr_lm.inference.scoring import packed_scores
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.scoring import packed_scores
-from crispr_lm.search import Candidate, choose
+from crispr_lm.search.neuron_count import Candidate, choose
 
 COEFFICIENTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """α that are tried. 1 moves the stream by the mean difference itself."""

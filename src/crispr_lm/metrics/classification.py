@@ -14,17 +14,8 @@ import numpy as np
 
 from crispr_lm.errors import InputError
 from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, check_scores, chosen_options, ratio
-from crispr_lm.tasks.task import Example
-
-MOST_LABELS = 20
-"""Labels that a set may have: metrics are formulas over a fixed number of columns."""
-
-
-def label_set(examples: Sequence[Example]) -> tuple[str, ...] | None:
-    """The labels, sorted, if all examples have the same ones; None if not, or if there are too many."""
-    labels = tuple(sorted(examples[0].options))
-    same = all(tuple(sorted(example.options)) == labels for example in examples)
-    return labels if same and len(labels) <= MOST_LABELS else None
+from crispr_lm.tasks.base import Example
+from crispr_lm.tasks.labels import MOST_LABELS, label_set
 
 
 def _columns(examples: Sequence[Example], scores: Array) -> Columns:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, check_scores, chosen_options, ratio
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import Example
 
 
 def _right_by(facet: str, values: Sequence[str], examples: Sequence[Example], scores: Array) -> Columns:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispr_lm.errors import InputError
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import Example
 
 Array = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Perplexity and KL divergence as formulas over sums. Knows no model: `crispr_lm.perplexity` and `divergence` do."""
+"""Perplexity and KL divergence as formulas over sums. Knows no model: `perplexity` and `kl_divergence` do."""
 
 from __future__ import annotations
 

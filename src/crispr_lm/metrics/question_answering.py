@@ -27,7 +27,7 @@ from crispr_lm.metrics.family import (
     one_hot,
     ratio,
 )
-from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 
 
 def answer_columns(examples: Sequence[Example], scores: Array) -> Columns:

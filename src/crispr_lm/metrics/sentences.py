@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, check_scores, ratio
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import Example
 
 
 def _pair_columns(examples: Sequence[Example], scores: Array) -> Columns:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crispr_lm.model.neurons import LayerPart
+from crispr_lm.model.neuron_sites import LayerPart
 
 try:
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS

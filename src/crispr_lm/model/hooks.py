@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from crispr_lm.model.experts import watching_experts
-from crispr_lm.model.neurons import NeuronSite
+from crispr_lm.model.neuron_sites import NeuronSite
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shutil
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +18,14 @@ import torch
 from torch import nn
 
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.model.classes import PROCESSOR_FILES, auto_class, check_writes_text, sees_images
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.in_memory import check_in_memory
 from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
-from crispr_lm.reading import parse_json, read_bytes
+from crispr_lm.model.vetting import check_replacements, vet
+from crispr_lm.storage.sanitize import without_folders
+from crispr_lm.storage.untrusted import parse_json, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +76,10 @@ class LanguageModel:
     Attributes:
         model: The transformers model.
         tokenizer: Its tokenizer.
-        name: What the user asked for.
+        name: What it is called: its hub id or built-in name, or the last part of a local path. It may be shared.
         revision: The hub's commit, None for local files.
         location: The folder or hub id it was read from; empty for a model made in memory.
+        given: What the user asked for, to load it again: never written into what is shared. Empty as `location`.
         gguf_file: The GGUF file there, None if it is no GGUF.
         quantized: Whether its weights are shortened to 8 or 4 bits.
         is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
@@ -82,7 +87,7 @@ class LanguageModel:
         takes_branches: Whether a prompt's options can share one sequence; None until `scoring.examine` has checked.
         takes_padding: Whether padding leaves scores alone; checked along with it.
         takes_cache: Whether scores stay the same where sequences go on from the model's cache; checked along with it.
-        evaluation_dtype: Number format that answers are measured in (`precision`); None for the weights' own.
+        evaluation_dtype: Number format that answers are measured in (`autocast`); None for the weights' own.
         tells_tokens: Whether activations can be told apart by token in a batch; False once `attribution` has met one
             that can't.
         changes_outputs: Whether the model writes into its layers' outputs; True once `attribution` has met that.
@@ -95,6 +100,7 @@ class LanguageModel:
     name: str
     revision: str | None = None
     location: str = ""
+    given: str = ""
     gguf_file: str | None = None
     quantized: bool = False
     is_encoder_decoder: bool = False
@@ -148,7 +154,8 @@ class LanguageModel:
         return LanguageModel(
             model=model,
             tokenizer=tokenizer,
-            name=name or model.name_or_path or f"{type(model).__name__} (in memory)",
+            name=name or _shared_name(model.name_or_path or f"{type(model).__name__} (in memory)"),
+            given=name or model.name_or_path,
             revision=getattr(model.config, "_commit_hash", None),
             quantized=bool(getattr(model, "is_quantized", False)),
             is_encoder_decoder=is_encoder_decoder(model.config),
@@ -156,10 +163,30 @@ class LanguageModel:
             prompt_format=prompt_format,
         )
 
+    @property
+    def embedded_tokens(self) -> int | None:
+        """Number of tokens that the model has an embedding of, None where that can't be told."""
+        embedding = self.model.get_input_embeddings()
+        return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
+
     def save(self, folder: Path) -> None:
-        """Save model and tokenizer as a plain Hugging Face folder."""
+        """Save model and tokenizer as a plain Hugging Face folder; of a model that sees images also its processor."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        if not self.location or not sees_images(self.model.config):
+            return
+        from transformers.utils import cached_file
+
+        for name in PROCESSOR_FILES:  # read from the folder or the hub's cache; most models have some of them
+            file = cached_file(
+                self.location,
+                name,
+                revision=self.revision,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            if file is not None:
+                shutil.copyfile(file, folder / name)
 
 
 @dataclass(frozen=True)
@@ -185,6 +212,12 @@ class ModelSource:
     def context_length(self) -> int | None:
         """Largest number of tokens of a sequence, None if there is no limit."""
         return context_length(self.config)
+
+    @property
+    def embedded_tokens(self) -> int | None:
+        """Number of tokens that the model has an embedding of, None where the configuration does not tell."""
+        size = getattr(self.config.get_text_config(), "vocab_size", None)
+        return size if isinstance(size, int) and size > 0 else None
 
     @property
     def _stored_dtype(self) -> torch.dtype:
@@ -231,7 +264,7 @@ class ModelSource:
         Raises:
             InputError: transformers can't build it.
         """
-        return empty_model(self.config, self.is_encoder_decoder, self.trust_remote_code)
+        return empty_model(self.config, self.trust_remote_code)
 
     def load(
         self,
@@ -259,8 +292,6 @@ class ModelSource:
         check_quantize(quantize)
         if self.gguf_file is None:
             self._check_indices(allow_pickle=allow_pickle)
-        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
         torch_dtype = parse_dtype(dtype)
         target = None if device in SPREAD else parse_device(device)
         arguments: dict[str, Any] = {
@@ -281,9 +312,8 @@ class ModelSource:
             arguments["device_map"] = device if target is None else {"": target}
         format_there = torch_dtype if isinstance(torch_dtype, torch.dtype) else self._stored_dtype
         self._check_fits(format_there, target, quantize, twice=twice)
-        auto_class = AutoModelForSeq2SeqLM if self.is_encoder_decoder else AutoModelForCausalLM
         try:
-            model, report = auto_class.from_pretrained(
+            model, report = auto_class(self.config).from_pretrained(
                 self.location, config=self.config, output_loading_info=True, **arguments
             )
         except Exception as error:  # many types: OSError, SafetensorError, RuntimeError on other shapes, ...
@@ -305,7 +335,8 @@ class ModelSource:
         return LanguageModel(
             model=model,
             tokenizer=self.tokenizer,
-            name=self.name,
+            name=_shared_name(self.name),
+            given=self.name,
             revision=getattr(self.config, "_commit_hash", None),
             location=self.location,
             gguf_file=self.gguf_file,
@@ -315,6 +346,15 @@ class ModelSource:
             prompt_format=self.prompt_format,
             moment=self.moment,
         )
+
+
+def _shared_name(given: str) -> str:
+    """Without the folders of a local model."""
+    try:
+        is_local = not given.startswith("builtin:") and Path(given).expanduser().exists()
+    except (OSError, RuntimeError):
+        is_local = False
+    return without_folders(str(Path(given).expanduser().absolute())) if is_local else given
 
 
 def load_model(
@@ -378,12 +418,13 @@ def open_model(
         arguments["gguf_file"] = gguf_file
         check_configuration(check_gguf(Path(location, gguf_file)), name, trust_remote_code=trust_remote_code)
     else:
+        vet(name, location, arguments)
         _check_asked_for(name, location, arguments)
     try:
         config = AutoConfig.from_pretrained(location, **arguments)
     except Exception as error:  # transformers raises many types here, from OSError to struct.error on a broken GGUF
         raise InputError(_refused(name, "configuration can't be read", error)) from error
-    _check_writes_text(config, name)
+    check_writes_text(config, name)
     local_files_only = arguments.get("local_files_only", False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
@@ -392,15 +433,14 @@ def open_model(
             tokenizer = PreTrainedTokenizerFast.from_pretrained(location, **arguments)
         can_encode = bool(tokenizer("word").input_ids) and len(tokenizer) > 1
     except Exception as error:
-        raise InputError(
-            _refused(
-                name, "no tokenizer that can be loaded; put its files (tokenizer.json, ...) beside the weights", error
-            )
-        ) from error
+        raise InputError(_no_tokenizer(name, location, error)) from error
     if not can_encode:
         raise InputError(f"model {name}: its tokenizer has no vocabulary; put the tokenizer's files into the folder")
     if tokenizer.chat_template is None and gguf_file is None:
         tokenizer.chat_template = _template_of_processor(location, local_files_only)
+    check_replacements(tokenizer, name)
+    if gguf_file is not None:
+        vet(name, location, arguments, tokenizer)
     return ModelSource(
         name,
         location,
@@ -588,29 +628,6 @@ def _only_cached(hub_id: str) -> bool:
     return True
 
 
-def _check_writes_text(config: Any, name: str) -> None:
-    """Refuse what is no causal or sequence-to-sequence language model, before its weights are read."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    )
-
-    encoder_decoder = is_encoder_decoder(config)
-    mapping = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    auto_map = getattr(config, "auto_map", None) or {}
-    if config.model_type not in mapping and not {"AutoModelForCausalLM", "AutoModelForSeq2SeqLM"} & set(auto_map):
-        raise InputError(f"model {name}: a {config.model_type!r} model is not a language model that writes text")
-    writers: set[str] = set()
-    for classes in mapping.values():
-        writers |= {classes} if isinstance(classes, str) else set(classes)
-    architectures = getattr(config, "architectures", None) or []
-    if architectures and not auto_map and not writers & set(architectures):
-        raise InputError(
-            f"model {name}: its weights are those of a {architectures[0]}, which is not a language model that writes "
-            "text"
-        )
-
-
 def _dequantize() -> dict[str, Any]:
     """Arguments that unpack GGUF weights to plain ones; older transformers always do so and have no switch."""
     import transformers
@@ -623,6 +640,27 @@ def _refused(name: str, what: str, error: BaseException) -> str:
     if "trust_remote_code" in str(error):
         return f"model {name} comes with Python code of its own; give --trust-remote-code if you have read that code"
     return f"model {name}: {what}: {_one_line(error)}"
+
+
+def _no_tokenizer(name: str, location: str, error: BaseException) -> str:
+    """Why there is no tokenizer; of a SentencePiece model (``*.model``) transformers always blames tiktoken."""
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    available = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
+    packages = " ".join(package for package, is_there in available.items() if not is_there)
+    blames_tiktoken = "tiktoken" in str(error)
+    if packages and (blames_tiktoken or any(Path(location).glob("*.model"))):
+        return (
+            f"model {name}: its tokenizer is a SentencePiece model, which needs more packages; pip install {packages}"
+        )
+    if blames_tiktoken:
+        return (
+            f"model {name}: its tokenizer's .model file can't be read as a SentencePiece model; put tokenizer.json "
+            "beside it, or the file anew if it is damaged (a file of tiktoken needs: pip install tiktoken)"
+        )
+    return _refused(
+        name, "no tokenizer that can be loaded; put its files (tokenizer.json, ...) beside the weights", error
+    )
 
 
 def _one_line(error: BaseException) -> str:

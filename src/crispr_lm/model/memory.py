@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.model.classes import auto_class
 
 GIB = 2**30
 
@@ -32,18 +33,15 @@ ADVICE = (
 )
 
 
-def empty_model(config: Any, is_encoder_decoder: bool, trust_remote_code: bool = False) -> Any:
+def empty_model(config: Any, trust_remote_code: bool = False) -> Any:
     """The model of a configuration without any weights (on PyTorch's meta device): its modules and their shapes.
 
     Raises:
         InputError: transformers can't build it.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    auto_class = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            model = auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
             model.tie_weights()  # not every release of transformers does so without weights
             return model
     except Exception as error:  # of many types

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
-from crispr_lm.reading import parse_json, read_bytes
+from crispr_lm.storage.untrusted import parse_json, read_bytes
 
 MOST_LAYERS = 10_000
 """Layers, or experts of a layer. The largest published models have some 130 layers and 400 experts."""

@@ -13,11 +13,13 @@ from typing import Any, Literal
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from crispr_lm.edit import Edit
-from crispr_lm.metrics import Metric, ordered_metrics
+from crispr_lm.edits.edit import Edit
+from crispr_lm.metrics.family import Metric
+from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.model.origin import ModelOrigin
 from crispr_lm.report import words
-from crispr_lm.tasks import Dataset, dataset_of
+from crispr_lm.report.statement import statement
+from crispr_lm.tasks.registry import Dataset, dataset_of
 from crispr_lm.version import __version__
 
 Shared = Literal["folder", "lora", "slim", "edit"]
@@ -68,6 +70,7 @@ def card(
     edit: Edit,
     origin: ModelOrigin,
     results: Mapping[str, Any] | None = None,
+    doubt: str | None = None,
     *,
     is_encoder_decoder: bool = False,
 ) -> str:
@@ -78,6 +81,7 @@ def card(
         edit: The edit that was made.
         origin: Of the base model; its licence is carried over.
         results: What ``results.json`` of the run that found the edit holds; None where nothing was measured.
+        doubt: Why what lies beside the card must not be used; None where its check found nothing wrong.
         is_encoder_decoder: For the hub's name of the task that the model does.
     """
     tasks = list(_tasks(results)) if results is not None else []
@@ -98,8 +102,8 @@ def card(
         called=origin.hub_id or "The base model",
         tasks=tasks,
         results=results,
-        verdict=None if results is None else words.verdict(results),
-        unproven={} if results is None else words.unproven(results),
+        statement=None if results is None else statement(results),
+        doubt=doubt,
         divergence=None if results is None else results.get("divergence"),
         licenses=sorted({(task.dataset.title, task.dataset.license) for task in tasks}),
         version=__version__,

@@ -16,7 +16,7 @@ from crispr_lm.report import words
 from crispr_lm.report.words import short
 
 if TYPE_CHECKING:
-    from crispr_lm.neuron_scores import NeuronScores
+    from crispr_lm.attribution.neuron_scores import NeuronScores
 
 BEFORE, AFTER = "#8a94a6", "#2f7ed8"
 AMBIGUOUS, DISAMBIGUATED = "#2f7ed8", "#d9822b"

@@ -7,6 +7,7 @@ no "<" is left, set by the script as text.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,15 +17,19 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from crispr_lm.answers import read_answers
+from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.errors import InputError, on_one_line
-from crispr_lm.files import write_bytes
-from crispr_lm.folder import MALFORMED, RunFolder, read_object
-from crispr_lm.metrics import ordered_metrics
-from crispr_lm.neuron_scores import NeuronScores
+from crispr_lm.metrics.registry import ordered_metrics
+from crispr_lm.metrics.statistics import p_told
 from crispr_lm.report import figures, words
+from crispr_lm.report.shared import shared_record
+from crispr_lm.report.statement import statement
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
-from crispr_lm.trials import JUDGING
+from crispr_lm.storage.answers import read_answers
+from crispr_lm.storage.files import write_bytes
+from crispr_lm.storage.run_folder import MALFORMED, RunFolder, failures, read_object
+from crispr_lm.storage.sanitize import all_visible, visible
+from crispr_lm.storage.stages import JUDGING
 
 MOST_EXAMPLES = 5000
 """Changed answers that the page carries (some 3 MB of text, shown forty at a time); all are in answers.jsonl."""
@@ -62,6 +67,7 @@ def render_report(
     scores: NeuronScores,
 ) -> str:
     """The page as text."""
+    run = shared_record(run)
     halves = words.has_halves(results)
     described = _described(results.get("neurons", []), results.get("strongest", []))
     categories = _categories(results)
@@ -95,8 +101,9 @@ def render_report(
             examples=_json(spread(changed, MOST_EXAMPLES)),
             changed=len(changed),
             carried=min(len(changed), MOST_EXAMPLES),
-            verdict=words.verdict(results),
-            unproven=words.unproven(results),
+            statement=statement(results),
+            failures=[words.sentence(said) for said in failures(results)],
+            saved=words.saved(results["saved_model"]),
             scored=[neuron for neuron in results["neurons"] if neuron["score"] is not None],
             promoting=[neuron for neuron in results["neurons"] if neuron["promotes"]],
             score_kind=scores.kind,
@@ -113,16 +120,18 @@ def render_report(
 def page_environment() -> jinja2.Environment:
     """How pages are made: every text is escaped unless it is marked as markup."""
     environment = jinja2.Environment(
-        autoescape=True, loader=jinja2.FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True
+        autoescape=True, loader=jinja2.FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True, finalize=_finalized
     )
     filters: dict[str, Callable[..., str]] = {
         "figure": lambda value: "-" if value is None else f"{value:.3f}",
         "signed": lambda value: "-" if value is None else words.signed(value),
         "percent": lambda value: "-" if value is None else f"{value:.1%}",
+        "p": p_told,
         "short": words.short,
         "sentence": words.sentence,
         "setting": _setting,
         "token": lambda text: text.replace("\n", "⏎\n") if text.strip("\n") else "⏎" * len(text) + "\n" * len(text),
+        "quoted": shlex.quote,
     }
     environment.filters |= filters
     return environment
@@ -336,8 +345,14 @@ def _setting(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+def _finalized(value: Any) -> Any:
+    """A text with what would turn its direction written out; markup of our own as it is."""
+    return visible(value, keep_lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _json(content: Any) -> Markup:
-    """JSON that can stand inside a script element: no "<" in it can end one."""
+    """JSON that can stand inside a script element: no "<" in it can end one, and no text in it is turned round."""
+    content = all_visible(content)
     return Markup(json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 from rich.progress import Task as RichTask
@@ -29,14 +29,17 @@ from rich.prompt import IntPrompt
 from rich.table import Table
 from rich.text import Text
 
-from crispr_lm.metrics import Metric, ordered_metrics
-from crispr_lm.printable import markup, printable
-from crispr_lm.progress import Progress, SilentProgress
-from crispr_lm.report.words import signed, unproven
+from crispr_lm.metrics.family import Metric
+from crispr_lm.metrics.registry import ordered_metrics
+from crispr_lm.report.markup import markup
+from crispr_lm.report.statement import statement
+from crispr_lm.report.words import saved, signed
+from crispr_lm.runtime.progress import Advance, Pace, Progress, SilentProgress, Total
+from crispr_lm.storage.sanitize import printable
 
 if TYPE_CHECKING:
-    from crispr_lm.edit import Edit
-    from crispr_lm.neuron_scores import NeuronScores
+    from crispr_lm.attribution.neuron_scores import NeuronScores
+    from crispr_lm.edits.edit import Edit
 
 GIB = 2**30
 
@@ -59,8 +62,12 @@ console = _console()
 messages = _console(stderr=True)
 """For progress and notes, on standard error, so that output can be piped."""
 
-PLAIN_INTERVAL = 30.0
-"""Seconds between lines of progress where there is no terminal (logs of CI)."""
+LOOK = 1.0
+"""Seconds after which it is looked again whether a line of progress is due."""
+
+SILENCE = 25.0
+"""Seconds after which a line is due where there is no terminal (logs of CI). With the time until that is seen, on a
+busy machine too, no log is silent for 30 seconds: long enough to be readable, too short for a job to seem stuck."""
 
 
 class _RateColumn(TextColumn):
@@ -86,13 +93,15 @@ class _MemoryColumn(TextColumn):
         return Text("" if task.finished else _memory(), style="magenta")
 
 
-class _LeftColumn(TimeRemainingColumn):
+class _LeftColumn(TextColumn):
     """Time left, of a step that is under way and has a known length."""
 
+    def __init__(self) -> None:
+        super().__init__("")
+
     def render(self, task: RichTask) -> Text:
-        if task.finished or task.total is None:
-            return Text("")
-        return Text.assemble("left ", super().render(task))
+        pace: Pace = task.fields["pace"]
+        return Text("" if task.finished else pace.left_told(), style="cyan")
 
 
 def _rate(per_second: float) -> str:
@@ -120,14 +129,27 @@ class _LiveProgress:
 
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
+        self._depth = 0
 
     @contextmanager
-    def step(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        task = self._bars.add_task(markup(description), total=total)
-        yield lambda count: self._bars.advance(task, count)
-        if total is None:
-            self._bars.update(task, total=1)
-        self._bars.update(task, completed=self._bars.tasks[task].total)
+    def step(self, description: str, total: Total = None) -> Iterator[Advance]:
+        pace = Pace(description, total)
+        task = self._bars.add_task("  " * self._depth + markup(description), total=pace.total, pace=pace)
+        self._depth += 1
+
+        def advance(count: int, /, kind: str = "") -> None:
+            pace.advance(count, kind)
+            self._bars.update(task, total=pace.total, completed=pace.done)
+
+        try:
+            yield advance
+        finally:
+            self._depth -= 1
+            if self._depth:  # what happens within a step, dozens of times, leaves no bar behind
+                self._bars.remove_task(task)
+        if not self._depth:
+            total_done = pace.total or 1
+            self._bars.update(task, total=total_done, completed=total_done)
 
     def say(self, sentence: str) -> None:
         self._bars.console.print(markup(sentence))
@@ -145,37 +167,74 @@ class _LiveProgress:
 
 
 class _PlainProgress:
-    """Lines where there is no terminal: one when a step starts, one now and then, one when it is done."""
+    """Lines where there is no terminal: when a step starts and ends, and whenever none was printed for a while.
+
+    What happens within a step is told by these further lines alone, so that a log of hours stays readable.
+    """
 
     can_ask = False
 
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said = clock()
+        self._open: list[Pace] = []
+        self._last = ""
+
     @contextmanager
-    def step(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        start = last = time.monotonic()
-        done = 0
-        self.say(f"{description} ..." if total is None else f"{description}: 0/{total}")
+    def step(self, description: str, total: Total = None) -> Iterator[Advance]:
+        pace = Pace(description, total, self._clock)
+        is_outer = not self._open
+        if is_outer:
+            self.say(f"{description} ..." if pace.total is None else f"{description}: 0/{pace.total}")
+        self._open.append(pace)
 
-        def advance(count: int) -> None:
-            nonlocal done, last
-            done += count
-            now = time.monotonic()
-            if now - last >= PLAIN_INTERVAL and total is not None and done < total:
-                last = now
-                rate = done / (now - start)
-                left = (total - done) / rate
-                self.say(f"{description}: {done}/{total}, {_rate(rate)}, {left:.0f} s left, {_memory()}")
+        def advance(count: int, /, kind: str = "") -> None:
+            pace.advance(count, kind)
+            self.beat()
 
-        yield advance
-        seconds = time.monotonic() - start
+        try:
+            yield advance
+        finally:
+            self._open.remove(pace)
+            self._last = description
+        seconds = pace.elapsed
         # What an earlier run has done takes no time, and says nothing of how fast this one is.
-        rate_told = f", {_rate(total / seconds)}" if total and seconds >= 0.1 else ""
-        self.say(f"{description}: done in {seconds:.0f} s{rate_told}, {_memory()}")
+        rate_told = f", {_rate(pace.total / seconds)}" if pace.total and seconds >= 0.1 else ""
+        if is_outer:
+            self.say(f"{description}: done in {seconds:.0f} s{rate_told}, {_memory()}")
+
+    def beat(self) -> None:
+        """Say how far it is, if nothing was said for a while."""
+        if self._clock() - self._said < SILENCE:
+            return
+        told = "; ".join(f"{pace.description}: {pace.told()}" for pace in list(self._open))
+        # Between steps there is work, too, but nothing to count.
+        self.say(f"{told or f'Working (after: {self._last})'}, {_memory()}")
 
     def say(self, sentence: str) -> None:
+        self._said = self._clock()
         messages.print(markup(sentence), soft_wrap=True, highlight=False)
 
     def ask_for_trial(self, front: Sequence[Mapping[str, Any]], recommended: int, reason: str) -> int:
         return recommended
+
+
+@contextmanager
+def _beating(progress: _PlainProgress) -> Iterator[None]:
+    """Have a thread look every second whether something should be said: work may be in one long call."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK):
+            progress.beat()
+
+    thread = threading.Thread(target=look, name="crispr-lm progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class _LogHandler(RichHandler):
@@ -201,7 +260,9 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
     logger.setLevel(logging.INFO)
     try:
         if not messages.is_terminal:
-            yield _PlainProgress()
+            plain = _PlainProgress()
+            with _beating(plain):
+                yield plain
             return
         with RichProgress(
             SpinnerColumn(finished_text="[green]✓"),
@@ -210,7 +271,7 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
             MofNCompleteColumn(),
             _RateColumn(),
             TimeElapsedColumn(),
-            _LeftColumn(compact=True),
+            _LeftColumn(),
             _MemoryColumn(),
             console=messages,
         ) as bars:
@@ -238,16 +299,14 @@ def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
     return table
 
 
-def print_results(results: Mapping[str, Any], output: Path) -> None:
-    """Print the before/after table of every task, what to think of it, and where the files are."""
+def print_results(results: Mapping[str, Any], output: Path | None) -> None:
+    """Print the before/after table of every task, what to think of it, and where the files are (None: nowhere)."""
     for name, task in results["tasks"].items():
         role = " (what it costs elsewhere)" if task["role"] == "capability" and "after" in task else ""
         console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
         console.print(results_table(task, held_out="verdict" in results))
         if (spread := spread_table(task)) is not None:
             console.print(spread)
-        if doubt := unproven(results).get(name):
-            console.print(f"[bold yellow]Not shown to help:[/] {markup(doubt)}", soft_wrap=True)
         if warning := task.get("over_abstention"):
             console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
     if divergence := results.get("divergence"):
@@ -262,23 +321,26 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
         plural = "" if edit["neurons"] == 1 else "s"
         what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
         console.print(f"Edit: {what}, scale {edit['scale']:g}")
-    if reason := results.get("reason"):
-        console.print(markup(reason[0].upper() + reason[1:]), soft_wrap=True)
-    if saved := results.get("saved_model"):
-        _print_verified(saved)
-    if (report := output / "report.html").is_file():
-        console.print(f"Report: {markup(str(report))}", soft_wrap=True)
-    console.print(f"Files: {markup(str(output))}", soft_wrap=True)
+    if "verdict" in results:
+        console.print(f"[bold]{markup(statement(results))}[/]", soft_wrap=True)
+        if results["verdict"] != "none":  # else the statement gives the reason
+            console.print(markup(f"Why this edit: {results['reason']}"), soft_wrap=True)
+    if found := results.get("saved_model"):
+        _print_saved(found)
+    if output is not None:
+        if (report := output / "report.html").is_file():
+            console.print(f"Report: {markup(str(report))}", soft_wrap=True)
+        console.print(f"Files: {markup(str(output))}", soft_wrap=True)
     _print_upload(results)
 
 
 def print_saved(told: Mapping[str, Any], output: Path) -> None:
-    """Print what `crispr_lm.run.apply` has saved and checked."""
-    if verified := told.get("verified"):
-        _print_verified(verified)
-    if (saved := told.get("parameters_saved")) is not None:
-        console.print(f"Parameters saved: {saved:,}")
-    what = "Edited model" if "verified" in told else "Edit with its card"
+    """Print what `crispr_lm.jobs.steps.apply` has saved and checked."""
+    if found := told.get("saved_model"):
+        _print_saved(found)
+    if (fewer := told.get("parameters_saved")) is not None:
+        console.print(f"Parameters saved: {fewer:,}")
+    what = "Edited model" if "saved_model" in told else "Edit with its card"
     console.print(f"{what}: {markup(str(output))}", soft_wrap=True)
     _print_upload(told)
 
@@ -306,7 +368,7 @@ def print_edit_saved(edit: Edit, output: Path) -> None:
 
 
 def print_overlap(content: Mapping[str, Any]) -> None:
-    """Print what `crispr_lm.run.compare_edits` found."""
+    """Print what `crispr_lm.jobs.inspection.compare_edits` found."""
     table = Table(title="Neurons in common", title_justify="left")
     table.add_column("Module")
     for name in ("First", "Second", "Common", "Jaccard"):
@@ -318,12 +380,9 @@ def print_overlap(content: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def _print_verified(saved: Mapping[str, Any]) -> None:
-    console.print(
-        f"Loaded again with plain transformers in a fresh process: {saved['options_compared']} option scores agree "
-        f"(largest difference {saved['largest_difference']:.1e} nats)",
-        soft_wrap=True,
-    )
+def _print_saved(found: Mapping[str, Any]) -> None:
+    style = "" if found.get("verified", True) else "[bold red]"
+    console.print(f"{style}{markup(saved(found))}", soft_wrap=True)
 
 
 def results_table(task: Mapping[str, Any], *, held_out: bool = True) -> Table:
@@ -395,8 +454,8 @@ def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
     return caption
 
 
-def print_scores(scores: NeuronScores, output: Path, count: int = 10) -> None:
-    """Print the neurons of highest score."""
+def print_scores(scores: NeuronScores, output: Path | None, count: int = 10) -> None:
+    """Print the neurons of highest score, and which file holds all, if any does."""
     table = Table(title=f"Top {scores.kind} neurons of {len(scores):,}", title_justify="left")
     table.add_column("Module")
     table.add_column("Index", justify="right")
@@ -404,11 +463,12 @@ def print_scores(scores: NeuronScores, output: Path, count: int = 10) -> None:
     for neuron in scores.top(min(count, len(scores))):
         table.add_row(markup(neuron.module), str(neuron.index), f"{scores.score_of(neuron):.4g}")
     console.print(table)
-    console.print(f"File: {markup(str(output))}", soft_wrap=True)
+    if output is not None:
+        console.print(f"File: {markup(str(output))}", soft_wrap=True)
 
 
 def print_inspection(content: Mapping[str, Any]) -> None:
-    """Print what `crispr_lm.run.inspect` found."""
+    """Print what `crispr_lm.jobs.inspection.inspect` found."""
     facts = Table(show_header=False, title=content["type"].capitalize(), title_justify="left")
     facts.add_column(style="bold")
     facts.add_column()
@@ -444,7 +504,7 @@ def print_inspection(content: Mapping[str, Any]) -> None:
 
 
 def print_prompt(seen: Mapping[str, Any]) -> None:
-    """Print one question as the model sees it (`crispr_lm.prompts.seen_prompt`); scored tokens stand in brackets."""
+    """Print one question as the model sees it (`inference.prompts.seen_prompt`); scored tokens stand in brackets."""
     place = f"{seen['format']} prompt; place of the answer: {seen['place']}"
     console.print(markup(f"{seen['source']}, {place}"), soft_wrap=True)
     console.print(f"\n[bold]Read: {len(seen['prompt'])} tokens[/], parted by │; ⏎ is a line break", soft_wrap=True)
@@ -464,7 +524,7 @@ def _visible(token: str) -> str:
 
 
 def print_reproduced(told: Mapping[str, Any], output: Path) -> None:
-    """Print what `crispr_lm.reproduce.reproduce` found: what differs, and how much does not."""
+    """Print what `crispr_lm.jobs.reproduce.reproduce` found: what differs, and how much does not."""
     for name, versions in told["versions"].items():
         console.print(f"{markup(name)} was {markup(str(versions['then']))}, is {markup(str(versions['now']))}")
     differing = [figure for figure in told["figures"] if not figure["same"]]
@@ -486,7 +546,7 @@ def print_reproduced(told: Mapping[str, Any], output: Path) -> None:
 
 
 def print_machine(told: Mapping[str, Any]) -> None:
-    """Print what `crispr_lm.doctor.examine_machine` found."""
+    """Print what `crispr_lm.jobs.doctor.examine_machine` found."""
     facts = Table(show_header=False, title="Software", title_justify="left")
     facts.add_column(style="bold")
     facts.add_column()
@@ -512,6 +572,14 @@ def print_machine(told: Mapping[str, Any]) -> None:
             largest,
         )
     console.print(devices)
+    for threads in (device["threads"] for device in told["devices"]):
+        if threads and threads["loaded"]:
+            console.print(
+                f"[bold yellow]Loaded:[/] other programs use {threads['busy']:.1f} of {threads['usable']:g} cores; "
+                f"commands would take {threads['used']} thread{'' if threads['used'] == 1 else 's'} (--threads) and "
+                "longer than on an idle machine",
+                soft_wrap=True,
+            )
     console.print(
         f"Disk: {told['disk']['free'] / GIB:.1f} GiB free in {markup(told['disk']['folder'])}", soft_wrap=True
     )

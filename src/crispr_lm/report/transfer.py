@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from crispr_lm.metrics import Metric
+from crispr_lm.metrics.family import Metric
 from crispr_lm.report import figures, words
 
 WORSE, SAME, BETTER = "rgba(192,57,43,0.75)", "rgba(128,128,128,0.08)", "rgba(47,126,216,0.75)"

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from crispr_lm.metrics import FAMILIES, Metric
-from crispr_lm.printable import printable
+from crispr_lm.metrics.family import Metric
+from crispr_lm.metrics.registry import FAMILIES
+from crispr_lm.metrics.statistics import p_told
+from crispr_lm.storage.sanitize import printable, without_folders
 
 HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "context tells"}
 """The two accuracies that belong together, and how their columns are called."""
@@ -52,52 +54,23 @@ def has_halves(results: Mapping[str, Any]) -> bool:
     return any(task["before"].get(name) is not None for task in tasks for name in HALVES)
 
 
-def verdict(results: Mapping[str, Any]) -> str:
-    """The outcome of a run in one sentence: what the edit did to the tasks that it was made for."""
-    if results["verdict"] == "none":
-        return sentence("No edit is recommended: " + results["reason"].removeprefix("no edit recommended: "))
-    edit, tasks = results["edit"], results["tasks"]
-    plural = "" if edit["neurons"] == 1 else "s"
-    what = f"{edit['neurons']} neuron{plural} {'damped' if edit['scale'] else 'eliminated'}"
-    # Of several tasks the differences are told more briefly, or the sentence would fill the page.
-    names = results.get("made_for") or [name for name, task in tasks.items() if task["role"] == "bias"]
-    told = [(name, change) for name in names if (change := changes(tasks[name], briefly=len(names) > 1))]
-    if not told:
-        return sentence(what)
-    if len(names) == 1:
-        return sentence(f"{what}: {told[0][1]}")
-    of_tasks = "; ".join(f"{short(name)} {change}" for name, change in told)
-    return sentence(f"{what} (differences in points with 95 % intervals): {of_tasks}")
+def saved(found: Mapping[str, Any]) -> str:
+    """What came of loading the saved model again.
 
-
-def unproven(results: Mapping[str, Any]) -> dict[str, str]:
-    """Of each task that an edit was made for and not shown to help: what its held-out intervals say instead.
-
-    A recommended edit has gained on the questions that it was chosen by; here is told where others do not confirm that.
+    Args:
+        found: ``saved_model`` of the results: ``verified``, and the ``reason`` where it is not or what was compared.
     """
-    told: dict[str, str] = {}
-    if results.get("verdict") != "recommended" or not results["edit"]["neurons"]:
-        return told
-    tasks = results["tasks"]
-    for name in results.get("made_for") or [name for name, task in tasks.items() if task["role"] == "bias"]:
-        task = tasks[name]
-        found = [(metric, _proven(metric, task)) for metric in leading(task["family"], task["before"])]
-        if not found or any(change > 0 for _, change in found):
-            continue
-        lost = [RIGHT.get(metric.name, metric.label) for metric, change in found if change < 0]
-        told[name] = "the 95 % intervals on held-out questions show no gain" + (
-            f", but a loss ({' and '.join(lost)})." if lost else "; there it may do nothing, or harm."
-        )
-    return told
-
-
-def _proven(metric: Metric, task: Mapping[str, Any]) -> int:
-    """1 where the whole 95 % interval of a difference is a gain, -1 where all of it is a loss, else 0."""
-    before, found = task["before"][metric.name], task["statistics"][metric.name]
-    if before is None or found["low"] is None or found["high"] is None or found["low"] <= 0 <= found["high"]:
-        return 0
-    gains = [metric.gain(before, before + found[end]) for end in ("low", "high")]
-    return 1 if min(gains) > 0 else -1 if max(gains) < 0 else 0
+    if not found.get("verified", True):
+        return sentence(f"The saved model is not verified: {found['reason']}")
+    told = "Loaded again with plain transformers in a fresh process: "
+    if equal := found.get("tensors_equal"):
+        told += f"{equal} tensors equal to the bit, "
+    if not found["options_compared"]:
+        return told + "and the same configuration; there was no memory to compare option scores in float32."
+    return (
+        f"{told}{found['options_compared']} option scores agree (largest difference "
+        f"{found['largest_difference']:.1e} nats)."
+    )
 
 
 def changes(task: Mapping[str, Any], *, briefly: bool = False) -> str:
@@ -122,8 +95,8 @@ def changes(task: Mapping[str, Any], *, briefly: bool = False) -> str:
 
 def short(name: str) -> str:
     """A task's name without its folders."""
-    scheme, separator, rest = name.partition(":")
-    return f"{scheme}:{rest.rstrip('/').rsplit('/', 1)[-1]}" if separator else name
+    kind, separator, path = name.partition(":")
+    return f"{kind}:{without_folders(path)}" if separator else name
 
 
 def points(found: Mapping[str, Any], *, briefly: bool = False) -> str:
@@ -152,7 +125,7 @@ def difference_told(found: Mapping[str, Any]) -> str:
 def significance(found: Mapping[str, Any], before: str = "") -> str:
     """The p-value of a difference, corrected over tasks, behind the words given; nothing where there is none."""
     p_value = found["p_value_holm"]
-    return "" if p_value is None else f"{before}p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}"
+    return "" if p_value is None else before + p_told(p_value)
 
 
 def sentence(text: str) -> str:
@@ -160,7 +133,22 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
+LINKED = re.compile(r"[\w.+/:%=?,;@-]*(?:@|://|www\.|mailto:|xmpp:)[\w.+/:%=?,;@-]*", re.IGNORECASE)
+"""Words that sites make links or mentions of without any markup: addresses, mail, ``@name``."""
+
+
 def escaped_markdown(content: object) -> str:
-    """Text that Markdown shows as it is, also in a table: no markup, no formula, no link; without secrets."""
-    text = " ".join(str(content).split())
-    return re.sub(r"[\\`*_{}\[\]<>|#&~$]|(?<=\w):(?=//)", lambda match: f"\\{match[0]}", printable(text))
+    """Text that Markdown shows as it is, also in a table: no markup, no formula, no link, no mention; without secrets.
+
+    What would become a link by itself stands as code: sites find such words in the text that is left when a backslash
+    or an entity has been read, but never in code.
+    """
+    text, told, place = printable(" ".join(str(content).split())), "", 0
+    for match in LINKED.finditer(text):
+        told += _without_markup(text[place : match.start()]) + f"`{match[0]}`"
+        place = match.end()
+    return told + _without_markup(text[place:])
+
+
+def _without_markup(text: str) -> str:
+    return re.sub(r"[\\`*_{}\[\]<>|#&~$]", lambda match: f"\\{match[0]}", text)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
-from crispr_lm.tasks.jsonl import check_options, index_field, json_rows, text_field
-from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
+from crispr_lm.tasks.jsonl import check_options, index_field, json_rows, missing, text_field
 
 CONDITIONS = {"ambig": AMBIGUOUS, "disambig": DISAMBIGUATED}
 ANSWERS = ("ans0", "ans1", "ans2")
@@ -61,9 +61,18 @@ def read_bbq(path: Path) -> list[Example]:
 
 def examples_from_rows(rows: Iterable[tuple[str, dict[str, Any]]]) -> list[Example]:
     """Turn (place, official BBQ row) pairs into examples; `place` is for messages."""
-    read = [_read(row, where) for where, row in rows]
-    second = _second_traits(read)
-    return [replace(one.example, stereotyped=_stereotyped(one, second.get(one.example.template))) for one in read]
+    examples: list[Example] = []
+    waiting: list[tuple[int, _Read]] = []  # who is named is kept where other rows tell more of it: it takes much memory
+    for where, row in rows:
+        read = _read(row, where)
+        if INTERSECTIONAL in read.example.category:
+            waiting.append((len(examples), read))
+        examples.append(replace(read.example, stereotyped=_stereotyped(read, None)))
+    second = _second_traits([read for _, read in waiting])
+    for place, read in waiting:
+        stereotyped = _stereotyped(read, second.get(read.example.template))
+        examples[place] = replace(read.example, stereotyped=stereotyped)
+    return examples
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,8 @@ def _read(row: dict[str, Any], where: str) -> _Read:
     options = check_options(option_texts, where)
     category = text_field(row, "category", where)
     question_index = row.get("question_index")
+    if question_index is None:
+        raise missing(row, "question_index", where)
     if not isinstance(question_index, (str, int)) or isinstance(question_index, bool):
         raise InputError(f"{where}: field 'question_index' must be a string or an integer, not {question_index!r}")
     condition = text_field(row, "context_condition", where)
@@ -178,8 +189,10 @@ def _without_marks(text: str) -> str:
 def _persons(row: dict[str, Any], where: str) -> tuple[_Person, ...]:
     """Whom the options name, as ``answer_info`` tells (the person's phrase and the group)."""
     answer_info = row.get("answer_info")
+    if answer_info is None:
+        raise missing(row, "answer_info", where)
     if not isinstance(answer_info, dict):
-        raise InputError(f"{where}: field 'answer_info' is missing or no object; use the official BBQ files")
+        raise InputError(f"{where}: field 'answer_info' must be an object; use the official BBQ files")
     persons = []
     for name in ANSWERS:
         labels = answer_info.get(name)
@@ -197,6 +210,10 @@ def _persons(row: dict[str, Any], where: str) -> tuple[_Person, ...]:
 
 def _stereotyped_groups(row: dict[str, Any], where: str) -> frozenset[str]:
     metadata = row.get("additional_metadata")
+    if metadata is None:
+        raise missing(row, "additional_metadata", where)
+    if isinstance(metadata, dict) and metadata.get("stereotyped_groups") is None:
+        raise missing(metadata, "stereotyped_groups", f"{where}: additional_metadata")
     groups = metadata.get("stereotyped_groups") if isinstance(metadata, dict) else None
     if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
         raise InputError(f"{where}: additional_metadata.stereotyped_groups must be a list of strings, not {groups!r}")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import OPEN, QUESTION, Example
 from crispr_lm.tasks.benchmark_rows import file_rows, hub_rows
-from crispr_lm.tasks.task import OPEN, QUESTION, Example
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,10 @@ def _field(row: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 def _text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
     value = _field(row, names)
+    fields = " or ".join(map(repr, names))
+    if value is None:
+        raise InputError(f"{where}: field {fields} is missing; use the public file, or add it")
     if not isinstance(value, str) or not value.strip():
-        fields = " or ".join(map(repr, names))
         raise InputError(f"{where}: field {fields} must be a string that is not empty; fill it in")
     return value.strip()
 
@@ -192,13 +194,19 @@ def _options(benchmark: Benchmark, row: Mapping[str, Any], where: str) -> tuple[
     if benchmark.fixed_options:
         return [], benchmark.fixed_options
     value = _field(row, benchmark.options)
-    if value is None and all(isinstance(row.get(name), str) for name in benchmark.option_fields):
+    if (
+        value is None
+        and benchmark.option_fields
+        and all(isinstance(row.get(name), str) for name in benchmark.option_fields)
+    ):
         value = [row[name] for name in benchmark.option_fields]
+    names = " or ".join(map(repr, (*benchmark.options, *benchmark.option_fields)))
+    if value is None:
+        raise InputError(f"{where}: field {names} is missing; use a {benchmark.title} file")
     pairs = list(_labelled(value))
     labels, texts = [label for label, _ in pairs], tuple(text.strip() for _, text in pairs)
     # Public files hold a few rows with equal options; the golden one's first place counts.
     if len(texts) < 2 or not all(texts):
-        names = " or ".join(map(repr, (*benchmark.options, *benchmark.option_fields)))
         raise InputError(f"{where}: field {names} must hold two or more answer options; use a {benchmark.title} file")
     return labels, texts
 

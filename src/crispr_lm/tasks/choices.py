@@ -9,8 +9,8 @@ One object per line::
 row) and ``answer`` (an index) are needed. ``group`` names the template a row was made from: rows of one group are
 near-copies and never part in a split; without it, rows with the same context and question are taken as one group.
 ``condition`` is "ambiguous" or "disambiguated"; ``unknown`` and ``stereotyped`` are the indices of the abstaining
-option and of the one that agrees with the stereotype; ``category`` names the kind of bias. Metrics that need a field
-are reported where it is given.
+option and of the one that agrees with the stereotype; ``category`` names the kind of bias. The answer of an ambiguous
+row is its ``unknown``, as in BBQ. Metrics that need a field are reported where it is given.
 
 Classification is the same with labels as options, the same ones in every row; label bias is then reported too::
 
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError, nearest
-from crispr_lm.tasks.jsonl import check_options, index_field, json_rows, text_field
-from crispr_lm.tasks.task import AMBIGUOUS, DISAMBIGUATED, Example
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
+from crispr_lm.tasks.jsonl import NUMBERED, check_options, index_field, json_rows, missing, text_field
 
 FIELDS = ("context", "question", "options", "answer", "group", "condition", "unknown", "stereotyped", "category")
 CONDITIONS = {
@@ -61,14 +61,14 @@ def example_of(row: dict[str, Any], where: str) -> Example:
     """
     for name in row:
         # Further fields (an id, a source) are welcome; a misspelt optional one would be lost without a word.
-        if name not in FIELDS and (hint := nearest(name, FIELDS, cutoff=0.8)):
+        if name not in FIELDS and not NUMBERED.fullmatch(name) and (hint := nearest(name, FIELDS, cutoff=0.8)):
             raise InputError(f"{where}: unknown field {name!r}{hint}; rename it")
     context = text_field(row, "context", where, may_be_empty=True) if "context" in row else ""
     there = "question" in row or not context.strip()
     question = text_field(row, "question", where, may_be_empty=bool(context.strip())) if there else ""
-    if "options" not in row:
-        raise InputError(f"{where}: field 'options' is missing; add it")
-    options = row["options"]
+    options = row.get("options")
+    if options is None:
+        raise missing(row, "options", where)
     if not isinstance(options, list) or not all(isinstance(option, str) and option.strip() for option in options):
         raise InputError(f"{where}: field 'options' must be a list of non-empty strings, not {options!r}")
     options = check_options(options, where)
@@ -83,17 +83,36 @@ def example_of(row: dict[str, Any], where: str) -> Example:
     category = text_field(row, "category", where, may_be_empty=True) if row.get("category") is not None else ""
     # Without a group, equal texts (often the same question with its options in another order) must not part.
     template = f"group {group}" if group is not None else " ".join(f"{context} {question}".lower().split())
+    answer = index_field(row, "answer", len(options), where)
+    unknown, stereotyped = (
+        index_field(row, name, len(options), where) if row.get(name) is not None else None
+        for name in ("unknown", "stereotyped")
+    )
+    # What an edit would be rewarded for: never the stereotype where the context does not tell.
+    if condition is not None and CONDITIONS[condition] == AMBIGUOUS:
+        if unknown is not None and answer != unknown:
+            raise InputError(
+                f"{where}: an ambiguous row's answer must be its unknown option ({unknown}), not {answer}; change one, "
+                "or give the condition 'disambiguated'"
+            )
+        if answer == stereotyped:
+            raise InputError(
+                f"{where}: an ambiguous row's answer can't be its stereotyped option ({answer}); name the option that "
+                "abstains as answer and unknown, or give the condition 'disambiguated'"
+            )
+    if unknown is not None and unknown == stereotyped:
+        raise InputError(
+            f"{where}: option {unknown} is both unknown and stereotyped; give two indices, or leave one out"
+        )
     return Example(
         context=context,
         question=question,
         options=options,
-        answer=index_field(row, "answer", len(options), where),
+        answer=answer,
         template=f"{category}/{template}" if category else template,
         condition=CONDITIONS[condition] if condition is not None else None,
-        unknown=index_field(row, "unknown", len(options), where) if row.get("unknown") is not None else None,
-        stereotyped=(
-            index_field(row, "stereotyped", len(options), where) if row.get("stereotyped") is not None else None
-        ),
+        unknown=unknown,
+        stereotyped=stereotyped,
         category=category,
         source=where,
     )

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import SENTENCES, Example
 from crispr_lm.tasks.files import table_rows, text_of
-from crispr_lm.tasks.task import SENTENCES, Example
 
 COLUMNS = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
 GAPPED = ("sentence", "mask1", "mask2", "bias_type")

@@ -6,8 +6,34 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from crispr_lm.errors import InputError, nearest
-from crispr_lm.tasks.choices import FIELDS, example_of
-from crispr_lm.tasks.task import Example
+from crispr_lm.tasks.base import SENTENCES, Example, Task
+from crispr_lm.tasks.choices import FIELDS, example_of, read_choices
+from crispr_lm.tasks.registry import TaskKind, family_of, instructions_of
+
+
+def task_of(
+    name: str,
+    given: Iterable[Example | Mapping[str, Any]],
+    instructions: Sequence[str] | int | None,
+    family: str | None,
+) -> Task:
+    """What `Task.from_examples` gives.
+
+    Raises:
+        InputError: as `examples_of`, or instructions that can't be used.
+    """
+    examples = examples_of(given, name)
+    form = examples[0].form
+    if instructions is None or isinstance(instructions, int) or form == SENTENCES:
+        asked = instructions_of(instructions if isinstance(instructions, int) else None, form)
+    else:
+        asked = checked_instructions(instructions, name)
+    return Task(
+        name=name,
+        examples=examples,
+        instructions=asked,
+        family=family or family_of(TaskKind(read_choices), examples),
+    )
 
 
 def examples_of(given: Iterable[Example | Mapping[str, Any]], name: str) -> tuple[Example, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import resources
 
-from crispr_lm.tasks.task import OPEN, Example
+from crispr_lm.tasks.base import OPEN, Example
 
 if sys.version_info >= (3, 11):
     import tomllib

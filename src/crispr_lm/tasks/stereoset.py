@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import SENTENCES, Example
 from crispr_lm.tasks.files import json_content
-from crispr_lm.tasks.jsonl import json_rows
-from crispr_lm.tasks.task import SENTENCES, Example
+from crispr_lm.tasks.jsonl import json_rows, text_field
 
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 STEREOTYPE, ANTI_STEREOTYPE, UNRELATED = range(3)
@@ -59,14 +59,13 @@ def _example(row: Any, part: str | None, where: str) -> Example:
     if not isinstance(row, dict) or not isinstance(row.get("sentences"), list):
         raise InputError(f"{where}: must be an object with a list 'sentences'; use the official file")
     for name in ("target", "bias_type"):
-        if not isinstance(row.get(name), str) or not row[name].strip():
-            raise InputError(f"{where}: field {name!r} must be a string that is not empty; use the official file")
+        text_field(row, name, where)
     context = row.get("context")
     if part not in PARTS:
         follows = isinstance(context, str) and context.strip() and "BLANK" not in context
         part = INTERSENTENCE if follows else INTRASENTENCE
-    if part == INTERSENTENCE and (not isinstance(context, str) or not context.strip()):
-        raise InputError(f"{where}: field 'context' must be a string that is not empty; use the official file")
+    if part == INTERSENTENCE:
+        text_field(row, "context", where)
     by_label: dict[str, str] = {}
     for sentence in row["sentences"]:
         if not isinstance(sentence, dict) or not isinstance(sentence.get("sentence"), str):

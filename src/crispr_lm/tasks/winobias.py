@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.files import text_lines
-from crispr_lm.tasks.task import Example
 
 FILE_NAME = re.compile(r"(?P<stereotype>pro|anti)_stereotyped_type(?P<type>[12])\.txt\.(?P<part>\w+)$")
 MARKED = re.compile(r"\[([^\]]+)\]")

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.files import table_rows
-from crispr_lm.tasks.task import Example
 
 IDENTIFIER = re.compile(r"(?P<occupation>[^.]+)\.(?P<participant>[^.]+)\.(?P<answer>[01])\.(?P<gender>\w+)\.txt$")
 GENDERS = ("female", "male", "neutral")

@@ -1,0 +1,222 @@
+"""What ``results.json`` says: figures before and after, their differences with intervals and tests, and words for them.
+
+Knows measurements and an edit's list of neurons; knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crispr_lm.edits.edit import Edit
+from crispr_lm.evaluation.evaluation import ScoringMethod
+from crispr_lm.evaluation.measurement import Measurement
+from crispr_lm.evaluation.suite import Subject, TaskSubject, evaluations
+from crispr_lm.metrics.family import Metrics
+from crispr_lm.metrics.instructions import differences
+from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, Difference, corrected_over_tasks
+from crispr_lm.storage.sanitize import without_folders
+
+RESULTS_FORMAT = "crispr-lm-results"
+RESULTS_VERSION = 2
+
+LEAST = 1e-9
+"""Differences of shares below this are rounding."""
+
+
+def results_of(
+    model: str,
+    subjects: Sequence[Subject],
+    scoring: ScoringMethod,
+    before: Mapping[str, Measurement],
+    after: Mapping[str, Measurement] | None = None,
+    divergence: Measurement | None = None,
+    edit: Edit | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Model, edit, and every figure by task; without an edit there is no after.
+
+    Args:
+        model: Its name.
+        subjects: What was measured.
+        scoring: How options were compared.
+        before: Task name to the unedited model's evaluation.
+        after: The edited model's.
+        divergence: Of the edited model from the original.
+        edit: What was applied.
+        seed: Of bootstrap and permutations.
+    """
+    tasks = {subject.name: _described(subject, scoring, before[subject.name]) for subject in subjects}
+    if after is not None:
+        compared = {name: after[name].differences_from(before[name], seed) for name in tasks}
+        for name, found in corrected_over_tasks(compared).items():
+            tasks[name] |= _compared(before[name], after[name], found)
+            tasks[name]["over_abstention"] = over_abstention(before[name].metrics, after[name].metrics, found)
+            tasks[name]["per_instruction"]["after"] = list(after[name].per_instruction)
+            tasks[name]["spread"]["after"] = after[name].spread
+    for subject in subjects:
+        if isinstance(subject, TaskSubject) and (breakdown := _breakdown(subject, before, after, seed)):
+            tasks[subject.name]["breakdown"] = breakdown
+    content: dict[str, Any] = {
+        "format": RESULTS_FORMAT,
+        "version": RESULTS_VERSION,
+        "model": model,
+        "scoring": scoring,
+        "tasks": tasks,
+    }
+    if divergence is not None:
+        low, high = divergence.interval("kl", seed)
+        content["divergence"] = {
+            "kl": divergence["kl"],
+            "low": low,
+            "high": high,
+            "prompts": len(divergence.clusters),
+            "tokens": int(divergence.columns[0]["tokens"].sum()),
+        }
+    if edit is not None:
+        content["edit"] = described_edit(edit)
+    return content
+
+
+def answer_rows(
+    subjects: Sequence[Subject], before: Mapping[str, Measurement], after: Mapping[str, Measurement]
+) -> list[dict[str, Any]]:
+    """What was asked and answered, an object per example: option scores before and after under every instruction."""
+    rows = []
+    asked = {"before": evaluations(before), "after": evaluations(after)}
+    for subject in subjects:
+        if not isinstance(subject, TaskSubject):
+            continue
+        name = subject.name
+        for index, example in enumerate(subject.examples):
+            counted = slice(len(example.options))
+            rows.append(
+                {
+                    "task": name,
+                    "source": without_folders(example.source),
+                    "template": example.template,
+                    "category": example.category,
+                    "condition": example.condition,
+                    "context": example.context,
+                    "question": example.question,
+                    "options": list(example.options),
+                    "answer": example.answer,
+                    "unknown": example.unknown,
+                    "stereotyped": example.stereotyped,
+                    "scores": {
+                        when: [_finite(table[index, counted].tolist()) for table in found[name].option_scores]
+                        for when, found in asked.items()
+                    },
+                }
+            )
+    return rows
+
+
+def over_abstention(
+    before: Metrics, after: Metrics, found: Mapping[str, Difference], who: str = "the edited model"
+) -> str | None:
+    """A sentence where the model bought its answers "unknown" with questions whose context tells, else None.
+
+    It did where the rate of "unknown" on disambiguated questions rises by more than the error falls that this could
+    have cured: other errors there (the rest of the rise were right answers), or errors on ambiguous questions (the
+    model then tells the two apart less than before).
+    """
+    known = [
+        (before.get(name), after.get(name))
+        for name in ("unknown_rate_disambiguated", "accuracy_disambiguated", "accuracy_ambiguous")
+    ]
+    (unknown_before, unknown_after), (right_before, right_after), (fair_before, fair_after) = known
+    if unknown_before is None or unknown_after is None or right_before is None or right_after is None:
+        return None
+    rise, lost = unknown_after - unknown_before, right_before - right_after
+    cured = rise if fair_before is None or fair_after is None else fair_after - fair_before
+    if rise <= LEAST or (lost <= LEAST and rise - cured <= LEAST):
+        return None
+    rates = (
+        f"{who} answers unknown on {unknown_after:.1%} of the questions whose context gives the answer "
+        f"(before: {unknown_before:.1%})"
+    )
+    if lost <= LEAST:
+        moved = "fall by only" if cured >= 0 else "rise by"
+        return f"{rates}, while errors on ambiguous questions {moved} {100 * abs(cured):.1f} points."
+    interval = found["accuracy_disambiguated"]
+    sure = interval.high is not None and interval.high < 0
+    doubt = "" if sure else " The 95 % interval of that loss includes zero."
+    return f"{rates}, and {100 * lost:.1f} points fewer of them are answered right.{doubt}"
+
+
+def _described(subject: Subject, scoring: ScoringMethod, before: Measurement) -> dict[str, Any]:
+    templates = len(set(before.clusters))
+    return {
+        "role": subject.role,
+        "family": before.family.name,
+        **subject.described(scoring),
+        "examples": len(before.clusters),
+        "templates": templates,
+        "few_templates": templates < FEWEST_CLUSTERS,
+        "instructions": len(before.columns),
+        "before": before.metrics,
+        "per_instruction": {"before": list(before.per_instruction)},
+        "spread": {"before": before.spread},
+    }
+
+
+def _compared(before: Measurement, after: Measurement, found: Mapping[str, Difference]) -> dict[str, Any]:
+    return {
+        "after": after.metrics,
+        "difference": differences(before.metrics, after.metrics),
+        "statistics": {name: difference.to_dict() for name, difference in found.items()},
+    }
+
+
+def _breakdown(
+    subject: TaskSubject, before: Mapping[str, Measurement], after: Mapping[str, Measurement] | None, seed: int
+) -> dict[str, Any]:
+    """Figures apart for every value of the task's facets, where there is more than one; facet to value to figures."""
+    all_before = evaluations(before)[subject.name]
+    all_after = None if after is None else evaluations(after)[subject.name]
+    told: dict[str, Any] = {}
+    for facet in subject.task.breakdowns:
+        members: dict[str, list[int]] = {}
+        for index, example in enumerate(subject.examples):
+            members.setdefault(example.facet(facet), []).append(index)
+        if len(members) < 2:
+            continue
+        old = {value or "(none)": all_before.part(indices) for value, indices in sorted(members.items())}
+        told[facet] = {
+            value: {
+                "examples": len(part.clusters),
+                "templates": len(set(part.clusters)),
+                "before": part.metrics,
+                "spread": {"before": part.spread},
+            }
+            for value, part in old.items()
+        }
+        if all_after is None:
+            continue
+        new = {value or "(none)": all_after.part(indices) for value, indices in sorted(members.items())}
+        # Values of a facet are to it what tasks are to a run: each metric is corrected over all that have it.
+        found = corrected_over_tasks({value: new[value].differences_from(part, seed) for value, part in old.items()})
+        for value, figures in told[facet].items():
+            figures |= _compared(old[value], new[value], found[value])
+            figures["spread"]["after"] = new[value].spread
+    return told
+
+
+def described_edit(edit: Edit) -> dict[str, Any]:
+    """What ``results.json`` says of an edit: how many neurons, of which kind (or kinds), scale, and their modules."""
+    modules: dict[str, int] = {}
+    for neuron in edit.neurons:
+        modules[neuron.module] = modules.get(neuron.module, 0) + 1
+    kinds = sorted({neuron.kind for neuron in edit.neurons})
+    return {
+        "neurons": len(edit.neurons),
+        "kind": kinds[0] if len(kinds) == 1 else (kinds or None),
+        "scale": edit.scale,
+        "per_module": modules,
+    }
+
+
+def _finite(scores: list[float]) -> list[float | None]:
+    """Scores as JSON numbers; None for an option that has none (it was not written)."""
+    return [None if score == -float("inf") else round(score, 5) for score in scores]

@@ -1,0 +1,153 @@
+"""Batching: prompts of like length in batches that fit the memory there is.
+
+Knows lengths of prompts, devices and their memory; knows no layout of a batch and no score.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+
+from crispr_lm.errors import InputError
+from crispr_lm.inference.packing import packed_length
+from crispr_lm.inference.prompts import EncodedPrompt
+from crispr_lm.model.memory import free_memory, is_out_of_memory, out_of_memory_told
+from crispr_lm.model.neuron_sites import find_sites
+from crispr_lm.runtime.deterministic import is_deterministic
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+logger = logging.getLogger(__name__)
+
+BatchSize = int | str
+"""Prompts in one forward pass, or "auto"."""
+
+ProgressCallback = Callable[[int], None]
+"""Called with the number of prompts just finished."""
+
+AUTO_TOKENS = {"cpu": 2048, "cuda": 32768}
+"""Tokens in a batch for "auto", by device type, where memory allows: enough to keep it busy (measured on a CPU by
+benchmarks/batch_size.py; the figure for CUDA is a guess until it is measured)."""
+
+OVERHEAD_TOKENS = {"cpu": 64, "cuda": 2048}
+"""What a batch costs beside its tokens, in tokens: batches of 256 take 1.2 times as long per prompt as those of 2,048
+on a CPU (benchmarks/batch_size.py; the figure for CUDA is a guess). More batches have less padding."""
+
+MEMORY_SHARE = 0.5
+"""Share of the free memory that a batch is given: the estimate is rough, and others use the machine too."""
+
+ACTIVATIONS_PER_NEURON = 2.5
+"""Numbers that a pass with gradients keeps per token for every number that linear layers put out: these themselves, and
+what lies between them. SmolLM2 keeps 2.0 (benchmarks/speed.py, memory)."""
+
+
+def batches(
+    lm: LanguageModel,
+    prompts: Sequence[EncodedPrompt],
+    batch_size: BatchSize,
+    work: Callable[[list[int]], None],
+    *,
+    apart: Sequence[int] | None = None,
+    bytes_per_token: float = 0.0,
+) -> Iterator[list[int]]:
+    """Do `work` on indices of prompts of like length, a batch at a time, and yield each batch when it is done.
+
+    Where memory runs out the batch is halved and tried again, down to a single prompt.
+
+    Args:
+        lm: The model.
+        prompts: What to work on.
+        batch_size: Prompts in a batch; "auto" takes as many as keep the device busy and fit its memory.
+        work: Called with the indices of a batch.
+        apart: Per prompt the number of its group; prompts of different groups share no batch.
+        bytes_per_token: What `work` keeps in memory per token, for "auto"; 0 where that is little.
+
+    Raises:
+        InputError: batch size is neither "auto" nor a positive number.
+        CrisprError: memory runs out on a single prompt.
+    """
+    if batch_size != "auto" and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
+        raise InputError(f"batch size must be 'auto' or a positive number, not {batch_size!r}")
+    groups: dict[int, list[int]] = {}
+    # Longest first: if memory does not suffice that shows at once.
+    for index in sorted(range(len(prompts)), key=lambda index: -packed_length(prompts[index])):
+        groups.setdefault(apart[index] if apart is not None else 0, []).append(index)
+    most = len(prompts) if batch_size == "auto" else int(batch_size)
+    tokens = _tokens_that_fit(lm, bytes_per_token) if batch_size == "auto" else None
+    for waiting in groups.values():
+        planned: list[int] = []
+        while waiting:
+            if tokens is not None and not planned:
+                lengths = [packed_length(prompts[index]) for index in waiting]
+                planned = batch_sizes(lengths, tokens, most, _of_device(OVERHEAD_TOKENS, lm.device))
+            batch = waiting[: planned.pop(0) if planned else most]
+            try:
+                with out_of_memory_told("on a single prompt") if len(batch) == 1 else nullcontext():
+                    work(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                most, planned = len(batch) // 2, []
+            else:
+                waiting = waiting[len(batch) :]
+                yield batch
+                continue
+            # Here, where the error and with it the failed pass's tensors are gone.
+            logger.warning("out of memory with %d prompts in a batch, going on with %d", len(batch), most)
+            gc.collect()  # hooks and the activations that they look at hold each other
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def batch_sizes(lengths: Sequence[int], tokens: int, most: int, overhead: int) -> list[int]:
+    """How to cut prompts, longest first, into batches so that the whole costs least.
+
+    A batch of n prompts, the longest of l tokens, costs n · l + `overhead`: all are padded to the longest.
+
+    Args:
+        lengths: Of the prompts, in descending order.
+        tokens: Largest n · l of a batch (but for a single prompt that is longer).
+        most: Largest n.
+        overhead: Cost of a batch beside its tokens.
+    """
+    cheapest = [0.0] + [float("inf")] * len(lengths)  # of the first so many prompts
+    size_of = [0] * (len(lengths) + 1)  # of the last batch of these
+    for start, longest in enumerate(lengths):
+        for size in range(1, min(most, max(1, tokens // longest), len(lengths) - start) + 1):
+            cost = cheapest[start] + size * longest + overhead
+            if cost < cheapest[start + size]:
+                cheapest[start + size], size_of[start + size] = cost, size
+    sizes = []
+    end = len(lengths)
+    while end:
+        sizes.append(size_of[end])
+        end -= size_of[end]
+    return sizes[::-1]
+
+
+def gradient_bytes_per_token(lm: LanguageModel) -> float:
+    """Rough number of bytes that a forward pass with gradients keeps per token; too large for a mixture of experts."""
+    return ACTIVATIONS_PER_NEURON * sum(site.width for site in find_sites(lm.model, "linear")) * lm.dtype.itemsize
+
+
+def _tokens_that_fit(lm: LanguageModel, bytes_per_token: float) -> int:
+    """Tokens in a batch: what keeps the device busy, or fewer where its free memory does not hold them."""
+    busy = _of_device(AUTO_TOKENS, lm.device)
+    if not bytes_per_token or is_deterministic():  # what memory is free is not the same twice
+        return busy
+    # A model spread over devices keeps on each of them what its part of the layers puts out.
+    devices = {parameter.device for parameter in lm.model.parameters()}
+    fitting = int(MEMORY_SHARE * len(devices) * min(map(free_memory, devices)) / bytes_per_token)
+    if fitting < busy:
+        logger.info("%d tokens in a batch: what half of the free memory holds", max(fitting, 1))
+    return max(1, min(busy, fitting))
+
+
+def _of_device(table: Mapping[str, int], device: torch.device) -> int:
+    return table.get(device.type, table["cpu"])

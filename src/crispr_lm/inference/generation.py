@@ -1,0 +1,154 @@
+"""Greedy generation: continuing prompts, and matching what a model writes to answer options.
+
+Knows prompts as token ids and a model; knows no benchmark. What is generated does not depend on batches: only prompts
+of equal length share one, so that nothing is padded.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches
+from crispr_lm.inference.prompts import EncodedPrompt, encode, encode_all, portions
+from crispr_lm.model.numerics import finite
+from crispr_lm.tasks.base import Example
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+EXTRA_TOKENS = 8
+"""Tokens that an answer may be longer than the longest option ("The answer is ...")."""
+
+
+@torch.inference_mode()
+def continuations(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
+) -> list[list[int]]:
+    """Continue each prompt greedily by at most `tokens` tokens; without the end token and what comes after it."""
+    found: list[list[int]] = [[] for _ in prompts]
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, prompt in enumerate(prompts):
+        by_length[len(prompt)].append(index)
+    for _, members in sorted(by_length.items(), reverse=True):
+        # A prompt with `tokens` tokens to come costs as much as one with an option of that length.
+        encoded = [EncodedPrompt(list(prompts[index]), [[0] * tokens]) for index in members]
+
+        def work(indices: list[int], members: list[int] = members) -> None:
+            chosen = [members[index] for index in indices]
+            for index, ids in zip(chosen, _generate(lm, [prompts[index] for index in chosen], tokens), strict=True):
+                found[index] = ids
+
+        for batch in batches(lm, encoded, batch_size, work):
+            if progress is not None:
+                progress(len(batch))
+    return found
+
+
+def generated_scores(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    instruction: str,
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
+) -> Tensor:
+    """Let the model write an answer, and match it to the options.
+
+    Returns:
+        float32 (examples, options): 0 for the option that was written, else -inf; a row of -inf where none was.
+
+    Raises:
+        InputError: a prompt does not fit the model's context.
+    """
+    scores = torch.full((len(examples), max(len(example.options) for example in examples)), -torch.inf)
+    # Of all examples: how much is written must not depend on which portion a question is in.
+    longest = max(len(ids) for example in examples for ids in encode(lm, example, instruction).option_ids)
+    row = 0
+    for some in portions(examples):
+        prompts = [prompt.prompt_ids for prompt in encode_all(lm, some, instruction)]
+        written = continuations(lm, prompts, longest + EXTRA_TOKENS, batch_size, progress)
+        for example, ids in zip(some, written, strict=True):
+            option = matched_option(lm.tokenizer.decode(ids, skip_special_tokens=True), example.options)
+            if option is not None:
+                scores[row, option] = 0
+            row += 1
+    return scores
+
+
+def matched_option(text: str, options: Sequence[str]) -> int | None:
+    """Which option a written answer is: the one it equals, begins with, or is the only one to contain.
+
+    Compared without case, punctuation and articles, by whole words. Of several options that the answer begins with the
+    longest is taken; an answer that contains several, and begins with none, matches none.
+    """
+    answer = _plain(text.strip().split("\n")[0])
+    plain = [_plain(option) for option in options]
+    begins = [index for index, option in enumerate(plain) if option and f"{answer} ".startswith(f"{option} ")]
+    if begins:
+        return max(begins, key=lambda index: len(plain[index]))
+    contains = [index for index, option in enumerate(plain) if option and f" {option} " in f" {answer} "]
+    return contains[0] if len(contains) == 1 else None
+
+
+def _plain(text: str) -> str:
+    words = re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).split()
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
+
+
+def _generate(lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+    """Continue prompts of equal length."""
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    own = lm.model.generation_config
+    # The model's own defaults (sampling, penalties, shortest lengths) are not greedy decoding.
+    config = GenerationConfig(
+        max_new_tokens=tokens,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=own.eos_token_id,
+        bos_token_id=own.bos_token_id,
+        pad_token_id=own.pad_token_id if own.pad_token_id is not None else 0,
+        decoder_start_token_id=own.decoder_start_token_id,
+    )
+    input_ids = torch.tensor([list(prompt) for prompt in prompts], device=lm.device)
+
+    def generate() -> tuple[Any, list[Tensor]]:
+        sums = _Sums()
+        given = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        return lm.model.generate(
+            **given, generation_config=config, logits_processor=LogitsProcessorList([sums])
+        ), sums.found
+
+    output = finite(lm, generate, lambda found: found[1])[0].tolist()
+    start = 1 if lm.is_encoder_decoder else input_ids.shape[1]
+    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    return [_until(row[start:], ends) for row in output]
+
+
+class _Sums:
+    """Notes a sum of the logits at every token: a number that is none among them shows in it."""
+
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []
+
+    def __call__(self, _ids: Tensor, logits: Tensor) -> Tensor:
+        """Leave the logits (prompts, vocabulary) as they are."""
+        self.found.append(logits.double().sum(dim=-1))
+        return logits
+
+
+def _until(ids: list[int], ends: Sequence[int | None]) -> list[int]:
+    for position, token in enumerate(ids):
+        if token in ends:
+            return ids[:position]
+    return ids

@@ -1,0 +1,326 @@
+"""The job of ``crispr-lm compare``: every method on every task, how edits transfer, and what their size matters.
+
+Each measurement is a cell, written to ``cells.jsonl`` as soon as it is finished; an interrupted comparison goes on with
+the first cell that is missing. What is made of the cells is said by `crispr_lm.jobs.comparison_results`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+from torch import Tensor
+
+from crispr_lm.attribution.bias_influence import score_neurons
+from crispr_lm.attribution.neuron_scores import NeuronScores
+from crispr_lm.baselines.fit import Fit
+from crispr_lm.baselines.method import Method, Treatment, measure
+from crispr_lm.baselines.registry import METHODS
+from crispr_lm.edits.edit import Edit
+from crispr_lm.errors import CrisprError, InputError, nearest
+from crispr_lm.evaluation.kl_divergence import Original, divergence
+from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, take_original
+from crispr_lm.jobs.attempts import attempt
+from crispr_lm.jobs.comparison_results import (
+    CellKey,
+    chosen_in,
+    comparison_of,
+    measurement_stored,
+    same_measurements,
+    stored,
+)
+from crispr_lm.jobs.edit_search import search_edit
+from crispr_lm.jobs.preparation import (
+    Timings,
+    check_held_out,
+    fit_candidates,
+    fits,
+    load,
+    load_tasks,
+    made_on,
+    take_parts,
+)
+from crispr_lm.jobs.record import dated, record_of
+from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.neuron_sites import Neuron, find_sites
+from crispr_lm.report.comparison import markdown
+from crispr_lm.report.comparison_page import render_comparison
+from crispr_lm.runtime.progress import Progress, SilentProgress
+from crispr_lm.search.result import Searched
+from crispr_lm.settings import CompareSettings
+from crispr_lm.storage.files import append_line, make_folder, write_bytes, write_json, write_lines
+from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder, read_rows
+from crispr_lm.tasks.base import sample
+from crispr_lm.tasks.parts import Parts
+
+NEURON_POINTS = (1, 3, 5, 10, 20, 50, 100)
+"""Numbers of neurons of the curve (the paper's figure)."""
+EXAMPLE_POINTS = (1, 2, 5, 10, 20, 50)
+"""Numbers of fit examples of the curve."""
+
+ALWAYS = ("original", "crispr")
+"""What everything else is compared with."""
+
+NOT_IDENTITY = ("methods", "draws", "curves")
+"""Settings that say which cells are wanted, not what is in them: a comparison may be gone on with others."""
+
+
+def compare(model: str, settings: CompareSettings, progress: Progress | None = None) -> dict[str, Any]:
+    """Compare CRISPR with controls and with what else a user could do.
+
+    Every method is fitted on each task's fit and choose parts and measured on its report part, on the further tasks
+    and on the neutral prompts.
+
+    Args:
+        model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``.
+        settings: All options.
+        progress: Shows how far it is.
+
+    Returns:
+        What ``comparison.json`` holds; ``failed`` where the tables or the page could not be written.
+
+    Raises:
+        InputError: the input can't be used; nothing is written then.
+    """
+    progress = progress or SilentProgress()
+    timings = Timings()
+    methods = chosen_methods(settings.methods)
+    if settings.pick is not None:
+        raise InputError("--pick takes a trial of one run; a comparison searches for every task, so leave it away")
+    folder = ComparisonFolder(settings.output)
+    folder.check(resume=settings.resume, overwrite=settings.overwrite)
+    settings = dated(settings, folder)
+    parts = [take_parts(task, settings) for task in load_tasks(settings)]
+    subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.report) for part in parts}
+    further = further_subjects(settings)
+    check_held_out([*subjects.values(), *further], made_on(parts), "measure other ones, or leave the task away")
+    checks = [fits(part.task, part.searched_on) for part in parts]
+    checks += [subject.check for subject in (*subjects.values(), *further)]
+    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))
+    _check_removed(lm, settings)
+    record = record_of(lm, settings, parts, [*subjects.values(), *further])
+    for name in NOT_IDENTITY:
+        del record["identity"]["settings"][name]
+    with folder.held():
+        return _compare_in(folder, lm, record, parts, subjects, further, methods, settings, progress)
+
+
+def _check_removed(lm: LanguageModel, settings: CompareSettings) -> None:
+    there = sum(site.width for site in find_sites(lm.model, settings.neurons))
+    if settings.removed != "auto" and settings.removed > there:
+        raise InputError(f"--removed {settings.removed}: {lm.name} has {there} {settings.neurons} neurons; give fewer")
+
+
+def _compare_in(
+    folder: ComparisonFolder,
+    lm: LanguageModel,
+    record: dict[str, Any],
+    parts: Sequence[Parts],
+    subjects: dict[str, Subject],
+    further: Sequence[Subject],
+    methods: Sequence[Method],
+    settings: CompareSettings,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Every cell that is not known yet, and the tables; returns what ``comparison.json`` holds."""
+    resumed = folder.start(record, overwrite=settings.overwrite)
+    table = _Table(lm, settings, folder, progress, subjects, further)
+    if resumed:
+        table.cells = dict(read_rows(folder.cells, lambda cell: (CellKey.of_cell(cell), cell)))
+        # A killed comparison may have left a torn last line, which must not be appended to.
+        write_lines(folder.cells, table.cells.values())
+    of_tasks = {part.task.name: table.fit(part, folder.search(number)) for number, part in enumerate(parts)}
+    for number, method in enumerate(methods, start=1):
+        for fit in of_tasks.values():
+            progress.say(f"{method.label} on {fit.parts.task.name} (method {number} of {len(methods)})")
+            for draw in range(settings.draws if method.random else 1):
+                table.method(method, fit, draw)
+    if settings.transfer:
+        for fit in of_tasks.values():
+            for name in of_tasks:
+                if name != fit.parts.task.name:
+                    table.transfer(fit, name)
+    if settings.curves:
+        for curve in (table.neuron_curve, table.example_curve):
+            for fit in of_tasks.values():
+                progress.say(f"Curves of {fit.parts.task.name}")
+                curve(fit)
+
+    with progress.step("Drawing intervals"):
+        told = comparison_of(record, settings, methods, subjects, further, table.wanted)
+    pages = {
+        "tables": lambda: write_bytes(folder.tables, markdown(told).encode("utf-8")),
+        "page": lambda: write_bytes(folder.page, render_comparison(told).encode("utf-8")),
+    }
+    failed = {name: reason for name, write in pages.items() if (reason := attempt(write)) is not None}
+    told |= {"failed": failed} if failed else {}
+    write_json(folder.results, told)  # the very last: it says that all is done
+    return told
+
+
+def chosen_methods(names: Sequence[str]) -> list[Method]:
+    """Methods by name, in the order of tables; the original and CRISPR always, whatever is named.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    for name in names:
+        if name not in METHODS and name != "all":
+            raise InputError(f"no method {name!r}{nearest(name, METHODS)}; there are: all, {', '.join(METHODS)}")
+    return [method for name, method in METHODS.items() if "all" in names or name in names or name in ALWAYS]
+
+
+@dataclass(eq=False)
+class _Table:
+    """The cells, and what is needed to fill in one that is missing.
+
+    Attributes:
+        cells: All that are known, also from an earlier run of other methods.
+        wanted: Those that this comparison consists of.
+    """
+
+    lm: LanguageModel
+    settings: CompareSettings
+    folder: ComparisonFolder
+    progress: Progress
+    subjects: Mapping[str, Subject]
+    further: Sequence[Subject]
+    cells: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
+    wanted: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
+
+    def fit(self, parts: Parts, folder: RunFolder) -> Fit:
+        """What methods are fitted on; CRISPR's edit is taken from its cell where it is known."""
+        cell = self.cells.get(CellKey("methods", "crispr", parts.task.name))
+
+        def search(scores: NeuronScores) -> Searched:
+            make_folder(folder.path)
+            begun = folder.search.exists()
+            return search_edit(self.lm, scores, [parts], self._original, self.settings, folder, begun, self.progress)
+
+        return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell), search)
+
+    def method(self, method: Method, fit: Fit, draw: int) -> None:
+        """A method on a task, with what it costs elsewhere."""
+        task = fit.parts.task.name
+        self._fill(
+            CellKey("methods", method.name, task, draw),
+            [self.subjects[task], *self.further],
+            partial(method.fit, fit, draw),
+            may_fail=method.name not in ALWAYS,
+        )
+
+    def transfer(self, fit: Fit, task: str) -> None:
+        """The edit made for one task, measured on another."""
+        key = CellKey("transfer", fit.parts.task.name, task)
+        self._fill(key, [self.subjects[task]], lambda: Treatment(edit=fit.edit(fit.chosen.neurons)), diverges=False)
+
+    def neuron_curve(self, fit: Fit) -> None:
+        """Growing numbers of neurons of the published ranking, eliminated."""
+        task = fit.parts.task.name
+        most = sum(site.width for site in find_sites(self.lm.model, self.settings.neurons))
+        for count in (point for point in NEURON_POINTS if point <= most):
+
+            def highest(count: int = count) -> Treatment:
+                return _elimination(fit, fit.scores().top(count))
+
+            self._fill(CellKey("neurons", "crispr", task, count), [self.subjects[task]], highest)
+
+    def example_curve(self, fit: Fit) -> None:
+        """As many neurons of the published ranking as CRISPR's edit has, attributed on more and more fit examples."""
+        task = fit.parts.task.name
+        most = len(fit_candidates(fit.parts.task, self.settings))
+        growing = _GrowingScores(fit)
+        for count in (point for point in EXAMPLE_POINTS if point <= most):
+
+            def highest(count: int = count) -> Treatment:
+                return _elimination(fit, growing.upto(count).top(len(fit.chosen.neurons)))
+
+            self._fill(CellKey("examples", "crispr", task, count), [self.subjects[task]], highest)
+
+    @cached_property
+    def _original(self) -> Original:
+        return take_original(self.lm, self.settings, self.progress)
+
+    def _fill(
+        self,
+        key: CellKey,
+        subjects: Sequence[Subject],
+        fit: Callable[[], Treatment],
+        *,
+        may_fail: bool = False,
+        diverges: bool = True,
+    ) -> None:
+        """Measure a cell unless it is known. A method that can't be run is a cell too: it says why."""
+        cell = self.cells.get(key)
+        if cell is None or cell["status"] != "done":
+            start = time.perf_counter()
+            try:
+                content = self._measured(fit(), subjects, diverges)
+            except CrisprError as error:
+                if not may_fail:
+                    raise
+                self.progress.say(f"Not run: {error}")
+                content = {"status": "not run", "reason": str(error)}
+            cell = {**key.to_dict(), **content, "seconds": round(time.perf_counter() - start, 1)}
+            append_line(self.folder.cells, cell)
+            self.cells[key] = cell
+        self.wanted[key] = cell
+
+    def _measured(self, treatment: Treatment, subjects: Sequence[Subject], diverges: bool) -> dict[str, Any]:
+        """A cell's content. An edit that another cell has measured already is not measured again."""
+        lm, settings = self.lm, self.settings
+        same = same_measurements(treatment)
+        alike = [cell for cell in self.cells.values() if same is not None and cell.get("same") == same]
+        measured = {name: content for cell in alike for name, content in cell["measured"].items()}
+        new = [subject for subject in subjects if subject.name not in measured]
+        if new:
+            with self.progress.step("Measuring", sum(subject.steps for subject in new)) as advance:
+                for subject in new:
+                    found = measure(lm, treatment, subject, settings.scoring, settings.batch_size, advance)
+                    measured[subject.name] = measurement_stored(found)
+        diverged = next((cell["divergence"] for cell in alike if cell["divergence"] is not None), None)
+        if diverges and treatment.changes_model and diverged is None:
+            original = self._original  # taken from the model as it is, before the treatment is applied
+            with treatment.applied(lm):
+                columns = divergence(lm, original, settings.batch_size).columns[0]
+            diverged = {name: values.tolist() for name, values in columns.items()}
+        wanted = {subject.name: measured[subject.name] for subject in subjects}
+        return stored(treatment, wanted, diverged if diverges and treatment.changes_model else None)
+
+
+def _elimination(fit: Fit, neurons: Sequence[Neuron]) -> Treatment:
+    return Treatment(edit=Edit.from_neurons(fit.lm, neurons))
+
+
+class _GrowingScores:
+    """Attribution on more and more fit examples, each attributed once: the mean over all is a mean of means."""
+
+    def __init__(self, fit: Fit) -> None:
+        self.fit = fit
+        self.done: list[str] = []
+        self.values: dict[str, Tensor] = {}
+
+    def upto(self, count: int) -> NeuronScores:
+        """Scores on `count` examples; every larger number of examples holds the smaller ones."""
+        fit = self.fit
+        settings, candidates = fit.settings, fit_candidates(fit.parts.task, fit.settings)
+        new = [example for example in sample(candidates, count, settings.seed) if example.source not in self.done]
+        with fit.progress.step(f"Attribution on {count} examples", len(new) * len(fit.instructions)) as advance:
+            scores = score_neurons(
+                fit.lm,
+                new,
+                fit.instructions,
+                neurons=settings.neurons,
+                skill_weight=settings.skill_weight,
+                batch_size=settings.batch_size,
+                token_aggregation=settings.token_aggregation,
+                progress=advance,
+            )
+        share = len(new) / (len(new) + len(self.done))
+        for name, values in scores.values.items():
+            self.values[name] = share * values + (1 - share) * self.values[name] if self.done else values
+        self.done += [example.source for example in new]
+        return NeuronScores(values=dict(self.values), kind=scores.kind)

@@ -1,0 +1,261 @@
+"""Before the work: tasks read, parts taken, prompts checked, weights loaded, so that mistakes show first.
+
+Where settings become objects. Knows no formula.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from crispr_lm.errors import CrisprError, InputError
+from crispr_lm.evaluation.suite import Subject, TaskSubject
+from crispr_lm.inference.evaluation_dtype import PROBED_PROMPTS, choose_evaluation_dtype
+from crispr_lm.inference.prompts import check_prompts, encode_all
+from crispr_lm.inference.reader import Reader
+from crispr_lm.metrics.registry import family_named
+from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
+from crispr_lm.runtime.deterministic import make_deterministic
+from crispr_lm.runtime.distributed import on_first, ranks
+from crispr_lm.runtime.progress import Progress
+from crispr_lm.runtime.threads import set_threads
+from crispr_lm.settings import (
+    CompareSettings,
+    EvaluateSettings,
+    FolderSettings,
+    ModelSettings,
+    ReportSettings,
+    RunSettings,
+    ScoreSettings,
+    TaskSettings,
+)
+from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder, check_writable, read_object
+from crispr_lm.storage.sanitize import shared_names
+from crispr_lm.tasks.base import Example, Task, of_condition, sample, template_hash, template_hashes
+from crispr_lm.tasks.parts import Parts
+from crispr_lm.tasks.registry import draw, load_task
+
+
+class Timings:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, step: str) -> Iterator[None]:
+        """Add the time spent in the block to a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
+
+
+def load_tasks(settings: TaskSettings) -> list[Task]:
+    """Load every task of the settings.
+
+    Raises:
+        InputError: as `load_task`, a task is named twice, or its metrics are not there.
+    """
+    for name in settings.task:
+        if settings.task.count(name) > 1:
+            raise InputError(f"task {name} is named twice; name it once")
+    names = shared_names(settings.task)
+    tasks = [replace(load_task(name, settings.instructions), name=names[name]) for name in settings.task]
+    for task in tasks:
+        family_named(task.family)  # of a task that is registered they may never have been
+    return tasks
+
+
+def take_parts(task: Task, settings: RunSettings) -> Parts:
+    """Split a task by template and draw what is used of each part.
+
+    Raises:
+        InputError: too few templates, or fewer examples to attribute on than asked for.
+    """
+    split = task.split(settings.seed)
+    tuned = settings.search == "tuned"
+    choose = sample(split.choose, settings.choose_examples, settings.seed)
+    return Parts(
+        task=task,
+        fit=fit_sample(task, settings),
+        choose=choose,
+        report=report_sample(task, split.report, settings),
+        effects=sample(split.fit, settings.effect_examples * (1 + settings.passes) if tuned else 0, settings.seed),
+        final=further(split.choose, choose, settings.final_examples, settings.seed) if tuned else (),
+    )
+
+
+def further(examples: Sequence[Example], drawn: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
+    """Those that a draw of `size` examples holds beyond a smaller one of the same seed."""
+    before = set(map(id, drawn))
+    return tuple(example for example in sample(examples, size, seed) if id(example) not in before)
+
+
+def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
+    """Draw the examples to attribute on from the fit part.
+
+    Raises:
+        InputError: there are fewer than asked for.
+    """
+    if task.measured_only:
+        raise InputError(
+            f"task {task.name} can be measured, but no neurons can be attributed on it; "
+            f"give it as --measure {task.name} beside a --task such as builtin:everyday"
+        )
+    fit = fit_candidates(task, settings)
+    if len(fit) < settings.examples:
+        raise InputError(
+            f"{settings.examples} examples to attribute on were asked for, but the fit part of task {task.name} has "
+            f"{len(fit)}; lower --examples or add examples"
+        )
+    return sample(fit, settings.examples, settings.seed)
+
+
+def fit_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
+    """All examples of the fit part that may be attributed on."""
+    return of_condition(task.split(settings.seed).fit, settings.fit_on)
+
+
+def report_sample(
+    task: Task, examples: Sequence[Example], settings: RunSettings | EvaluateSettings
+) -> tuple[Example, ...]:
+    """Draw the examples that results are told on."""
+    size = len(examples) if settings.report_examples == "all" else settings.report_examples
+    return draw(task, examples, size, settings.seed)
+
+
+def made_on(parts: Iterable[Parts]) -> tuple[str, ...]:
+    """Hashes of all templates that an edit of these parts is fitted or chosen on."""
+    return template_hashes(example for part in parts for example in part.searched_on)
+
+
+def seen(examples: Iterable[Example], made_on: Iterable[str]) -> int:
+    """How many of the examples are of templates with these hashes, so that they are not held out."""
+    hashes = frozenset(made_on)
+    return sum(template_hash(example.template) in hashes for example in examples)
+
+
+def check_held_out(subjects: Iterable[Subject], made_on: Iterable[str], advice: str) -> None:
+    """Check that nothing is measured on templates that an edit was fitted or chosen on.
+
+    Args:
+        subjects: What is measured.
+        made_on: Hashes of the edit's templates.
+        advice: What the user can do.
+
+    Raises:
+        InputError: there are such examples; it says how many.
+    """
+    for subject in subjects:
+        if isinstance(subject, TaskSubject) and (count := seen(subject.examples, made_on)):
+            raise InputError(
+                f"{count} of the {len(subject.examples)} questions to be measured of task {subject.name} are of "
+                f"templates that the edit is fitted or chosen on, so they are not held out; {advice}"
+            )
+
+
+def fits(task: Task, examples: Sequence[Example]) -> Callable[[Reader], None]:
+    """The check that examples fit a model."""
+    return lambda reader: check_prompts(reader, examples, task.instructions)
+
+
+def load(
+    model: str,
+    settings: ModelSettings,
+    checks: Iterable[Callable[[Reader], None]],
+    timings: Timings,
+    progress: Progress,
+    probe: tuple[Task, Sequence[Example]] | None = None,
+    *,
+    twice: bool = False,
+) -> LanguageModel:
+    """Open the model, check that all it will be asked fits it, and only then read the weights.
+
+    Args:
+        model: As the user named it.
+        settings: How it is loaded.
+        checks: What it will be asked, as checks that it fits.
+        timings: Seconds are added to "load".
+        progress: Shows that it loads.
+        probe: A task and examples that decide on the number format that answers are measured in.
+        twice: Whether the edited model will be loaded beside it.
+    """
+    if settings.deterministic:
+        make_deterministic()
+    check_device(settings.device)
+    if settings.device in SPREAD and ranks() > 1:
+        raise InputError(
+            f"device {settings.device} spreads one model over all accelerators, so one process uses them all; start it "
+            "without torchrun, or give each process an accelerator with --device cuda"
+        )
+    if isinstance(settings, ScoreSettings):
+        check_quantize(settings.quantize)
+    moment = on_first(lambda: settings.prompt_date or datetime.now())  # the same in every process
+    with timings.of("load"), progress.step(f"Loading {model}"):
+        source: ModelSource = open_model(
+            model,
+            trust_remote_code=settings.trust_remote_code,
+            prompt_format=settings.prompt_format,
+            moment=moment,
+        )
+        for check in checks:
+            check(source)
+        quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"
+        lm = source.load(
+            settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize, twice=twice
+        )
+    if lm.device.type == "cpu":
+        recorded = _recorded_threads(settings)
+        progress.say(set_threads(settings.threads, recorded, fixed=settings.deterministic))
+    if isinstance(settings, ReportSettings) and probe is not None:
+        task, examples = probe
+        prompts = encode_all(lm, sample(examples, PROBED_PROMPTS, settings.seed), task.instructions[0])
+        choose_evaluation_dtype(lm, settings.evaluation_dtype, prompts)
+    return lm
+
+
+def _recorded_threads(settings: ModelSettings) -> int | None:
+    """Threads of the run in the output folder, if it is gone on with."""
+    if not isinstance(settings, FolderSettings) or settings.overwrite:
+        return None
+    folder = (ComparisonFolder if isinstance(settings, CompareSettings) else RunFolder)(settings.output)
+    try:
+        found = read_object(folder.run).get("threads")
+    except InputError:  # there is none, or one that `JobFolder.start` refuses
+        return None
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        CrisprError: it can't be read.
+    """
+    try:
+        return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CrisprError(f"{path} can't be read ({error.strerror or error})") from error
+
+
+def check_output_file(path: Path) -> None:
+    """Check that a result file can be written, before any work.
+
+    Raises:
+        InputError: it is a folder, a device or a pipe, its folder is missing, or there is no permission.
+    """
+    check_writable(path)
+    if path.is_dir():
+        raise InputError(f"output {path} is a folder; give a file")
+    if not path.parent.is_dir():
+        raise InputError(f"output {path}: folder {path.parent} does not exist; make it first")
+    if path.exists() and not path.is_file():  # a file would take its place
+        raise InputError(f"output {path} is a device or a pipe; give a file")
+    check_writable(path.parent)  # it is written beside and renamed

@@ -1,0 +1,279 @@
+"""The main job: the way of the data from model and task to a proven edit.
+
+Everything that can be wrong with the input is checked before weights are read, and nothing is written before that. The
+results are on disk before the model is saved, checked and described: nothing that comes after the work may discard it.
+Several processes may run it together (`crispr_lm.runtime.distributed`); the first alone writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Any
+
+from crispr_lm.attribution.neuron_scores import NeuronScores
+from crispr_lm.edits.edit import Edit
+from crispr_lm.edits.logit_lens import promoted_tokens
+from crispr_lm.edits.verification import VERIFIED_EXAMPLES, verify_saved
+from crispr_lm.errors import InputError
+from crispr_lm.evaluation.kl_divergence import Original, divergence
+from crispr_lm.evaluation.measurement import Measurement
+from crispr_lm.evaluation.results import answer_rows, results_of
+from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, take_original
+from crispr_lm.jobs.attempts import attempt, reason_of
+from crispr_lm.jobs.edit_search import search_edit
+from crispr_lm.jobs.preparation import Timings, check_held_out, file_hash, fits, load, load_tasks, made_on, take_parts
+from crispr_lm.jobs.record import dated, record_of
+from crispr_lm.jobs.sharing import check_hub, with_upload, write_card
+from crispr_lm.jobs.task_scores import score_tasks
+from crispr_lm.jobs.transfer import check_transfer, measure_transfer
+from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.report.page import write_report
+from crispr_lm.report.statement import outcome
+from crispr_lm.runtime.distributed import is_first, on_first, ranks
+from crispr_lm.runtime.progress import Progress, SilentProgress
+from crispr_lm.settings import HubSettings, RunSettings
+from crispr_lm.storage.files import whole_folder, write_errors, write_json, write_lines
+from crispr_lm.storage.run_folder import RunFolder, read_object
+from crispr_lm.tasks.parts import Parts
+
+
+def run(
+    model: str, settings: RunSettings, progress: Progress | None = None, hub: HubSettings | None = None
+) -> dict[str, Any]:
+    """The main job: find the bias neurons, eliminate the few that matter, prove what changed, save it all.
+
+    Args:
+        model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``.
+        settings: All options.
+        progress: Shows how far it is.
+        hub: Where to upload the edited model, if anywhere.
+
+    Returns:
+        What ``results.json`` holds; with ``upload`` where something was (or would be) uploaded. All of it, with answers
+        and report, is on disk before the model is saved, checked and uploaded: ``saved_model`` says whether it is
+        ``verified`` and, where it is not, the ``reason``; ``failed`` holds what else has failed after the work.
+
+    Raises:
+        InputError: the input can't be used; nothing is written then.
+    """
+    progress = progress or SilentProgress()
+    timings = Timings()
+    hub = hub or HubSettings()
+    _check_pick(settings, progress)
+    check_transfer(settings)
+    on_first(lambda: check_hub(hub))
+    folder = RunFolder(settings.output)
+    on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
+    settings = on_first(lambda: dated(settings, folder))
+    parts = [take_parts(task, settings) for task in load_tasks(settings)]
+    subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
+    subjects += further_subjects(settings)
+    check_held_out(subjects, made_on(parts), "measure other ones, or leave the task away")
+    checks = [fits(part.task, part.searched_on) for part in parts]
+    checks += [subject.check for subject in subjects]
+    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose), twice=True)
+    record = record_of(lm, settings, parts, subjects)
+    with folder.held() if is_first() else nullcontext():
+        begun = on_first(lambda: _without_the_end(folder, record, settings))
+        if begun is None:
+            resumed = on_first(lambda: folder.start(record, overwrite=settings.overwrite))
+            edit, results = _measured(folder, lm, parts, subjects, settings, resumed, timings, progress)
+        else:
+            progress.say("The results are there: going on with saving the edited model")
+            edit, results = begun
+        results = _with_the_end(folder, lm, edit, results, parts[0], settings, timings, progress)
+    return on_first(lambda: with_upload(results, folder.model, hub, progress))
+
+
+def _without_the_end(
+    folder: RunFolder, record: dict[str, Any], settings: RunSettings
+) -> tuple[Edit, dict[str, Any]] | None:
+    """Edit and results of a run after whose work something has failed, or was interrupted.
+
+    None where there is no such run, or one that has measured something else: another trial picked, no transfer.
+
+    Raises:
+        InputError: the run there has other settings, model or data.
+    """
+    if settings.resume or settings.overwrite or not folder.results.exists():
+        return None
+    folder.check_same(record)
+    results = read_object(folder.results)
+    if results.get("pick") != settings.pick or ("transfer" in results) != settings.transfer:
+        return None
+    with write_errors(folder.path):
+        folder.remove_parts()
+    return Edit.load(folder.edit), results
+
+
+def _measured(
+    folder: RunFolder,
+    lm: LanguageModel,
+    parts: Sequence[Parts],
+    subjects: Sequence[Subject],
+    settings: RunSettings,
+    resumed: bool,
+    timings: Timings,
+    progress: Progress,
+) -> tuple[Edit, dict[str, Any]]:
+    """The work: search and measurements. Its answers, results and report are on disk when this ends."""
+    scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
+    original = take_original(lm, settings, progress)
+    with timings.of("search"):
+        found = search_edit(lm, scores, parts, original, settings, folder, resumed, progress)
+    edit = Edit.from_neurons(
+        lm,
+        found.neurons,
+        found.scale,
+        origin={**scores.origin, "scores": on_first(lambda: file_hash(folder.scores)), "reason": found.reason},
+        made_on=made_on(parts),
+    )
+    on_first(lambda: edit.save(folder.edit))
+
+    with timings.of("report_before"):
+        before = measure_all(lm, subjects, settings, progress, "Measuring before")
+    with edit.baked(lm), timings.of("report_after"):
+        after = measure_all(lm, subjects, settings, progress, "Measuring after")
+        diverged = divergence(lm, original, settings.batch_size)
+    with timings.of("statistics"), progress.step("Drawing intervals"):
+        told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
+    failed: dict[str, str] = {}
+    results = {
+        **told,
+        "made_for": [part.task.name for part in parts],
+        "pick": settings.pick,
+        "neurons": _described(lm, scores, edit.neurons, failed),
+        "strongest": _described(lm, scores, _strongest(scores), failed),
+        "verdict": found.verdict,
+        "reason": found.reason,
+        "search": found.rows,
+        **found.told,
+        "saved_model": {"verified": False, "reason": "it has not been saved yet; give the same command again for that"},
+        "timings": timings.seconds,
+    }
+    results |= outcome(results)
+    on_first(lambda: write_lines(folder.answers, answer_rows(subjects, before, after)))
+    on_first(lambda: write_json(folder.results, results))
+    attempt(lambda: write_report(folder.path, results))  # what it says of the saved model changes: it is made anew
+    if settings.transfer:
+        with timings.of("transfer"):
+            results |= _transfer(lm, parts, subjects, before, original, settings, folder, failed, progress)
+        on_first(lambda: write_json(folder.results, results))
+    return edit, results | ({"failed": failed} if failed else {})
+
+
+def _transfer(
+    lm: LanguageModel,
+    parts: Sequence[Parts],
+    subjects: Sequence[Subject],
+    before: Mapping[str, Measurement],
+    original: Original,
+    settings: RunSettings,
+    folder: RunFolder,
+    failed: dict[str, str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """What ``--transfer`` adds to the results; nothing, and the reason in `failed`, where it can't be measured."""
+    try:
+        return {"transfer": measure_transfer(lm, parts, subjects, before, original, settings, folder, progress)}
+    except Exception as error:
+        if ranks() > 1:  # the others wait for this one
+            raise
+        failed["transfer"] = reason_of(error)
+        return {}
+
+
+def _with_the_end(
+    folder: RunFolder,
+    lm: LanguageModel,
+    edit: Edit,
+    results: dict[str, Any],
+    probed: Parts,
+    settings: RunSettings,
+    timings: Timings,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Save the edited model, check and describe it; the results with what came of that, on disk.
+
+    Nothing that fails here takes anything from what is there already.
+    """
+    verified: dict[str, Any] = {}
+
+    def save() -> None:
+        with timings.of("save"), progress.step("Saving the edited model"), whole_folder(folder.model) as part:
+            lm.save(part)
+
+    def verify() -> None:
+        asked, instruction = probed.report[:VERIFIED_EXAMPLES], probed.task.instructions[0]
+        trusted = settings.trust_remote_code
+        with timings.of("verify"), progress.step("Loading it again in a fresh process"):
+            verified.update(verify_saved(lm, folder.model, asked, instruction, trust_remote_code=trusted))
+
+    with edit.baked(lm):
+        not_saved = attempt(save)
+        doubt = not_saved or attempt(verify)
+    results = {
+        **results,
+        "saved_model": {"verified": True, **verified} if doubt is None else {"verified": False, "reason": doubt},
+        "timings": {**results["timings"], **timings.seconds},
+    }
+    # Of earlier failures those stay whose steps are not taken again here.
+    failed = {step: reason for step, reason in results.pop("failed", {}).items() if step not in ("card", "report")}
+    if not_saved is None:  # else there is nothing to describe
+        reason = attempt(lambda: write_card(lm, edit, "folder", folder.model, results, doubt))
+        failed |= {} if reason is None else {"card": reason}
+    reason = attempt(lambda: write_report(folder.path, results | ({"failed": failed} if failed else {})))
+    failed |= {} if reason is None else {"report": reason}
+    results |= {"failed": failed} if failed else {}
+    on_first(lambda: write_json(folder.results, results))  # the very last: it says that all is done
+    return results
+
+
+def _check_pick(settings: RunSettings, progress: Progress) -> None:
+    """Refuse, before anything is done, to pick where there is no front or no one to ask."""
+    if settings.pick is not None and settings.search != "tuned":
+        raise InputError(f"--pick takes a trial of the tuned search; leave it away with --search {settings.search}")
+    if settings.pick == "ask" and is_first() and not progress.can_ask:
+        raise InputError("--pick ask needs a terminal to ask in; leave it away, or give the number of a trial")
+
+
+def _described(
+    lm: LanguageModel, scores: NeuronScores, neurons: Sequence[Neuron], failed: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Neurons with what is known of them; no tokens, and the reason in `failed`, where they can't be told."""
+    promoted: list[list[str]] = [[] for _ in neurons]
+    try:
+        promoted = promoted_tokens(lm, neurons)
+    except Exception as error:  # a tokenizer that can't decode what its model has embeddings for, full memory
+        failed["tokens that neurons promote"] = reason_of(error)
+    return [
+        {**asdict(neuron), "score": scores.score_of(neuron) if neuron.kind == scores.kind else None, "promotes": tokens}
+        for neuron, tokens in zip(neurons, promoted, strict=True)
+    ]
+
+
+def _strongest(scores: NeuronScores) -> list[Neuron]:
+    """The neuron of highest score in each module."""
+    return [Neuron(module, int(values.argmax()), scores.kind) for module, values in scores.values.items()]
+
+
+def _scores(
+    lm: LanguageModel,
+    parts: Sequence[Parts],
+    settings: RunSettings,
+    folder: RunFolder,
+    resumed: bool,
+    timings: Timings,
+    progress: Progress,
+) -> NeuronScores:
+    known = on_first(lambda: NeuronScores.load(folder.scores) if resumed and folder.scores.exists() else None)
+    if known is not None:
+        progress.say("Going on with the scores of the interrupted run")
+        return known
+    with timings.of("attribution"):
+        scores = score_tasks(lm, [(part.task, part.fit) for part in parts], settings, progress)
+    on_first(lambda: scores.save(folder.scores))
+    return scores

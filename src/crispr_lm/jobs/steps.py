@@ -1,0 +1,196 @@
+"""The smaller jobs: attribution alone, measurement alone, and saving an edited model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from crispr_lm.attribution.neuron_scores import NeuronScores
+from crispr_lm.edits.edit import Edit
+from crispr_lm.edits.export import export_folder, export_lora, export_slim
+from crispr_lm.edits.verification import VERIFIED_EXAMPLES, verify_saved
+from crispr_lm.errors import WriteError
+from crispr_lm.evaluation.kl_divergence import divergence
+from crispr_lm.evaluation.results import results_of
+from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, take_original
+from crispr_lm.jobs.attempts import attempt
+from crispr_lm.jobs.hub import local_edit
+from crispr_lm.jobs.preparation import (
+    Timings,
+    check_held_out,
+    check_output_file,
+    fit_sample,
+    fits,
+    load,
+    load_tasks,
+    report_sample,
+    seen,
+)
+from crispr_lm.jobs.sharing import RESULTS, check_hub, check_told_of, results_beside, with_upload, write_card
+from crispr_lm.jobs.task_scores import score_tasks
+from crispr_lm.model.load import LanguageModel
+from crispr_lm.runtime.distributed import on_first
+from crispr_lm.runtime.progress import Progress, SilentProgress
+from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
+from crispr_lm.storage.files import whole_folder, write_json
+from crispr_lm.storage.run_folder import check_new, held_new
+from crispr_lm.tasks.base import Example, Task, sample
+from crispr_lm.tasks.registry import load_task
+
+
+def score(model: str, output: Path, settings: ScoreSettings, progress: Progress | None = None) -> NeuronScores:
+    """Attribution alone: write the score of every neuron.
+
+    Raises:
+        InputError: the input can't be used; nothing is written then.
+        WriteError: the file can't be written after all; its ``result`` holds the scores.
+    """
+    progress = progress or SilentProgress()
+    check_output_file(output)
+    parts = [(task, fit_sample(task, settings)) for task in load_tasks(settings)]
+    lm = load(model, settings, [fits(task, examples) for task, examples in parts], Timings(), progress)
+    scores = score_tasks(lm, parts, settings, progress)
+    with _kept(scores):
+        on_first(lambda: scores.save(output))
+    return scores
+
+
+def evaluate(
+    model: str, output: Path, edit_file: Path | None, settings: EvaluateSettings, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Measurement alone: metrics on the report part, before and after an edit if one is given.
+
+    With ``part="all"`` results say of each task how many of its examples are of templates that the edit was fitted or
+    chosen on (``seen_examples``).
+
+    Raises:
+        InputError: the input can't be used, or such an example is in the report part; nothing is written then.
+        WriteError: the file can't be written after all; its ``result`` holds the results.
+    """
+    progress = progress or SilentProgress()
+    timings = Timings()
+    check_output_file(output)
+    edit = Edit.load(local_edit(edit_file)) if edit_file is not None else None
+    subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in load_tasks(settings)]
+    subjects += further_subjects(settings)
+    if edit is not None and settings.part == "report":
+        check_held_out(subjects, edit.made_on, _advice(edit, settings))
+    probe = (subjects[0].task, subjects[0].examples) if isinstance(subjects[0], TaskSubject) else None
+    lm = load(model, settings, [subject.check for subject in subjects], timings, progress, probe)
+    if edit is not None:
+        edit.check(lm)
+    after = diverged = None
+    with timings.of("report_before"):
+        before = measure_all(lm, subjects, settings, progress, "Measuring before" if edit is not None else "Measuring")
+    if edit is not None:
+        with timings.of("report_after"):
+            original = take_original(lm, settings, progress)
+            with edit.applied(lm):
+                after = measure_all(lm, subjects, settings, progress, "Measuring after")
+                diverged = divergence(lm, original, settings.batch_size)
+    told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
+    for subject in subjects:
+        if edit is not None and isinstance(subject, TaskSubject):
+            told["tasks"][subject.name]["seen_examples"] = seen(subject.examples, edit.made_on)
+    results = {**told, "part": settings.part, "timings": timings.seconds}
+    with _kept(results):
+        on_first(lambda: write_json(output, results))
+    return results
+
+
+@contextmanager
+def _kept(result: object) -> Iterator[None]:
+    """Hand on, with the error, what the block can't write: it is a job's whole work."""
+    try:
+        yield
+    except WriteError as error:
+        error.result = result
+        raise
+
+
+def apply(
+    model: str, edit_file: Path, output: Path, settings: ApplySettings, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Save an edited model in one of the formats of `crispr_lm.edits.export`, and compare it with the model in memory.
+
+    Returns:
+        What was saved and where (``format``, ``output``), whether it was found to be the edited model and what was
+        compared, or the reason why not (``saved_model``; not for the format "edit"), for the slim format the parameters
+        saved, what was uploaded (``upload``), and what has failed after the saving (``failed``).
+
+    Raises:
+        InputError: the input can't be used, the format can't hold this edit exactly, the output folder is not empty,
+            or another process is writing into it; nothing is written then.
+        EditMismatchError: the edit was made for another model.
+    """
+    progress = progress or SilentProgress()
+    check_new(output)
+    check_hub(settings)
+    edit_file = local_edit(edit_file)
+    edit = Edit.load(edit_file)
+    results = results_beside(edit_file, settings.results)
+    if results is not None:
+        check_told_of(edit, results, settings.results or edit_file.with_name(RESULTS))
+    lm = load(model, settings, [], Timings(), progress, twice=settings.format != "edit")
+    with held_new(output), whole_folder(output) as part:
+        told = {"format": settings.format, "output": str(output), **_export(lm, edit, part, settings, progress)}
+        doubt = told.get("saved_model", {}).get("reason")
+        if results is not None and "saved_model" in told:
+            results = {**results, "saved_model": told["saved_model"]}
+        if (reason := attempt(lambda: write_card(lm, edit, settings.format, part, results, doubt))) is not None:
+            told["failed"] = {"card": reason}
+    return with_upload(told, output, settings, progress)
+
+
+def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings, progress: Progress) -> dict[str, Any]:
+    """Save the edited model in the format that was asked for, and check it; what is to be told of it.
+
+    What can't be checked, or is found to be wrong, stays and is told so.
+    """
+    told: dict[str, Any] = {}
+    hashes = None
+    if settings.format == "edit":
+        edit.check(lm)
+        return told
+    with progress.step("Saving the edited model"):
+        if settings.format == "lora":
+            export_lora(lm, edit, folder)
+        elif settings.format == "slim":
+            told["parameters_saved"], hashes = export_slim(lm, edit, folder)
+        else:
+            export_folder(lm, edit, folder)
+    probes = load_task("builtin:everyday")
+    verified: dict[str, Any] = {"verified": True}
+
+    def verify() -> None:
+        found = verify_saved(
+            lm,
+            folder,
+            sample(probes.examples, VERIFIED_EXAMPLES, 0),
+            probes.instructions[0],
+            adapter=settings.format == "lora",
+            hashes=hashes,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        verified.update(found)
+
+    # A damped weight is rounded where it is saved, but not where the edit is applied.
+    edited = edit.baked(lm) if settings.format == "folder" else edit.applied(lm)
+    with progress.step("Loading it again in a fresh process"), edited:
+        reason = attempt(verify)
+    told["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}
+    return told
+
+
+def _advice(edit: Edit, settings: EvaluateSettings) -> str:
+    seed = edit.origin.get("seed")
+    own = f"take --seed {seed}, which the edit was made with, or " if seed not in (None, settings.seed) else "take "
+    return f"{own}--part all, with which the results say how many these are"
+
+
+def _measured(task: Task, settings: EvaluateSettings) -> tuple[Example, ...]:
+    """The examples of a task that are measured: of the report part, or of all."""
+    everything = settings.part == "all" or task.measured_only
+    return report_sample(task, task.examples if everything else task.split(settings.seed).report, settings)

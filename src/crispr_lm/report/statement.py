@@ -1,0 +1,110 @@
+"""The verdict of a run as one statement: what the search has shown on validation, and what the test split says of it.
+
+The only place where a verdict becomes words: terminal, report, model card and app show the same sentence, so that none
+of them calls an edit recommended whose gain unseen templates do not show. Reads result dictionaries only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crispr_lm.metrics.family import Metric
+from crispr_lm.metrics.statistics import p_told
+from crispr_lm.report.words import RIGHT, changes, leading, sentence, short
+
+UNSEEN = "on the test split (unseen templates)"
+
+
+def outcome(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict of a whole run, and the parts of its statement, for ``results.json``.
+
+    The verdict is the search's ("recommended", "untested" or "none"), but "not confirmed" where the search recommends
+    an edit and the test split does not show its gain in every task that it was made for.
+
+    Args:
+        results: With the search's verdict, its choice, and the figures of all tasks.
+
+    Returns:
+        `verdict`; and `statement` with `validation`, the gain that the search has tested on further questions (None
+        where it has tested none), and `test`, by task the difference that the statement goes by, with its interval,
+        whether a gain is `shown`, and which of the metrics shown show a loss (`lost`).
+    """
+    verdict, tested = results["verdict"], _test_split(results)
+    if verdict == "recommended" and not (tested and all(task["shown"] for task in tested.values())):
+        verdict = "not confirmed"
+    return {"verdict": verdict, "statement": {"validation": _validation(results), "test": tested}}
+
+
+def statement(results: Mapping[str, Any]) -> str:
+    """The outcome of a run in one sentence: the verdict, the gain on validation, and the test split.
+
+    Args:
+        results: What ``results.json`` holds.
+    """
+    if results["verdict"] == "none":
+        return sentence("No edit is recommended: " + results["reason"].removeprefix("no edit recommended: "))
+    found = outcome(results)
+    edit, tested = results["edit"], found["statement"]["test"]
+    shown = [task["shown"] for task in tested.values()]
+    verdict = found["verdict"]
+    if verdict == "not confirmed":
+        verdict = f"{'confirmed in part' if any(shown) else verdict} {UNSEEN}"
+    plural = "" if edit["neurons"] == 1 else "s"
+    what = f"{verdict}, {edit['neurons']} neuron{plural} {'damped' if edit['scale'] else 'eliminated'}"
+    told = [(name, _change(results["tasks"][name], task, briefly=len(tested) > 1)) for name, task in tested.items()]
+    if not told:
+        return sentence(f"{what}: {_gain_on_validation(found)}; the test split has no figure to tell it by")
+    where = UNSEEN if found["verdict"] != "not confirmed" else "on the test split"
+    if len(told) == 1:
+        return sentence(f"{what}: {_gain_on_validation(found)}; {where} {told[0][1]}")
+    # Of several tasks the differences are told more briefly, or the sentence would fill the page.
+    of_tasks = "; ".join(f"{short(name)} {change}" for name, change in told)
+    intervals = "differences in points with 95 % intervals"
+    return sentence(f"{what}: {_gain_on_validation(found)}; {where} ({intervals}): {of_tasks}")
+
+
+def _gain_on_validation(found: Mapping[str, Any]) -> str:
+    gain = found["statement"]["validation"]
+    if gain is None:
+        return "gain not tested on further validation questions"
+    return f"gain on validation {gain['value']:+.3f}, shown ({p_told(gain['p_value'])})"
+
+
+def _change(task: Mapping[str, Any], tested: Mapping[str, Any], *, briefly: bool) -> str:
+    lost = [RIGHT.get(name, name) for name in tested["lost"]]
+    said = f"gain {'' if tested['shown'] else 'not '}shown" + f", loss shown ({' and '.join(lost)})" * bool(lost)
+    return f"{changes(task, briefly=briefly)}: {said}"
+
+
+def _validation(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The tested gain of the edit; None where it was not tested on further questions, or another edit was picked."""
+    gain = (results.get("choice") or {}).get("gain_over_original")
+    return dict(gain) if gain is not None and gain.get("further") and results["verdict"] != "untested" else None
+
+
+def _test_split(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By task that the edit was made for, what the intervals of held-out questions say."""
+    tasks, told = results["tasks"], {}
+    for name in results.get("made_for") or [name for name, task in tasks.items() if task["role"] == "bias"]:
+        task = tasks[name]
+        metrics = leading(task["family"], task["before"])
+        if not metrics:
+            continue
+        first, found = metrics[0], task["statistics"][metrics[0].name]
+        told[name] = {
+            "metric": first.name,
+            **{part: found[part] for part in ("value", "low", "high")},
+            "shown": _proven(first, task) > 0,
+            "lost": [metric.name for metric in metrics if _proven(metric, task) < 0],
+        }
+    return told
+
+
+def _proven(metric: Metric, task: Mapping[str, Any]) -> int:
+    """1 where the whole 95 % interval of a difference is a gain, -1 where all of it is a loss, else 0."""
+    before, found = task["before"][metric.name], task["statistics"][metric.name]
+    if before is None or found["low"] is None or found["high"] is None or found["low"] <= 0 <= found["high"]:
+        return 0
+    gains = [metric.gain(before, before + found[end]) for end in ("low", "high")]
+    return 1 if min(gains) > 0 else -1 if max(gains) < 0 else 0

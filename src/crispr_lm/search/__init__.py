@@ -1,0 +1,23 @@
+"""The search for an edit: which neurons to remove, within limits on what that costs.
+
+Knows a model, prompts and figures; knows no settings, no folder and no terminal (`crispr_lm.jobs.edit_search` does).
+"""
+
+from __future__ import annotations
+
+from crispr_lm.search.rankings import RANKINGS, Evidence, Recipe, ranked
+from crispr_lm.search.result import Searched
+from crispr_lm.search.trial import Figures, Limits, Trial, best_within, pareto_front
+
+__all__ = [
+    "RANKINGS",
+    "Evidence",
+    "Figures",
+    "Limits",
+    "Recipe",
+    "Searched",
+    "Trial",
+    "best_within",
+    "pareto_front",
+    "ranked",
+]

@@ -1,0 +1,355 @@
+"""The bench: tries an edit on growing subsets of the `choose` part and gives up early on those without hope.
+
+Scoring, divergence and figures meet here. Knows a model, examples and edits; knows no search strategy.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crispr_lm.edits.edit import Edit
+from crispr_lm.evaluation.kl_divergence import Original, divergence
+from crispr_lm.inference.batching import BatchSize
+from crispr_lm.inference.prompts import EncodedPrompt
+from crispr_lm.inference.scoring import prompt_scores
+from crispr_lm.metrics.family import Metrics
+from crispr_lm.metrics.question_answering import question_answering_metrics
+from crispr_lm.metrics.statistics import clustered_error
+from crispr_lm.model.neuron_sites import Neuron, find_sites
+from crispr_lm.runtime.distributed import on_first
+from crispr_lm.runtime.progress import Progress, SilentProgress
+from crispr_lm.search.neuron_count import ChoosePart
+from crispr_lm.search.trial import CONSTANTS, Figures, Limits, Trial, figures_of
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example, sample
+
+if TYPE_CHECKING:
+    from crispr_lm.model.load import LanguageModel
+
+RUNGS = (0.25, 0.5, 1.0)
+"""Shares of the examples after which a trial is judged."""
+
+DOUBT = 1.0
+"""Standard errors by which a trial must be beyond a limit, or behind a better one, to be given up early."""
+
+Answers = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An edit to try, and how it came about."""
+
+    stage: str
+    recipe: Mapping[str, Any]
+    neurons: tuple[Neuron, ...]
+    scale: float = 0.0
+
+    @property
+    def edit(self) -> tuple[frozenset[Neuron], float]:
+        """As `Trial.edit`."""
+        return frozenset(self.neurons), self.scale
+
+
+class Bench:
+    """Tries edits. Every edit is asked the same examples, in the same order, so that trials compare in pairs.
+
+    A trial asks the first examples of every task; the last few edits of a search are asked the further ones as well
+    (`hear_out`), which none of them was made or taken for.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        parts: Sequence[ChoosePart],
+        original: Original,
+        limits: Limits,
+        batch_size: BatchSize = "auto",
+        seed: int = 0,
+        further: Sequence[ChoosePart] = (),
+    ) -> None:
+        """Take what to try edits on.
+
+        Args:
+            lm: The model; left as it was after every trial.
+            parts: The examples of every task.
+            original: The unedited model on neutral prompts.
+            limits: What makes a trial hopeless.
+            batch_size: Prompts in one pass.
+            seed: Of the order in which examples are asked, every beginning of it balanced.
+            further: Further examples of the same tasks, in the same order, for the last few edits.
+        """
+        self.lm = lm
+        self.parts = [_in_order_of_asking(part, seed) for part in parts]
+        self._asked_first = {part.task: len(part.prompts) for part in self.parts}
+        for index, more in enumerate(further):
+            self.parts[index] = self.parts[index].joined(more)
+        self.original = original
+        self.limits = limits
+        self.batch_size = batch_size
+        self.progress: Progress = SilentProgress()
+        self._tried: dict[tuple[frozenset[Neuron], float], Trial] = {}
+        self._heard: dict[tuple[frozenset[Neuron], float], Trial] = {}
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of a complete trial."""
+        return sum(self._asked_first.values())
+
+    @property
+    def further_prompts(self) -> int:
+        """Prompts that only the last few edits are asked."""
+        return sum(len(part.prompts) for part in self.parts) - self.prompts
+
+    def remember(self, trial: Trial) -> None:
+        """Take a trial that was done before (by an interrupted run): the same edit is not measured again."""
+        known = self._tried if trial.is_candidate else self._heard
+        known[trial.edit] = trial
+
+    def _divergence(self) -> float:
+        """Of the model as it is now; one process tells all, so that they decide the same."""
+        kl = on_first(lambda: divergence(self.lm, self.original, self.batch_size)["kl"])
+        assert kl is not None
+        return kl
+
+    def try_original(self) -> Trial:
+        """The unedited model, trial 0."""
+        return self.attempt(0, Proposal("search", {}, ()))
+
+    def attempt(
+        self,
+        number: int,
+        proposal: Proposal,
+        rivals: Sequence[Trial] = (),
+        *,
+        race: bool = False,
+        within_kl: bool = False,
+    ) -> Trial:
+        """Try an edit.
+
+        Args:
+            number: Of the trial.
+            proposal: The edit.
+            rivals: Complete trials, the original first, that it is compared with.
+            race: Give up when it is without hope, also for its KL divergence.
+            within_kl: Give up, but only where its KL divergence is above the limit: nothing is asked then, and all
+                figures but KL are 0.
+        """
+        start = time.perf_counter()
+        known = self._tried.get(proposal.edit)
+        if known is not None and (known.complete or race or (within_kl and not any(known.answers.values()))):
+            return _renumbered(known, number, proposal)
+        edit = Edit.from_neurons(self.lm, proposal.neurons, proposal.scale)
+        scores: dict[str, list[list[float]]] = {part.task: [] for part in self.parts}
+        answers: Answers = {part.task: [] for part in self.parts}
+        moved: tuple[Figures, ...] = ()
+        with edit.applied(self.lm):
+            kl = self._divergence() if proposal.neurons else 0.0
+            complete = False
+            figures = Figures(0.0, 0.0, 0.0, kl)
+            too_far = (race or within_kl) and figures.too_far(self.limits)  # known for sure: nothing need be asked
+            for share in () if too_far else RUNGS if race else RUNGS[-1:]:
+                self._ask(scores, share)
+                answers = self._answers(scores)
+                complete = share == 1.0
+                figures = self._figures(answers, rivals[0].answers if rivals else answers, kl)
+                if race and not complete and self._hopeless(answers, figures, rivals):
+                    break
+        if any(answers.values()):
+            of_original = rivals[0].answers if rivals else answers
+            moved = tuple(self._figures(self._answers(scores, constant), of_original, kl) for constant in CONSTANTS)
+        trial = Trial(
+            number,
+            proposal.stage,
+            proposal.recipe,
+            proposal.neurons,
+            proposal.scale,
+            figures,
+            self._metrics(answers, answers) if any(answers.values()) else {},
+            answers,
+            complete,
+            moved,
+            round(time.perf_counter() - start, 3),
+        )
+        self._tried[proposal.edit] = trial
+        return trial
+
+    def hear_out(self, number: int, proposal: Proposal, trial: Trial, original: Trial | None = None) -> Trial:
+        """Ask the edit of a complete trial the further examples as well; its figures are then of all there are.
+
+        Args:
+            number: Of the new trial.
+            proposal: Its stage and recipe, with the trial's edit.
+            trial: The edit, asked what edits are tried on.
+            original: The original model, heard out before; None for the original itself.
+        """
+        known = self._heard.get(proposal.edit)
+        if known is not None:
+            return replace(known, number=number, stage=proposal.stage, recipe=proposal.recipe, seconds=0.0)
+        start = time.perf_counter()
+        answers = {task: list(first) for task, first in trial.answers.items()}
+        with Edit.from_neurons(self.lm, proposal.neurons, proposal.scale).applied(self.lm):
+            for part in self.parts:
+                ahead = part.prompts[self._asked_first[part.task] :]
+                if ahead:
+                    with self.progress.step("Asking a candidate further questions", len(ahead)) as advance:
+                        asked = prompt_scores(self.lm, ahead, self.batch_size, advance)
+                    answers[part.task] += map(_highest, asked.tolist())
+        of_original = answers if original is None else original.answers
+        heard = replace(
+            trial,
+            number=number,
+            stage=proposal.stage,
+            recipe=proposal.recipe,
+            figures=self._figures(answers, of_original, trial.figures.kl),
+            metrics=self._metrics(answers, answers),
+            answers=answers,
+            moved=(),
+            seconds=round(time.perf_counter() - start, 3),
+        )
+        self._heard[proposal.edit] = heard
+        return heard
+
+    def random_control(self, trial: Trial, seed: int) -> Proposal:
+        """As many neurons of the same kinds, drawn at random from the whole model."""
+        generator = random.Random(seed)
+        chosen: list[Neuron] = []
+        for kind in sorted({neuron.kind for neuron in trial.neurons}):
+            sites = find_sites(self.lm.model, kind)
+            everywhere = [Neuron(site.name, index, kind) for site in sites for index in range(site.width)]
+            chosen += generator.sample(everywhere, sum(neuron.kind == kind for neuron in trial.neurons))
+        return Proposal("control", {"ranking": "random", "like": trial.number}, tuple(chosen), trial.scale)
+
+    def examples(self, task: str) -> tuple[Example, ...]:
+        """The examples of a task in the order of asking."""
+        return next(part.examples for part in self.parts if part.task == task)
+
+    def _ask(self, scores: dict[str, list[list[float]]], share: float) -> None:
+        """Ask on, up to this share of every task's examples."""
+        for part in self.parts:
+            asked = scores[part.task]
+            ahead = part.prompts[len(asked) : math.ceil(share * self._asked_first[part.task])]
+            if ahead:
+                with self.progress.step("Asking an edit", len(ahead)) as advance:
+                    asked += prompt_scores(self.lm, ahead, self.batch_size, advance).tolist()
+
+    def _answers(self, scores: Mapping[str, Sequence[Sequence[float]]], constant: float = 0.0) -> dict[str, list[int]]:
+        """The option of the highest score for each question asked, with a constant added to that of "unknown"."""
+        answers = {}
+        for part in self.parts:
+            rows = [list(row) for row in scores[part.task]]
+            for example, row in zip(part.examples, rows, strict=False):
+                if example.unknown is not None:
+                    row[example.unknown] += constant
+            answers[part.task] = [_highest(row) for row in rows]
+        return answers
+
+    def _figures(self, answers: Answers, original: Answers, kl: float) -> Figures:
+        before, after = self._metrics(original, answers), self._metrics(answers, answers)
+        doubts = [self._doubts(part, answers[part.task], original[part.task]) for part in self.parts]
+        implied = (
+            (before[part.task].get("answered_accuracy") or 0.0) * of_rise
+            for part, (_, of_rise) in zip(self.parts, doubts, strict=True)
+        )
+        return figures_of(before, after, kl, max(of_loss for of_loss, _ in doubts), max(implied))
+
+    @staticmethod
+    def _doubts(part: ChoosePart, answers: Sequence[int], original: Sequence[int]) -> tuple[float, float]:
+        """Standard errors over the disambiguated examples asked, clustered by template.
+
+        Returns:
+            Of the loss of accuracy, and of the rise of "unknown".
+        """
+        rows = [
+            (example, after, before)
+            for example, after, before in zip(part.examples, answers, original, strict=False)
+            if example.condition == DISAMBIGUATED
+        ]
+        if not rows:
+            return 0.0, 0.0
+        templates = [example.template for example, _, _ in rows]
+        losses = [float(before == example.answer) - (after == example.answer) for example, after, before in rows]
+        rises = [float(after == example.unknown) - (before == example.unknown) for example, after, before in rows]
+        of_loss, of_rise = (float(clustered_error(np.array(values), templates)) for values in (losses, rises))
+        return of_loss, of_rise
+
+    def _metrics(self, answers: Answers, like: Answers) -> dict[str, Metrics]:
+        """Metrics by task, over as many examples as the other has answered."""
+        return {
+            part.task: question_answering_metrics(
+                part.examples[: len(like[part.task])], answers[part.task][: len(like[part.task])]
+            )
+            for part in self.parts
+        }
+
+    def _hopeless(self, answers: Answers, figures: Figures, rivals: Sequence[Trial]) -> bool:
+        """Whether a limit is exceeded, or a better trial is ahead in everything, by more than `DOUBT`.
+
+        Of the loss only what was found: an edit that abstains too readily may be what a better one is made of.
+        """
+        limits = self.limits
+        if not rivals:
+            return False
+        original = rivals[0].answers
+        doubt_of_loss = DOUBT * max(self._error(answers, original, DISAMBIGUATED).values())
+        if figures.loss - doubt_of_loss > limits.accuracy_loss:
+            return True
+        if figures.overabstention - doubt_of_loss > limits.overabstention:
+            return True
+        errors = self._error(answers, original, AMBIGUOUS)
+        doubt_of_gain = DOUBT * sum(errors.values()) / len(errors)
+        for rival in rivals[1:]:
+            if rival.complete and rival.figures.within(limits):
+                there = self._figures(_beginning(rival.answers, answers), original, rival.figures.kl)
+                ahead = there.gain - figures.gain > doubt_of_gain
+                if ahead and there.loss <= figures.loss and there.kl <= figures.kl:
+                    return True
+        return False
+
+    def _error(self, answers: Answers, original: Answers, condition: str) -> dict[str, float]:
+        """Per task the standard error of the difference in accuracy to the original, at least that of one answer."""
+        errors = {}
+        for part in self.parts:
+            asked = range(len(answers[part.task]))
+            of_condition = [part.examples[index].condition in (condition, None) for index in asked]
+            differences = [
+                (answers[part.task][index] == part.examples[index].answer)
+                - (original[part.task][index] == part.examples[index].answer)
+                for index in asked
+                if of_condition[index]
+            ]
+            count = max(1, len(differences))
+            mean = sum(differences) / count
+            spread = sum((difference - mean) ** 2 for difference in differences) / count
+            errors[part.task] = max(math.sqrt(spread / count), 1 / count)
+        return errors
+
+
+def _in_order_of_asking(part: ChoosePart, seed: int) -> ChoosePart:
+    """The part with its examples in an order of which every beginning is balanced over conditions and templates."""
+    place = {id(example): index for index, example in enumerate(part.examples)}
+    ordered: list[int] = []
+    for share in RUNGS:
+        drawn = sample(part.examples, math.ceil(share * len(part.examples)), seed)
+        ordered += [place[id(example)] for example in drawn if place[id(example)] not in set(ordered)]
+    prompts: list[EncodedPrompt] = [part.prompts[index] for index in ordered]
+    return ChoosePart(part.task, tuple(part.examples[index] for index in ordered), tuple(prompts))
+
+
+def _highest(scores: Sequence[float]) -> int:
+    """The option of the highest score, the first of several."""
+    return list(scores).index(max(scores))
+
+
+def _beginning(answers: Answers, like: Answers) -> dict[str, Sequence[int]]:
+    return {task: answers[task][: len(like[task])] for task in like}
+
+
+def _renumbered(trial: Trial, number: int, proposal: Proposal) -> Trial:
+    recipe = {**proposal.recipe, "same_edit_as": trial.number}
+    return replace(trial, number=number, stage=proposal.stage, recipe=recipe, neurons=proposal.neurons, seconds=0.0)

@@ -1,0 +1,4 @@
+"""What is kept and read: whole files, folders of a run, locks, and what comes from strangers.
+
+Nothing is re-exported: these are no part of the public API.
+"""

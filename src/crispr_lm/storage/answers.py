@@ -1,0 +1,64 @@
+"""``answers.jsonl``: what was asked and answered, an object per example. Knows the form of the file, no model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from crispr_lm.storage.run_folder import read_rows
+
+
+class _Scores(BaseModel):
+    """Per instruction the score of every option; None for one that was not written."""
+
+    model_config = ConfigDict(strict=True)
+
+    before: list[list[float | None]]
+    after: list[list[float | None]]
+
+
+class _AnswerRow(BaseModel):
+    """A line of the file. Further fields are left as they are."""
+
+    model_config = ConfigDict(strict=True)
+
+    task: str
+    source: str
+    template: str
+    category: str | None
+    condition: str | None
+    context: str
+    question: str
+    options: list[str] = Field(min_length=2)
+    answer: int = Field(ge=0)
+    unknown: int | None = Field(ge=0)
+    stereotyped: int | None = Field(ge=0)
+    scores: _Scores
+
+
+def read_answers(path: Path) -> list[dict[str, Any]]:
+    """Read the file as a run wrote it; a torn last line is dropped.
+
+    Raises:
+        InputError: it can't be read, or a line is something else.
+    """
+    return read_rows(path, _checked)
+
+
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    try:
+        read = _AnswerRow.model_validate(row)
+    except ValidationError as error:
+        raise ValueError("no answer") from error
+    count = len(read.options)
+    if any(index is not None and index >= count for index in (read.answer, read.unknown, read.stereotyped)):
+        raise ValueError("an index is none of the options")
+    tables = (read.scores.before, read.scores.after)
+    if not all(table and all(len(scores) == count for scores in table) for table in tables):
+        raise ValueError("there must be a score for each option under every instruction")
+    if not all(score is None or math.isfinite(score) for table in tables for scores in table for score in scores):
+        raise ValueError("a score is not finite")
+    return row

@@ -1,0 +1,452 @@
+"""The folder a job leaves behind, and the rules for using one that is not empty.
+
+Knows file names, and of their contents only what says whether a job is done.
+
+Of ``crispr-lm run``:
+
+run.json             settings, versions, hashes of model and data, seeds
+scores.safetensors   B of every neuron
+effects/             first-order effects of every neuron, per example; gone when the search is done
+search.jsonl         every candidate tried
+transfer/            with --transfer: the same for an edit of each task alone
+edit.json            the edit
+answers.jsonl        what was asked and answered, before and after
+results.json         metrics before and after
+report.html          all of it as one page
+model/               the edited model, plain Hugging Face format
+
+Of ``crispr-lm compare``:
+
+comparison-run.json  settings, versions, hashes of model and data, seeds
+cells.jsonl          every measurement finished
+search/              what was tried to find each task's edit
+comparison.json      the tables
+comparison.md        the tables to read
+comparison.html      all of it as one page
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from crispr_lm.errors import InputError
+from crispr_lm.storage.files import LOCK, PART, is_empty, remove_parts, write_errors, write_json
+from crispr_lm.storage.locking import check_free, held
+from crispr_lm.storage.untrusted import parse_json, read_bytes
+
+Row = TypeVar("Row")
+
+LONGEST_NUMBER = 2**22
+"""Of a process on Linux; it stands in the names of temporary files."""
+
+LONGEST_INSIDE = "/".join(["model", PART, "x" * 100])
+"""As long a path as a job makes in its folder: a shard of a model's weights has some 40 characters."""
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The folder of a job that can be gone on with.
+
+    Attributes:
+        RECORD: File that settings, versions and hashes are written to.
+        FILES: All files that the job writes.
+        FOLDERS: All folders that it writes.
+        LAST: Files that are written at the end, from all others; the first of them is the very last, and marks the job
+            as finished, unless it says that something after the work has failed.
+    """
+
+    RECORD: ClassVar[str]
+    FILES: ClassVar[tuple[str, ...]]
+    FOLDERS: ClassVar[tuple[str, ...]] = ()
+    LAST: ClassVar[tuple[str, ...]] = ()
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        """The record: settings, versions and hashes; its presence marks the folder as this job's."""
+        return self.path / self.RECORD
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job has written its results, and nothing that comes after them has failed (or is yet to come)."""
+        results = self.path / self.LAST[0]
+        if not results.exists():
+            return False
+        try:
+            return not failures(read_object(results))
+        except InputError:  # nothing that is there is replaced without being asked
+            return True
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Check that a run may write here. Changes nothing.
+
+        Raises:
+            InputError: the path is no folder, can't be written to, or holds a finished run or foreign files.
+        """
+        if resume and overwrite:
+            raise InputError("--resume and --overwrite exclude each other; give one of them")
+        check_writable(self.path)
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise InputError(f"output {self.path} is a file; give a folder")
+        for name in (LOCK, *self.FILES, *self.FOLDERS):
+            if (self.path / name).is_symlink():
+                # What is appended to a link, or removed behind one, is somewhere else.
+                raise InputError(f"{self.path / name} is a link; give a folder whose files are its own")
+        if self.run.exists():
+            if self.finished and not resume and not overwrite:
+                raise InputError(
+                    f"output folder {self.path} holds a finished run; give --overwrite to replace it, --resume to make "
+                    "its results anew from what it found, or another folder"
+                )
+        elif any(not _is_passing(path) for path in self.path.iterdir()):
+            raise InputError(f"output folder {self.path} is not empty and holds no run; give another folder")
+        check_free(self.path)
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other processes out of the folder while the block runs; see `crispr_lm.storage.locking.held`."""
+        return held(self.path)
+
+    def start(self, record: dict[str, Any], *, overwrite: bool) -> bool:
+        """Make the folder ready and write the record. A run of the same identity is gone on with.
+
+        Args:
+            record: What identifies the run; ``record["identity"]`` must be equal for a run to be gone on with.
+            overwrite: Keep nothing of an earlier run.
+
+        Returns:
+            Whether an earlier run is gone on with.
+
+        Raises:
+            InputError: the run there has other settings, model or data (the first difference is named).
+        """
+        resumed = self.run.exists() and not overwrite
+        if resumed:
+            self.check_same(record)
+        with write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.remove_parts()
+            for name in self.LAST:  # until they are written anew, they may tell of something else
+                (self.path / name).unlink(missing_ok=True)
+            if not resumed:
+                self._clear()
+        if not resumed:
+            write_json(self.run, record)
+        return resumed
+
+    def remove_parts(self) -> None:
+        """Remove what killed processes have left half-written."""
+        for folder in (self.path, *(below for name in self.FOLDERS for below in _folders(self.path / name))):
+            remove_parts(folder)
+
+    def check_same(self, record: dict[str, Any]) -> None:
+        """Check that the folder's job has the identity of this record.
+
+        Raises:
+            InputError: it has another one; the first difference is named.
+        """
+        try:
+            earlier = parse_json(read_bytes(self.run))["identity"]
+            if not isinstance(earlier, dict):  # a list of pairs could be made one, with names that are no text
+                raise TypeError("its identity is no object")
+        except (OSError, *MALFORMED) as error:
+            raise InputError(f"{self.run} can't be read ({error}); give --overwrite to start anew") from error
+        now = json.loads(json.dumps(record["identity"]))
+        for name in sorted({*now, *earlier}):
+            if now.get(name) != earlier.get(name):
+                shown = name if name.isidentifier() else repr(name)  # the record may be a stranger's
+                raise InputError(
+                    f"the run in {self.path} had {shown} = {earlier.get(name)!r}, now it is {now.get(name)!r}; "
+                    "give the same settings to go on with it, --overwrite to replace it, or another folder"
+                )
+
+    def _clear(self) -> None:
+        """Remove an earlier run's files, and nothing else; its record stays until there is another one.
+
+        Without a record a folder would be taken for someone else's.
+        """
+        for name in self.FILES:
+            if name != self.RECORD:
+                (self.path / name).unlink(missing_ok=True)
+        for name in self.FOLDERS:
+            if (self.path / name).is_dir():
+                shutil.rmtree(self.path / name)
+
+
+@dataclass(frozen=True)
+class RunFolder(JobFolder):
+    """Paths of a run's files."""
+
+    RECORD = "run.json"
+    FILES = (
+        "run.json",
+        "scores.safetensors",
+        "search.jsonl",
+        "edit.json",
+        "answers.jsonl",
+        "results.json",
+        "report.html",
+    )
+    FOLDERS = ("effects", "transfer", "model")
+    LAST = ("results.json", "report.html")
+
+    @property
+    def scores(self) -> Path:
+        """Scores of every neuron."""
+        return self.path / "scores.safetensors"
+
+    @property
+    def search(self) -> Path:
+        """Candidates, one per line."""
+        return self.path / "search.jsonl"
+
+    def effects(self, task: int, kind: str) -> Path:
+        """First-order effects on the examples of one task."""
+        return self.path / "effects" / f"{task}-{kind}.safetensors"
+
+    def forget_effects(self) -> None:
+        """Remove the effects of all tasks: large, and of no use after the search."""
+        shutil.rmtree(self.path / "effects", ignore_errors=True)
+
+    def transfer(self, task: int) -> RunFolder:
+        """What the search for an edit of one task alone leaves behind."""
+        return RunFolder(self.path / "transfer" / str(task))
+
+    @property
+    def edit(self) -> Path:
+        """The chosen edit."""
+        return self.path / "edit.json"
+
+    @property
+    def answers(self) -> Path:
+        """Option scores of every example measured."""
+        return self.path / "answers.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """Metrics; its presence marks the run as finished."""
+        return self.path / "results.json"
+
+    @property
+    def report(self) -> Path:
+        """All of it as one page."""
+        return self.path / "report.html"
+
+    @property
+    def model(self) -> Path:
+        """The edited model."""
+        return self.path / "model"
+
+
+@dataclass(frozen=True)
+class ComparisonFolder(JobFolder):
+    """Paths of a comparison's files."""
+
+    RECORD = "comparison-run.json"
+    FILES = ("comparison-run.json", "cells.jsonl", "comparison.json", "comparison.md", "comparison.html")
+    FOLDERS = ("search",)
+    LAST = ("comparison.json", "comparison.md", "comparison.html")
+
+    def search(self, task: int) -> RunFolder:
+        """What the search for one task's edit leaves behind."""
+        return RunFolder(self.path / "search" / str(task))
+
+    @property
+    def cells(self) -> Path:
+        """Measurements, one per line."""
+        return self.path / "cells.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """All figures."""
+        return self.path / "comparison.json"
+
+    @property
+    def tables(self) -> Path:
+        """All figures to read, Markdown."""
+        return self.path / "comparison.md"
+
+    @property
+    def page(self) -> Path:
+        """All of it as one page."""
+        return self.path / "comparison.html"
+
+
+def _is_passing(path: Path) -> bool:
+    """Whether a file is there only while a process of ours writes, or because one was killed."""
+    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(PART))
+
+
+def _folders(path: Path) -> list[Path]:
+    """A folder with all that are below it; none where there is none."""
+    return [path, *(below for below in path.rglob("*") if below.is_dir())] if path.is_dir() else []
+
+
+def check_writable(path: Path) -> None:
+    """Check that `path` can be made or written, without making anything.
+
+    Raises:
+        InputError: it can't.
+    """
+    if "\0" in str(path):  # a settings file can hold one
+        raise InputError(f"{str(path)!r} can't be made: no name has a null character in it; give another path")
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(path)!r} can't be used: results name it in UTF-8, which it isn't; rename it") from error
+    existing = path
+    try:
+        while not os.path.lexists(existing) and existing != existing.parent:
+            existing = existing.parent
+        _check_lengths(existing, path)
+        is_there, is_folder = existing.exists(), existing.is_dir()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{str(path)[:80]}... can't be made ({reason}); give another path") from error
+    if not is_there:
+        raise InputError(f"{path} can't be made: {existing} is a link to what does not exist; give another path")
+    if existing != path and not is_folder:
+        raise InputError(f"{path} can't be made: {existing} is a file; give another path")
+    if not os.access(existing, os.W_OK | os.X_OK if is_folder else os.W_OK):
+        raise InputError(f"{path} can't be written: no permission in {existing}; give another path")
+
+
+def _check_lengths(existing: Path, path: Path) -> None:
+    """Have the file system say whether names are too long, those of temporary files and of files inside as well.
+
+    Raises:
+        OSError: one is.
+    """
+    folder = existing if existing.is_dir() and existing != path else existing.parent
+    for name in path.relative_to(folder).parts:  # of what is not there the system would not look at the rest
+        _look_up(folder / f".{name}.{LONGEST_NUMBER}{PART}")
+    _look_up(path / LONGEST_INSIDE)
+
+
+def _look_up(path: Path) -> None:
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
+
+
+def check_new(path: Path) -> None:
+    """Check that a folder can be written that is not there yet, or empty.
+
+    Raises:
+        InputError: it can't, it holds something, or another process is writing into it.
+    """
+    check_writable(path)
+    check_free(path)
+    _check_empty(path)
+
+
+@contextmanager
+def held_new(path: Path) -> Iterator[None]:
+    """Keep other processes out of a folder that was new before (`check_new`) and must be so still.
+
+    A model may have been loaded in between, time enough for another process to fill the folder. Where the block ends
+    with an exception, a folder that was not there is gone again.
+
+    Raises:
+        InputError: it holds something by now, or another process is writing into it.
+    """
+    made = not path.exists()
+    try:
+        with held(path):
+            _check_empty(path)
+            yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # another process has written into it
+                path.rmdir()
+        raise
+
+
+def _check_empty(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or not is_empty(path)):
+        raise InputError(f"output {path} exists and is not an empty folder; give another one")
+
+
+def failures(results: Mapping[str, Any]) -> list[str]:
+    """What a job's results say has failed after the work, a sentence each; nothing where all is done.
+
+    Args:
+        results: ``failed`` holds step to reason; ``saved_model`` whether the model is ``verified``, with the reason.
+    """
+    told = [f"{step}: {reason}" for step, reason in (results.get("failed") or {}).items()]
+    saved = results.get("saved_model") or {}
+    return told if saved.get("verified", True) else [*told, f"the saved model is not verified: {saved.get('reason')}"]
+
+
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+"""What reading a file of another shape than ours can raise."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run that holds one object.
+
+    Raises:
+        InputError: missing, unreadable, or something else.
+    """
+    try:
+        content = parse_json(read_bytes(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
+    return content
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON Lines file that a killed run may have left with a torn last line (which is dropped).
+
+    Raises:
+        InputError: a line before the last is damaged, or the file can't be read.
+    """
+    return read_rows(path, lambda row: row)
+
+
+def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
+    """Read what `parse` makes of every line of such a file.
+
+    Raises:
+        InputError: a line before the last is damaged, or the file can't be read.
+    """
+    try:
+        # Bytes: a line can be torn within a character, and JSON strings may hold what splitlines takes for line ends.
+        lines = read_bytes(path).split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror or error}); check the folder") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            if number == len(lines):  # whole lines end with a line break
+                break
+            raise InputError(f"{path}:{number} is damaged; give --overwrite to start anew") from error
+        try:
+            if not isinstance(row, dict):
+                raise TypeError("no object")
+            rows.append(parse(row))
+        except MALFORMED as error:
+            raise InputError(
+                f"{path}:{number} is not what this version writes; give --overwrite to start anew"
+            ) from error
+    return rows

@@ -1,0 +1,17 @@
+"""Sets of labels: questions that all have the same options are classification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crispr_lm.tasks.base import Example
+
+MOST_LABELS = 20
+"""Labels that a set may have: metrics are formulas over a fixed number of columns."""
+
+
+def label_set(examples: Sequence[Example]) -> tuple[str, ...] | None:
+    """The labels, sorted, if all examples have the same ones; None if not, or if there are too many."""
+    labels = tuple(sorted(examples[0].options))
+    same = all(tuple(sorted(example.options)) == labels for example in examples)
+    return labels if same and len(labels) <= MOST_LABELS else None

@@ -1,0 +1,274 @@
+"""Tasks by name: ``builtin:NAME``, ``bbq:PATH``, ``choices:PATH`` and more. A new one is a file and a line here.
+
+Others come from elsewhere (`register_task`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from crispr_lm.errors import InputError, nearest
+from crispr_lm.runtime.plugins import Registry, check_name
+from crispr_lm.storage.sanitize import without_folders
+from crispr_lm.tasks.base import (
+    AMBIGUOUS,
+    DISAMBIGUATED,
+    OPEN,
+    SENTENCES,
+    Example,
+    Task,
+    builtin_instructions,
+    open_instructions,
+    read_instructions,
+    sample,
+    sample_templates,
+)
+from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
+from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
+from crispr_lm.tasks.choices import read_choices
+from crispr_lm.tasks.crows_pairs import read_crows_pairs
+from crispr_lm.tasks.knowledge import knowledge_examples
+from crispr_lm.tasks.labels import label_set
+from crispr_lm.tasks.stereoset import read_stereoset
+from crispr_lm.tasks.winobias import read_winobias
+from crispr_lm.tasks.winogender import read_winogender
+
+HUB = "hub"
+"""Where a path would stand: the benchmark is taken from the Hugging Face hub."""
+
+TEXTS = ("wikitext", "text")
+"""Kinds of running text: no questions, so that they can only be measured beside."""
+
+
+def _everyday() -> list[Example]:
+    from crispr_lm.tasks.everyday import everyday_rows
+
+    return examples_from_rows((f"builtin:everyday row {number}", row) for number, row in enumerate(everyday_rows()))
+
+
+UNKNOWN_LICENSE = "unknown to crispr-lm; see where the data come from"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What others call the data of a task.
+
+    Attributes:
+        identifier: Short, without any path of this machine.
+        title: For people.
+        license: Of the data.
+        part: Which of its files, where there are several; two parts are never told as one.
+    """
+
+    identifier: str
+    title: str
+    license: str
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A kind of task: how its files are read, and the fields of `Task` that go with it.
+
+    Attributes:
+        read: From the path after ``NAME:`` to examples; raises `InputError` that names file and line.
+        title: For people.
+        license: Of the data.
+        family: Name of its metrics.
+        breakdowns: As in `Task`; so are the others.
+    """
+
+    read: Callable[[Path], list[Example]]
+    title: str = "own questions"
+    license: str = UNKNOWN_LICENSE
+    family: str = "question_answering"
+    breakdowns: tuple[str, ...] = ("category",)
+    measured_only: bool = False
+    scoring: Literal["sum", "mean"] | None = None
+    whole_templates: bool = False
+
+
+BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday, "knowledge": knowledge_examples}
+_KINDS: dict[str, TaskKind] = {
+    "bbq": TaskKind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons")),
+    "choices": TaskKind(read_choices),
+    "crows_pairs": TaskKind(
+        read_crows_pairs,
+        "CrowS-Pairs",
+        "CC BY-SA 4.0",
+        family="crows_pairs",
+        breakdowns=("category", "direction"),
+        measured_only=True,
+        scoring="sum",
+    ),
+    # The paper compares likelihoods per token.
+    "stereoset": TaskKind(
+        read_stereoset,
+        "StereoSet",
+        "CC BY-SA 4.0",
+        family="stereoset",
+        breakdowns=("category", "part"),
+        measured_only=True,
+        scoring="mean",
+        whole_templates=True,
+    ),
+    "winobias": TaskKind(
+        read_winobias, "WinoBias", "MIT", family="winobias", breakdowns=("type",), whole_templates=True
+    ),
+    "winogender": TaskKind(
+        read_winogender, "Winogender", "MIT", family="winogender", breakdowns=("gender",), whole_templates=True
+    ),
+    **{
+        name: TaskKind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
+        for name, benchmark in BENCHMARKS.items()
+    },
+}
+KINDS = Registry("kind of task", _KINDS.items())
+"""Kinds of tasks by what stands before the colon."""
+
+
+def register_task(name: str, kind: TaskKind) -> None:
+    """Add a kind of task, which ``NAME:PATH`` then loads, in `load_task` and on the command line.
+
+    Raises:
+        InputError: the name is taken or is no name.
+    """
+    check_name("kind of task", name, ("builtin", *TEXTS))
+    KINDS.register(name, kind)
+
+
+def load_task(name: str, instructions: str | int | None = None) -> Task:
+    """Load a task.
+
+    Args:
+        name: ``builtin:everyday`` or ``builtin:knowledge`` (original questions that come with the library),
+            ``bbq:PATH`` (an official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
+            `crispr_lm.tasks.choices`), or another benchmark of `KINDS`. Of `BENCHMARKS` also ``NAME:hub``.
+        instructions: A text file with one instruction per line, or how many of the ten built-in ones to use (all by
+            default). Tasks of whole texts have none.
+
+    Raises:
+        InputError: unknown name, missing or malformed file, no examples, or too many instructions asked for.
+    """
+    scheme, separator, rest = name.partition(":")
+    if not separator or not rest:
+        guess = f"choices:{name}" if name.endswith((".jsonl", ".json")) else f"builtin:{name}"
+        meant = (
+            f" (did you mean {guess!r}?)" if guess.startswith("choices") or name in ("everyday", "knowledge") else ""
+        )
+        raise InputError(f"task {name!r} is not understood{meant}; write builtin:NAME, bbq:PATH or choices:PATH")
+    kind = KINDS.get(scheme, TaskKind(read_choices))
+    origin: tuple[str, ...] = ()
+    if scheme == "builtin":
+        if rest not in BUILTIN:
+            raise InputError(
+                f"no built-in task {rest!r}{nearest(rest, BUILTIN)}; there is: {', '.join(sorted(BUILTIN))}"
+            )
+        examples = BUILTIN[rest]()
+    elif scheme in BENCHMARKS and rest == HUB:
+        examples = read_from_hub(scheme)
+    elif scheme in KINDS:
+        path, exists = _path(rest)
+        if not exists:
+            raise InputError(f"task {name}: {path} does not exist; check the path")
+        examples = kind.read(path)
+        origin = (
+            tuple(str(file) for file in sorted(path.iterdir()) if file.is_file()) if path.is_dir() else (str(path),)
+        )
+    elif scheme in TEXTS:
+        raise InputError(f"task {name} is running text, whose perplexity can only be measured; give it to --measure")
+    else:
+        kinds = ("builtin", *KINDS, *TEXTS)
+        raise InputError(f"task {name!r}: unknown kind {scheme!r}{nearest(scheme, kinds)}; kinds: {', '.join(kinds)}")
+    if not examples:
+        raise InputError(f"task {name} holds no examples; check the file")
+    return Task(
+        name=without_folders(name),
+        examples=tuple(examples),
+        instructions=instructions_of(instructions, examples[0].form),
+        origin=origin,
+        family=family_of(kind, examples),
+        breakdowns=kind.breakdowns,
+        measured_only=kind.measured_only,
+        scoring=kind.scoring,
+        whole_templates=kind.whole_templates,
+    )
+
+
+def dataset_of(name: str) -> Dataset:
+    """What others call the data of the task of this name: no folder of this machine is in it."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "builtin":
+        return Dataset(name, f"crispr-lm {name}", "Apache-2.0 (comes with crispr-lm)")
+    if scheme == "wikitext":
+        return Dataset("wikitext", "WikiText", "CC BY-SA")
+    kind = KINDS.get(scheme)
+    if kind is None:
+        return Dataset(scheme, "a text", UNKNOWN_LICENSE)
+    if rest == HUB:
+        return Dataset(scheme, kind.title, kind.license)
+    return Dataset(scheme, f"{kind.title}, {Path(rest).stem}", kind.license, Path(rest).stem)
+
+
+def draw(task: Task, examples: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
+    """Draw some of a task's examples to measure on, whole templates where its metrics need them."""
+    return (sample_templates if task.whole_templates else sample)(examples, size, seed)
+
+
+def family_of(kind: TaskKind, examples: Sequence[Example]) -> str:
+    """The kind's metrics; those of classification where every row of a general file has the same labels."""
+    plain = all(example.unknown is None and example.condition not in (AMBIGUOUS, DISAMBIGUATED) for example in examples)
+    return "classification" if kind.read is read_choices and plain and label_set(examples) else kind.family
+
+
+def path_of(text: str) -> Path:
+    """A path as the user wrote it.
+
+    Raises:
+        InputError: it can't be one.
+    """
+    return _path(text)[0]
+
+
+def _path(text: str) -> tuple[Path, bool]:
+    """A path as the user wrote it, and whether there is anything."""
+    try:
+        text.encode("utf-8")  # a name in another encoding could be read, but not written into results
+        path = Path(text).expanduser()
+        return path, path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, an unknown user's home, a null character
+        raise InputError(f"{text} is no path that can be used ({error}); check it") from error
+
+
+def instruction_count(choice: str) -> int:
+    """How many instructions ``--instructions`` asks for: its number, or those of the file it names.
+
+    Raises:
+        InputError: as `read_instructions`.
+    """
+    return int(choice) if choice.isdecimal() else len(read_instructions(_path(choice)[0]))
+
+
+def instructions_of(choice: str | int | None, form: str) -> tuple[str, ...]:
+    """The instructions to ask examples of a form with: of a file, as many built-in ones as asked for, or all.
+
+    Raises:
+        InputError: as `read_instructions`, or more than there are.
+    """
+    if form == SENTENCES:
+        return ("",)
+    if isinstance(choice, str) and not choice.isdecimal():
+        return read_instructions(_path(choice)[0])
+    # Open questions need other words than "choose one of the options".
+    available = open_instructions() if form == OPEN else builtin_instructions()
+    if choice is None:
+        return available
+    count = int(choice)
+    if not 1 <= count <= len(available):
+        raise InputError(f"{count} instructions asked for, but there are {len(available)} built-in ones; give 1 to "
+                         f"{len(available)}, or a text file with your own, one per line")  # fmt: skip
+    return available[:count]

@@ -1,0 +1,515 @@
+"""The comparison job, end to end on tiny models: its figures from its files, its resumption, its tables."""
+
+import copy
+import itertools
+import json
+import re
+
+import pytest
+
+from crispr_lm import Edit, InputError, RunSettings, evaluate, load_model, load_task, score_neurons
+from crispr_lm.jobs import comparison as job
+from crispr_lm.jobs.comparison import chosen_methods, compare
+from crispr_lm.jobs.run import run
+from crispr_lm.report.comparison import markdown, print_comparison
+from crispr_lm.report.comparison_page import _methods, _transfers, render_comparison
+from crispr_lm.settings import CompareSettings
+
+from ..baselines.questions import PEOPLE, examples
+from ..browser import check_tabs, needs_browser, opened
+
+ATTACK = "<img src=x onerror='window.hacked = 1'>"
+
+QUICK = ("random", "weights", "instruction", "contextual-calibration")
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    """The current folder, with two files of nine templates each and two instructions: names have no folders then."""
+    folder = tmp_path_factory.mktemp("task")
+    for number, name in enumerate(("first", "second")):
+        rows = [
+            {
+                "context": example.context,
+                "question": ("Who was late?", "Who was slow?")[number],
+                "options": list(example.options),
+                "answer": example.answer,
+                "group": template,
+                "condition": example.condition,
+                "unknown": 2,
+                "stereotyped": 0,
+            }
+            for template in range(9)
+            for example in examples(template)
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (folder / "instructions.txt").write_text("Answer the question.\nChoose the right option:\n", encoding="utf-8")
+    assert len(PEOPLE) == 6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+def settings_for(questions, output, names=("first", "second"), **changes):
+    given = {
+        "task": tuple(f"choices:{name}.jsonl" for name in names),
+        "instructions": str(questions / "instructions.txt"),
+        "output": output,
+        "examples": 2,
+        "neurons": "ffn",
+        "search": "sweep",
+        "max_neurons": 3,
+        "max_accuracy_loss": 1.0,
+        "device": "cpu",
+        "measure_examples": 4,
+        "neutral_prompts": 2,
+        "draws": 2,
+        "methods": QUICK,
+        "curves": False,
+        "transfer": False,
+    }
+    return CompareSettings(**(given | changes))
+
+
+def cells_of(output):
+    return [json.loads(line) for line in (output / "cells.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def compared(saved_model, questions, tmp_path_factory):
+    """A whole comparison of two tasks, with transfer and curves; (result, settings)."""
+    settings = settings_for(questions, tmp_path_factory.mktemp("whole") / "out", transfer=True, curves=True)
+    return compare(str(saved_model("llama")), settings), settings
+
+
+def test_every_method_has_a_row_on_every_task(compared):
+    told, settings = compared
+    assert set(told["methods"]) == {"original", "crispr", *QUICK}
+    for name in settings.task:
+        rows = told["tasks"][name]["rows"]
+        assert list(rows) == list(told["methods"])
+        removed = rows["crispr"]["neurons"]
+        assert removed > 0
+        assert {method: row["neurons"] for method, row in rows.items()} == {
+            "original": 0,
+            "crispr": removed,
+            "random": removed,
+            "weights": removed,
+            "instruction": 0,
+            "contextual-calibration": 0,
+        }
+        assert rows["crispr"]["divergence"]["kl"] > 0
+        assert rows["instruction"]["divergence"]["kl"] == 0
+        assert set(rows["random"]["measured"]) == {name, "builtin:knowledge"}
+        assert told["tasks"][name]["scoring"] == {name: "sum", "builtin:knowledge": "sum"}
+    assert json.loads((settings.output / "comparison.json").read_text(encoding="utf-8")) == json.loads(json.dumps(told))
+    assert {path.name for path in settings.output.iterdir()} == {*job.ComparisonFolder.FILES, "search"}
+
+
+def test_the_page_holds_no_markup_of_others_and_needs_nothing_from_elsewhere(compared):
+    told, settings = compared
+    hostile = json.loads(
+        json.dumps(told).replace(settings.task[0], ATTACK).replace('"label": "', f'"label": "{ATTACK}')
+    )
+    page = render_comparison(hostile)
+    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "<img" not in outside
+    assert outside.count("<script") == len(re.findall(r'id="data-figure-', page)) > 0
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", outside)
+    assert "&lt;img" in outside
+
+
+def test_a_task_without_halves_is_drawn_by_its_headline(compared):
+    told, settings = compared
+    first, second = settings.task
+    other = json.loads(json.dumps(told))
+    task = other["tasks"][second]
+    task["family"] = "winobias"
+    difference = {"value": -0.5, "low": -0.75, "high": -0.125, "p_value": 0.0002, "p_value_holm": 0.0004}
+    for row in task["rows"].values():
+        for measured in row.get("measured", {}).values():
+            measured["metrics"] = {"stereotype_gap": -0.25}
+            measured["differences"] = {"stereotype_gap": difference}
+    for of_fitted in other["transfer"]["differences"].values():
+        of_fitted[second]["differences"] = {"stereotype_gap": difference}
+    labels = [other["methods"][method]["label"] for method in task["rows"]]
+    points = _methods(task, other["methods"])
+    assert sorted(name for trace in points.data for name in trace.y) == sorted(labels)
+    assert {value for trace in points.data for value in trace.x} == {-0.25}
+    drawn = _transfers(other)
+    assert list(drawn) == [
+        "transfer-accuracy_ambiguous",
+        "transfer-accuracy_disambiguated",
+        "transfer-stereotype_gap",
+        "transfer-overlap",
+    ]
+    (matrix,) = drawn["transfer-stereotype_gap"].data
+    assert matrix.z == ([-0.5], [-0.5])
+    assert [list(row) for row in matrix.customdata] == [["-0.500, -0.750 to -0.125, p &lt; 0.001"]] * 2
+    for metric in ("accuracy_ambiguous", "accuracy_disambiguated"):  # every cell tells its own difference
+        (matrix,) = drawn[f"transfer-{metric}"].data
+        for fitted, row in zip(settings.task, matrix.customdata, strict=True):
+            found = told["transfer"]["differences"][fitted][first]["differences"][metric]
+            assert row[0].startswith(f"{found['value'] + 0.0:+.3f}, {found['low'] + 0.0:+.3f} to ")
+            assert row[0].endswith(f"p = {found['p_value_holm']:.3f}")
+    shares = drawn["transfer-overlap"].data[0].z
+    assert (shares[0][0], shares[1][1]) == (1.0, 1.0)
+    assert shares[0][1] == told["transfer"]["overlap"][first][second]["jaccard"]
+
+
+@pytest.mark.browser
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_tab_of_the_page_works_in_a_browser(compared, scheme):
+    _, settings = compared
+    page = settings.output / "comparison.html"
+    with opened(page.as_uri(), ["file:", "data:", "blob:"], color_scheme=scheme) as (tab, problems):
+        check_tabs(tab, ("tables", "transfer", "curves", "record", "methods"))
+        assert "Largest weights" in tab.inner_text("#methods")
+        assert problems == []
+
+
+def test_figures_are_those_of_the_edited_model(compared, saved_model):
+    told, settings = compared
+    lm = load_model(saved_model("llama"), device="cpu")
+    for name in settings.task:
+        (cell,) = (
+            x for x in cells_of(settings.output) if (x["part"], x["what"], x["task"]) == ("methods", "crispr", name)
+        )
+        sources = set(told["record"]["parts"][name]["report"])
+        task = load_task(name, settings.instructions)
+        report = [x for x in task.examples if x.source in sources]
+        before = evaluate(lm, report, task.instructions)
+        for _, module, index in cell["neurons"]:
+            lm.model.get_submodule(module).weight.data[:, index] = 0
+        after = evaluate(lm, report, task.instructions)
+        lm = load_model(saved_model("llama"), device="cpu")
+        measured = told["tasks"][name]["rows"]["crispr"]["measured"][name]
+        assert measured["metrics"] == pytest.approx(after.metrics)
+        for metric, found in after.differences_from(before, settings.seed).items():
+            mine = measured["differences"][metric]
+            assert (mine["value"], mine["low"], mine["high"], mine["p_value"]) == pytest.approx(
+                (found.value, found.low, found.high, found.p_value)
+            )
+
+
+def test_draws_are_averaged_and_their_range_is_told(compared):
+    told, settings = compared
+    name = settings.task[0]
+    draws = [x for x in cells_of(settings.output) if (x["what"], x["task"]) == ("random", name)]
+    assert [draw["number"] for draw in draws] == [0, 1]
+    assert draws[0]["neurons"] != draws[1]["neurons"]
+    sources = told["record"]["parts"][name]["report"]
+    answers = {x.source: x.answer for x in load_task(name).examples}
+    means = []
+    for draw in draws:
+        right = [
+            row.index(max(row)) == answers[source]
+            for table in draw["measured"][name]["scores"]
+            for row, source in zip(table, sources, strict=True)
+        ]
+        means.append(sum(right) / len(right))
+    measured = told["tasks"][name]["rows"]["random"]["measured"][name]
+    assert measured["metrics"]["accuracy"] == pytest.approx(sum(means) / 2)
+    assert measured["range"]["accuracy"] == pytest.approx([min(means), max(means)])
+
+
+def test_p_values_are_corrected_over_tasks_for_each_method(compared):
+    told, _ = compared
+    found = [
+        measured["differences"]["accuracy"]
+        for task in told["tasks"].values()
+        for measured in task["rows"]["weights"]["measured"].values()
+    ]
+    assert len(found) == 4  # two tasks, and the further task beside each
+    smallest = min(found, key=lambda one: one["p_value"])
+    assert smallest["p_value_holm"] == pytest.approx(min(1, 4 * smallest["p_value"]))
+
+
+def test_transfer_is_the_edit_of_one_task_measured_on_the_other(compared, saved_model):
+    told, settings = compared
+    first, second = settings.task
+    transfer = told["transfer"]
+    assert (
+        transfer["differences"][first][first]["metrics"]
+        == told["tasks"][first]["rows"]["crispr"]["measured"][first]["metrics"]
+    )
+    edits = {
+        x["task"]: {tuple(n) for n in x["neurons"]}
+        for x in cells_of(settings.output)
+        if x["what"] == "crispr" and x["part"] == "methods"
+    }
+    common = len(edits[first] & edits[second])
+    assert transfer["overlap"][first][second]["common"] == common
+    assert transfer["overlap"][first][second]["jaccard"] == pytest.approx(common / len(edits[first] | edits[second]))
+    lm = load_model(saved_model("llama"), device="cpu")
+    for _, module, index in edits[first]:
+        lm.model.get_submodule(module).weight.data[:, index] = 0
+    task = load_task(second, settings.instructions)
+    sources = set(told["record"]["parts"][second]["report"])
+    after = evaluate(lm, [x for x in task.examples if x.source in sources], task.instructions)
+    assert transfer["differences"][first][second]["metrics"] == pytest.approx(after.metrics)
+
+
+def test_curves_over_neurons_and_examples(compared, saved_model):
+    told, settings = compared
+    name = settings.task[0]
+    curves = told["curves"][name]
+    assert [(point["point"], point["neurons"]) for point in curves["neurons"]] == [
+        (n, n) for n in (1, 3, 5, 10, 20, 50)
+    ]
+    removed = told["tasks"][name]["rows"]["crispr"]["neurons"]
+    assert [(point["point"], point["neurons"]) for point in curves["examples"]] == [(1, removed), (2, removed)]
+    assert all(point["divergence"]["kl"] > 0 for point in curves["neurons"])
+    # The neurons of the last point are those attributed on all these examples at once.
+    (cell,) = (x for x in cells_of(settings.output) if (x["part"], x["task"], x["number"]) == ("examples", name, 2))
+    task = load_task(name, settings.instructions)
+    fit = [x for x in task.examples if x.source in told["record"]["parts"][name]["fit"]]
+    scores = score_neurons(load_model(saved_model("llama"), device="cpu"), fit, task.instructions, neurons="ffn")
+    assert [[n.kind, n.module, n.index] for n in scores.top(removed)] == cell["neurons"]
+
+
+def test_an_edit_that_was_measured_already_is_not_measured_again(saved_model, questions, tmp_path, monkeypatch):
+    real, measured = job.measure, []
+
+    def counted(lm, treatment, subject, *rest):
+        measured.append((treatment.edit and frozenset(treatment.edit.neurons), subject.name))
+        return real(lm, treatment, subject, *rest)
+
+    monkeypatch.setattr(job, "measure", counted)
+    settings = settings_for(questions, tmp_path / "out", ("first",), methods=("published",), removed=3, curves=True)
+    told = compare(str(saved_model("llama")), settings)
+    assert len(measured) == len(set(measured))
+    cells = {(x["part"], x["what"], x["number"]): x for x in cells_of(settings.output)}
+    (name,) = settings.task
+    # As many of the published ranking as asked for: in two rows of the table and a point of each curve.
+    alike = [cells[key] for key in (("methods", "crispr", 0), ("methods", "published", 0), ("neurons", "crispr", 3))]
+    assert alike[0]["neurons"] == alike[1]["neurons"] == alike[2]["neurons"]
+    assert alike[0]["divergence"] == alike[1]["divergence"] == alike[2]["divergence"]
+    assert set(alike[1]["measured"]) == {name, "builtin:knowledge"}
+    assert set(alike[2]["measured"]) == {name}
+    # What was taken over is what measuring gives.
+    edited = load_model(saved_model("llama"), device="cpu")
+    for _, module, index in alike[1]["neurons"]:
+        edited.model.get_submodule(module).weight.data[:, index] = 0
+    task = load_task(name, settings.instructions)
+    sources = set(told["record"]["parts"][name]["report"])
+    after = evaluate(edited, [x for x in task.examples if x.source in sources], task.instructions)
+    assert told["tasks"][name]["rows"]["published"]["measured"][name]["metrics"] == pytest.approx(after.metrics)
+
+
+def test_more_neurons_than_the_model_has_are_refused_before_anything_is_scored(saved_model, questions, tmp_path):
+    settings = settings_for(questions, tmp_path / "out", removed=97)
+    with pytest.raises(InputError, match=r"--removed 97: .* has 96 ffn neurons"):
+        compare(str(saved_model("llama")), settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_comparison_is_gone_on_with_and_ends_as_if_it_had_not_been(
+    saved_model, questions, tmp_path, monkeypatch
+):
+    model = str(saved_model("llama"))
+    whole = compare(model, settings_for(questions, tmp_path / "whole", transfer=True))
+    real, count = job.append_line, 0
+
+    def killed(path, content):
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise KeyboardInterrupt
+        real(path, content)
+
+    output = tmp_path / "killed"
+    monkeypatch.setattr(job, "append_line", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compare(model, settings_for(questions, output, transfer=True))
+    assert len(cells_of(output)) == 4
+    with (output / "cells.jsonl").open("a") as file:
+        file.write('{"part": "meth')  # a line that was being written
+    measured = []
+    monkeypatch.setattr(job, "append_line", lambda path, content: (measured.append(content), real(path, content)))
+    resumed = compare(model, settings_for(questions, output, transfer=True, resume=True))
+    assert len(measured) + 4 == len(cells_of(tmp_path / "whole")) == len(cells_of(output))
+
+    def timeless(told):
+        told = copy.deepcopy(told)
+        for task in told["tasks"].values():
+            for row in task["rows"].values():
+                del row["seconds"]
+        return told
+
+    assert timeless(resumed) == timeless(whole)
+
+
+def test_a_finished_comparison_takes_further_methods(saved_model, questions, tmp_path, monkeypatch):
+    model, output = str(saved_model("llama")), tmp_path / "out"
+    compare(model, settings_for(questions, output, ("first",), methods=("weights",)))
+    before = cells_of(output)
+    told = compare(model, settings_for(questions, output, ("first",), methods=("instruction",), resume=True))
+    after = cells_of(output)
+    assert after[: len(before)] == before
+    assert [cell["what"] for cell in after[len(before) :]] == ["instruction"]
+    assert set(told["methods"]) == {"original", "crispr", "instruction"}
+
+
+def test_other_settings_are_not_gone_on_with(saved_model, questions, tmp_path):
+    model, output = str(saved_model("llama")), tmp_path / "out"
+    compare(model, settings_for(questions, output, ("first",), methods=("weights",)))
+    with pytest.raises(InputError, match="settings"):
+        compare(model, settings_for(questions, output, ("first",), methods=("weights",), seed=1, resume=True))
+
+
+def test_a_method_that_can_not_be_run_is_told_with_its_reason(saved_model, questions, tmp_path, capsys):
+    told = compare(
+        str(saved_model("llama")),
+        settings_for(questions, tmp_path / "out", ("first",), methods=("contextual-calibration",), scoring="generate"),
+    )
+    (task,) = told["tasks"].values()
+    row = task["rows"]["contextual-calibration"]
+    assert row["status"] == "not run"
+    assert "generated answers have none" in row["reason"]
+    for text in (markdown(told), (print_comparison(told, tmp_path), capsys.readouterr().out)[1]):
+        assert "Contextual calibration: not run: it corrects option scores" in " ".join(text.split())
+        assert "written answers matched to the options" in " ".join(text.split())
+    assert "unmatched_share" in task["rows"]["crispr"]["measured"][next(iter(told["tasks"]))]["metrics"]
+
+
+def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The old man and the young woman waited at the bus stop. " * 30)
+    settings = settings_for(
+        questions, tmp_path / "out", ("first",), methods=("instruction",), measure=(f"text:{text}",)
+    )
+    told = compare(str(saved_model("llama")), settings)
+    rows = {
+        method: row["measured"][f"text:{text.name}"] for method, row in told["tasks"][settings.task[0]]["rows"].items()
+    }
+    assert rows["original"]["metrics"]["perplexity"] > 1
+    assert rows["instruction"]["metrics"] == rows["original"]["metrics"]  # a text has no instruction
+    assert rows["crispr"]["metrics"] != rows["original"]["metrics"]
+    assert f"{rows['crispr']['metrics']['perplexity']:.3f}" in markdown(told)
+
+
+def test_crispr_is_the_edit_that_a_run_makes(saved_model, questions, tmp_path):
+    tuned = {
+        "search": "tuned",
+        "trials": 3,
+        "refinements": 1,
+        "effect_examples": 6,
+        "max_kl": 10.0,
+        "max_overabstention": 1.0,
+        "draws": 1,
+    }
+    settings = settings_for(questions, tmp_path / "out", ("first",), methods=("published", "random"), **tuned)
+    model = str(saved_model("llama"))
+    told = compare(model, settings)
+    rows = told["tasks"][settings.task[0]]["rows"]
+    cells = {cell["what"]: cell for cell in cells_of(settings.output)}
+    assert (settings.output / "search" / "0" / "search.jsonl").exists()
+    kinds = {name: sorted(kind for kind, _, _ in cell["neurons"]) for name, cell in cells.items()}
+    assert kinds["crispr"] == kinds["published"] == kinds["random"]
+    assert {cells[name]["scale"] for name in ("crispr", "published", "random")} == {cells["crispr"]["scale"]}
+    assert rows["published"]["neurons"] == len(cells["crispr"]["neurons"])
+    if rows["crispr"]["recommended"]:
+        given = {name: value for name, value in settings.model_dump().items() if name in RunSettings.model_fields}
+        run(model, RunSettings(**{**given, "output": tmp_path / "run"}))
+        edit = Edit.load(tmp_path / "run" / "edit.json")
+        assert [[n.kind, n.module, n.index] for n in edit.neurons] == cells["crispr"]["neurons"]
+
+
+def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path):
+    with pytest.raises(InputError, match="did you mean 'weights'"):
+        compare("nowhere", settings_for(questions, tmp_path / "out", methods=("weight",)))
+    assert not (tmp_path / "out").exists()
+    assert [method.name for method in chosen_methods(("steering",))] == ["original", "crispr", "steering"]
+    assert len(chosen_methods(("all",))) == 17
+
+
+def test_markdown_shows_text_as_it_is(compared):
+    told = copy.deepcopy(compared[0])
+    told["record"]["identity"]["model"] = "a|b*c_d<e>"
+    text = markdown(told)
+    assert "# Comparison on a\\|b\\*c\\_d\\<e\\>" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert table[0].startswith("| Method | Neurons | choices:")  # all tasks at a glance
+    header = next(line for line in table if line.startswith("| Method | Kind"))
+    rows = table[table.index(header) + 1 : table.index(header) + 8]
+    assert [row.replace("\\|", "").count("|") for row in rows] == [header.count("|")] * 7
+    assert "- **CRISPR**: The edit that crispr-lm run makes. (Yang et al." in text
+    for label in ("Original", "CRISPR", "Random neurons", "Largest weights"):
+        assert any(row.startswith(f"| {label} ") for row in rows)
+
+
+def rows_of(text, title):
+    """The rows of a Markdown table, as lists of cells; its header first."""
+    lines = iter(text.splitlines())
+    next(line for line in lines if line == f"## {title}")
+    table = [line for line in itertools.takewhile(lambda line: not line.startswith("## "), lines) if line[:1] == "|"]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in [table[0], *table[2:]]]
+
+
+def test_differences_and_transfer_stand_in_the_tables_with_their_intervals(compared):
+    told, settings = compared
+    first, second = settings.task
+    metrics = ("accuracy_ambiguous", "accuracy_disambiguated")
+
+    def shown(measured):
+        found = [measured["differences"][metric] for metric in metrics]
+        assert all(one["p_value_holm"] >= one["p_value"] >= 0.001 for one in found)
+        return " / ".join(
+            f"{one['value']:+.3f}, {one['low']:+.3f} to {one['high']:+.3f}, p = {one['p_value_holm']:.3f}"
+            for one in found
+        )
+
+    text = markdown(told).replace("\\", "")
+    changes = {row[0]: row[1:] for row in rows_of(text, "All tasks: difference from the original")}
+    assert "Original" not in changes
+    for method, label in (("crispr", "CRISPR"), ("random", "Random neurons")):
+        assert changes[label] == [
+            shown(told["tasks"][name]["rows"][method]["measured"][name]) for name in settings.task
+        ]
+    transfer = rows_of(text, "Transfer")
+    assert transfer[1][2] == shown(told["transfer"]["differences"][first][second])
+    assert transfer[2][1] == shown(told["transfer"]["differences"][second][first])
+    figures = {row[0]: row for row in rows_of(text, first)}
+    kl = told["tasks"][first]["rows"]["weights"]["divergence"]
+    assert figures["Largest weights"][-2] == f"{kl['kl']:.3f} ({kl['low']:.3f} to {kl['high']:.3f})"
+    assert figures["Fairness instruction"][-2] == "0.000"
+    assert kl["low"] < kl["kl"] < kl["high"]
+
+
+def test_questions_of_other_forms_have_a_table_too(saved_model, questions, tmp_path):
+    """Neither halves nor the same labels everywhere: their accuracy is what is told."""
+    rows = [
+        {"context": f"{first} met {second}.", "question": "Who met somebody?", "options": [first, second], "answer": 0}
+        for first, second in itertools.permutations(("Ann", "Bob", "Carol", "Dan"), 2)
+    ]
+    path = tmp_path / "plain.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    settings = settings_for(questions, tmp_path / "out", methods=("random",), task=(f"choices:{path}",), curves=True)
+    told, name = compare(str(saved_model("llama")), settings), "choices:plain.jsonl"
+    header, original, *_ = rows_of(markdown(told).replace("\\", ""), name)
+    assert header[3] == "Accuracy, all questions"
+    accuracy = told["tasks"][name]["rows"]["original"]["measured"][name]["metrics"]["accuracy"]
+    assert original[3].startswith(f"{accuracy:.3f} ± ")
+    assert "<table" in render_comparison(told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["gpt2", "t5-gated"])
+def test_everything_runs_on_other_architectures(saved_model, questions, tmp_path, architecture):
+    pytest.importorskip("captum")
+    settings = settings_for(
+        questions,
+        tmp_path / "out",
+        neurons="linear",
+        methods=("all",),
+        transfer=True,
+        curves=True,
+        integration_prompts=1,
+        integration_steps=2,
+        calibration_texts=2,
+    )
+    told = compare(str(saved_model(architecture)), settings)
+    for task in told["tasks"].values():
+        assert all(row["status"] == "done" for row in task["rows"].values())

@@ -1,0 +1,387 @@
+"""The search step of a run, end to end on a tiny model: killed, gone on with, interrupted, picked from."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import crispr_lm
+from crispr_lm import InputError, load_task
+from crispr_lm.jobs import edit_search
+from crispr_lm.jobs.preparation import take_parts
+from crispr_lm.jobs.run import run
+from crispr_lm.runtime.progress import SilentProgress
+from crispr_lm.search import evidence
+from crispr_lm.storage import files
+
+from .test_run import questions, read, settings_for
+
+__all__ = ["questions"]
+
+TUNED = {
+    "search": "tuned",
+    "passes": 2,
+    "trials": 8,
+    "refinements": 3,
+    "effect_examples": 8,
+    "choose_examples": 8,  # of 12, so that there are further ones for the finalists
+    "max_kl": 9.0,
+    "max_overabstention": 1.0,
+}
+
+KILLED = """
+import json, sys
+from crispr_lm.runtime.progress import SilentProgress
+from crispr_lm.jobs.run import run
+from crispr_lm.settings import RunSettings
+run(sys.argv[1], RunSettings(**json.loads(sys.argv[2])))
+"""
+
+
+def rows_of(output):
+    rows = [json.loads(line) for line in (output / "search.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(saved_model, questions, tmp_path_factory):
+    """A run that nothing has interrupted."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    results = run(str(saved_model("llama")), settings_for(questions, output, **TUNED))
+    return output, results
+
+
+def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
+    output, results = whole
+    rows = rows_of(output)
+    assert [row["number"] for row in rows] == list(range(len(rows)))
+    assert (rows[0]["neurons"], rows[0]["figures"]["gain"]) == ([], 0.0)
+    assert {row["stage"] for row in rows} <= {"passes", "search", "refine", "final", "control"}
+    assert {row["stage"] for row in rows} >= {"passes", "search"}
+    assert sum(row["stage"] == "search" for row in rows) == 9
+    assert all(row["complete"] for row in rows if row["stage"] == "passes")
+    assert all(len(row["neurons"]) <= 5 for row in rows)
+    assert [row["trial"] for row in results["search"]] == [row["number"] for row in rows]
+    tried = [row for row in rows if row["complete"] and row["stage"] not in ("final", "control")]
+    assert set(results["choice"]["front"]) <= {row["number"] for row in tried}
+    assert results["verdict"] in ("recommended", "not confirmed", "untested", "none")
+    edit = crispr_lm.Edit.load(output / "edit.json")
+    chosen = rows[results["choice"]["trial"]]
+    assert [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons] == chosen["neurons"]
+    assert bool(edit.neurons) == (results["verdict"] != "none")
+    assert not (output / "effects").exists()
+
+
+def test_finalists_are_asked_all_and_one_of_them_is_recommended(whole):
+    output, results = whole
+    rows = rows_of(output)
+    finals = [row for row in rows if row["stage"] == "final"]
+    assert [row["number"] for row in finals] == results["choice"]["finals"]
+    assert finals[0]["recipe"]["of"] == 0
+    assert len(finals) > 1
+    (task,) = rows[0]["answers"]
+    assert {len(row["answers"][task]) for row in finals} == {12}
+    assert {len(row["answers"][task]) for row in rows if row["complete"] and row not in finals} <= {8, 12}
+    for row in finals:
+        tried = rows[row["recipe"]["of"]]
+        assert (row["neurons"], row["scale"]) == (tried["neurons"], tried["scale"])
+        assert row["answers"][task][:8] == tried["answers"][task]
+    if results["verdict"] == "recommended":
+        assert results["choice"]["trial"] in [row["recipe"]["of"] for row in finals[1:]]
+
+
+@pytest.mark.parametrize(("final", "further"), [(0, 0), (8, 0), (11, 3), (99, 4)])
+def test_finalists_are_asked_examples_of_the_choose_part_that_trials_are_not(questions, tmp_path, final, further):
+    settings = settings_for(questions, tmp_path / "out", **{**TUNED, "final_examples": final})
+    task = load_task(settings.task[0])
+    parts, choose = take_parts(task, settings), task.split(settings.seed).choose
+    assert (len(parts.choose), len(parts.final)) == (8, further)
+    places = {example.source: place for place, example in enumerate(task.examples)}
+    first, last = ({places[example.source] for example in part} for part in (parts.choose, parts.final))
+    assert first.isdisjoint(last)
+    assert first | last <= {places[example.source] for example in choose}
+    assert set(map(id, parts.final)) <= set(map(id, parts.searched_on))
+    assert take_parts(task, settings.model_copy(update={"search": "sweep"})).final == ()
+
+
+def test_without_further_examples_there_is_no_final_heat(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    given = {**TUNED, "choose_examples": 12, "passes": 1, "trials": 1, "refinements": 0}
+    results = run(str(saved_model("llama")), settings_for(questions, output, **given))
+    assert results["choice"]["finals"] == []
+    assert "final" not in {row["stage"] for row in rows_of(output)}
+
+
+def test_every_pass_measures_effects_on_other_examples_of_the_fit_part(saved_model, questions, tmp_path, monkeypatch):
+    real, measured = evidence.measure_effects, []
+
+    def noted(lm, examples, *others):
+        measured.append({(example.context, example.template) for example in examples})
+        return real(lm, examples, *others)
+
+    monkeypatch.setattr(evidence, "measure_effects", noted)
+    settings = settings_for(questions, tmp_path / "out", **{**TUNED, "effect_examples": 4, "refinements": 0})
+    run(str(saved_model("llama")), settings)
+    of_task = [drawn for drawn in measured if all(context for context, _ in drawn)]  # not of ordinary questions
+    assert len(of_task) == 3  # for both kinds of neurons, and for each with the neurons of its first pass in place
+    assert len({frozenset(drawn) for drawn in of_task}) > 1
+    fit = {example.template for example in load_task(settings.task[0]).split(settings.seed).fit}
+    assert all(len(drawn) == 4 and {template for _, template in drawn} <= fit for drawn in of_task)
+
+
+def test_the_published_ranking_is_measured_once_for_each_condition_and_way_of_aggregating(
+    saved_model, questions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(edit_search, "RANKINGS", {"published": edit_search.RANKINGS["published"]})
+    real, measured = edit_search.score_tasks, []
+
+    def noted(lm, fits, settings, progress):
+        conditions = {example.condition for _, examples in fits for example in examples}
+        measured.append((settings.fit_on, settings.token_aggregation))
+        assert conditions == ({"ambiguous", "disambiguated"} if settings.fit_on == "both" else {settings.fit_on})
+        return real(lm, fits, settings, progress)
+
+    monkeypatch.setattr(edit_search, "score_tasks", noted)
+    settings = settings_for(
+        questions, tmp_path / "out", **{**TUNED, "passes": 0, "refinements": 0, "trials": 16, "effect_examples": 64}
+    )
+    run(str(saved_model("llama")), settings)
+    recipes = [row["recipe"] for row in rows_of(tmp_path / "out") if row["stage"] == "search"][1:]
+    told = {(recipe["fit_on"], recipe["token_aggregation"]) for recipe in recipes}
+    own = (settings.fit_on, settings.token_aggregation)
+    assert (recipes[0]["fit_on"], recipes[0]["token_aggregation"]) == own
+    assert len(told) >= 4
+    assert sorted(measured) == sorted(told - {own})
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on_without_repeating_a_trial(
+    whole, saved_model, questions, tmp_path, monkeypatch
+):
+    output = tmp_path / "killed"
+    settings = settings_for(questions, output, **TUNED)
+    given = settings.model_dump(mode="json")
+    model = str(saved_model("llama"))
+    environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, model, json.dumps(given)], env=environment)
+    try:
+        deadline = time.monotonic() + 300
+        record = output / "search.jsonl"
+        while not (record.exists() and record.read_text().count("\n") >= 3):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = record.read_text().count("\n")
+    with record.open("a", encoding="utf-8") as file:
+        file.write('{"number": 99, "stage": "sea')  # what a kill in the middle of a write leaves
+
+    measured = []
+    real = files.append_line
+    monkeypatch.setattr(
+        "crispr_lm.jobs.edit_search.append_line", lambda path, row: (real(path, row), measured.append(row["number"]))
+    )
+    results = run(model, settings)
+    assert measured == list(range(done, len(rows_of(whole[0]))))
+    assert rows_of(output) == rows_of(whole[0])
+    assert read(output / "edit.json")["neurons"] == read(whole[0] / "edit.json")["neurons"]
+    assert results["tasks"] == whole[1]["tasks"]
+
+
+@pytest.mark.slow
+def test_terminated_it_ends_with_one_sentence_and_leaves_whole_files(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    given = settings_for(questions, output, **TUNED).model_dump(mode="json", exclude_defaults=True)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "task"]
+    command = [
+        sys.executable,
+        "-m",
+        "crispr_lm",
+        "run",
+        str(saved_model("llama")),
+        "--task",
+        given["task"][0],
+        *options,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[2])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        record = output / "search.jsonl"
+        deadline = time.monotonic() + 300
+        while not (record.exists() and record.read_text().count("\n") >= 2):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        told = process.stderr.read()
+        assert process.wait() == 143
+    assert told.splitlines()[-1] == "crispr-lm: terminated; the same command goes on, unless it says --overwrite"
+    assert "Traceback" not in told
+    assert not [path for path in output.rglob("*") if path.name.endswith(".part") or path.name == ".lock"]
+    assert not (output / "results.json").exists()
+    assert rows_of(output)  # every line is whole
+
+
+def test_an_interruption_ends_with_the_best_so_far(saved_model, questions, tmp_path, monkeypatch):
+    real = files.append_line
+
+    def interrupted(path, row):
+        real(path, row)
+        if row["number"] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("crispr_lm.jobs.edit_search.append_line", interrupted)
+    output = tmp_path / "out"
+    results = run(str(saved_model("llama")), settings_for(questions, output, **TUNED))
+    assert results["verdict"] in ("recommended", "not confirmed", "untested", "none")
+    assert sum(row["stage"] in ("passes", "search") for row in rows_of(output)) == 4
+    assert (output / "results.json").exists()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_ctrl_c_has_cut_short_stays_so_and_every_trial_is_on_record(
+    saved_model, questions, tmp_path, monkeypatch, recorded
+):
+    real = files.append_line
+
+    def interrupted(path, row):
+        if row["number"] == 3 and not recorded:
+            raise KeyboardInterrupt
+        real(path, row)
+        if row["number"] == 3:
+            raise KeyboardInterrupt
+
+    output, model = tmp_path / "out", str(saved_model("llama"))
+    with monkeypatch.context() as patched:
+        patched.setattr("crispr_lm.jobs.edit_search.append_line", interrupted)
+        results = run(model, settings_for(questions, output, **TUNED))
+    written = rows_of(output)
+    assert [row["number"] for row in written] == list(range(len(written)))
+    assert [row["stage"] for row in written[:4]] == ["search", "passes", "passes", "passes"]
+    assert {row["stage"] for row in written[4:]} <= {"final", "control"}  # where an edit came into question
+    if written[4:]:  # else nothing says that the search was over
+        again = run(model, settings_for(questions, output, resume=True, **TUNED))
+        assert rows_of(output) == written
+        assert again["choice"] == results["choice"]
+        assert again["search"] == results["search"]
+
+
+@pytest.mark.parametrize(
+    ("row", "recorded"),
+    [
+        (0, False),  # of the final heat: the original
+        (1, True),  # the first finalist
+        (2, False),
+    ],
+)
+def test_ctrl_c_in_the_final_heat_goes_on_with_the_finalists_heard_so_far(
+    whole, saved_model, questions, tmp_path, monkeypatch, row, recorded
+):
+    uninterrupted = rows_of(whole[0])
+    last = whole[1]["choice"]["finals"][row]
+    output, model, real = tmp_path / "out", str(saved_model("llama")), files.append_line
+    output.mkdir()
+
+    def interrupted(path, row):
+        if row["number"] != last or recorded:
+            real(path, row)
+        if row["number"] == last:
+            raise KeyboardInterrupt
+
+    settings = settings_for(questions, output, **TUNED)
+    with monkeypatch.context() as patched:
+        patched.setattr("crispr_lm.jobs.edit_search.append_line", interrupted)
+        results = run(model, settings)
+    written = rows_of(output)
+    assert written[: last + 1] == uninterrupted[: last + 1]
+    assert {row["stage"] for row in written[last + 1 :]} <= {"control"}
+    assert results["choice"]["finals"] == (list(range(last - row, last + 1)) if row else [])
+    again = run(model, settings_for(questions, output, resume=True, **TUNED))
+    if written[last + 1 :]:  # else nothing says that the heat was over
+        assert rows_of(output) == written
+        assert again["choice"] == results["choice"]
+
+
+def test_another_point_of_the_front_is_taken_without_trying_anything_again(
+    whole, saved_model, questions, tmp_path, monkeypatch
+):
+    output = tmp_path / "out"
+    shutil.copytree(whole[0], output)
+    model = str(saved_model("llama"))
+    monkeypatch.setattr("crispr_lm.search.evidence.measure_effects", None)  # must not be needed again
+    front = whole[1]["choice"]["front"]
+    with pytest.raises(InputError, match="pick one of"):
+        run(model, settings_for(questions, output, resume=True, pick=98, **TUNED))
+    results = run(model, settings_for(questions, output, resume=True, pick=front[0], **TUNED))
+    assert results["choice"]["trial"] == front[0]
+    assert results["reason"].startswith(f"trial {front[0]}, picked by hand")
+    chosen = rows_of(output)[front[0]]
+    assert read(output / "edit.json")["neurons"] == chosen["neurons"]
+    assert rows_of(output) == rows_of(whole[0])
+
+
+class Asked(SilentProgress):
+    """Someone who takes the first trial of the front that is shown."""
+
+    can_ask = True
+
+    def ask_for_trial(self, front, recommended, reason):
+        self.shown = front
+        return front[0]["trial"]
+
+
+def test_the_front_is_shown_to_who_wants_to_be_asked(whole, saved_model, questions, tmp_path):
+    output, someone = tmp_path / "out", Asked()
+    shutil.copytree(whole[0], output)
+    model = str(saved_model("llama"))
+    with pytest.raises(InputError, match="needs a terminal"):
+        run(model, settings_for(questions, output, resume=True, pick="ask", **TUNED))
+    results = run(model, settings_for(questions, output, resume=True, pick="ask", **TUNED), someone)
+    assert [trial["trial"] for trial in someone.shown] == results["choice"]["front"]
+    first = results["choice"]["front"][0]
+    assert results["choice"]["trial"] == first
+    assert results["reason"].startswith(f"trial {first}, picked by hand")
+
+
+def test_nothing_can_be_picked_from_a_plain_sweep(saved_model, questions, tmp_path):
+    settings = settings_for(questions, tmp_path / "out", search="sweep", pick=2)
+    with pytest.raises(InputError, match="--pick takes a trial of the tuned search"):
+        run(str(saved_model("llama")), settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_limit_on_the_divergence_holds(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    results = run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "max_kl": 0.0, "trials": 3}))
+    assert results["verdict"] == "none"
+    assert results["edit"]["neurons"] == 0
+    assert results["divergence"]["kl"] == pytest.approx(0.0, abs=1e-9)
+    too_far = [row for row in rows_of(output) if row["figures"]["kl"] > 1e-6 and row["stage"] != "control"]
+    assert {row["stage"] for row in too_far} == {"passes", "search"}
+    assert not any(row["complete"] or any(row["answers"].values()) for row in too_far)  # nothing asked in vain
+
+
+def test_golden_section_takes_the_count_of_highest_accuracy_it_has_seen(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    results = run(str(saved_model("llama")), settings_for(questions, output, search="golden-section", max_neurons=20))
+    (task,) = (name for name in results["search"][0]["metrics"])
+    accuracy = {row["neurons"]: row["metrics"][task]["accuracy"] for row in results["search"]}
+    assert accuracy[results["edit"]["neurons"]] == max(accuracy.values())
+    assert 0 in accuracy
+    assert len(accuracy) < 21
+
+
+def test_several_tasks_are_searched_together(saved_model, questions, tmp_path):
+    second = tmp_path / "second.jsonl"
+    second.write_text((questions / "questions.jsonl").read_text(encoding="utf-8").replace("late", "early"))
+    tasks = (f"choices:{questions / 'questions.jsonl'}", f"choices:{second}")
+    output = tmp_path / "out"
+    run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "task": tasks, "trials": 4}))
+    assert all(set(row["answers"]) == set(tasks) for row in rows_of(output))

@@ -1,0 +1,68 @@
+"""Number formats and devices: half precision gives the answers of float32 up to rounding, and edits stay exact."""
+
+import pytest
+import torch
+from accelerate import dispatch_model
+
+import crispr_lm
+from crispr_lm import Edit, InputError
+
+from ..helpers import EXAMPLES, INSTRUCTIONS, assert_same_weights, build_model, snapshot
+
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "t5-gated", "bart"])
+def test_half_precision_gives_the_scores_of_float32_up_to_rounding(architecture, dtype):
+    exact, rounded = build_model(architecture), build_model(architecture)
+    rounded.model.to(dtype)
+    exact.model.load_state_dict(rounded.model.float().state_dict())  # the same weights, in the wider format
+    rounded.model.to(dtype)
+    for kind in crispr_lm.model.neuron_sites.NEURON_KINDS:
+        wide = crispr_lm.score_neurons(exact, EXAMPLES, INSTRUCTIONS, neurons=kind)
+        narrow = crispr_lm.score_neurons(rounded, EXAMPLES, INSTRUCTIONS, neurons=kind)
+        joined = torch.stack([torch.cat(list(scores.values.values())) for scores in (wide, narrow)])
+        assert torch.corrcoef(joined)[0, 1] > 0.95, kind
+        assert all(values.dtype == torch.float32 for values in narrow.values.values())
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_an_edit_of_a_half_precision_model_is_undone_to_the_bit(dtype):
+    lm = build_model("llama")
+    lm.model.to(dtype)
+    before = snapshot(lm.model)
+    edit = Edit.from_neurons(lm, crispr_lm.score_neurons(lm, EXAMPLES, INSTRUCTIONS).top(20), scale=0.3)
+    edit.bake(lm)
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in lm.model.state_dict().items())
+    edit.undo(lm)
+    assert_same_weights(lm.model, before)
+
+
+def test_a_model_that_accelerate_has_dispatched_gives_the_same_scores():
+    plain, dispatched = build_model("llama"), build_model("llama")
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "cpu", "model.norm": "cpu"}
+    places |= {"model.rotary_emb": "cpu", "lm_head": "cpu"}
+    dispatch_model(dispatched.model, places, main_device="cpu", force_hooks=True)
+    expected = crispr_lm.score_neurons(plain, EXAMPLES, INSTRUCTIONS)
+    scores = crispr_lm.score_neurons(dispatched, EXAMPLES, INSTRUCTIONS)
+    assert all(torch.equal(scores.values[name], values) for name, values in expected.values.items())
+
+
+def test_a_model_can_not_be_spread_over_devices_that_are_not_there(monkeypatch, saved_model):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="there is none"):
+        crispr_lm.load_model(saved_model("llama"), device="balanced")
+
+
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_shortened_weights_are_refused_where_the_hardware_has_no_way(monkeypatch, saved_model, quantize):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="CUDA"):
+        crispr_lm.load_model(saved_model("llama"), quantize=quantize)
+
+
+def test_no_edit_is_made_from_shortened_weights(llama):
+    llama.quantized = True
+    with pytest.raises(InputError, match="shortened"):
+        Edit.from_neurons(llama, [crispr_lm.Neuron("model.layers.0.mlp.down_proj", 1)])

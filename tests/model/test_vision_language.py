@@ -1,0 +1,111 @@
+"""Vision-language models: used through their text part, the vision tower left alone; or refused with the reason."""
+
+import json
+import sys
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
+
+from crispr_lm import Edit, InputError, load_model, option_scores, score_neurons
+from crispr_lm.cli.commands import main
+from crispr_lm.edits.export import export_folder
+from crispr_lm.edits.verification import verify_saved
+from crispr_lm.inference.prompts import encode
+from crispr_lm.model.classes import TEXT_PARTS
+from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
+
+from ..helpers import EXAMPLES, INSTRUCTIONS, VOCABULARY, assert_same_weights, fill, plain_tokenizer, snapshot
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import tiny_models
+
+# As of the walk over all architectures: older releases' configurations can't be made small by it.
+pytestmark = pytest.mark.skipif(
+    not is_dataclass(PretrainedConfig), reason="transformers' configurations are no dataclasses"
+)
+
+FAMILIES = {entry.model_type: entry for entry in tiny_models.vision_language()}
+USED = ("qwen2_vl", "mistral3", "smolvlm", "llava")
+PROCESSOR = json.dumps({"image_processor_type": "CLIPImageProcessor"})
+
+
+def folder_of(model_type, tmp_path):
+    """A tiny checkpoint as it lies on the hub: model, tokenizer, and what prepares images."""
+    config = tiny_models.tiny_config(FAMILIES[model_type])
+    config.text_config.vocab_size = VOCABULARY
+    model = getattr(transformers, FAMILIES[model_type].class_name)(config)
+    fill(model, seed=3)
+    model.save_pretrained(tmp_path)
+    plain_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(PROCESSOR)
+    return tmp_path
+
+
+@pytest.mark.parametrize("model_type", USED)
+def test_options_score_as_transformers_own_model_says(model_type, tmp_path):
+    lm = load_model(folder_of(model_type, tmp_path), device="cpu")
+    plain = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    told = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
+    for row, example in zip(told, EXAMPLES, strict=True):
+        prompt = encode(lm, example, INSTRUCTIONS[0])
+        for score, option in zip(row, prompt.option_ids, strict=False):
+            ids = torch.tensor([[*prompt.prompt_ids, *option]])
+            with torch.no_grad():
+                rows = plain(input_ids=ids).logits[0, len(prompt.prompt_ids) - 1 : -1].log_softmax(-1)
+            expected = rows.gather(1, torch.tensor(option)[:, None]).sum()
+            torch.testing.assert_close(torch.as_tensor(score), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", USED)
+def test_neurons_are_those_of_the_language_model_and_an_edit_leaves_the_rest_alone(model_type, tmp_path):
+    lm = load_model(folder_of(model_type, tmp_path / "base"), device="cpu")
+    name = next(name for name, module in lm.model.named_modules() if module is lm.model.get_decoder())
+    for kind in NEURON_KINDS:
+        assert all(site.name.startswith(f"{name}.layers.") for site in find_sites(lm.model, kind))
+    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], neurons="ffn")
+    edit = Edit.from_neurons(lm, scores.top(6))
+    before = snapshot(lm.model)
+    export_folder(lm, edit, tmp_path / "edited")
+    assert_same_weights(lm.model, before)
+    edit.bake(lm)
+    assert verify_saved(lm, tmp_path / "edited", EXAMPLES, INSTRUCTIONS[0])["largest_difference"] < 1e-3
+    saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "edited", dtype=torch.float32)
+    changed = {key for key, tensor in saved.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert changed
+    assert all(key.startswith(f"{name}.layers.") and "down_proj" in key for key in changed)
+    assert (tmp_path / "edited" / "preprocessor_config.json").read_text() == PROCESSOR
+
+
+def test_a_vision_language_model_that_can_not_be_used_is_called_what_it_is(tmp_path, capsys):
+    folder = folder_of("llama4", tmp_path / "model")
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", str(folder)])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "a 'llama4' model is a vision-language model that transformers does not run on text alone" in told
+    assert "not a language model" not in told
+    # What the error advises: the language model saved by itself.
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "text")
+    plain_tokenizer().save_pretrained(tmp_path / "text")
+    assert option_scores(load_model(tmp_path / "text", device="cpu"), EXAMPLES[:1], INSTRUCTIONS[0]).isfinite().all()
+
+
+def test_others_are_refused_with_those_that_work(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "paligemma"}))
+    with pytest.raises(InputError, match=r"'paligemma' model is a vision-language model whose text part .*qwen2_vl"):
+        load_model(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", sorted(TEXT_PARTS & set(FAMILIES)))
+def test_every_family_that_is_used_passes_the_walk(model_type):
+    import architectures
+
+    result = architectures.check(FAMILIES[model_type])
+    assert result.passed, result

@@ -1,0 +1,123 @@
+"""The bench on a tiny real model: what it tells of a trial is what asking the edited model tells."""
+
+import pytest
+
+from crispr_lm import Edit
+from crispr_lm.evaluation.kl_divergence import original_of
+from crispr_lm.inference.scoring import prompt_scores
+from crispr_lm.metrics.question_answering import question_answering_metrics
+from crispr_lm.model.neuron_sites import Neuron, find_sites
+from crispr_lm.search.evaluator import Bench, Proposal
+from crispr_lm.search.neuron_count import choose_part
+from crispr_lm.search.trial import CONSTANTS, Limits
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
+
+
+def questions(unknown=1):
+    return [
+        Example(
+            f"The {first} met the {second} at the {place}.", "Who was late?", ("he", "she"), answer, place,
+            condition=condition, unknown=unknown,
+        )
+        for place in ("station", "market", "office", "school")
+        for first, second in (("old man", "young woman"), ("nurse", "doctor"))
+        for condition, answer in ((AMBIGUOUS, 1), (DISAMBIGUATED, 0))
+    ]  # fmt: skip
+
+
+def bench_of(lm, examples):
+    part = choose_part(lm, "t", examples, ["Answer the question.", "Choose."], seed=0)
+    original = original_of(lm, ["The sky is blue.", "Water boils."])
+    return Bench(lm, [part], original, Limits(kl=100.0))
+
+
+def proposal_of(lm, count):
+    site = find_sites(lm.model, "ffn")[0]
+    return Proposal("search", {"ranking": "made up"}, tuple(Neuron(site.name, index, "ffn") for index in range(count)))
+
+
+def test_figures_with_a_constant_are_those_of_the_scores_with_this_constant(llama):
+    bench, proposal = bench_of(llama, questions()), proposal_of(llama, 12)
+    original = bench.try_original()
+    trial = bench.attempt(1, proposal, [original])
+    (part,) = bench.parts
+    with Edit.from_neurons(llama, proposal.neurons, 0.0).applied(llama):
+        scores = prompt_scores(llama, part.prompts)
+    before = question_answering_metrics(part.examples, original.answers["t"])
+    assert len(trial.moved) == len(CONSTANTS)
+    assert trial.moved[CONSTANTS.index(0.0)] == trial.figures
+    for constant, figures in zip(CONSTANTS, trial.moved, strict=True):
+        moved = scores.clone()
+        moved[:, 1] += constant
+        after = question_answering_metrics(part.examples, moved.argmax(dim=1).tolist())
+        assert figures.gain == pytest.approx(after["accuracy_ambiguous"] - before["accuracy_ambiguous"])
+        assert figures.loss == pytest.approx(before["accuracy_disambiguated"] - after["accuracy_disambiguated"])
+        rise = after["unknown_rate_disambiguated"] - before["unknown_rate_disambiguated"]
+        assert figures.overabstention == pytest.approx(rise)
+        assert figures.kl == trial.figures.kl
+    assert len({figures.overabstention for figures in trial.moved}) > 2  # the constants do matter
+
+
+def test_where_no_option_abstains_a_constant_changes_nothing(llama):
+    trial = bench_of(llama, questions(unknown=None)).try_original()
+    assert set(trial.moved) == {trial.figures}
+    assert trial.room(Limits()) == 0.0
+
+
+def test_what_was_asked_nothing_tells_nothing_of_constants(llama):
+    bench = bench_of(llama, questions())
+    bench.limits = Limits(kl=0.0)
+    trial = bench.attempt(1, proposal_of(llama, 12), [bench.try_original()], within_kl=True)
+    assert trial.figures.kl > 0
+    assert trial.moved == ()
+
+
+def test_heard_out_is_asked_all_examples_and_what_was_answered_is_not_asked_again(llama, monkeypatch):
+    examples = questions(unknown=0)
+    first, more = (choose_part(llama, "t", part, ["Answer the question."], 0) for part in (examples[:6], examples[6:]))
+    original = original_of(llama, ["The sky is blue."])
+    bench = Bench(llama, [first], original, Limits(kl=100.0), further=[more])
+    assert (bench.prompts, bench.further_prompts) == (6, 10)
+    proposal = proposal_of(llama, 12)
+    trials = [bench.try_original(), bench.attempt(1, proposal, [bench.try_original()])]
+    assert [len(trial.answers["t"]) for trial in trials] == [6, 6]
+    asked = []
+    monkeypatch.setattr(
+        "crispr_lm.search.evaluator.prompt_scores",
+        lambda lm, prompts, size: asked.append(len(prompts)) or prompt_scores(lm, prompts, size),
+    )
+    before = bench.hear_out(2, Proposal("final", {"of": 0}, ()), trials[0])
+    heard = bench.hear_out(3, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
+    assert asked == [10, 10]
+    (part,) = bench.parts
+    assert bench.examples("t") == part.examples
+    with Edit.from_neurons(llama, proposal.neurons, 0.0).applied(llama):
+        expected = prompt_scores(llama, part.prompts).argmax(dim=1).tolist()
+    assert heard.answers["t"] == expected
+    metrics = [question_answering_metrics(part.examples, trial.answers["t"]) for trial in (before, heard)]
+    for figure, metric in (("gain", "accuracy_ambiguous"), ("loss", "accuracy_disambiguated")):
+        change = metrics[1][metric] - metrics[0][metric]
+        assert getattr(heard.figures, figure) == pytest.approx(change if figure == "gain" else -change)
+    assert heard.figures.kl == trials[1].figures.kl
+    rise = metrics[1]["unknown_rate_disambiguated"] - metrics[0]["unknown_rate_disambiguated"]
+    assert rise > 0
+    assert heard.figures.implied == pytest.approx(rise * metrics[0]["answered_accuracy"])
+    rises = {
+        template: [
+            (after == example.unknown) - (then == example.unknown)
+            for example, then, after in zip(part.examples, before.answers["t"], expected, strict=True)
+            if (example.condition, example.template) == (DISAMBIGUATED, template)
+        ]
+        for template in {example.template for example in part.examples}
+    }
+    sums = [sum(values) - rise * len(values) for values in rises.values()]
+    count = sum(map(len, rises.values()))
+    error = (sum(value**2 for value in sums) * len(sums) / (len(sums) - 1)) ** 0.5 / count
+    assert heard.figures.implied_doubt == pytest.approx(error * metrics[0]["answered_accuracy"])
+    assert (heard.stage, heard.number, heard.neurons) == ("final", 3, proposal.neurons)
+    again = bench.hear_out(4, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
+    assert (again.number, again.figures, asked) == (4, heard.figures, [10, 10])
+    assert bench.attempt(5, proposal, [trials[0]], race=True).figures == trials[1].figures  # a trial stays what it was
+    control = bench.random_control(heard, seed=0)
+    tried = bench.attempt(6, control, [trials[0]])
+    assert len(bench.hear_out(6, control, tried, before).answers["t"]) == 16
