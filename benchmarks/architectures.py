@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result = check(architecture)
         results.append(result)
         reasons = "; ".join(dict.fromkeys(kind.reason for kind in result.kinds.values() if kind.reason))
-        verdict = "passes" if result.passed else "FAILS"
+        verdict = "rounds" if result.passed else "FAILS"
         details = " ".join(
             f"{name}: {kind.neurons} neurons, scores {kind.scores}, baked {kind.baked}, undone {kind.undone}, "
             f"reloaded {kind.reloaded};"

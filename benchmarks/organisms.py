@@ -39,8 +39,8 @@ THINGS = 100
 
 GIVEN = {
     "--effect-examples": 256,
-    "--choose-examples": 128,
-    "--report-examples": 384,
+    "--validation-examples": 128,
+    "--test-examples": 384,
     # The bundled neutral prompts are English, of which these models know no word: the limit would bind on nothing.
     "--max-kl": 10,
 }

@@ -166,9 +166,9 @@ def passes_of_a_run(settings: RunSettings, instructions: int) -> dict[str, tuple
 
     A backward pass to activations alone costs as much arithmetic as a forward pass.
     """
-    assert isinstance(settings.report_examples, int)
+    assert isinstance(settings.test_examples, int)
     assert isinstance(settings.measure_examples, int)
-    passes = settings.passes * len(NEURON_KINDS)
+    passes = settings.rounds * len(NEURON_KINDS)
     trials = passes + settings.trials + settings.refinements + 2  # the original and the random control
     heard = 2 * FINALISTS + 2
     of_options = [len(question.options) for question in ordinary_questions()]
@@ -184,16 +184,16 @@ def passes_of_a_run(settings: RunSettings, instructions: int) -> dict[str, tuple
             "refinement",
         ),
         "search": (
-            float(trials * (settings.choose_examples + settings.neutral_prompts)),
+            float(trials * (settings.validation_examples + settings.neutral_prompts)),
             "a forward pass per prompt and trial, and per neutral prompt",
         ),
         "final heat": (
-            float(heard * (settings.final_examples - settings.choose_examples)),
+            float(heard * (settings.reevaluation_examples - settings.validation_examples)),
             f"a forward pass per further prompt, for {2 * FINALISTS} finalists (mostly {FINALISTS} are heard), the "
             "original and random neurons",
         ),
         "report": (
-            2.0 * (settings.report_examples + settings.measure_examples) * instructions,
+            2.0 * (settings.test_examples + settings.measure_examples) * instructions,
             "a forward pass per prompt, before and after",
         ),
     }

@@ -5,10 +5,10 @@
     python benchmarks/search.py methods out/Age.json
     python benchmarks/search.py table out/*.json --output docs/results/search.md
 
-`run` fits on one category's fit part, chooses on its choose part, and tells results on its report part: three sets of
-templates of which none is in two. One search serves both limits: one chain of passes, refined for each. What it
-recommends is told on the whole report part; on a sample of it all rows of a file and all that was tried. Trials are
-kept in `out/Age.trials.jsonl` as they finish, and the same command goes on with them; with `--device cuda` a search
+`run` fits on one category's attribution split, chooses on its validation split, and tells results on its test split:
+three sets of templates of which none is in two. One search serves both limits: one chain of passes, refined for each.
+What it recommends is told on the whole test split; on a sample of it all rows of a file and all that was tried. Trials
+are kept in `out/Age.trials.jsonl` as they finish, and the same command goes on with them; with `--device cuda` a search
 takes minutes in place of an hour. `decide` decides anew between the trials of a file, and tells what it had not told.
 `methods` adds controls and what else one could do, at the size of the recommended edit. `table` writes the page.
 """
@@ -44,7 +44,7 @@ from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.search.evaluator import Bench, Proposal
 from crispr_lm.search.evidence import Asked, evidence_anew, ordinary_answers, search_effects
-from crispr_lm.search.neuron_count import choose_part, golden_section
+from crispr_lm.search.neuron_count import golden_section, validation_part
 from crispr_lm.search.rankings import RANKINGS, Evidence, Recipe, ranked
 from crispr_lm.search.reevaluation import hear_finalists
 from crispr_lm.search.refinement import refine
@@ -56,7 +56,7 @@ from crispr_lm.settings import CompareSettings
 from crispr_lm.storage.files import append_line, write_bytes, write_json, write_lines
 from crispr_lm.storage.run_folder import read_lines
 from crispr_lm.tasks import Task, neutral_prompts, of_condition, sample
-from crispr_lm.tasks.base import Example, FitOn, Split
+from crispr_lm.tasks.base import AttributeOn, Example, Split
 from crispr_lm.tasks.parts import Parts
 from search_page import FIGURES, GOLDEN_SECTION, LOSSES, RANDOM, of_limit, page
 
@@ -68,22 +68,22 @@ ROWS_OF_RUN = ("original", "crispr", "golden-section", "random")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Search on one category and tell the results on its report part."""
+    """Search on one category and tell the results on its test split."""
     start = time.perf_counter()
     lm, task, split = _loaded(arguments)
     seed, instructions = arguments.seed, task.instructions
-    report = Report.of(lm, task, split.report, arguments)
+    report = Report.of(lm, task, split.test, arguments)
     limits = _within(max(LOSSES), arguments)
     bench = _bench(lm, task, split, report, arguments)
 
     @cache
-    def published(fit_on: FitOn, token_aggregation: TokenAggregation) -> NeuronScores:
-        examples = sample(of_condition(split.fit, fit_on), arguments.published, seed)
+    def published(attribute_on: AttributeOn, token_aggregation: TokenAggregation) -> NeuronScores:
+        examples = sample(of_condition(split.attribution, attribute_on), arguments.published, seed)
         few = instructions[: arguments.instructions]
         return score_neurons(lm, examples, few, token_aggregation=token_aggregation)
 
     scores = published("ambiguous", "max")
-    asked = Asked(split.fit, arguments.effects, instructions)
+    asked = Asked(split.attribution, arguments.effects, instructions)
     effects = search_effects(lm, asked, ("ffn",), seed)
     ordinary = ordinary_answers(lm, arguments.neutral, ("ffn",), seed)
     _say(start, "effects measured")
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     def evidence() -> Evidence:
         return Evidence(published, effects, ordinary.unedited(), ordinary.kept)
 
-    anew = lru_cache(arguments.passes)(partial(evidence_anew, lm, published, [asked], seed, "auto"))
+    anew = lru_cache(arguments.rounds)(partial(evidence_anew, lm, published, [asked], seed, "auto"))
 
     def following(recipe: Recipe) -> Sequence[Neuron]:
         if not recipe.eliminated:
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         bench.remember(trial)
     tally = Tally(known, Budget(arguments.trials), finished)
     begin(bench, tally)
-    for chain in chains(("ffn",), limits.neurons, arguments.passes):
+    for chain in chains(("ffn",), limits.neurons, arguments.rounds):
         follow(bench, chain, following, replace(limits, accuracy_loss=min(LOSSES)), tally)
     space = Space(tuple(RANKINGS), ("ffn",), limits.neurons)
     tune(bench, evidence, space, limits, Budget(arguments.trials), tally, seed)
@@ -124,8 +124,8 @@ def run(arguments: argparse.Namespace) -> None:
         within = _within(loss, arguments)
         best = best_within(tally.complete, within) or tally.trials[0]
         refine(bench, best, within, tally, arguments.refinements, following)
-    few = sample(sample(split.choose, arguments.choose, seed), AUTHORS_EXAMPLES, seed)
-    development = choose_part(lm, task.name, few, instructions, seed)
+    few = sample(sample(split.validation, arguments.choose, seed), AUTHORS_EXAMPLES, seed)
+    development = validation_part(lm, task.name, few, instructions, seed)
     choice, candidates = golden_section(lm, scores, [development], arguments.neurons)
     _say(start, choice.reason)
     content["golden"] = [candidate.to_dict() for candidate in candidates]
@@ -134,17 +134,17 @@ def run(arguments: argparse.Namespace) -> None:
     write_json(arguments.output, {**content, "seconds": round(time.perf_counter() - start)})
     before = report.answered(Treatment())
     content["in_hindsight"] = _in_hindsight(report, lm, tally.complete, before, limits)
-    _say(start, "every trial told on the report part")
+    _say(start, "every trial told on the test split")
     write_json(arguments.output, {**content, "seconds": round(time.perf_counter() - start)})
 
 
 def decide_anew(arguments: argparse.Namespace) -> None:
-    """Decide between the trials of a file of `run`, and tell on the report part what is decided."""
+    """Decide between the trials of a file of `run`, and tell on the test split what is decided."""
     content = json.loads(arguments.file.read_text(encoding="utf-8"))
     given = arguments_of(content)
     start = time.perf_counter()
     lm, task, split = _loaded(given)
-    report = Report.of(lm, task, split.report, given)
+    report = Report.of(lm, task, split.test, given)
     bench = _bench(lm, task, split, report, given)
     tally = Tally([], Budget(given.trials), lambda trial: None)
     for trial in map(Trial.from_dict, content["trials"]):
@@ -162,11 +162,11 @@ def _loaded(arguments: argparse.Namespace) -> tuple[LanguageModel, Task, Split]:
 
 
 def _bench(lm: LanguageModel, task: Task, split: Split, report: Report, arguments: argparse.Namespace) -> Bench:
-    """Tries edits on a sample of the choose part, and hears the last few out on a larger one."""
+    """Tries edits on a sample of the validation split, and hears the last few out on a larger one."""
     seed = arguments.seed
-    first = sample(split.choose, arguments.choose, seed)
-    last = further(split.choose, first, arguments.final, seed)
-    asked, more = (choose_part(lm, task.name, examples, task.instructions, seed) for examples in (first, last))
+    first = sample(split.validation, arguments.choose, seed)
+    last = further(split.validation, first, arguments.final, seed)
+    asked, more = (validation_part(lm, task.name, examples, task.instructions, seed) for examples in (first, last))
     return Bench(lm, [asked], report.original, _within(max(LOSSES), arguments), seed=seed, further=[more])
 
 
@@ -195,7 +195,7 @@ def _decide(
     Args:
         bench: Where random neurons are tried.
         tally: The trials, to which these are added.
-        report: The sample of the report part.
+        report: The sample of the test split.
         content: Of the file; what is there of other rows stays.
         arguments: Of `run`.
         golden: The authors' choice; None where its row is there.
@@ -241,7 +241,7 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The whole report part, a sample of it, each example asked under one instruction, and what must not be harmed."""
+    """The whole test split, a sample of it, each example asked under one instruction, and what must not be harmed."""
 
     lm: LanguageModel
     task: Task
@@ -270,7 +270,7 @@ class Report:
         )
 
     def answered(self, treatment: Treatment) -> Evaluation:
-        """The treated model's answers to the report part."""
+        """The treated model's answers to the test split."""
         scores = torch.zeros(len(self.examples), max(len(example.options) for example in self.examples))
         for instruction in dict.fromkeys(self.instructions):
             chosen = [index for index, told in enumerate(self.instructions) if told == instruction]
@@ -326,15 +326,15 @@ def methods(arguments: argparse.Namespace) -> None:
     start = time.perf_counter()
     lm, task, split = _loaded(given)
     few = replace(task, instructions=task.instructions[: given.instructions])
-    fit = of_condition(split.fit, "ambiguous")
+    fit = of_condition(split.attribution, "ambiguous")
     edit = content["edits"][of_limit(LOSSES[0])]
     neurons = [Neuron(module, index, kind) for module, index, kind in edit["neurons"]]
     parts = Parts(
-        few, sample(fit, given.published, given.seed), sample(split.choose, given.choose, given.seed), split.report
+        few, sample(fit, given.published, given.seed), sample(split.validation, given.choose, given.seed), split.test
     )
     settings = CompareSettings(task=(task.name,), output=arguments.file, neurons="ffn", max_neurons=given.neurons)
     on = Fit(lm, parts, settings, known=Chosen(neurons, edit["scale"], "the search's", recommended=True))
-    report = Report.of(lm, task, split.report, given)
+    report = Report.of(lm, task, split.test, given)
     before, _ = report.told(Treatment())
     for name, method in METHODS.items():
         if name in arguments.without or method.label in content["rows"]:
@@ -419,7 +419,7 @@ def _in_hindsight(
     before: Evaluation,
     limits: Limits,
 ) -> dict[int, dict[str, float | None]]:
-    """What each trial changes on the report part, by its number: what no way of choosing among them could exceed."""
+    """What each trial changes on the test split, by its number: what no way of choosing among them could exceed."""
     told: dict[int, dict[str, float | None]] = {}
     for trial in trials:
         if trial.neurons and "same_edit_as" not in trial.recipe and trial.figures.kl <= limits.kl:
@@ -444,7 +444,7 @@ def main() -> None:
     searching.add_argument("--dtype", default="float32")
     searching.add_argument("--device", default="cpu")
     for name, default in (
-        ("effects", 128), ("choose", 96), ("final", 288), ("report", 120), ("passes", 8), ("trials", 12),
+        ("effects", 128), ("choose", 96), ("final", 288), ("report", 120), ("rounds", 8), ("trials", 12),
         ("refinements", 6), ("published", 20), ("instructions", 4), ("neutral", 24), ("knowledge", 60),
         ("neurons", 100), ("seed", 0),
     ):  # fmt: skip

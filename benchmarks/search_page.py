@@ -80,7 +80,7 @@ def by_hand(before: str) -> list[list[str]]:
 def _head(found: Sequence[Content]) -> list[str]:
     given = found[0]["command"]
     minutes = sum(content["seconds"] for content in found) / 60
-    options = ("dtype", "effects", "choose", "final", "report", "passes", "trials", "refinements", "published")
+    options = ("dtype", "effects", "choose", "final", "report", "rounds", "trials", "refinements", "published")
     told = " ".join(f"--{name} {given[name]}" for name in (*options, "instructions", "neutral", "knowledge", "seed"))
     rows = {name for content in found for name in content["rows"]}
     further = ["  python benchmarks/search.py methods out/$category.json"] if rows - {*OF_RUN, TRAINED} else []
@@ -88,11 +88,11 @@ def _head(found: Sequence[Content]) -> list[str]:
     return [
         "# What the search finds",
         "",
-        f"`{given['model']}` in {given['dtype']}, official BBQ, each category alone: fitted on its fit part, chosen "
-        "on its choose part, told on its report part, whose templates neither has seen (about a third of the templates "
-        "each). What is recommended is told on the whole report part; what the search tried, and all other methods, on "
-        f"{given['report']} questions of it. Intervals are 95 %, paired, drawn again by template; there are few "
-        "templates, so they are wide.",
+        f"`{given['model']}` in {given['dtype']}, official BBQ, each category alone: fitted on its attribution split, "
+        "chosen on its validation split, told on its test split, whose templates neither has seen (about a third of "
+        "the templates each). What is recommended is told on the whole test split; what the search tried, and all "
+        f"other methods, on {given['report']} questions of it. Intervals are 95 %, paired, drawn again by template; "
+        "there are few templates, so they are wide.",
         "",
         "```bash",
         "for category in " + " ".join(content["category"] for content in found) + "; do",
@@ -114,7 +114,7 @@ def _targets(found: Sequence[Content]) -> list[str]:
     return [
         "## Targets",
         "",
-        "On the whole report part. *Trade*: ambiguous accuracy up by "
+        "On the whole test split. *Trade*: ambiguous accuracy up by "
         + ", ".join(f"{TARGETS[loss]:g} at a loss of at most {loss:g}" for loss in LOSSES)
         + f". *Gap*: abstention gap up by {GAP:g}, its interval above {SURE_GAP:g}, and answered accuracy not lower. "
         f"*Price*: KL at most {MOST_KL:g}, and common knowledge not lower by more than {MOST_KNOWLEDGE:g}.",
@@ -204,7 +204,7 @@ def _judged(row: Mapping[str, Any], loss: float) -> dict[str, bool]:
 
 
 def _reached(found: Sequence[Content]) -> list[str]:
-    """What the recommended edits change on the whole report part, which targets that reaches, and in how many."""
+    """What the recommended edits change on the whole test split, which targets that reaches, and in how many."""
     lines = [
         "| category | limit on loss | gain in ambiguous accuracy | change in disambiguated | trade | change in "
         "abstention gap | change in answered accuracy | gap | KL | change in knowledge | price |",
@@ -233,13 +233,13 @@ def _reached(found: Sequence[Content]) -> list[str]:
 
 
 def _ceilings(found: Sequence[Content]) -> list[str]:
-    """What would bound the gain: the best of all trials had it been chosen on the report part, training, a constant."""
+    """What would bound the gain: the best of all trials had it been chosen on the test split, training, a constant."""
     lines = [
         "## Ceilings",
         "",
         f"On {_sample(found)}: how much of a missed target is the choice's fault, and how much the model's. *In "
         "hindsight*: the highest gain "
-        "of all the edits that the search tried, had it been known what each does on the report part: no way of "
+        "of all the edits that the search tried, had it been known what each does on the test split: no way of "
         "choosing among them could exceed it. *Trained*: a LoRA adapter, which may change every linear layer, fitted "
         'and chosen on the same parts. *Moved*: with the best constant added to every score of "unknown", in hindsight '
         "too: what the model would gain if it were only a matter of how readily it abstains. In italics what loses "
@@ -269,7 +269,7 @@ def _ceilings(found: Sequence[Content]) -> list[str]:
 
 
 def _sample(found: Sequence[Content]) -> str:
-    return f"{found[0]['command']['report']} questions of each report part"
+    return f"{found[0]['command']['report']} questions of each test split"
 
 
 def _keeps(change: float, loss: float) -> bool:
@@ -356,7 +356,7 @@ def _rankings(found: Sequence[Content]) -> list[str]:
 
 def _category(content: Content) -> list[str]:
     whole = content["whole"]
-    lines = [f"## {content['category']}", "", f"The whole report part, {whole['questions']} questions:", ""]
+    lines = [f"## {content['category']}", "", f"The whole test split, {whole['questions']} questions:", ""]
     known, trained = content["rows"], [TRAINED] if TRAINED in content["rows"] else []
     others = [name for name in known if name not in (*OF_RUN, TRAINED)]
     rows = {name: known[name] for name in (*OF_RUN, *others, *trained) if name in known}
@@ -365,7 +365,7 @@ def _category(content: Content) -> list[str]:
     bound = ", ".join(f"{gain:+.3f} at a loss of at most {loss}" for loss, gain in shifted.items())
     lines += [
         "",
-        f'A constant added to the score of "unknown", chosen on the report part itself, gains at most {bound}.',
+        f'A constant added to the score of "unknown", chosen on the test split itself, gains at most {bound}.',
     ]
     if "trained" in content:
         lines += ["", content["trained"]["told"]]

@@ -42,7 +42,7 @@ EDITS = 44
 FIRST, ALL, REPORTED = 120, 360, 120
 """Questions that edits are tried on, those with the further ones, and those of the test split: the defaults."""
 TEMPLATES = (8, 24, 60)
-"""Of the choose part, and as many others of the test split."""
+"""Of the validation split, and as many others of the test split."""
 GAINS = (0.05, 0.1, 0.2)
 GAINING = 0.5
 """Share of the edits that gain, where any does; the others do nothing."""
@@ -62,7 +62,7 @@ class Setting(NamedTuple):
     """What is drawn.
 
     Attributes:
-        templates: Number of templates of the choose part.
+        templates: Number of templates of the validation split.
         correlated: Whether edits have most draws in common.
         kept: Whether edits and control keep most draws of the original, as edits of few neurons do.
         gain: What edits that gain do to the chance of a right answer to an ambiguous question.
@@ -336,7 +336,7 @@ verdict of the search: the edit must also gain over as many random neurons. Then
 ## Edits that change templates, but gain nothing on average
 
 Further questions are of the same templates as those that edits are picked on. An edit that makes some templates
-better and others worse (here by {deviation} in standard deviation) is picked for the templates of the choose part.
+better and others worse (here by {deviation} in standard deviation) is picked for the templates of the validation split.
 The gain there is real, but unseen templates do not have it. So the test over the original alone finds one more often
 than its level says. The test split has other templates and takes most of these back, which is why the verdict needs
 both. {moved_runs} searches a row.

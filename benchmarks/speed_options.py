@@ -22,7 +22,7 @@ from speed_cases import Setting
 COUNTS = (2, 3, 5, 10)
 
 BACKWARD = {"frozen": 1, "trained": 2}
-"""Cost of a backward pass in forward passes: of activations alone, or of weights too."""
+"""Cost of a backward pass in forward rounds: of activations alone, or of weights too."""
 
 
 @dataclass(frozen=True)

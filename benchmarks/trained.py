@@ -5,8 +5,8 @@
 
 Elimination may only switch neurons off; training may change every linear layer. The distance between the two, on
 templates that neither has seen, is what elimination can't do on this model; what training can't do either is beyond the
-model and these examples. Of all epochs that of the highest abstention gap on the choose part is told, as another row of
-the file. Needs the extra `lora`.
+model and these examples. Of all epochs that of the highest abstention gap on the validation split is told, as another
+row of the file. Needs the extra `lora`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crispr_lm.baselines import Treatment
 from crispr_lm.inference.scoring import pack, packed_scores, prompt_scores
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.model.load import LanguageModel
-from crispr_lm.search.neuron_count import ChoosePart, choose_part
+from crispr_lm.search.neuron_count import ChoosePart, validation_part
 from crispr_lm.storage.files import write_json
 from crispr_lm.tasks import sample
 from search import Report, arguments_of
@@ -72,10 +72,10 @@ def main() -> None:
     task = load_task(f"bbq:{given.data}")
     split = task.split(given.seed)
     fit, choose = (
-        choose_part(lm, task.name, sample(part, size, given.seed), task.instructions, given.seed)
-        for part, size in ((split.fit, mine.fit), (split.choose, given.choose))
+        validation_part(lm, task.name, sample(part, size, given.seed), task.instructions, given.seed)
+        for part, size in ((split.attribution, mine.fit), (split.validation, given.choose))
     )
-    report = Report.of(lm, task, split.report, given)
+    report = Report.of(lm, task, split.test, given)
     before, _ = report.told(Treatment())
     torch.manual_seed(given.seed)
     config = LoraConfig(r=mine.rank, lora_alpha=2 * mine.rank, target_modules="all-linear")
@@ -88,7 +88,7 @@ def main() -> None:
         generator.shuffle(order)
         train_epoch(lm, fit, order, mine.batch, optimizer)
         epochs.append(figures(lm, choose))
-        print(f"{time.perf_counter() - start:6.0f} s  epoch {epoch}, choose part: {epochs[-1]}", flush=True)
+        print(f"{time.perf_counter() - start:6.0f} s  epoch {epoch}, validation split: {epochs[-1]}", flush=True)
         if epochs[-1]["abstention_gap"] >= max(of["abstention_gap"] for of in epochs):
             best = {name: weights.clone() for name, weights in get_peft_model_state_dict(trained).items()}
     set_peft_model_state_dict(trained, best)
@@ -96,9 +96,9 @@ def main() -> None:
     content["rows"][TRAINED] = report.told(Treatment(), before)[1]
     content["trained"] = {
         "epochs": epochs,
-        "told": f"The adapter: rank {mine.rank} in every linear layer, {mine.fit} examples of the fit part, batches of "
-        f"{mine.batch}, rate {mine.rate:g}, epoch {number + 1} of {mine.epochs} (the highest abstention gap on the "
-        f"choose part, {epochs[number]['abstention_gap']:.3f} there).",
+        "told": f"The adapter: rank {mine.rank} in every linear layer, {mine.fit} examples of the attribution split, "
+        f"batches of {mine.batch}, rate {mine.rate:g}, epoch {number + 1} of {mine.epochs} (the highest abstention "
+        f"gap on the validation split, {epochs[number]['abstention_gap']:.3f} there).",
     }
     write_json(mine.file, content)
     print(content["rows"][TRAINED]["metrics"])

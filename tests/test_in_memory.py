@@ -187,9 +187,9 @@ def test_a_task_of_examples_runs_like_any_other():
     lm = LanguageModel.from_transformers(*own_model("llama"))
     rows = [{**ROW, "context": f"Ann met Bob at {hour}.", "group": hour} for hour in range(9)]
     task = Task.from_examples(rows, instructions=["Choose."])
-    fit, _, report = task.split()
-    assert crispr_lm.score_neurons(lm, fit, task.instructions).top(1)
-    assert crispr_lm.evaluate(lm, report, task.instructions, family=task.family)["accuracy"] is not None
+    attribution, _, test = task.split()
+    assert crispr_lm.score_neurons(lm, attribution, task.instructions).top(1)
+    assert crispr_lm.evaluate(lm, test, task.instructions, family=task.family)["accuracy"] is not None
 
 
 def test_a_task_is_evaluated_as_it_says_with_and_without_an_edit():

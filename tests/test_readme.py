@@ -19,10 +19,10 @@ def test_the_python_of_the_readme_runs_as_printed(saved_model, tmp_path, monkeyp
     assert len(crispr_lm.Edit.from_pretrained(tmp_path / "edit").neurons) == 10
     assert names["change"].low <= names["change"].value <= names["change"].high
     # Spread over all templates, as the comment says: as many of the first rows are of a few.
-    report = names["task"].split(seed=0).report
-    everywhere = {example.template for example in report}
-    assert {example.template for example in names["report"]} == everywhere
-    assert len({example.template for example in report[: len(names["report"])]}) < len(everywhere) / 3
+    part = names["task"].split(seed=0).test
+    everywhere = {example.template for example in part}
+    assert {example.template for example in names["test"]} == everywhere
+    assert len({example.template for example in part[: len(names["test"])]}) < len(everywhere) / 3
     assert len(list(everyday_rows())) == 1728  # as the table of tasks says
 
 

@@ -36,16 +36,16 @@ def command(*arguments):
 
 def test_a_whole_job_on_the_bundled_questions(tmp_path):
     output = tmp_path / "out"
-    small = ["--examples", 4, "--instructions", 1, "--choose-examples", 16, "--report-examples", 16]
+    small = ["--examples", 4, "--instructions", 1, "--validation-examples", 16, "--test-examples", 16]
     small += ["--max-neurons", 3, "--neurons", "ffn", "--measure-examples", 8, "--neutral-prompts", 4]
-    small += ["--effect-examples", 8, "--passes", 1, "--trials", 4, "--refinements", 1]
+    small += ["--effect-examples", 8, "--rounds", 1, "--trials", 4, "--refinements", 1]
     printed = command("run", "builtin:smollm2", "--task", "builtin:everyday", "--output", output, *small)
     assert "Accuracy, ambiguous" in printed
     assert "option scores agree" in printed
     results = json.loads((output / "results.json").read_text())
     assert results["edit"]["neurons"] == len(Edit.load(output / "edit.json").neurons)
     # The saved folder is a plain model: it loads without the built-in GGUF file and scores as told.
-    command("evaluate", output / "model", "--task", "builtin:everyday", "--instructions", 1, "--report-examples", 16,
+    command("evaluate", output / "model", "--task", "builtin:everyday", "--instructions", 1, "--test-examples", 16,
             "--measure-examples", 8, "--output", tmp_path / "again.json")  # fmt: skip
     assert results["tasks"]["builtin:everyday"]["statistics"]["accuracy_ambiguous"]["low"] is not None
     assert (output / "report.html").stat().st_size > 1_000_000  # with its plotting library
@@ -55,7 +55,18 @@ def test_a_whole_job_on_the_bundled_questions(tmp_path):
 
 @pytest.mark.skipif(not AGE.exists(), reason="the official BBQ files are not here")
 def test_the_papers_effect_and_its_price_stand_side_by_side(tmp_path):
-    small = ["--examples", 8, "--instructions", 1, "--choose-examples", 24, "--report-examples", 24, "--max-neurons", 3]
+    small = [
+        "--examples",
+        8,
+        "--instructions",
+        1,
+        "--validation-examples",
+        24,
+        "--test-examples",
+        24,
+        "--max-neurons",
+        3,
+    ]
     small += ["--search", "sweep", "--measure-examples", 8, "--neutral-prompts", 4]
     task = f"bbq:{AGE}"
     for limit in (1, 0.05):

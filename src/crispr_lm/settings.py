@@ -104,7 +104,7 @@ class TaskSettings(_Settings):
         0,
         ge=0,
         lt=2**32,
-        description="Seed of the split into fit, choose and report parts, and of all samples.",
+        description="Seed of the split into attribution, validation and test splits, and of all samples.",
     )
 
 
@@ -113,14 +113,14 @@ class AttributionSettings(_Settings):
     """How bias neurons are found."""
 
     examples: Annotated[int, Parameter(group=ATTRIBUTION_GROUP)] = Field(
-        20, ge=1, description="Examples per task to attribute on, from the fit part."
+        20, ge=1, description="Examples per task to attribute on, from the attribution split."
     )
     neurons: Annotated[Literal["linear", "ffn"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
         "linear",
         description="linear: output units of every linear layer (the paper); ffn: intermediate units of feed-forward "
         "blocks.",
     )
-    fit_on: Annotated[Literal["ambiguous", "disambiguated", "both"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
+    attribute_on: Annotated[Literal["ambiguous", "disambiguated", "both"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
         "ambiguous",
         description="Which questions to attribute on, where a task tells them apart: a stereotype shows where the "
         "context does not give the answer.",
@@ -145,7 +145,7 @@ class SearchSettings(_Settings):
         "sweep: growing numbers of neurons of the published ranking; golden-section: the authors' choice of the number "
         "by plain accuracy, without limits.",
     )
-    passes: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+    rounds: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         8,
         ge=0,
         description="Passes in which a tuned search first takes neurons of each kind, a few at a time, with effects "
@@ -163,7 +163,8 @@ class SearchSettings(_Settings):
     effect_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         96,
         ge=2,
-        description="Examples per task, from the fit part, to measure first-order effects on (fewer if it has fewer).",
+        description="Examples per task, from the attribution split, to measure first-order effects on (fewer if it "
+        "has fewer).",
     )
     pick: Annotated[Literal["ask"] | Annotated[int, Field(ge=0)] | None, Parameter(group=SEARCH_GROUP)] = Field(
         None,
@@ -197,15 +198,15 @@ class SearchSettings(_Settings):
         description="Standard errors (clustered by template) that a loss must stay below --max-accuracy-loss where the "
         "edit is chosen, so that the limit is likelier to hold on templates that nobody has seen.",
     )
-    choose_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        120, ge=2, description="Examples per task to try edits on, from the choose part (fewer if it has fewer)."
+    validation_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+        120, ge=2, description="Examples per task to try edits on, from the validation split (fewer if it has fewer)."
     )
-    final_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
+    reevaluation_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         360,
         ge=0,
-        description="Examples of the choose part, those of --choose-examples among them, that the last few edits of a "
-        "tuned search are asked before one is recommended: what is left of a gain on questions that no edit was made "
-        "for. No more than --choose-examples asks no further ones.",
+        description="Examples of the validation split, those of --validation-examples among them, that the last few "
+        "edits of a tuned search are asked before one is recommended: what is left of a gain on questions that no "
+        "edit was made for. No more than --validation-examples asks no further ones.",
     )
 
 
@@ -219,8 +220,8 @@ class ReportSettings(_Settings):
         "auto (bfloat16 where the hardware has it and a check gives the same answers). Attribution is not touched.",
     )
 
-    report_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
-        120, description="Examples per task to tell results on, from the report part (fewer if it has fewer)."
+    test_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
+        120, description="Examples per task to tell results on, from the test split (fewer if it has fewer)."
     )
     scoring: Annotated[Literal["sum", "mean", "generate"], Parameter(group=REPORT_GROUP)] = Field(
         "sum",
@@ -332,7 +333,7 @@ class CompareSettings(RunSettings):
         True, description="Measure the edit made for each task on every other task."
     )
     curves: Annotated[bool, Parameter(group=COMPARE_GROUP)] = Field(
-        True, description="Measure growing numbers of neurons (1 to 100) and of fit examples (1 to 50)."
+        True, description="Measure growing numbers of neurons (1 to 100) and of attribution examples (1 to 50)."
     )
 
 
@@ -349,9 +350,9 @@ class ScoreSettings(ModelSettings, TaskSettings, AttributionSettings):
 class LmEvalSettings(PromptSettings, TaskSettings):
     """All options of ``crispr-lm lm-eval-task`` but its output folder."""
 
-    part: Annotated[Literal["report", "all"], Parameter(group=REPORT_GROUP)] = Field(
-        "report",
-        description="Export the report part (what no edit of the same seed was fitted or chosen on) or everything.",
+    split: Annotated[Literal["test", "all"], Parameter(group=REPORT_GROUP)] = Field(
+        "test",
+        description="Export the test split (what no edit of the same seed was fitted or chosen on) or everything.",
     )
     trust_remote_code: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
         False, description="Run Python code that comes with the model. Only for code you have read."
@@ -362,9 +363,9 @@ class LmEvalSettings(PromptSettings, TaskSettings):
 class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
     """All options of ``crispr-lm evaluate`` but its edit and output file."""
 
-    part: Annotated[Literal["report", "all"], Parameter(group=REPORT_GROUP)] = Field(
-        "report",
-        description="Measure on the report part (what no edit of the same seed was fitted or chosen on) or on all; "
+    split: Annotated[Literal["test", "all"], Parameter(group=REPORT_GROUP)] = Field(
+        "test",
+        description="Measure on the test split (what no edit of the same seed was fitted or chosen on) or on all; "
         "results then say how many questions are of templates that the edit was fitted or chosen on.",
     )
 

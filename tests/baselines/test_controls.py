@@ -65,7 +65,7 @@ def test_random_in_the_same_layers_takes_as_many_from_each_module(make_fit):
 @pytest.mark.parametrize("architecture", ["llama", "t5-gated"])
 def test_sign_flipped_takes_the_lowest(make_fit, architecture):
     fit = make_fit(architecture)
-    scores = score_neurons(fit.lm, fit.parts.fit, TASK.instructions, neurons="ffn")
+    scores = score_neurons(fit.lm, fit.parts.attribution, TASK.instructions, neurons="ffn")
     lowest = highest({name: -values for name, values in scores.values.items()}, 5)
     assert removed(sign_flipped(fit, 0)) == lowest
 
@@ -75,7 +75,7 @@ def test_sign_flipped_takes_the_lowest(make_fit, architecture):
 def test_the_published_ranking_takes_the_highest(make_fit, architecture, skill_weight):
     fit = make_fit(architecture, skill_weight=skill_weight)
     reference = Reference(fit.lm, DOWN_PROJECTIONS[architecture])
-    relevances = reference.all_relevances(fit.parts.fit, TASK.instructions, "ffn")
+    relevances = reference.all_relevances(fit.parts.attribution, TASK.instructions, "ffn")
     assert removed(published(fit, 0)) == highest(influence(relevances, skill_weight), 5)
 
 
@@ -85,7 +85,7 @@ def test_the_golden_section_takes_the_number_of_highest_accuracy(make_fit):
     order = list(range(len(examples)))
     random.Random(0).shuffle(order)
     instruction_of = {place: TASK.instructions[rank % 2] for rank, place in enumerate(order)}
-    neurons = score_neurons(fit.lm, fit.parts.fit, TASK.instructions, neurons="ffn").top(2)
+    neurons = score_neurons(fit.lm, fit.parts.attribution, TASK.instructions, neurons="ffn").top(2)
     reference, answers = Reference(fit.lm), []
     for count in range(3):
         for neuron in neurons[:count]:
@@ -96,7 +96,7 @@ def test_the_golden_section_takes_the_number_of_highest_accuracy(make_fit):
     for count in (0, 1):  # what the model answers without so many neurons is made right
         choose = tuple(replace(one, answer=answer) for one, answer in zip(examples, answers[count], strict=True))
         fit.parts = replace(fit.parts, choose=choose)
-        fit.__dict__.pop("original", None)  # measured on the choose part before
+        fit.__dict__.pop("original", None)  # measured on the validation split before
         found = authors_choice(fit, 0)
         assert removed(found) == {(one.module, one.index) for one in neurons[:count]}
         assert found.recommended == (count > 0)
@@ -106,7 +106,7 @@ def test_the_golden_section_takes_the_number_of_highest_accuracy(make_fit):
 def test_both_terms_by_themselves(make_fit, architecture):
     fit = make_fit(architecture)
     reference = Reference(fit.lm, DOWN_PROJECTIONS[architecture])
-    relevances = reference.all_relevances(fit.parts.fit, TASK.instructions, "ffn")
+    relevances = reference.all_relevances(fit.parts.attribution, TASK.instructions, "ffn")
     names = list(relevances[0].of_biased)
     biased = {name: sum(one.of_biased[name] for one in relevances) for name in names}
     useful = {name: sum(one.of_golden[name].clamp(min=0) for one in relevances) for name in names}
@@ -138,7 +138,7 @@ def test_largest_activations_over_all_tokens(make_fit, architecture):
     fit = make_fit(architecture)
     means = dict.fromkeys(DOWN_PROJECTIONS[architecture], 0)
     for instruction in TASK.instructions:
-        for example in fit.parts.fit:
+        for example in fit.parts.attribution:
             encoded = encode(fit.lm, example, instruction)
             inputs = down_projection_inputs(fit.lm, encoded.prompt_ids, encoded.option_ids[example.answer])
             for name in means:

@@ -12,7 +12,7 @@ from crispr_lm.baselines.residual import Steering, blocks, changing
 from crispr_lm.baselines.steering import COEFFICIENTS, mean_difference, steering
 from crispr_lm.inference.prompts import encode
 from crispr_lm.model.neuron_sites import find_sites
-from crispr_lm.search.neuron_count import choose_part, measure
+from crispr_lm.search.neuron_count import measure, validation_part
 
 from ..helpers import DOWN_PROJECTIONS, INSTRUCTIONS
 from ..reference import Reference
@@ -26,7 +26,7 @@ def pairs(fit):
     """(prompt, tokens of ŷ, tokens of y) of every fit example under every instruction."""
     reference = Reference(fit.lm)
     for instruction in INSTRUCTIONS:
-        for example in fit.parts.fit:
+        for example in fit.parts.attribution:
             encoded = encode(fit.lm, example, instruction)
             scores = reference.prompt_scores(encoded.prompt_ids, encoded.option_ids)
             wrong = [index for index in range(len(scores)) if index != example.answer]
@@ -100,7 +100,7 @@ def test_the_steering_coefficient_is_the_best_within_the_limit_on_the_choose_par
     fit = make_fit("llama", max_accuracy_loss=1.0)
     treatment = steering(fit, 0)
     direction = mean_difference(fit, 0)
-    on = choose_part(fit.lm, "waiting", fit.parts.choose, TASK.instructions, 0)
+    on = validation_part(fit.lm, "waiting", fit.parts.validation, TASK.instructions, 0)
     accuracies = []
     for coefficient in (0.0, *COEFFICIENTS):
         with Steering(0, coefficient * direction).applied(fit.lm):

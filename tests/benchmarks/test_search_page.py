@@ -116,7 +116,7 @@ def test_targets_are_judged_on_the_whole_report_part():
     page = search_page.page([content(row(0.2, -0.05), row(0.6, 0.0), whole=whole)])
     assert cells(page, "| Age | 0.05 | +0.300,")[4] == "reached"
     assert cells(page, "| Age | 0.15 | +0.300,")[4] == "missed"
-    assert "The whole report part, 300 questions:" in page.splitlines()
+    assert "The whole test split, 300 questions:" in page.splitlines()
 
 
 def test_rivals_are_told_at_the_same_price():

@@ -97,8 +97,8 @@ def test_further_tasks_and_texts_are_measured_before_and_after(saved_model, file
         output=tmp_path / "out",
         instructions="1",
         examples=4,
-        choose_examples=8,
-        report_examples=8,
+        validation_examples=8,
+        test_examples=8,
         max_neurons=2,
         max_accuracy_loss=1,
         neurons="ffn",
@@ -159,7 +159,7 @@ def test_more_instructions_than_there_are_is_refused():
 
 def test_a_further_task_has_a_spread_and_its_parts_are_corrected_over_each_other():
     settings = EvaluateSettings(
-        task=("builtin:everyday",), instructions="2", report_examples=4, measure_examples=24, neutral_prompts=2,
+        task=("builtin:everyday",), instructions="2", test_examples=4, measure_examples=24, neutral_prompts=2,
         device="cpu",
     )  # fmt: skip
     lm = build_model("llama")

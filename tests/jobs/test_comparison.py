@@ -176,7 +176,7 @@ def test_figures_are_those_of_the_edited_model(compared, saved_model):
         (cell,) = (
             x for x in cells_of(settings.output) if (x["part"], x["what"], x["task"]) == ("methods", "crispr", name)
         )
-        sources = set(told["record"]["parts"][name]["report"])
+        sources = set(told["record"]["parts"][name]["test"])
         task = load_task(name, settings.instructions)
         report = [x for x in task.examples if x.source in sources]
         before = evaluate(lm, report, task.instructions)
@@ -199,7 +199,7 @@ def test_draws_are_averaged_and_their_range_is_told(compared):
     draws = [x for x in cells_of(settings.output) if (x["what"], x["task"]) == ("random", name)]
     assert [draw["number"] for draw in draws] == [0, 1]
     assert draws[0]["neurons"] != draws[1]["neurons"]
-    sources = told["record"]["parts"][name]["report"]
+    sources = told["record"]["parts"][name]["test"]
     answers = {x.source: x.answer for x in load_task(name).examples}
     means = []
     for draw in draws:
@@ -246,7 +246,7 @@ def test_transfer_is_the_edit_of_one_task_measured_on_the_other(compared, saved_
     for _, module, index in edits[first]:
         lm.model.get_submodule(module).weight.data[:, index] = 0
     task = load_task(second, settings.instructions)
-    sources = set(told["record"]["parts"][second]["report"])
+    sources = set(told["record"]["parts"][second]["test"])
     after = evaluate(lm, [x for x in task.examples if x.source in sources], task.instructions)
     assert transfer["differences"][first][second]["metrics"] == pytest.approx(after.metrics)
 
@@ -264,7 +264,7 @@ def test_curves_over_neurons_and_examples(compared, saved_model):
     # The neurons of the last point are those attributed on all these examples at once.
     (cell,) = (x for x in cells_of(settings.output) if (x["part"], x["task"], x["number"]) == ("examples", name, 2))
     task = load_task(name, settings.instructions)
-    fit = [x for x in task.examples if x.source in told["record"]["parts"][name]["fit"]]
+    fit = [x for x in task.examples if x.source in told["record"]["parts"][name]["attribution"]]
     scores = score_neurons(load_model(saved_model("llama"), device="cpu"), fit, task.instructions, neurons="ffn")
     assert [[n.kind, n.module, n.index] for n in scores.top(removed)] == cell["neurons"]
 
@@ -293,7 +293,7 @@ def test_an_edit_that_was_measured_already_is_not_measured_again(saved_model, qu
     for _, module, index in alike[1]["neurons"]:
         edited.model.get_submodule(module).weight.data[:, index] = 0
     task = load_task(name, settings.instructions)
-    sources = set(told["record"]["parts"][name]["report"])
+    sources = set(told["record"]["parts"][name]["test"])
     after = evaluate(edited, [x for x in task.examples if x.source in sources], task.instructions)
     assert told["tasks"][name]["rows"]["published"]["measured"][name]["metrics"] == pytest.approx(after.metrics)
 

@@ -26,11 +26,11 @@ __all__ = ["questions"]
 
 TUNED = {
     "search": "tuned",
-    "passes": 2,
+    "rounds": 2,
     "trials": 8,
     "refinements": 3,
     "effect_examples": 8,
-    "choose_examples": 8,  # of 12, so that there are further ones for the finalists
+    "validation_examples": 8,  # of 12, so that there are further ones for the finalists
     "max_kl": 9.0,
     "max_overabstention": 1.0,
 }
@@ -62,10 +62,10 @@ def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
     rows = rows_of(output)
     assert [row["number"] for row in rows] == list(range(len(rows)))
     assert (rows[0]["neurons"], rows[0]["figures"]["gain"]) == ([], 0.0)
-    assert {row["stage"] for row in rows} <= {"passes", "search", "refine", "final", "control"}
-    assert {row["stage"] for row in rows} >= {"passes", "search"}
+    assert {row["stage"] for row in rows} <= {"rounds", "search", "refine", "final", "control"}
+    assert {row["stage"] for row in rows} >= {"rounds", "search"}
     assert sum(row["stage"] == "search" for row in rows) == 9
-    assert all(row["complete"] for row in rows if row["stage"] == "passes")
+    assert all(row["complete"] for row in rows if row["stage"] == "rounds")
     assert all(len(row["neurons"]) <= 5 for row in rows)
     assert [row["trial"] for row in results["search"]] == [row["number"] for row in rows]
     tried = [row for row in rows if row["complete"] and row["stage"] not in ("final", "control")]
@@ -98,21 +98,21 @@ def test_finalists_are_asked_all_and_one_of_them_is_recommended(whole):
 
 @pytest.mark.parametrize(("final", "further"), [(0, 0), (8, 0), (11, 3), (99, 4)])
 def test_finalists_are_asked_examples_of_the_choose_part_that_trials_are_not(questions, tmp_path, final, further):
-    settings = settings_for(questions, tmp_path / "out", **{**TUNED, "final_examples": final})
+    settings = settings_for(questions, tmp_path / "out", **{**TUNED, "reevaluation_examples": final})
     task = load_task(settings.task[0])
-    parts, choose = take_parts(task, settings), task.split(settings.seed).choose
-    assert (len(parts.choose), len(parts.final)) == (8, further)
+    parts, choose = take_parts(task, settings), task.split(settings.seed).validation
+    assert (len(parts.validation), len(parts.reevaluation)) == (8, further)
     places = {example.source: place for place, example in enumerate(task.examples)}
-    first, last = ({places[example.source] for example in part} for part in (parts.choose, parts.final))
+    first, last = ({places[example.source] for example in part} for part in (parts.validation, parts.reevaluation))
     assert first.isdisjoint(last)
     assert first | last <= {places[example.source] for example in choose}
-    assert set(map(id, parts.final)) <= set(map(id, parts.searched_on))
+    assert set(map(id, parts.reevaluation)) <= set(map(id, parts.searched_on))
     assert take_parts(task, settings.model_copy(update={"search": "sweep"})).final == ()
 
 
 def test_without_further_examples_there_is_no_final_heat(saved_model, questions, tmp_path):
     output = tmp_path / "out"
-    given = {**TUNED, "choose_examples": 12, "passes": 1, "trials": 1, "refinements": 0}
+    given = {**TUNED, "validation_examples": 12, "rounds": 1, "trials": 1, "refinements": 0}
     results = run(str(saved_model("llama")), settings_for(questions, output, **given))
     assert results["choice"]["finals"] == []
     assert "final" not in {row["stage"] for row in rows_of(output)}
@@ -131,7 +131,7 @@ def test_every_pass_measures_effects_on_other_examples_of_the_fit_part(saved_mod
     of_task = [drawn for drawn in measured if all(context for context, _ in drawn)]  # not of ordinary questions
     assert len(of_task) == 3  # for both kinds of neurons, and for each with the neurons of its first pass in place
     assert len({frozenset(drawn) for drawn in of_task}) > 1
-    fit = {example.template for example in load_task(settings.task[0]).split(settings.seed).fit}
+    fit = {example.template for example in load_task(settings.task[0]).split(settings.seed).attribution}
     assert all(len(drawn) == 4 and {template for _, template in drawn} <= fit for drawn in of_task)
 
 
@@ -143,19 +143,21 @@ def test_the_published_ranking_is_measured_once_for_each_condition_and_way_of_ag
 
     def noted(lm, fits, settings, progress):
         conditions = {example.condition for _, examples in fits for example in examples}
-        measured.append((settings.fit_on, settings.token_aggregation))
-        assert conditions == ({"ambiguous", "disambiguated"} if settings.fit_on == "both" else {settings.fit_on})
+        measured.append((settings.attribute_on, settings.token_aggregation))
+        assert conditions == (
+            {"ambiguous", "disambiguated"} if settings.attribute_on == "both" else {settings.attribute_on}
+        )
         return real(lm, fits, settings, progress)
 
     monkeypatch.setattr(edit_search, "score_tasks", noted)
     settings = settings_for(
-        questions, tmp_path / "out", **{**TUNED, "passes": 0, "refinements": 0, "trials": 16, "effect_examples": 64}
+        questions, tmp_path / "out", **{**TUNED, "rounds": 0, "refinements": 0, "trials": 16, "effect_examples": 64}
     )
     run(str(saved_model("llama")), settings)
     recipes = [row["recipe"] for row in rows_of(tmp_path / "out") if row["stage"] == "search"][1:]
-    told = {(recipe["fit_on"], recipe["token_aggregation"]) for recipe in recipes}
-    own = (settings.fit_on, settings.token_aggregation)
-    assert (recipes[0]["fit_on"], recipes[0]["token_aggregation"]) == own
+    told = {(recipe["attribute_on"], recipe["token_aggregation"]) for recipe in recipes}
+    own = (settings.attribute_on, settings.token_aggregation)
+    assert (recipes[0]["attribute_on"], recipes[0]["token_aggregation"]) == own
     assert len(told) >= 4
     assert sorted(measured) == sorted(told - {own})
 
@@ -241,7 +243,7 @@ def test_an_interruption_ends_with_the_best_so_far(saved_model, questions, tmp_p
     output = tmp_path / "out"
     results = run(str(saved_model("llama")), settings_for(questions, output, **TUNED))
     assert results["verdict"] in ("recommended", "not confirmed", "untested", "none")
-    assert sum(row["stage"] in ("passes", "search") for row in rows_of(output)) == 4
+    assert sum(row["stage"] in ("rounds", "search") for row in rows_of(output)) == 4
     assert (output / "results.json").exists()
 
 
@@ -264,7 +266,7 @@ def test_what_ctrl_c_has_cut_short_stays_so_and_every_trial_is_on_record(
         results = run(model, settings_for(questions, output, **TUNED))
     written = rows_of(output)
     assert [row["number"] for row in written] == list(range(len(written)))
-    assert [row["stage"] for row in written[:4]] == ["search", "passes", "passes", "passes"]
+    assert [row["stage"] for row in written[:4]] == ["search", "rounds", "rounds", "rounds"]
     assert {row["stage"] for row in written[4:]} <= {"final", "control"}  # where an edit came into question
     if written[4:]:  # else nothing says that the search was over
         again = run(model, settings_for(questions, output, resume=True, **TUNED))
@@ -364,7 +366,7 @@ def test_the_limit_on_the_divergence_holds(saved_model, questions, tmp_path):
     assert results["edit"]["neurons"] == 0
     assert results["divergence"]["kl"] == pytest.approx(0.0, abs=1e-9)
     too_far = [row for row in rows_of(output) if row["figures"]["kl"] > 1e-6 and row["stage"] != "control"]
-    assert {row["stage"] for row in too_far} == {"passes", "search"}
+    assert {row["stage"] for row in too_far} == {"rounds", "search"}
     assert not any(row["complete"] or any(row["answers"].values()) for row in too_far)  # nothing asked in vain
 
 

@@ -103,10 +103,10 @@ def test_tasks_are_named_by_their_kind_and_file_and_clashes_are_refused_before_a
         (tmp_path / folder / "test.jsonl").write_text(row, encoding="utf-8")
     names = [f"choices:{tmp_path}/one/test.jsonl", f"choices:{tmp_path}/two/test.jsonl"]
     model = str(saved_model("llama"))
-    settings = LmEvalSettings(task=(names[0], "builtin:knowledge"), instructions="1", part="all")
+    settings = LmEvalSettings(task=(names[0], "builtin:knowledge"), instructions="1", split="all")
     assert lm_eval_tasks(model, tmp_path / "out", settings) == ["choices_test_1", "builtin_knowledge_1"]
     with pytest.raises(InputError, match="two tasks would be called choices_test_1"):
-        lm_eval_tasks(model, tmp_path / "clash", LmEvalSettings(task=tuple(names), instructions="1", part="all"))
+        lm_eval_tasks(model, tmp_path / "clash", LmEvalSettings(task=tuple(names), instructions="1", split="all"))
     assert not (tmp_path / "clash").exists()
 
 

@@ -112,7 +112,7 @@ def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_pat
 
     # What was told is what the saved folder does, loaded by the library's user.
     record = read(output / "run.json")
-    sources = set(next(iter(record["parts"].values()))["report"])
+    sources = set(next(iter(record["parts"].values()))["test"])
     examples = [
         x for x in crispr_lm.load_task(f"choices:{questions / 'questions.jsonl'}").examples if x.source in sources
     ]
@@ -263,10 +263,10 @@ def test_a_saved_model_that_does_something_else_is_not_passed_off(saved_model, q
 
 def test_nothing_is_written_when_the_input_is_wrong(saved_model, questions, tmp_path):
     model = str(saved_model("llama"))
-    fit = crispr_lm.load_task(f"choices:{questions / 'questions.jsonl'}").split(0).fit
+    fit = crispr_lm.load_task(f"choices:{questions / 'questions.jsonl'}").split(0).attribution
     wrong = [
         {"examples": len(fit) // 2 + 1},  # half of its rows are ambiguous
-        {"examples": len(fit) + 1, "fit_on": "both"},
+        {"examples": len(fit) + 1, "attribute_on": "both"},
         {"task": ("choices:/nowhere.jsonl",)},
         {"instructions": "/nowhere.txt"},
         {"device": "nosuchdevice"},
@@ -330,19 +330,23 @@ def test_an_edit_is_not_measured_on_its_own_templates_unawares(saved_model, ques
     edit = crispr_lm.Edit.load(output / "edit.json")
     task = crispr_lm.load_task(f"choices:{questions / 'questions.jsonl'}")
     split = task.split(0)
-    # Attributed on six questions, so that a template of the fit part may not have been used.
-    assert set(template_hashes(split.choose)) < set(edit.made_on) <= set(template_hashes(split.fit + split.choose))
+    # Attributed on six questions, so that a template of the attribution split may not have been used.
+    assert (
+        set(template_hashes(split.validation))
+        < set(edit.made_on)
+        <= set(template_hashes(split.attribution + split.validation))
+    )
 
     # Another seed asks questions that it was made on.
-    other = next(seed for seed in range(1, 9) if set(template_hashes(task.split(seed).report)) & set(edit.made_on))
-    seen = sum(template_hash(example.template) in edit.made_on for example in task.split(other).report)
-    with pytest.raises(InputError, match=rf"^{seen} of the .* not held out; take --seed 0, which .* --part all"):
+    other = next(seed for seed in range(1, 9) if set(template_hashes(task.split(seed).test)) & set(edit.made_on))
+    seen = sum(template_hash(example.template) in edit.made_on for example in task.split(other).test)
+    with pytest.raises(InputError, match=rf"^{seen} of the .* not held out; take --seed 0, which .* --split all"):
         steps.evaluate(model, tmp_path / "m.json", output / "edit.json", evaluate_settings(questions, seed=other))
     # So does a further task that holds them, under whatever name.
     copy = tmp_path / "copy.jsonl"
     copy.write_text((questions / "questions.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
     settings = evaluate_settings(questions, measure=(f"choices:{copy}",), measure_examples="all")
-    with pytest.raises(InputError, match="held out; take --part all"):
+    with pytest.raises(InputError, match="held out; take --split all"):
         steps.evaluate(model, tmp_path / "m.json", output / "edit.json", settings)
     with pytest.raises(InputError, match="held out; measure other ones"):
         run(model, settings_for(questions, tmp_path / "again", measure=(f"choices:{copy}",), measure_examples="all"))
@@ -352,9 +356,9 @@ def test_an_edit_is_not_measured_on_its_own_templates_unawares(saved_model, ques
 
 def test_an_edit_measured_on_everything_says_how_much_of_it_is_not_held_out(saved_model, questions, output, tmp_path):
     model, edit = str(saved_model("llama")), crispr_lm.Edit.load(output / "edit.json")
-    settings = evaluate_settings(questions, part="all", report_examples="all")
+    settings = evaluate_settings(questions, split="all", test_examples="all")
     results = steps.evaluate(model, tmp_path / "m.json", output / "edit.json", settings)
-    assert results["part"] == "all"
+    assert results["split"] == "all"
     task = results["tasks"][results_task(results)]
     assert task["examples"] == 36
     assert task["seen_examples"] == 4 * len(edit.made_on) > 0  # four rows a template
@@ -364,7 +368,7 @@ def test_an_edit_measured_on_everything_says_how_much_of_it_is_not_held_out(save
     replace(edit, made_on=()).save(tmp_path / "edit.json")
     by_hand = steps.evaluate(model, tmp_path / "n.json", tmp_path / "edit.json", evaluate_settings(questions, seed=1))
     assert by_hand["tasks"][results_task(by_hand)]["seen_examples"] == 0
-    assert by_hand["part"] == "report"
+    assert by_hand["split"] == "test"
 
 
 def test_an_edit_of_another_model_is_refused_and_nothing_is_written(saved_model, questions, tmp_path):
@@ -415,7 +419,7 @@ def test_the_transfer_of_each_task_is_added_to_a_finished_run(saved_model, quest
         assert row["neurons"] == [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons]
         own, other = without_folders(task), crispr_lm.load_task(tasks[1 - tasks.index(task)])
         assert row["tasks"][own]["after"] == pytest.approx(alone["tasks"][own]["after"])
-        examples = [x for x in other.examples if x.source in parts[other.name]["report"]]
+        examples = [x for x in other.examples if x.source in parts[other.name]["test"]]
         with edit.applied(lm):
             expected = crispr_lm.evaluate(lm, examples, instructions)
         assert row["tasks"][other.name]["after"] == pytest.approx(expected.metrics)

@@ -401,7 +401,7 @@ def of_final_heat():
         for n, (stage, neurons, gain, loss, recipe) in enumerate(
             [
                 ("search", 0, 0.0, 0.0, {}),
-                ("passes", 4, 0.625, 0.0, {"ranking": "pursuit in passes"}),
+                ("rounds", 4, 0.625, 0.0, {"ranking": "pursuit in passes"}),
                 ("refine", 9, 0.875, 0.03125, {"change": "5 added"}),
                 ("final", 0, 0.0, 0.0, {"of": 0}),
                 ("final", 9, 0.75, 0.125, {"of": 2}),

@@ -39,13 +39,13 @@ TRIALS = (310, 12, 290, 305, 0, 330)
 
 def recorded_search():
     """Events of a search as (seconds that pass, what happens then): long silences, inner steps, kinds of trials."""
-    yield 0, ("open", "Searching", {"passes": len(ROUNDS), "search": len(TRIALS), "control": 1})
+    yield 0, ("open", "Searching", {"rounds": len(ROUNDS), "search": len(TRIALS), "control": 1})
     for seconds in ROUNDS:
         yield 1, ("open", "Measuring effects", 96)
         for _ in range(3):
             yield (seconds - 100) // 3, ("advance", 32, "")
         yield 0, ("close",)
-        yield 99, ("advance", 1, "passes")
+        yield 99, ("advance", 1, "rounds")
     for seconds in TRIALS:
         yield seconds, ("advance", 1, "search")
     yield 400, ("advance", 1, "control")
@@ -171,8 +171,8 @@ def test_what_an_earlier_run_has_done_tells_nothing_of_the_time_left():
 
 def test_a_kind_that_ended_early_is_not_waited_for():
     clock = Clock()
-    pace = Pace("Searching", {"passes": 8, "search": 2}, clock)
-    for seconds, kind in ((10, "passes"), (3, "search")):
+    pace = Pace("Searching", {"rounds": 8, "search": 2}, clock)
+    for seconds, kind in ((10, "rounds"), (3, "search")):
         clock.now += seconds
         pace.advance(1, kind)
     assert pace.total == 3

@@ -182,7 +182,7 @@ IDENTITY = {
 }  # fmt: skip
 RECORD = {
     "identity": IDENTITY, "batch_size": "auto", "versions": {"python": "3.11"}, "device": "cpu",
-    "parts": {"t": {"fit": [], "choose": [], "report": []}},
+    "parts": {"t": {"attribution": [], "validation": [], "test": []}},
 }  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_nothing_that_is_shared_of_a_run_names_a_folder(private, tmp_path):
         steps.apply(str(model), output / "edit.json", home / form, ApplySettings(format=form, device="cpu"))
         assert names_in(home / form) == []
     measured = home / "measured.json"
-    again = EvaluateSettings(task=settings.task, instructions="2", device="cpu", report_examples=6, measure=())
+    again = EvaluateSettings(task=settings.task, instructions="2", device="cpu", test_examples=6, measure=())
     steps.evaluate(str(model), measured, output / "edit.json", again)
     assert SECRET not in measured.read_text(encoding="utf-8")
     assert reproduce(output, tmp_path / "again", device="cpu")["same"]

@@ -177,7 +177,7 @@ def test_a_file_on_the_command_line_is_a_plugin(tmp_path, capsys, saved_model):
     plugin, questions = tmp_path / "own.py", tmp_path / "questions.jsonl"
     plugin.write_text(OWN_TASK)
     questions.write_text("\n".join(json.dumps({**ROW, "group": number}) for number in range(9)))
-    command = ["evaluate", saved_model("llama"), "--task", f"mine:{questions}", "--instructions", "1", "--part", "all"]
+    command = ["evaluate", saved_model("llama"), "--task", f"mine:{questions}", "--instructions", "1", "--split", "all"]
     command += ["--output", tmp_path / "results.json", "--measure-examples", "4", "--neutral-prompts", "2"]
     assert "unknown kind 'mine'" in sentence(capsys, *command)
     status, _ = run(capsys, "--plugin", plugin, *command)

@@ -8,7 +8,7 @@ from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.model.neuron_sites import Neuron, find_sites
 from crispr_lm.search.evaluator import Bench, Proposal
-from crispr_lm.search.neuron_count import choose_part
+from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.trial import CONSTANTS, Limits
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 
@@ -26,7 +26,7 @@ def questions(unknown=1):
 
 
 def bench_of(lm, examples):
-    part = choose_part(lm, "t", examples, ["Answer the question.", "Choose."], seed=0)
+    part = validation_part(lm, "t", examples, ["Answer the question.", "Choose."], seed=0)
     original = original_of(lm, ["The sky is blue.", "Water boils."])
     return Bench(lm, [part], original, Limits(kl=100.0))
 
@@ -74,7 +74,9 @@ def test_what_was_asked_nothing_tells_nothing_of_constants(llama):
 
 def test_heard_out_is_asked_all_examples_and_what_was_answered_is_not_asked_again(llama, monkeypatch):
     examples = questions(unknown=0)
-    first, more = (choose_part(llama, "t", part, ["Answer the question."], 0) for part in (examples[:6], examples[6:]))
+    first, more = (
+        validation_part(llama, "t", part, ["Answer the question."], 0) for part in (examples[:6], examples[6:])
+    )
     original = original_of(llama, ["The sky is blue."])
     bench = Bench(llama, [first], original, Limits(kl=100.0), further=[more])
     assert (bench.prompts, bench.further_prompts) == (6, 10)

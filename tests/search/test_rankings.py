@@ -32,10 +32,10 @@ def effects_of(values, contrasts, ambiguous, abstaining, templates=None):
 def evidence_of(effects, importance=None, of_tasks=()):
     """What rankings are computed from; the scores of each condition and way of aggregating tokens are others."""
 
-    def scores(fit_on, token_aggregation):
+    def scores(attribute_on, token_aggregation):
         places = {module: torch.arange(float(width)) for module, width in WIDTHS.items()}
         turned = {module: values.flip(0) for module, values in places.items()}
-        first = (fit_on, token_aggregation) == ("both", "max")
+        first = (attribute_on, token_aggregation) == ("both", "max")
         return NeuronScores(places if first else turned if token_aggregation == "max" else {}, "ffn")
 
     harm = np.zeros(NEURONS) if importance is None else np.asarray(importance, dtype=np.float64)
@@ -225,7 +225,7 @@ def test_published_is_the_order_of_the_scores():
     effects = planted()
     evidence = evidence_of(effects)
     assert ranked("published", evidence, Recipe("ffn", 5)) == evidence.published("both", "max").top(5)
-    other = Recipe("ffn", 5, fit_on="disambiguated")
+    other = Recipe("ffn", 5, attribute_on="disambiguated")
     assert ranked("published", evidence, other) == evidence.published("disambiguated", "max").top(5)
     assert ranked("published", evidence, other) != ranked("published", evidence, Recipe("ffn", 5))
     assert ranked("published", evidence, Recipe("ffn", 5, token_aggregation="sum")) == []
@@ -280,8 +280,8 @@ def test_pursuit_keeps_what_helps():
 def test_contrast_fitted_on_one_condition_does_not_heed_the_other():
     evidence = evidence_of(planted())
     on_both, ambiguous, disambiguated = (
-        columns(evidence.effects["ffn"], ranked("contrast", evidence, Recipe("ffn", 8, fit_on=fit_on)))
-        for fit_on in ("both", "ambiguous", "disambiguated")
+        columns(evidence.effects["ffn"], ranked("contrast", evidence, Recipe("ffn", 8, attribute_on=attribute_on)))
+        for attribute_on in ("both", "ambiguous", "disambiguated")
     )
     assert on_both[0] == 1
     assert ambiguous[:2] == [2, 1]  # the larger effect, whatever it costs in disambiguated examples

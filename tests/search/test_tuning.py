@@ -295,7 +295,7 @@ def tried(bench, *edits):
     tally = Tally([], Budget(1), lambda trial: None)
     begin(bench, tally)
     return tally, [
-        tally.run(lambda neurons=neurons: Proposal("passes", {}, neurons), bench.attempt) for neurons in edits
+        tally.run(lambda neurons=neurons: Proposal("rounds", {}, neurons), bench.attempt) for neurons in edits
     ]
 
 
@@ -303,7 +303,7 @@ def refined_from(bench, recipe, limits, attempts, useless=(4, 5, 6)):
     tally, asked = Tally([], Budget(1), lambda trial: None), []
     begin(bench, tally)
     start = tally.run(
-        lambda: Proposal("passes", recipe, tuple(Neuron("first", index, "ffn") for index in useless)), bench.attempt
+        lambda: Proposal("rounds", recipe, tuple(Neuron("first", index, "ffn") for index in useless)), bench.attempt
     )
     return refine(bench, start, limits, tally, attempts, one_for_one(asked)), asked, tally
 
@@ -333,7 +333,7 @@ def test_refinement_protects_more_where_a_change_moves_the_model_too_far():
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []
     begin(bench, tally)
     recipe = {"skill_weight": 1.5, "protection": 2.0}
-    start = tally.run(lambda: Proposal("passes", recipe, tuple(in_order(Recipe("ffn", 2)))), bench.attempt)
+    start = tally.run(lambda: Proposal("rounds", recipe, tuple(in_order(Recipe("ffn", 2)))), bench.attempt)
     limits = replace(LIMITS, kl=0.075)  # two neurons, and no third
     refined = refine(bench, start, limits, tally, 3, lambda recipe: asked.append(recipe) or in_order(recipe))
     assert refined is start
@@ -460,7 +460,7 @@ def in_order(recipe):
 def test_passes_take_a_few_neurons_at_a_time_ranked_with_the_earlier_ones_in_place():
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(), []
     begin(bench, tally)
-    (chain,) = chains(("ffn",), LIMITS.neurons, passes=3)
+    (chain,) = chains(("ffn",), LIMITS.neurons, rounds=3)
     follow(bench, chain, lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
     assert [len(trial.neurons) for trial in tally.trials] == [0, 3, 6, 8]
     assert [recipe.eliminated for recipe in asked] == [trial.neurons for trial in tally.trials[:-1]]
@@ -470,7 +470,7 @@ def test_passes_take_a_few_neurons_at_a_time_ranked_with_the_earlier_ones_in_pla
 def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_more_protection():
     tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []  # KL 0.1: three neurons
     begin(bench, tally)
-    follow(bench, Chain("ffn", 2, passes=4), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+    follow(bench, Chain("ffn", 2, rounds=4), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
     assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
     assert [len(recipe.eliminated) for recipe in asked] == [0, 2, 2, 2]
     assert [recipe.protection for recipe in asked[1:]] == pytest.approx([5.0, 15.0, 45.0])
@@ -482,7 +482,7 @@ def test_where_more_divergence_is_allowed_ordinary_answers_are_protected_less():
         tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
         begin(bench, tally)
         limits = replace(LIMITS, kl=limit)
-        follow(bench, Chain("ffn", 8, passes=1), lambda recipe: asked.append(recipe) or in_order(recipe), limits, tally)
+        follow(bench, Chain("ffn", 8, rounds=1), lambda recipe: asked.append(recipe) or in_order(recipe), limits, tally)
     assert [recipe.protection for recipe in asked] == pytest.approx([5.0, 0.05])
 
 
@@ -506,7 +506,7 @@ def test_harm_to_skill_counts_for_more_the_less_room_abstention_has(rooms, nats)
 def test_passes_end_where_there_are_no_more_neurons():
     tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
     begin(bench, tally)
-    follow(bench, Chain("ffn", 3, passes=9), in_order, replace(LIMITS, neurons=100, kl=1), tally)
+    follow(bench, Chain("ffn", 3, rounds=9), in_order, replace(LIMITS, neurons=100, kl=1), tally)
     assert [len(trial.neurons) for trial in tally.trials] == [0, 3, 6, 8, 8]
 
 
@@ -515,7 +515,7 @@ def test_passes_go_on_where_they_were_interrupted(done):
     def whole(known):
         tally, bench, asked = Tally(known, Budget(1), lambda trial: None), MadeUpBench(), []
         begin(bench, tally)
-        follow(bench, Chain("ffn", 3, passes=3), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+        follow(bench, Chain("ffn", 3, rounds=3), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
         return tally.trials, asked
 
     trials, asked = whole([])
@@ -525,8 +525,8 @@ def test_passes_go_on_where_they_were_interrupted(done):
 
 
 def test_without_passes_there_are_no_chains():
-    assert chains(("ffn", "linear"), 100, passes=0) == []
-    assert chains(("ffn", "linear"), 5, passes=8) == [Chain("ffn", 1, 8), Chain("linear", 1, 8)]
+    assert chains(("ffn", "linear"), 100, rounds=0) == []
+    assert chains(("ffn", "linear"), 5, rounds=8) == [Chain("ffn", 1, 8), Chain("linear", 1, 8)]
 
 
 def test_the_last_passes_exchange_neurons_at_their_largest_number():
@@ -541,7 +541,7 @@ def test_the_last_passes_exchange_neurons_at_their_largest_number():
         new = [neuron for neuron in order if neuron not in recipe.eliminated]
         return [*back, *new[: recipe.neurons + len(back)]]
 
-    follow(bench, Chain("ffn", 2, passes=9), useless_first, replace(LIMITS, neurons=4), tally)
+    follow(bench, Chain("ffn", 2, rounds=9), useless_first, replace(LIMITS, neurons=4), tally)
     assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
     assert [(recipe.neurons, recipe.returned) for recipe in asked] == [(2, 0), (2, 2), (0, 2), (0, 2)]
     assert [trial.figures.gain for trial in tally.trials] == [0, 0, 3 / 8, 1 / 2, 1 / 2]
@@ -550,7 +550,7 @@ def test_the_last_passes_exchange_neurons_at_their_largest_number():
 def test_a_chain_ends_where_no_exchange_is_worth_it():
     tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
     begin(bench, tally)
-    follow(bench, Chain("ffn", 4, passes=9), in_order, replace(LIMITS, neurons=4), tally)
+    follow(bench, Chain("ffn", 4, rounds=9), in_order, replace(LIMITS, neurons=4), tally)
     assert [len(trial.neurons) for trial in tally.trials] == [0, 4, 4]
 
 
@@ -604,7 +604,7 @@ def test_what_is_left_on_further_questions_decides():
     assert "(trial 3): the highest gain in accuracy among the 2 of 3 finalists" in decision.reason
     assert (
         "+0.500 over the original (p = 0.004) and +0.500 over as many random neurons (p = 0.004) on 16 further "
-        "questions of 8 templates of the choose part (one-sided, corrected for 3 finalists)" in decision.reason
+        "questions of 8 templates of the validation split (one-sided, corrected for 3 finalists)" in decision.reason
     )
     assert [trial.number for trial in decision.front] == [1, 2, 3, 0]  # as it was searched
 
@@ -613,7 +613,10 @@ def test_no_edit_is_recommended_where_none_is_left_on_further_questions():
     bench = HearsOut({1: (12, 0.2), 2: (0, 0.0)})
     decision = decide_by_finals(bench, of_these(bench, [(0.9, 0.04), (0.8, 0.03)]))
     assert (decision.verdict, decision.trial.number) == ("none", 0)
-    assert "none of the 2 finalists answers more questions right on 64 questions of the choose part" in decision.reason
+    assert (
+        "none of the 2 finalists answers more questions right on 64 questions of the validation split"
+        in decision.reason
+    )
 
 
 def test_finalists_keep_the_limits_but_for_the_margin_for_doubt():

@@ -101,7 +101,7 @@ def test_no_near_copy_crosses_in_the_official_files():
     task = load_task(f"bbq:{DATA}")
     sides = defaultdict(set)
     files = {}
-    for side, part in zip(("fit", "choose", "report"), task.split(0), strict=True):
+    for side, part in zip(("attribution", "validation", "test"), task.split(0), strict=True):
         for example in part:
             path, number = example.source.rsplit(":", 1)
             if path not in files:

@@ -133,7 +133,7 @@ def _slider(session: Session, page: gr.Blocks) -> None:
     choice = gr.Dropdown(
         _question_choices(session),
         value=session.most_changed,
-        label="Question of the run's report part",
+        label="Question of the run's test split",
         elem_id="slider-question",
     )
     with gr.Accordion("or ask one of your own", open=not session.questions):

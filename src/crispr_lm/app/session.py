@@ -51,7 +51,7 @@ OWN_QUESTION = "your own question"
 
 @dataclass(frozen=True)
 class Question:
-    """A question of the run's report part.
+    """A question of the run's test split.
 
     Attributes:
         example: What is asked.

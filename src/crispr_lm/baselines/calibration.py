@@ -7,7 +7,8 @@ Input m is the same prompt with the same options, but with content-free words in
 - contextual calibration (Zhao et al., *Calibrate Before Use*, ICML 2021, arXiv 2102.09690): "N/A", "[MASK]" and the
   empty string;
 - domain-context calibration (Fei et al., *Mitigating Label Biases for In-context Learning*, ACL 2023, arXiv
-  2305.19148): words drawn at random from the fit part's contexts and questions, as many as these have on average.
+  2305.19148): words drawn at random from the attribution split's contexts and questions, as many as these have on
+  average.
 
 Both divide by the content-free probability (the diagonal W of Zhao et al., b = 0). Where they have one fixed set of
 labels, options differ here from question to question, so the correction is taken for each question's own options.
@@ -44,7 +45,7 @@ def contextual_calibration(fit: Fit, _draw: int) -> Treatment:
 
 def domain_context_calibration(fit: Fit, _draw: int) -> Treatment:
     """Correct by random words of the domain."""
-    inputs = random_inputs(fit.parts.fit, fit.settings.calibration_texts, fit.settings.seed)
+    inputs = random_inputs(fit.parts.attribution, fit.settings.calibration_texts, fit.settings.seed)
     return _calibrated(fit, inputs)
 
 

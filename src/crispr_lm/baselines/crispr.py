@@ -5,7 +5,7 @@ from __future__ import annotations
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.edits.edit import Edit
-from crispr_lm.search.neuron_count import choose_part, golden_section
+from crispr_lm.search.neuron_count import golden_section, validation_part
 
 
 def original(_fit: Fit, _draw: int) -> Treatment:
@@ -21,10 +21,10 @@ def published(fit: Fit, _draw: int) -> Treatment:
 def authors_choice(fit: Fit, _draw: int) -> Treatment:
     """The neurons of highest bias influence B, their number chosen as the authors' code does: by accuracy alone.
 
-    A golden-section search on the plain accuracy on the choose part, up to the largest number of the settings.
+    A golden-section search on the plain accuracy on the validation split, up to the largest number of the settings.
     """
     parts, settings, scores = fit.parts, fit.settings, fit.scores()
-    on = choose_part(fit.lm, parts.task.name, parts.choose, fit.instructions, settings.seed)
+    on = validation_part(fit.lm, parts.task.name, parts.validation, fit.instructions, settings.seed)
     most = min(settings.max_neurons, len(scores))
     with fit.progress.step(f"Golden section on {parts.task.name}") as advance:
         choice, _ = golden_section(fit.lm, scores, [on], most, settings.batch_size, [fit.original], progress=advance)

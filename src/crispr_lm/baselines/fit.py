@@ -1,4 +1,4 @@
-"""What methods are fitted on: a task's fit and choose parts, and CRISPR's edit, which controls remove as much as.
+"""What methods are fitted on: attribution and validation splits, and the edit that controls remove as much as.
 
 Whatever several methods need (attribution scores, the search's choice) is computed once, when it is first asked for.
 """
@@ -21,7 +21,7 @@ from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.search.neuron_count import Candidate, choose_part, counts_up_to, measure, sweep
+from crispr_lm.search.neuron_count import Candidate, counts_up_to, measure, sweep, validation_part
 from crispr_lm.search.result import Searched
 from crispr_lm.settings import CompareSettings
 from crispr_lm.tasks.parts import Parts
@@ -60,7 +60,7 @@ class Fit:
 
     Attributes:
         lm: The model, unedited.
-        parts: The task with its fit and choose parts; no method looks at the report part.
+        parts: The task with its attribution and validation splits; no method looks at the test split.
         settings: All options.
         progress: Shows how far it is.
         known: CRISPR's edit where an earlier run has found it; otherwise it is searched for when it is asked for.
@@ -83,15 +83,15 @@ class Fit:
         return self.parts.task.instructions
 
     def scores(self, kind: NeuronKind | None = None, skill_weight: float | None = None) -> NeuronScores:
-        """Bias influence on the fit part, by default for the kind of neuron and λ of the settings."""
+        """Bias influence on the attribution split, by default for the kind of neuron and λ of the settings."""
         kind = kind or self.settings.neurons
         weight = self.settings.skill_weight if skill_weight is None else skill_weight
         if (kind, weight) not in self._scores:
-            total = len(self.parts.fit) * len(self.instructions)
+            total = len(self.parts.attribution) * len(self.instructions)
             with self.progress.step(f"Attribution on {self.parts.task.name}, λ = {weight:g}", total) as advance:
                 self._scores[kind, weight] = score_neurons(
                     self.lm,
-                    self.parts.fit,
+                    self.parts.attribution,
                     self.instructions,
                     neurons=kind,
                     skill_weight=weight,
@@ -103,7 +103,7 @@ class Fit:
 
     @cached_property
     def chosen(self) -> Chosen:
-        """CRISPR's edit, as the search finds it on the choose part.
+        """CRISPR's edit, as the search finds it on the validation split.
 
         Where it recommends none, a number of neurons of the published ranking is eliminated, the one of highest
         balanced accuracy there, so that there is something to compare.
@@ -118,9 +118,11 @@ class Fit:
         found = self.search(ranking)
         if found.neurons:
             return Chosen(found.neurons, found.scale, found.reason, True)
-        on = [choose_part(self.lm, self.parts.task.name, self.parts.choose, self.instructions, self.settings.seed)]
+        on = [
+            validation_part(self.lm, self.parts.task.name, self.parts.validation, self.instructions, self.settings.seed)
+        ]
         most = min(self.settings.max_neurons, len(ranking))
-        total = len(counts_up_to(most)) * len(self.parts.choose)
+        total = len(counts_up_to(most)) * len(self.parts.validation)
         with self.progress.step(f"Choosing how many on {self.parts.task.name}", total) as advance:
             known = [self.original]
             candidates = sweep(self.lm, ranking, on, most, self.settings.batch_size, known, progress=advance)
@@ -153,7 +155,7 @@ class Fit:
     def pairs(self) -> list[AnswerPair]:
         """Every fit example under every instruction, with golden and biased answer (equation 2)."""
         pairs = []
-        examples = self.parts.fit
+        examples = self.parts.attribution
         golden = torch.tensor([example.answer for example in examples])
         for instruction in self.instructions:
             table = option_scores(self.lm, examples, instruction, self.settings.batch_size)
@@ -167,13 +169,13 @@ class Fit:
 
     @cached_property
     def original(self) -> Candidate:
-        """The unedited model on the choose part, with which several methods compare what they try."""
+        """The unedited model on the validation split, with which several methods compare what they try."""
         return Candidate(0, {self.parts.task.name: self.on_choose_part()})
 
     def on_choose_part(self) -> Metrics:
-        """Metrics of the model as it is now on the choose part."""
+        """Metrics of the model as it is now on the validation split."""
         parts = self.parts
-        on = choose_part(self.lm, parts.task.name, parts.choose, self.instructions, self.settings.seed)
+        on = validation_part(self.lm, parts.task.name, parts.validation, self.instructions, self.settings.seed)
         return measure(self.lm, [on], self.settings.batch_size)[parts.task.name]
 
 

@@ -6,7 +6,7 @@
 Sundararajan et al., *Axiomatic Attribution for Deep Networks* (ICML 2017, arXiv 1703.01365), on neurons as Dai et al.,
 *Knowledge Neurons in Pretrained Transformers* (ACL 2022, arXiv 2104.08696), have it: the activations of one module go
 from zero (all its neurons eliminated) to what they are. One module at a time, so it costs (modules x steps) passes
-where activation x gradient costs one; only some of the fit prompts are used (``--integration-prompts``).
+where activation x gradient costs one; only some of the attribution prompts are used (``--integration-prompts``).
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def largest_weights(fit: Fit, _draw: int) -> Treatment:
 
 
 def largest_activations(fit: Fit, _draw: int) -> Treatment:
-    """The largest mean |h| over the tokens of the fit prompts with their golden answers, each prompt counting once."""
+    """The largest mean |h| over the tokens of attribution prompts with golden answers, each prompt counting once."""
 
     def ranking(kind: NeuronKind) -> dict[str, Tensor]:
         sites = find_sites(fit.lm.model, kind)

@@ -39,7 +39,8 @@ _TABLE = (
         "golden-section",
         "Golden section",
         "baseline",
-        "The neurons of highest B, as many as give the highest accuracy on the choose part, as in the authors' code.",
+        "The neurons of highest B, as many as give the highest accuracy on the validation split, as in the authors' "
+        "code.",
         authors_choice,
         "Yang et al., ACL 2024, arXiv 2311.09627",
     ),
@@ -70,7 +71,7 @@ _TABLE = (
         "activations",
         "Highest activation",
         "control",
-        "The neurons of highest mean absolute activation on the fit prompts.",
+        "The neurons of highest mean absolute activation on the attribution prompts.",
         largest_activations,
     ),
     Method("sign-flipped", "Lowest B", "control", "The neurons of lowest bias influence.", sign_flipped),

@@ -1,10 +1,10 @@
 """Baseline: steering by a mean-difference direction, contrastive activation addition.
 
-    v = mean over fit prompts of [ r(y) − r(ŷ) ],    stream := stream + α · v
+    v = mean over attribution prompts of [ r(y) − r(ŷ) ],    stream := stream + α · v
 
 r is the residual stream behind a middle block, averaged over the answer's tokens (Rimsky et al., *Steering Llama 2 via
 Contrastive Activation Addition*, ACL 2024, arXiv 2312.06681). Theirs is the last token of a one-letter answer; α is
-chosen on the choose part by the rule that CRISPR's number of neurons is chosen by. They add the vector behind the
+chosen on the validation split by the rule that CRISPR's number of neurons is chosen by. They add the vector behind the
 prompt only; here it is added at every position of the decoder.
 """
 

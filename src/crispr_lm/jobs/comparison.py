@@ -35,8 +35,8 @@ from crispr_lm.jobs.comparison_results import (
 from crispr_lm.jobs.edit_search import search_edit
 from crispr_lm.jobs.preparation import (
     Timings,
+    attribution_candidates,
     check_held_out,
-    fit_candidates,
     fits,
     load,
     load_tasks,
@@ -59,7 +59,7 @@ from crispr_lm.tasks.parts import Parts
 NEURON_POINTS = (1, 3, 5, 10, 20, 50, 100)
 """Numbers of neurons of the curve (the paper's figure)."""
 EXAMPLE_POINTS = (1, 2, 5, 10, 20, 50)
-"""Numbers of fit examples of the curve."""
+"""Numbers of attribution examples of the curve."""
 
 ALWAYS = ("original", "crispr")
 """What everything else is compared with."""
@@ -71,8 +71,8 @@ NOT_IDENTITY = ("methods", "draws", "curves")
 def compare(model: str, settings: CompareSettings, progress: Progress | None = None) -> dict[str, Any]:
     """Compare CRISPR with controls and with what else a user could do.
 
-    Every method is fitted on each task's fit and choose parts and measured on its report part, on the further tasks
-    and on the neutral prompts.
+    Every method is fitted on each task's attribution and validation splits and measured on its test split, on the
+    further tasks and on the neutral prompts.
 
     Args:
         model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``.
@@ -94,12 +94,12 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     settings = dated(settings, folder)
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
-    subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.report) for part in parts}
+    subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.test) for part in parts}
     further = further_subjects(settings)
     check_held_out([*subjects.values(), *further], made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in (*subjects.values(), *further)]
-    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose))
+    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].validation))
     _check_removed(lm, settings)
     record = record_of(lm, settings, parts, [*subjects.values(), *further])
     for name in NOT_IDENTITY:
@@ -229,9 +229,9 @@ class _Table:
             self._fill(CellKey("neurons", "crispr", task, count), [self.subjects[task]], highest)
 
     def example_curve(self, fit: Fit) -> None:
-        """As many neurons of the published ranking as CRISPR's edit has, attributed on more and more fit examples."""
+        """As many neurons of the published ranking as the edit has, attributed on more and more examples."""
         task = fit.parts.task.name
-        most = len(fit_candidates(fit.parts.task, self.settings))
+        most = len(attribution_candidates(fit.parts.task, self.settings))
         growing = _GrowingScores(fit)
         for count in (point for point in EXAMPLE_POINTS if point <= most):
 
@@ -296,7 +296,7 @@ def _elimination(fit: Fit, neurons: Sequence[Neuron]) -> Treatment:
 
 
 class _GrowingScores:
-    """Attribution on more and more fit examples, each attributed once: the mean over all is a mean of means."""
+    """Attribution on more and more attribution examples, each attributed once: the mean over all is a mean of means."""
 
     def __init__(self, fit: Fit) -> None:
         self.fit = fit
@@ -306,7 +306,7 @@ class _GrowingScores:
     def upto(self, count: int) -> NeuronScores:
         """Scores on `count` examples; every larger number of examples holds the smaller ones."""
         fit = self.fit
-        settings, candidates = fit.settings, fit_candidates(fit.parts.task, fit.settings)
+        settings, candidates = fit.settings, attribution_candidates(fit.parts.task, fit.settings)
         new = [example for example in sample(candidates, count, settings.seed) if example.source not in self.done]
         with fit.progress.step(f"Attribution on {count} examples", len(new) * len(fit.instructions)) as advance:
             scores = score_neurons(

@@ -25,7 +25,7 @@ from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.search.evaluator import Bench
 from crispr_lm.search.evidence import Asked, Ordinary, evidence_anew, ordinary_answers, search_effects
-from crispr_lm.search.neuron_count import Candidate, choose, choose_part, counts_up_to, golden_section, sweep
+from crispr_lm.search.neuron_count import Candidate, choose, counts_up_to, golden_section, sweep, validation_part
 from crispr_lm.search.rankings import RANKINGS, Evidence, Published, Recipe, ranked
 from crispr_lm.search.reevaluation import FINALISTS, hear_finalists
 from crispr_lm.search.refinement import refine
@@ -37,7 +37,7 @@ from crispr_lm.search.tuning import Budget, Space, Tally, begin, best_so_far, tu
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import append_line, make_folder, write_lines
 from crispr_lm.storage.run_folder import RunFolder, read_lines, read_rows
-from crispr_lm.tasks.base import FitOn, of_condition, sample
+from crispr_lm.tasks.base import AttributeOn, of_condition, sample
 from crispr_lm.tasks.parts import Parts
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def _by_number(
     progress: Progress,
 ) -> Searched:
     """How many neurons of the published ranking."""
-    on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
+    on = [validation_part(lm, part.task.name, part.validation, part.task.instructions, settings.seed) for part in parts]
     most = min(settings.max_neurons, len(scores))
     prompts = sum(len(part.prompts) for part in on)
 
@@ -144,8 +144,10 @@ def _tuned(
         min(settings.max_neurons, len(scores)),
         settings.caution,
     )
-    on = [choose_part(lm, part.task.name, part.choose, part.task.instructions, settings.seed) for part in parts]
-    further = [choose_part(lm, part.task.name, part.final, part.task.instructions, settings.seed) for part in parts]
+    on = [validation_part(lm, part.task.name, part.validation, part.task.instructions, settings.seed) for part in parts]
+    further = [
+        validation_part(lm, part.task.name, part.reevaluation, part.task.instructions, settings.seed) for part in parts
+    ]
     bench = Bench(lm, on, original, limits, settings.batch_size, settings.seed, further)
     bench.progress = progress
     for trial in known:
@@ -162,8 +164,8 @@ def _tuned(
             )
 
     @cache
-    def published(fit_on: FitOn, token_aggregation: TokenAggregation) -> NeuronScores:
-        wanted = settings.model_copy(update={"fit_on": fit_on, "token_aggregation": token_aggregation})
+    def published(attribute_on: AttributeOn, token_aggregation: TokenAggregation) -> NeuronScores:
+        wanted = settings.model_copy(update={"attribute_on": attribute_on, "token_aggregation": token_aggregation})
         return scores if wanted == settings else score_again(lm, parts, wanted, progress)
 
     @cache
@@ -182,7 +184,7 @@ def _tuned(
         return on_first(lambda: ranked("pursuit", anew(original, recipe.kind, recipe.eliminated, recipe.scale), recipe))
 
     planned = {
-        "passes": settings.passes * len(kinds),
+        "rounds": settings.rounds * len(kinds),
         "search": settings.trials,
         "refine": settings.refinements,
         "final": (1 + FINALISTS) * bool(bench.further_prompts),
@@ -206,11 +208,11 @@ def _tuned(
                 kinds,
                 limits.neurons,
                 len(parts),
-                _conditions(parts, settings.fit_on),
+                _conditions(parts, settings.attribute_on),
                 _first(settings.token_aggregation, AGGREGATIONS),
             )
             begin(bench, tally)
-            for chain in chains(kinds, limits.neurons, settings.passes):
+            for chain in chains(kinds, limits.neurons, settings.rounds):
                 follow(bench, chain, following, limits, tally)
             tune(bench, evidence, space, limits, budget, tally, settings.seed)
             best = best_within(tally.complete, limits) or tally.trials[0]
@@ -270,11 +272,11 @@ def _kinds(lm: LanguageModel, scores: NeuronScores) -> tuple[NeuronKind, ...]:
     return _first(scores.kind, there)
 
 
-def _conditions(parts: Sequence[Parts], own: FitOn) -> tuple[FitOn, ...]:
+def _conditions(parts: Sequence[Parts], own: AttributeOn) -> tuple[AttributeOn, ...]:
     """Which examples rankings may be fitted on, those of the published one first: no others where a task has none."""
-    choices: tuple[FitOn, ...] = get_args(FitOn)
+    choices: tuple[AttributeOn, ...] = get_args(AttributeOn)
     told = any(example.condition for part in parts for example in part.effects)
-    there = all(of_condition(part.effects, fit_on) for part in parts for fit_on in choices)
+    there = all(of_condition(part.effects, attribute_on) for part in parts for attribute_on in choices)
     return _first(own, choices) if told and there else (own,)
 
 
@@ -285,7 +287,9 @@ def _first(own: Choice, choices: Iterable[Choice]) -> tuple[Choice, ...]:
 
 def score_again(lm: LanguageModel, parts: Sequence[Parts], settings: RunSettings, progress: Progress) -> NeuronScores:
     """B on as many examples of the condition that the settings name, of those that effects are measured on."""
-    drawn = [sample(of_condition(part.effects, settings.fit_on), settings.examples, settings.seed) for part in parts]
+    drawn = [
+        sample(of_condition(part.effects, settings.attribute_on), settings.examples, settings.seed) for part in parts
+    ]
     fits = [(part.task, examples) for part, examples in zip(parts, drawn, strict=True)]
     return score_tasks(lm, fits, settings, progress)
 

@@ -140,7 +140,7 @@ def lm_eval_tasks(model: str, output: Path, settings: LmEvalSettings) -> list[st
         prompt_format=settings.prompt_format,
         moment=settings.prompt_date,
     )
-    parts = {task.name: task.examples if settings.part == "all" else task.split(settings.seed).report for task in tasks}
+    parts = {task.name: task.examples if settings.split == "all" else task.split(settings.seed).test for task in tasks}
     for task in tasks:
         _check(parts[task.name], task.name)
         check_prompts(source, parts[task.name], task.instructions)

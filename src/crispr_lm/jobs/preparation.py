@@ -81,14 +81,18 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
     """
     split = task.split(settings.seed)
     tuned = settings.search == "tuned"
-    choose = sample(split.choose, settings.choose_examples, settings.seed)
+    validation = sample(split.validation, settings.validation_examples, settings.seed)
     return Parts(
         task=task,
-        fit=fit_sample(task, settings),
-        choose=choose,
-        report=report_sample(task, split.report, settings),
-        effects=sample(split.fit, settings.effect_examples * (1 + settings.passes) if tuned else 0, settings.seed),
-        final=further(split.choose, choose, settings.final_examples, settings.seed) if tuned else (),
+        attribution=attribution_sample(task, settings),
+        validation=validation,
+        test=test_sample(task, split.test, settings),
+        effects=sample(
+            split.attribution, settings.effect_examples * (1 + settings.rounds) if tuned else 0, settings.seed
+        ),
+        reevaluation=further(split.validation, validation, settings.reevaluation_examples, settings.seed)
+        if tuned
+        else (),
     )
 
 
@@ -98,8 +102,8 @@ def further(examples: Sequence[Example], drawn: Sequence[Example], size: int, se
     return tuple(example for example in sample(examples, size, seed) if id(example) not in before)
 
 
-def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
-    """Draw the examples to attribute on from the fit part.
+def attribution_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
+    """Draw the examples to attribute on from the attribution split.
 
     Raises:
         InputError: there are fewer than asked for.
@@ -109,25 +113,25 @@ def fit_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Examp
             f"task {task.name} can be measured, but no neurons can be attributed on it; "
             f"give it as --measure {task.name} beside a --task such as builtin:everyday"
         )
-    fit = fit_candidates(task, settings)
+    fit = attribution_candidates(task, settings)
     if len(fit) < settings.examples:
         raise InputError(
-            f"{settings.examples} examples to attribute on were asked for, but the fit part of task {task.name} has "
-            f"{len(fit)}; lower --examples or add examples"
+            f"{settings.examples} examples to attribute on were asked for, but the attribution split of task "
+            f"{task.name} has {len(fit)}; lower --examples or add examples"
         )
     return sample(fit, settings.examples, settings.seed)
 
 
-def fit_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
-    """All examples of the fit part that may be attributed on."""
-    return of_condition(task.split(settings.seed).fit, settings.fit_on)
+def attribution_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
+    """All examples of the attribution split that may be attributed on."""
+    return of_condition(task.split(settings.seed).attribution, settings.attribute_on)
 
 
-def report_sample(
+def test_sample(
     task: Task, examples: Sequence[Example], settings: RunSettings | EvaluateSettings
 ) -> tuple[Example, ...]:
     """Draw the examples that results are told on."""
-    size = len(examples) if settings.report_examples == "all" else settings.report_examples
+    size = len(examples) if settings.test_examples == "all" else settings.test_examples
     return draw(task, examples, size, settings.seed)
 
 

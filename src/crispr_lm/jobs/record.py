@@ -67,7 +67,7 @@ def record_of(
     return {
         "identity": identity,
         "revision": lm.revision,
-        "first_prompt": seen_prompt(lm, parts[0].report[0], parts[0].task.instructions[0]),
+        "first_prompt": seen_prompt(lm, parts[0].test[0], parts[0].task.instructions[0]),
         "device": str(lm.device),
         "batch_size": settings.batch_size,
         "threads": torch.get_num_threads(),
@@ -79,7 +79,8 @@ def record_of(
         },
         "parts": {
             part.task.name: {
-                name: [example.source for example in getattr(part, name)] for name in ("fit", "choose", "report")
+                name: [example.source for example in getattr(part, name)]
+                for name in ("attribution", "validation", "test")
             }
             for part in parts
         },

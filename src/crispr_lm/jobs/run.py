@@ -69,12 +69,12 @@ def run(
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     settings = on_first(lambda: dated(settings, folder))
     parts = [take_parts(task, settings) for task in load_tasks(settings)]
-    subjects: list[Subject] = [TaskSubject(part.task, part.report) for part in parts]
+    subjects: list[Subject] = [TaskSubject(part.task, part.test) for part in parts]
     subjects += further_subjects(settings)
     check_held_out(subjects, made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in subjects]
-    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].choose), twice=True)
+    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].validation), twice=True)
     record = record_of(lm, settings, parts, subjects)
     with folder.held() if is_first() else nullcontext():
         begun = on_first(lambda: _without_the_end(folder, record, settings))
@@ -207,7 +207,7 @@ def _with_the_end(
             lm.save(part)
 
     def verify() -> None:
-        asked, instruction = probed.report[:VERIFIED_EXAMPLES], probed.task.instructions[0]
+        asked, instruction = probed.test[:VERIFIED_EXAMPLES], probed.task.instructions[0]
         trusted = settings.trust_remote_code
         with timings.of("verify"), progress.step("Loading it again in a fresh process"):
             verified.update(verify_saved(lm, folder.model, asked, instruction, trust_remote_code=trusted))
@@ -274,6 +274,6 @@ def _scores(
         progress.say("Going on with the scores of the interrupted run")
         return known
     with timings.of("attribution"):
-        scores = score_tasks(lm, [(part.task, part.fit) for part in parts], settings, progress)
+        scores = score_tasks(lm, [(part.task, part.attribution) for part in parts], settings, progress)
     on_first(lambda: scores.save(folder.scores))
     return scores

@@ -19,14 +19,14 @@ from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import (
     Timings,
+    attribution_sample,
     check_held_out,
     check_output_file,
-    fit_sample,
     fits,
     load,
     load_tasks,
-    report_sample,
     seen,
+    test_sample,
 )
 from crispr_lm.jobs.sharing import RESULTS, check_hub, check_told_of, results_beside, with_upload, write_card
 from crispr_lm.jobs.task_scores import score_tasks
@@ -49,7 +49,7 @@ def score(model: str, output: Path, settings: ScoreSettings, progress: Progress 
     """
     progress = progress or SilentProgress()
     check_output_file(output)
-    parts = [(task, fit_sample(task, settings)) for task in load_tasks(settings)]
+    parts = [(task, attribution_sample(task, settings)) for task in load_tasks(settings)]
     lm = load(model, settings, [fits(task, examples) for task, examples in parts], Timings(), progress)
     scores = score_tasks(lm, parts, settings, progress)
     with _kept(scores):
@@ -60,13 +60,13 @@ def score(model: str, output: Path, settings: ScoreSettings, progress: Progress 
 def evaluate(
     model: str, output: Path, edit_file: Path | None, settings: EvaluateSettings, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Measurement alone: metrics on the report part, before and after an edit if one is given.
+    """Measurement alone: metrics on the test split, before and after an edit if one is given.
 
-    With ``part="all"`` results say of each task how many of its examples are of templates that the edit was fitted or
+    With ``split="all"`` results say of each task how many of its examples are of templates that the edit was fitted or
     chosen on (``seen_examples``).
 
     Raises:
-        InputError: the input can't be used, or such an example is in the report part; nothing is written then.
+        InputError: the input can't be used, or such an example is in the test split; nothing is written then.
         WriteError: the file can't be written after all; its ``result`` holds the results.
     """
     progress = progress or SilentProgress()
@@ -75,7 +75,7 @@ def evaluate(
     edit = Edit.load(local_edit(edit_file)) if edit_file is not None else None
     subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in load_tasks(settings)]
     subjects += further_subjects(settings)
-    if edit is not None and settings.part == "report":
+    if edit is not None and settings.split == "test":
         check_held_out(subjects, edit.made_on, _advice(edit, settings))
     probe = (subjects[0].task, subjects[0].examples) if isinstance(subjects[0], TaskSubject) else None
     lm = load(model, settings, [subject.check for subject in subjects], timings, progress, probe)
@@ -94,7 +94,7 @@ def evaluate(
     for subject in subjects:
         if edit is not None and isinstance(subject, TaskSubject):
             told["tasks"][subject.name]["seen_examples"] = seen(subject.examples, edit.made_on)
-    results = {**told, "part": settings.part, "timings": timings.seconds}
+    results = {**told, "split": settings.split, "timings": timings.seconds}
     with _kept(results):
         on_first(lambda: write_json(output, results))
     return results
@@ -187,10 +187,10 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
 def _advice(edit: Edit, settings: EvaluateSettings) -> str:
     seed = edit.origin.get("seed")
     own = f"take --seed {seed}, which the edit was made with, or " if seed not in (None, settings.seed) else "take "
-    return f"{own}--part all, with which the results say how many these are"
+    return f"{own}--split all, with which the results say how many these are"
 
 
 def _measured(task: Task, settings: EvaluateSettings) -> tuple[Example, ...]:
-    """The examples of a task that are measured: of the report part, or of all."""
-    everything = settings.part == "all" or task.measured_only
-    return report_sample(task, task.examples if everything else task.split(settings.seed).report, settings)
+    """The examples of a task that are measured: of the test split, or of all."""
+    everything = settings.split == "all" or task.measured_only
+    return test_sample(task, task.examples if everything else task.split(settings.seed).test, settings)

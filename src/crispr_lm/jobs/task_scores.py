@@ -47,7 +47,7 @@ def score_tasks(
             "tasks": [task.name for task, _ in fits],
             "examples": settings.examples,
             "instructions": len(fits[0][0].instructions),
-            "fit_on": settings.fit_on,
+            "attribute_on": settings.attribute_on,
             "skill_weight": settings.skill_weight,
             "token_aggregation": settings.token_aggregation,
             "seed": settings.seed,

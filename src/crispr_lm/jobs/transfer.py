@@ -71,7 +71,7 @@ def measure_transfer(
         progress.say(f"Transfer: an edit for {part.task.name} alone ({number + 1} of {len(parts)})")
         below = folder.transfer(number)
         begun = on_first(partial(_begin, below))
-        scores = score_tasks(lm, [(part.task, part.fit)], alone, progress)
+        scores = score_tasks(lm, [(part.task, part.attribution)], alone, progress)
         found = search_edit(lm, scores, [part], original, alone, below, begun, progress)
         edit = Edit.from_neurons(lm, found.neurons, found.scale)
         with edit.applied(lm):

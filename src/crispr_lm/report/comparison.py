@@ -96,7 +96,7 @@ def tables(told: Mapping[str, Any]) -> Iterator[TextTable]:
     for name, curves in (told["curves"] or {}).items():
         columns = _columns(told["tasks"][name])
         yield _curve(f"{name}: number of neurons", "Neurons", curves["neurons"], columns)
-        yield _curve(f"{name}: number of fit examples", "Fit examples", curves["examples"], columns)
+        yield _curve(f"{name}: number of attribution examples", "Fit examples", curves["examples"], columns)
 
 
 def _summary(told: Mapping[str, Any]) -> TextTable:

@@ -29,7 +29,7 @@ def render_comparison(told: Mapping[str, Any]) -> str:
     curves = told["curves"] or {}
     for number, (name, of_task) in enumerate(curves.items()):
         metrics = main_metrics(told["tasks"][name])
-        for what, axis in (("neurons", "neurons eliminated"), ("examples", "fit examples")):
+        for what, axis in (("neurons", "neurons eliminated"), ("examples", "attribution examples")):
             drawn[f"{number}-{what}"] = _curve(of_task[what], metrics, axis)
     transfer = _transfers(told) if told["transfer"] is not None else {}
     drawn |= transfer

@@ -101,7 +101,7 @@ def front(
     else:
         best, mine = _chosen(points, choice)
     figure = _front_of(points, best, mine, "lost %{x:.3f}, gained %{y:.3f}")
-    figure.update_xaxes(title="disambiguated accuracy lost (choose part)", zeroline=True)
+    figure.update_xaxes(title="disambiguated accuracy lost (validation split)", zeroline=True)
     figure.update_yaxes(title="ambiguous accuracy gained", zeroline=True)
     return styled(figure)
 
@@ -119,7 +119,7 @@ def front_of_one(candidates: Sequence[Mapping[str, Any]], choice: Mapping[str, A
     points = [_Point(row["kl"], row["gain"], row["neurons"], _tried(row).label, row["trial"]) for row in rows]
     figure = _front_of(points, *_chosen(points, choice), "KL %{x:.3f}, gained %{y:.3f}")
     figure.update_xaxes(title="KL divergence on neutral prompts, nats per token", zeroline=True)
-    figure.update_yaxes(title="accuracy gained (choose part)", zeroline=True)
+    figure.update_yaxes(title="accuracy gained (validation split)", zeroline=True)
     return styled(figure)
 
 
@@ -178,7 +178,7 @@ def curve(candidates: Sequence[Mapping[str, Any]], *, halves: bool = True) -> go
         [_neurons(point[0]) for point in points],
         ([point[1] for point in points], [point[2] for point in points]),
     )
-    figure.update_yaxes(title="accuracy (choose part)", range=[-0.02, 1.02], tickformat=".0%")
+    figure.update_yaxes(title="accuracy (validation split)", range=[-0.02, 1.02], tickformat=".0%")
     return figure
 
 
@@ -198,7 +198,7 @@ def _curve_of_trials(candidates: Sequence[Mapping[str, Any]], *, halves: bool) -
         [_tried(row).label for row in rows],
         ([row["gain"] for row in rows], [-row["loss"] for row in rows]),
     )
-    figure.update_yaxes(title="difference from the original (choose part)", zeroline=True)
+    figure.update_yaxes(title="difference from the original (validation split)", zeroline=True)
     return figure if halves else _only_first(figure)
 
 

@@ -154,7 +154,7 @@ def figure_data(figure: Any) -> Markup:
 
 
 def controls(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The chosen edit beside the original and as many random neurons, on the choose part; empty without a control."""
+    """The chosen edit beside original and as many random neurons, on the validation split; empty without a control."""
     choice = results.get("choice") or {}
     trials = _trials(results)
     control = trials.get(choice.get("control", -1))

@@ -281,8 +281,8 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
 
 
 def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
-    """The trials of a Pareto front on the choose part, by falling gain."""
-    table = Table(title="Pareto front on the choose part (differences from the original)", title_justify="left")
+    """The trials of a Pareto front on the validation split, by falling gain."""
+    table = Table(title="Pareto front on the validation split (differences from the original)", title_justify="left")
     for name in ("Trial", "Neurons", "Scale", "Ambiguous", "Disambiguated", "Unknown, disambiguated", "KL"):
         table.add_column(name, justify="right")
     for trial in front:

@@ -1,4 +1,4 @@
-"""The bench: tries an edit on growing subsets of the `choose` part and gives up early on those without hope.
+"""The bench: tries an edit on growing subsets of the validation split and gives up early on those without hope.
 
 Scoring, divergence and figures meet here. Knows a model, examples and edits; knows no search strategy.
 """

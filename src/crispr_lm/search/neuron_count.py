@@ -1,6 +1,6 @@
 """Search over the number of neurons alone: a sweep over one ranking, or the authors' golden section.
 
-`jobs.edit_search` has the search over everything. Chosen on the `choose` part; results are told on the `report`
+`jobs.edit_search` has the search over everything. Chosen on the validation split; results are told on the `report`
 part by others. Always answering "unknown" has a balanced accuracy of 0.5, better than a model that always guesses a
 group, so no single mean is the criterion of the sweep: the gain on ambiguous questions is bought within a limit on the
 loss on disambiguated ones.
@@ -34,7 +34,7 @@ COUNTS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500)
 
 @dataclass(frozen=True)
 class Candidate:
-    """One number of neurons and what it does on the `choose` part.
+    """One number of neurons and what it does on the validation split.
 
     Attributes:
         neurons: How many of the highest-ranked neurons are eliminated; 0 is the original model.
@@ -82,7 +82,7 @@ class ChoosePart:
         return ChoosePart(self.task, self.examples + other.examples, self.prompts + other.prompts)
 
 
-def choose_part(
+def validation_part(
     lm: LanguageModel, task: str, examples: Sequence[Example], instructions: Sequence[str], seed: int
 ) -> ChoosePart:
     """Encode each example under one instruction, all instructions equally often.
@@ -122,7 +122,7 @@ def sweep(
     finished: Callable[[Candidate], None] | None = None,
     progress: ProgressCallback | None = None,
 ) -> list[Candidate]:
-    """Measure growing numbers of the highest-ranked neurons on the `choose` part.
+    """Measure growing numbers of the highest-ranked neurons on the validation split.
 
     Args:
         lm: The model; left as it was.
@@ -190,7 +190,7 @@ def golden_section(
     candidates = sorted(of_count.values(), key=lambda candidate: candidate.neurons)
     best = max(candidates, key=lambda candidate: (accuracy(candidate.neurons), -candidate.neurons))
     reason = (
-        f"{best.neurons} neuron{'' if best.neurons == 1 else 's'}: highest accuracy on the choose part that a "
+        f"{best.neurons} neuron{'' if best.neurons == 1 else 's'}: highest accuracy on the validation split that a "
         f"golden-section search in 0 to {most} has found ({accuracy(0):.2f} to {accuracy(best.neurons):.2f})"
     )
     return Choice(best, reason), candidates
@@ -212,11 +212,11 @@ def choose(candidates: Sequence[Candidate], max_accuracy_loss: float) -> Choice:
     if best.neurons == 0:
         reason = (
             f"no edit recommended: none of the {len(candidates) - 1} candidates answers more questions right on the "
-            f"choose part at a loss of at most {max_accuracy_loss:g} of disambiguated accuracy"
+            f"validation split at a loss of at most {max_accuracy_loss:g} of disambiguated accuracy"
         )
         return Choice(original, reason)
     reason = (
-        f"{best.neurons} neuron{'s' if best.neurons > 1 else ''}: highest ambiguous accuracy on the choose part "
+        f"{best.neurons} neuron{'s' if best.neurons > 1 else ''}: highest ambiguous accuracy on the validation split "
         f"({_gained(original):.2f} to {_gained(best):.2f}) among the {len(allowed)} of {len(candidates)} candidates "
         f"that lose at most {max_accuracy_loss:g} of disambiguated accuracy (this one: "
         f"{_largest_loss(original, best):.2f})"

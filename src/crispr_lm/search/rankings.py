@@ -1,4 +1,4 @@
-"""Rankings: orders of neurons, best to remove first, all computed from what was measured once on the fit part.
+"""Rankings: orders of neurons, best to remove first, all computed from what was measured once on the attribution split.
 
 Knows effects (`attribution.effects`), neuron scores and numbers; runs no model. A new ranking is one function and one
 line in `RANKINGS`, or comes from elsewhere (`register_ranking`).
@@ -26,7 +26,7 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
 from crispr_lm.runtime.plugins import Registry
-from crispr_lm.tasks.base import FitOn
+from crispr_lm.tasks.base import AttributeOn
 
 Array = NDArray[np.float64]
 
@@ -58,13 +58,13 @@ TAKEN_AT_ONCE = 2
 """Neurons that `pursuit` takes before it looks at the examples anew."""
 
 
-Published = Callable[[FitOn, TokenAggregation], NeuronScores]
+Published = Callable[[AttributeOn, TokenAggregation], NeuronScores]
 """The published bias influence B, on examples of a condition and with tokens aggregated in a way."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured once on the fit part.
+    """What was measured once on the attribution split.
 
     Attributes:
         published: Gives B; measures it when it is first asked for.
@@ -95,7 +95,7 @@ class Recipe:
             per nat of log-probability that the choices to be kept lose.
         scale: What the neurons' activations will be multiplied with.
         layers: Name of a range of layers, a key of `LAYERS`.
-        fit_on: Examples of which condition are heeded (where a task does not tell, all are).
+        attribute_on: Examples of which condition are heeded (where a task does not tell, all are).
         token_aggregation: What B takes of a prompt's tokens.
         united: With several tasks: rank for each by itself and unite the rankings, instead of one ranking for all.
         eliminated: What is in place already (and was when the evidence was measured), and is not proposed again.
@@ -108,7 +108,7 @@ class Recipe:
     protection: float = 5.0
     scale: float = 0.0
     layers: Layers = "all"
-    fit_on: FitOn = "both"
+    attribute_on: AttributeOn = "both"
     token_aggregation: TokenAggregation = "max"
     united: bool = False
     eliminated: tuple[Neuron, ...] = ()
@@ -178,7 +178,7 @@ def changed(before: Sequence[Neuron], order: Sequence[Neuron]) -> tuple[Neuron, 
 
 def published(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     """B = mean of A(ŷ) − λ · max(A(y), 0), the paper's, as `score_neurons` has computed it (with its own λ)."""
-    scores = evidence.published(recipe.fit_on, recipe.token_aggregation)
+    scores = evidence.published(recipe.attribute_on, recipe.token_aggregation)
     widths = [len(values) for values in scores.values.values()]
     allowed = _in_layers(widths, recipe.layers)
     starts = dict(zip(scores.values, np.cumsum([0, *widths]).tolist(), strict=False))
@@ -203,9 +203,9 @@ def contrast(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     ambiguous = effects.ambiguous
     weights = np.zeros(effects.contrasts.shape)
     nearest_wrong = effects.contrasts.argmin(axis=1)
-    if recipe.fit_on != "disambiguated":
+    if recipe.attribute_on != "disambiguated":
         weights[ambiguous, nearest_wrong[ambiguous]] = 1 / max(1, ambiguous.sum())
-    if recipe.fit_on != "ambiguous":
+    if recipe.attribute_on != "ambiguous":
         weights[~ambiguous] = recipe.skill_weight / max(1, (~ambiguous).sum())
     gains = (recipe.scale - 1) * _weighted(effects.values, weights) - _harm(evidence, recipe)
     return recipe.highest(effects, gains)
@@ -286,8 +286,8 @@ RANKINGS = Registry(
     (
         (ranking.name, ranking)
         for ranking in (
-            Ranking("published", published, frozenset({"fit_on", "token_aggregation"})),
-            Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united", "fit_on"})),
+            Ranking("published", published, frozenset({"attribute_on", "token_aggregation"})),
+            Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united", "attribute_on"})),
             Ranking("pursuit", pursuit, frozenset({"kind", "skill_weight", "protection", "united"})),
         )
     ),

@@ -47,19 +47,19 @@ class Chain:
     Attributes:
         kind: Kind of neurons.
         at_once: Neurons of one pass, which may give back as many.
-        passes: How many passes, without those that are taken back; where the largest number of neurons is reached
+        rounds: How many passes, without those that are taken back; where the largest number of neurons is reached
             before, further ones exchange neurons.
     """
 
     kind: NeuronKind
     at_once: int
-    passes: int
+    rounds: int
 
 
-def chains(kinds: Sequence[NeuronKind], most: int, passes: int) -> list[Chain]:
+def chains(kinds: Sequence[NeuronKind], most: int, rounds: int) -> list[Chain]:
     """One chain of so many passes for each kind of neurons, up to the largest number of neurons."""
-    growing = passes - passes // EXCHANGES
-    return [Chain(kind, max(1, -(-most // growing)), passes) for kind in kinds] if passes else []
+    growing = rounds - rounds // EXCHANGES
+    return [Chain(kind, max(1, -(-most // growing)), rounds) for kind in kinds] if rounds else []
 
 
 def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tally: Tally) -> None:
@@ -80,7 +80,7 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
     taken: tuple[Neuron, ...] = ()
     skill_weight, protection = Recipe.skill_weight, limits.protection(PROTECTION)
     done, taken_back = 0, 0
-    while done < chain.passes and taken_back < PATIENCE and not tally.is_over("passes"):
+    while done < chain.rounds and taken_back < PATIENCE and not tally.is_over("rounds"):
         propose = partial(_proposal, chain, taken, skill_weight, protection, following, limits)
         # Asked every example, unless it is to be taken back: what λ follows is not to hang on a quarter of them.
         trial = tally.run(
@@ -119,4 +119,4 @@ def _proposal(
     )
     neurons = changed(before, following(recipe))
     told = {name: value for name, value in asdict(recipe).items() if name in ("kind", "skill_weight", "protection")}
-    return Proposal("passes", {"ranking": "pursuit in passes", **told, "neurons": len(neurons)}, neurons)
+    return Proposal("rounds", {"ranking": "pursuit in passes", **told, "neurons": len(neurons)}, neurons)

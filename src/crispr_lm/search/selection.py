@@ -95,7 +95,7 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, finals: Sequen
     all; else one of all that were tried. The best is that of the widest abstention gap among those whose gain is shown
     and not clearly behind the highest (`of_like_gain`). A gain is shown by further questions alone (`gains`). Where
     there are none, it must pass the same test on the questions that the edit was picked on, which many an edit that
-    does nothing passes: it is "untested" then.
+    does nothing rounds: it is "untested" then.
 
     Args:
         bench: Where the random control is tried.
@@ -113,7 +113,7 @@ def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, finals: Sequen
         which, given_up = (f"{len(edits)} finalists", "") if heard else _tried(tally)
         reason = (
             f"no edit recommended: none of the {which} answers more {'ambiguous ' * parted}questions right on "
-            f"{asked}the choose part within the limits ({_limits_told(limits)}){given_up}"
+            f"{asked}the validation split within the limits ({_limits_told(limits)}){given_up}"
         )
         return Decision(tally.trials[0], "none", reason, front, finals=heard)
     first = {task: len(answers) for task, answers in tally.trials[0].answers.items()} if heard else {}
@@ -297,7 +297,7 @@ def _told(over_original: Gain, over_control: Gain, *, finalists: bool) -> str:
     return (
         f"{over_original.value:+.3f} over the original ({p_told(over_original.p_value)}) and "
         f"{over_control.value:+.3f} over as many random neurons ({p_told(over_control.p_value)}) on "
-        f"{over_original.questions} {what} of {over_original.templates} templates of the choose part (one-sided, "
+        f"{over_original.questions} {what} of {over_original.templates} templates of the validation split (one-sided, "
         f"corrected for {family})"
     )
 

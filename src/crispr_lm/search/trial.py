@@ -1,4 +1,4 @@
-"""Trials: edits tried on the `choose` part, what they gain and cost there, limits on the cost, and the Pareto front.
+"""Trials: edits tried on the validation split, what they gain and cost there, limits on the cost, and the Pareto front.
 
 Knows figures and neurons; runs no model.
 """
@@ -122,7 +122,7 @@ class Trial:
 
     Attributes:
         number: In order of trying.
-        stage: "passes", "search" or "refine"; "final" for an edit of these, asked more questions; "control".
+        stage: "rounds", "search" or "refine"; "final" for an edit of these, asked more questions; "control".
         recipe: How it came about: ranking, kind, λ, ...; enough to make it again.
         neurons: The edit's neurons, in order of rank.
         scale: What their activations are multiplied with.

@@ -22,7 +22,7 @@ from crispr_lm.runtime.distributed import on_first
 from crispr_lm.search.evaluator import Bench, Proposal
 from crispr_lm.search.rankings import LAYERS, Evidence, Layers, Recipe, ranked, ranking_named
 from crispr_lm.search.trial import TOLERANCE, Figures, Finished, Limits, Trial, best_within
-from crispr_lm.tasks.base import FitOn
+from crispr_lm.tasks.base import AttributeOn
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,14 @@ STARTING_POINTS: tuple[dict[str, Any], ...] = (
     {"ranking": "pursuit", "kind": "ffn", "share": 0.5, "skill_weight": 0.85, "protection": 0.5},
     {"ranking": "pursuit", "kind": "ffn", "share": 0.35, "skill_weight": 1.0, "protection": 0.8, "layers": SECOND_HALF},
     {"ranking": "pursuit", "kind": "ffn", "share": 1.0, "skill_weight": 0.85, "protection": 0.5, "layers": SECOND_HALF},
-    {"ranking": "contrast", "kind": "ffn", "share": 0.1, "skill_weight": 0.7, "protection": 0.5, "fit_on": "both"},
+    {
+        "ranking": "contrast",
+        "kind": "ffn",
+        "share": 0.1,
+        "skill_weight": 0.7,
+        "protection": 0.5,
+        "attribute_on": "both",
+    },
     {"ranking": "published", "share": 0.1},
 )
 """Recipes to begin with: what has worked on other models (docs/results/search.md). `share` is of the most neurons."""
@@ -55,7 +62,8 @@ class Space:
         kinds: Kinds of neurons whose effects were measured.
         most: Largest number of neurons.
         tasks: Number of tasks; with several, one ranking for all or rankings united is another choice.
-        fit_on: Conditions of examples to rank by, that of the published ranking first; one where tasks do not tell.
+        attribute_on: Conditions of examples to rank by, that of the published ranking first; one where tasks do not
+            tell.
         token_aggregations: Of the published ranking, its own first.
     """
 
@@ -63,7 +71,7 @@ class Space:
     kinds: tuple[NeuronKind, ...]
     most: int
     tasks: int = 1
-    fit_on: tuple[FitOn, ...] = get_args(FitOn)
+    attribute_on: tuple[AttributeOn, ...] = get_args(AttributeOn)
     token_aggregations: tuple[TokenAggregation, ...] = get_args(TokenAggregation)
 
 
@@ -205,8 +213,8 @@ def starting_points(space: Space) -> Iterator[dict[str, Any]]:
     for point in STARTING_POINTS:
         if point["ranking"] in space.rankings and point.get("kind", space.kinds[0]) in space.kinds:
             parameters = {name: value for name, value in point.items() if name != "share"}
-            if parameters.get("fit_on") not in space.fit_on:
-                parameters["fit_on"] = space.fit_on[0]
+            if parameters.get("attribute_on") not in space.attribute_on:
+                parameters["attribute_on"] = space.attribute_on[0]
             yield {
                 "layers": "all",
                 "token_aggregation": space.token_aggregations[0],
@@ -229,7 +237,7 @@ def _recipe(asked: optuna.Trial, space: Space, limits: Limits) -> tuple[Recipe, 
         skill_weight=asked.suggest_float("skill_weight", *SKILL_WEIGHTS) if "skill_weight" in tunes else 1.0,
         protection=limits.protection(protection),
         united=asked.suggest_categorical("united", (False, True)) if space.tasks > 1 and "united" in tunes else False,
-        fit_on=_one_of(asked, "fit_on", space.fit_on, tunes),
+        attribute_on=_one_of(asked, "attribute_on", space.attribute_on, tunes),
         token_aggregation=_one_of(asked, "token_aggregation", space.token_aggregations, tunes),
     )
     return recipe, name

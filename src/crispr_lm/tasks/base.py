@@ -23,7 +23,7 @@ AMBIGUOUS = "ambiguous"
 DISAMBIGUATED = "disambiguated"
 """The context gives the answer; "unknown" is an error."""
 
-FitOn = Literal["ambiguous", "disambiguated", "both"]
+AttributeOn = Literal["ambiguous", "disambiguated", "both"]
 """Which examples neurons are attributed on, where a task tells them apart."""
 
 QUESTION = "question"
@@ -105,11 +105,11 @@ class Example:
 class Split(NamedTuple):
     """Three disjoint parts of a task; no template is in two of them."""
 
-    fit: tuple[Example, ...]
+    attribution: tuple[Example, ...]
     """Neurons are attributed on these."""
-    choose: tuple[Example, ...]
+    validation: tuple[Example, ...]
     """The edit is chosen on these."""
-    report: tuple[Example, ...]
+    test: tuple[Example, ...]
     """Results are told on these, once."""
 
 
@@ -192,12 +192,12 @@ class Task:
         return Task.from_examples(rows, name=name, instructions=instructions, family=family)
 
     def split(self, seed: int = 0) -> Split:
-        """Split by template into fit, choose and report parts, about a third of the templates each.
+        """Split by template into attribution, validation and test splits, about a third of the templates each.
 
-        A hash of seed and name gives each template a number in [0, 1). Below 1/3 it is in the fit part, from 2/3 on in
-        the report part, else in the choose part. So the part of a template follows from its name and the seed alone:
-        rows and templates can be added, removed and reordered, and files read alone or together, without moving it.
-        The price is that sizes are even on average only: of n templates a part holds n/3, give or take
+        A hash of seed and name gives each template a number in [0, 1). Below 1/3 it is in the attribution split, from
+        2/3 on in the test split, else in the validation split. So the part of a template follows from its name and the
+        seed alone: rows and templates can be added, removed and reordered, and files read alone or together, without
+        moving it. The price is that sizes are even on average only: of n templates a part holds n/3, give or take
         sqrt(2n/9) (standard deviation), and a small category may be absent from a part.
 
         No part may be empty, which no rule that looks at one template alone can promise. Where a part would be, the
@@ -214,9 +214,9 @@ class Task:
         names = {example.template for example in self.examples}
         if len(names) < 3:
             raise InputError(
-                f"task {self.name} has fewer than 3 templates, too few for disjoint fit, choose and report parts; "
-                "add examples, or give near-copies a common 'group' and different questions different ones "
-                "(crispr-lm evaluate --part all needs no split)"
+                f"task {self.name} has fewer than 3 templates, too few for disjoint attribution, validation and test "
+                "splits; add examples, or give near-copies a common 'group' and different questions different ones "
+                "(crispr-lm evaluate --split all needs no split)"
             )
         numbered = sorted((_uniform(SPLIT_KEY, seed, name), name) for name in names)
         first, second = (bisect_left(numbered, (share,)) for share in (1 / 3, 2 / 3))
@@ -250,11 +250,11 @@ def template_hash(name: str) -> str:
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
 
 
-def of_condition(examples: Sequence[Example], fit_on: FitOn) -> tuple[Example, ...]:
+def of_condition(examples: Sequence[Example], attribute_on: AttributeOn) -> tuple[Example, ...]:
     """The examples to attribute on: all of them where none tells its condition."""
-    if fit_on == "both" or not any(example.condition for example in examples):
+    if attribute_on == "both" or not any(example.condition for example in examples):
         return tuple(examples)
-    return tuple(example for example in examples if example.condition == fit_on)
+    return tuple(example for example in examples if example.condition == attribute_on)
 
 
 def sample(examples: Sequence[Example], size: int, seed: int = 0) -> tuple[Example, ...]:
