@@ -1,4 +1,4 @@
-"""crispr-lm: find the neurons that make a language model answer with a stereotype, remove them, prove what that did.
+"""crispr-lm: find the neurons that make a language model answer with a stereotype, remove them, measure what changed.
 
 The public API, re-exported, nothing else. Names are looked up when first used, so that importing the package (and with
 it ``crispr-lm --help``) stays fast; PyTorch and transformers are imported by the parts that need them.
