@@ -423,7 +423,10 @@ def test_the_transfer_of_each_task_is_added_to_a_finished_run(saved_model, quest
         with edit.applied(lm):
             expected = crispr_lm.evaluate(lm, examples, instructions)
         assert row["tasks"][other.name]["after"] == pytest.approx(expected.metrics)
-    assert "found on choices:second.jsonl" in (output / "report.html").read_text()
+    page = (output / "report.html").read_text()
+    with_neurons = [name for name, row in told["transfer"].items() if row["neurons"]]
+    assert with_neurons
+    assert all(f"found on {name}" in page for name in with_neurons)
 
 
 def test_transfer_needs_several_tasks_and_says_so_first(questions, tmp_path):
