@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from crispr_lm.evaluation.evaluation import Evaluation, evaluate
     from crispr_lm.inference.prompts import EncodedPrompt, encode, render_prompt
     from crispr_lm.inference.scoring import option_scores
-    from crispr_lm.model.load import LanguageModel, load_model
+    from crispr_lm.model.language_model import LanguageModel
+    from crispr_lm.model.load import load_model
     from crispr_lm.model.neuron_sites import Neuron
     from crispr_lm.settings import RunSettings
     from crispr_lm.tasks.base import Example, Split, Task, sample
@@ -29,7 +30,8 @@ _HOMES = {
     "attribution.bias_influence": ("score_neurons",),
     "edits.edit": ("Edit",),
     "evaluation.evaluation": ("Evaluation", "evaluate"),
-    "model.load": ("LanguageModel", "load_model"),
+    "model.language_model": ("LanguageModel",),
+    "model.load": ("load_model",),
     "model.neuron_sites": ("Neuron",),
     "attribution.neuron_scores": ("NeuronScores",),
     "inference.prompts": ("EncodedPrompt", "encode", "render_prompt"),

@@ -37,7 +37,9 @@ from crispr_lm.search.neuron_count import Candidate
 from crispr_lm.search.trial import Trial
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.answers import read_answers
-from crispr_lm.storage.run_folder import RunFolder, check_new, read_object, read_rows
+from crispr_lm.storage.output_path import check_new
+from crispr_lm.storage.records import read_object, read_rows
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks import read_instructions
 
 from ..helpers import chat_tokenizer

@@ -33,7 +33,7 @@ from crispr_lm.settings import ChatSettings
 from crispr_lm.storage.sanitize import json_line, printable
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 HELP = "/clear forgets the conversation, /quit (or Ctrl-D) ends it, Ctrl-C stops an answer."
 CLEARED = "The conversation is forgotten; both start anew."

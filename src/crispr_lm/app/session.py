@@ -19,17 +19,18 @@ from crispr_lm.inference.prompts import prompt_text
 from crispr_lm.inference.scoring import Likelihood
 from crispr_lm.inference.streaming import Decoding
 from crispr_lm.jobs.preparation import Timings, load
-from crispr_lm.model.load import parse_dtype
+from crispr_lm.model.devices import parse_dtype
 from crispr_lm.report.page import changed_answers
 from crispr_lm.report.statement import statement
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import AppSettings
 from crispr_lm.storage.answers import read_answers
-from crispr_lm.storage.run_folder import MALFORMED, RunFolder, read_object
+from crispr_lm.storage.records import MALFORMED, read_object
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks.base import QUESTION, SENTENCES, Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 
 class _Promoted(BaseModel):

@@ -26,7 +26,7 @@ from crispr_lm.storage.untrusted import parse_json, read_bytes
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 EDIT_FORMAT = "crispr-lm-edit"
 EDIT_VERSION = 2

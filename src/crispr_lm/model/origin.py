@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import ModelCard, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.constants import REPOCARD_NAME
 
-from crispr_lm.model.load import BUILTIN
+from crispr_lm.model.locate import BUILTIN
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,8 @@ from crispr_lm.report.statement import statement
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
 from crispr_lm.storage.answers import read_answers
 from crispr_lm.storage.files import write_bytes
-from crispr_lm.storage.run_folder import MALFORMED, RunFolder, failures, read_object
+from crispr_lm.storage.records import MALFORMED, read_object
+from crispr_lm.storage.run_folder import RunFolder, failures
 from crispr_lm.storage.sanitize import all_visible, visible
 from crispr_lm.storage.stages import JUDGING
 
