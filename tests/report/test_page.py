@@ -9,8 +9,10 @@ import torch
 
 from crispr_lm import InputError
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.report.figures import Said, before_after, curve, front, front_of_one, layer_of, neuron_map
+from crispr_lm.report.figures import before_after
+from crispr_lm.report.neuron_map import NeuronLines, layer_of, neuron_map
 from crispr_lm.report.page import changed_answers, controls, finalists, render_report, tried, write_report
+from crispr_lm.report.search_figures import curve, front, front_of_one
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import changes, signed
 from crispr_lm.storage.sanitize import STEERING
@@ -326,8 +328,8 @@ def test_every_cell_of_the_map_tells_its_strongest_neuron_and_the_edited_ones():
     scores = NeuronScores({f"layers.{n}.mlp.down_proj": torch.tensor([0.0, 1.0 + n]) for n in range(2)}, "ffn")
     edited = [["ffn", "layers.0.mlp.down_proj", 1], ["linear", "layers.1.attn.q_proj", 3]]
     described = {
-        ("ffn", "layers.0.mlp.down_proj"): Said(["unit 1: score 1, promotes ' he'"], ["unit 1: score 1"]),
-        ("linear", "layers.1.attn.q_proj"): Said([], ["unit 3"]),
+        ("ffn", "layers.0.mlp.down_proj"): NeuronLines(["unit 1: score 1, promotes ' he'"], ["unit 1: score 1"]),
+        ("linear", "layers.1.attn.q_proj"): NeuronLines([], ["unit 3"]),
     }
     figure = neuron_map(scores, edited, described)
     (heat,) = figure.data

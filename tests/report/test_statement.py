@@ -5,8 +5,8 @@ import pytest
 from crispr_lm.edits.edit import Edit
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.model.origin import ModelOrigin
-from crispr_lm.report import terminal
 from crispr_lm.report.card import card
+from crispr_lm.report.result_tables import print_results
 from crispr_lm.report.statement import outcome, statement
 
 from .test_page import ANSWERS, bias_task, changed, difference, page_of
@@ -112,7 +112,7 @@ def test_a_task_without_any_figure_confirms_nothing():
 
 def test_terminal_and_card_say_the_same_statement(tmp_path, capsys):
     results = results_of({"bbq:Age.jsonl": task_with((-0.05, 0.15)) | {"role": "bias"}})
-    terminal.print_results(results, tmp_path)
+    print_results(results, tmp_path)
     assert statement(results) in " ".join(capsys.readouterr().out.split())
     written = card("edit", Edit((Neuron("layers.1.down_proj", 2, "ffn"),)), ModelOrigin(), results)
     assert "**Not confirmed on the test split (unseen templates), 1 neuron eliminated: gain on validation" in written

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from crispr_lm.edits.neuron_activity import Firing
 from crispr_lm.model.neuron_sites import Neuron
-from crispr_lm.report.figures import layer_of, plain
+from crispr_lm.report.figures import plain
+from crispr_lm.report.neuron_map import layer_of
 
 GRID = "rgba(128, 140, 155, 0.25)"
 ORIGINAL, EDITED = "#9aa5b4", "#2f7ed8"

@@ -87,8 +87,9 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
     """
     _quiet_libraries()
     from crispr_lm.jobs.run import run as main_job
+    from crispr_lm.report.progress import terminal_progress
+    from crispr_lm.report.result_tables import print_results
     from crispr_lm.report.statement import statement
-    from crispr_lm.report.terminal import print_results, terminal_progress
     from crispr_lm.runtime.distributed import is_first, joined
 
     _mark_as_going_on()
@@ -109,7 +110,7 @@ def compare(model: ModelArgument, /, *, settings: CompareSettings) -> None:
     _quiet_libraries()
     from crispr_lm.jobs.comparison import compare as comparison_job
     from crispr_lm.report.comparison import print_comparison
-    from crispr_lm.report.terminal import terminal_progress
+    from crispr_lm.report.progress import terminal_progress
 
     _mark_as_going_on()
     with terminal_progress(silent=_is_quiet()) as progress:
@@ -130,7 +131,8 @@ def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSetting
     _quiet_libraries()
     from crispr_lm.jobs.inspection import describe_scores
     from crispr_lm.jobs.steps import score as score_job
-    from crispr_lm.report.terminal import print_scores, terminal_progress
+    from crispr_lm.report.inspection import print_scores
+    from crispr_lm.report.progress import terminal_progress
     from crispr_lm.runtime.distributed import is_first, joined
 
     with joined():
@@ -157,7 +159,8 @@ def evaluate(
     """
     _quiet_libraries()
     from crispr_lm.jobs.steps import evaluate as evaluate_job
-    from crispr_lm.report.terminal import print_results, terminal_progress
+    from crispr_lm.report.progress import terminal_progress
+    from crispr_lm.report.result_tables import print_results
     from crispr_lm.runtime.distributed import is_first, joined
 
     with joined():
@@ -184,7 +187,8 @@ def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: 
     """
     _quiet_libraries()
     from crispr_lm.jobs.steps import apply as apply_job
-    from crispr_lm.report.terminal import print_saved, terminal_progress
+    from crispr_lm.report.progress import terminal_progress
+    from crispr_lm.report.result_tables import print_saved
 
     with terminal_progress(silent=_is_quiet()) as progress:
         told = apply_job(model, edit, output, settings or ApplySettings(), progress)
@@ -206,7 +210,7 @@ def chat(
     """
     _quiet_libraries()
     from crispr_lm.app.chat import chat as chat_job
-    from crispr_lm.report.terminal import terminal_progress
+    from crispr_lm.report.progress import terminal_progress
 
     with terminal_progress(silent=_is_quiet()) as progress:
         talk = chat_job(model, edit, settings or ChatSettings(), progress)
@@ -229,7 +233,7 @@ def page(run: Path, /, *, settings: AppSettings | None = None) -> None:
 
     check_installed()
     from crispr_lm.app.server import prepare
-    from crispr_lm.report.terminal import terminal_progress
+    from crispr_lm.report.progress import terminal_progress
 
     with terminal_progress(silent=_is_quiet()) as progress:
         ready = prepare(run, settings or AppSettings(), progress)
@@ -277,7 +281,7 @@ def inspect(
     _quiet_libraries()
     from crispr_lm.jobs.inspection import inspect as inspect_job
     from crispr_lm.jobs.inspection import inspect_prompt
-    from crispr_lm.report.terminal import print_inspection, print_prompt
+    from crispr_lm.report.inspection import print_inspection, print_prompt
 
     if prompt is not None:
         seen = inspect_prompt(source, prompt, prompt_format)
@@ -322,7 +326,8 @@ def reproduce(
     """
     _quiet_libraries()
     from crispr_lm.jobs.reproduce import reproduce as reproduce_job
-    from crispr_lm.report.terminal import print_reproduced, terminal_progress
+    from crispr_lm.report.progress import terminal_progress
+    from crispr_lm.report.result_tables import print_reproduced
 
     _mark_as_going_on()
     with terminal_progress(silent=_is_quiet()) as progress:
@@ -370,7 +375,7 @@ def doctor(
     """
     _quiet_libraries()
     from crispr_lm.jobs.doctor import examine_machine
-    from crispr_lm.report.terminal import machine_line, print_machine
+    from crispr_lm.report.machine import machine_line, print_machine
 
     told = examine_machine(
         model,
@@ -405,7 +410,7 @@ def union(first: Path, second: Path, /, *others: Path, output: OutputFile) -> No
         File to write.
     """
     from crispr_lm.jobs.inspection import combine_edits
-    from crispr_lm.report.terminal import print_edit_saved
+    from crispr_lm.report.inspection import print_edit_saved
 
     edit = combine_edits("union", (first, second, *others), output)
     _show({"file": str(output), "neurons": len(edit.neurons)}, lambda: print_edit_saved(edit, output), lambda: output)
@@ -427,7 +432,7 @@ def intersect(first: Path, second: Path, /, *others: Path, output: OutputFile) -
         File to write.
     """
     from crispr_lm.jobs.inspection import combine_edits
-    from crispr_lm.report.terminal import print_edit_saved
+    from crispr_lm.report.inspection import print_edit_saved
 
     edit = combine_edits("intersection", (first, second, *others), output)
     _show({"file": str(output), "neurons": len(edit.neurons)}, lambda: print_edit_saved(edit, output), lambda: output)
@@ -445,7 +450,7 @@ def diff(first: Path, second: Path, /) -> None:
         Another edit.json, made for the same model.
     """
     from crispr_lm.jobs.inspection import compare_edits
-    from crispr_lm.report.terminal import print_overlap
+    from crispr_lm.report.inspection import print_overlap
 
     content = compare_edits(first, second)
     _show(content, lambda: print_overlap(content), lambda: f"{content['total']['jaccard']:.3f}")

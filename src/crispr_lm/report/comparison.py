@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 
 from crispr_lm.metrics.registry import FAMILIES
+from crispr_lm.report.console import console
 from crispr_lm.report.markup import markup
-from crispr_lm.report.terminal import console
 from crispr_lm.report.words import difference_told, escaped_markdown
 
 FIGURES = (

@@ -22,6 +22,8 @@ from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.metrics.statistics import p_told
 from crispr_lm.report import figures, words
+from crispr_lm.report.neuron_map import LONGEST_LINE, NeuronLines, neuron_map
+from crispr_lm.report.search_figures import curve, front, front_of_one
 from crispr_lm.report.shared import shared_record
 from crispr_lm.report.statement import statement
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
@@ -78,11 +80,11 @@ def render_report(
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
         **{f"categories-{number}": figures.before_after(rows) for number, rows in enumerate(categories.values())},
-        "front": figures.front(on_trial, results["edit"]["neurons"], results.get("choice"))
+        "front": front(on_trial, results["edit"]["neurons"], results.get("choice"))
         if halves
-        else figures.front_of_one(on_trial, results.get("choice")),
-        "curve": figures.curve(on_trial, halves=halves),
-        "neurons": figures.neuron_map(scores, edit["neurons"], described),
+        else front_of_one(on_trial, results.get("choice")),
+        "curve": curve(on_trial, halves=halves),
+        "neurons": neuron_map(scores, edit["neurons"], described),
         "transfer": transfer_figure(results, columns),
     }
     return (
@@ -268,16 +270,16 @@ def tried(search: Sequence[Mapping[str, Any]]) -> str:
 
 def _described(
     neurons: Sequence[Mapping[str, Any]], strongest: Sequence[Mapping[str, Any]]
-) -> dict[tuple[str, str], figures.Said]:
+) -> dict[tuple[str, str], NeuronLines]:
     """Kind and module to what is said of its strongest neuron and of those edited: unit, score, promoted tokens."""
-    told: dict[tuple[str, str], figures.Said] = {}
+    told: dict[tuple[str, str], NeuronLines] = {}
     for name, rows in (("strongest", strongest), ("edited", neurons)):
         for neuron in rows:
             tokens = ", ".join(repr(token) for token in neuron["promotes"])
             score = "" if neuron["score"] is None else f": score {neuron['score']:.3g}"
             line = f"unit {neuron['index']}{score}" + (f", promotes {tokens}" if tokens else "")
-            said = told.setdefault((neuron["kind"], neuron["module"]), figures.Said())
-            getattr(said, name).append(figures.plain(figures.clipped(line, figures.LONGEST_LINE)))
+            said = told.setdefault((neuron["kind"], neuron["module"]), NeuronLines())
+            getattr(said, name).append(figures.plain(figures.clipped(line, LONGEST_LINE)))
     return told
 
 

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress as RichProgress
 
-from crispr_lm.report import terminal
-from crispr_lm.report.terminal import results_table, spread_table, terminal_progress
+from crispr_lm.report import progress as terminal
+from crispr_lm.report.progress import terminal_progress
+from crispr_lm.report.result_tables import results_table, spread_table
 from crispr_lm.runtime.progress import Pace
 
 from .test_page import bias_task
