@@ -24,7 +24,7 @@ from crispr_lm import Edit, load_task
 from crispr_lm.app.session import read_run
 from crispr_lm.attribution.effects import Effects
 from crispr_lm.attribution.neuron_scores import SCORES_FORMAT, NeuronScores
-from crispr_lm.cli.commands import _settings_file
+from crispr_lm.cli.settings_file import read_settings_file
 from crispr_lm.inference.prompts import encode_text
 from crispr_lm.jobs.comparison_results import CellKey
 from crispr_lm.jobs.hub import local_edit
@@ -300,7 +300,7 @@ def gguf_model(template: str = "") -> bytes:
 
 def read_settings(path: Path) -> object:
     """A settings file, and what the settings of a run make of its values."""
-    given = dict(_settings_file(path).config)
+    given = dict(read_settings_file(path).config)
     try:
         return RunSettings(**{**given, "output": "out"})
     except TypeError as error:  # a name that is no word can't be an option
