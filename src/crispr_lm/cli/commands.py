@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from crispr_lm.cli import edits, examination, interactive, single_steps, whole_jobs
 from crispr_lm.cli.call import call
 from crispr_lm.cli.mistakes import settings_sentence, usage_sentence
-from crispr_lm.cli.output import FAILURE, USAGE_ERROR, discard_output, fail, fail_with_traceback
+from crispr_lm.cli.output import FAILURE, USAGE_ERROR, discard_output, fail, fail_with_traceback, quiet_libraries
 from crispr_lm.cli.settings_file import check_trust, read_settings_file
 from crispr_lm.errors import CrisprError, InputError, WriteError
 from crispr_lm.settings import ENVIRONMENT_PREFIX
@@ -89,6 +89,12 @@ def _launch(
     as_json: Annotated[
         bool, Parameter(name="--json", help="Print one JSON document on standard output.", negative="")
     ] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        Parameter(
+            help="Python file that registers something of your own; its code is run. May be repeated.", negative=""
+        ),
+    ] = None,
 ) -> None:
     if quiet and as_json:
         raise InputError("--quiet and --json exclude each other; give one of them")
@@ -102,6 +108,12 @@ def _launch(
     if not tokens:
         print(FIRST_STEPS, end="")
         return
+    if plugin:
+        quiet_libraries()
+        from crispr_lm.runtime.plugins import load_file
+
+        for file in plugin:
+            load_file(file)
     app(tokens, exit_on_error=False, print_error=False)
 
 

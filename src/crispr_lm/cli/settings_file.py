@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from cyclopts import App, ArgumentCollection
 
+COMMAND_LINE_ONLY = ("config", "quiet", "json", "plugin")
+"""Options that no settings file holds: they say how to print, or run code."""
+
 TRUST = ("--trust-remote-code", "--allow-pickle")
 """Options that let a model run code or be read as pickle. A settings file may be a stranger's, and a variable outlives
 the command that it was meant for, so that these are taken from the command line alone."""
@@ -40,6 +43,8 @@ def read_settings_file(path: Path) -> Toml:
     except (CycloptsError, ValueError, OSError) as error:
         raise InputError(f"settings file {path} can't be read as TOML: {' '.join(str(error).split())}") from error
     for name, value in content.items():
+        if name in COMMAND_LINE_ONLY:  # cyclopts would ignore it silently
+            raise InputError(f"settings file {path} can't set {name!r}; give --{name} on the command line")
         if isinstance(value, dict):  # its options would be ignored silently
             raise InputError(
                 f"settings file {path} has a section [{name}]; write its options at the top level, one `name = value` "

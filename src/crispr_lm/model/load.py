@@ -20,17 +20,13 @@ from crispr_lm.model.checkpoint import check_checkpoint, read_tokenizer, refused
 from crispr_lm.model.classes import auto_class, check_writes_text
 from crispr_lm.model.devices import SPREAD, check_device, check_quantize, parse_device, parse_dtype
 from crispr_lm.model.gguf_header import check_gguf
-from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.model.language_model import LanguageModel, context_length, is_encoder_decoder
 from crispr_lm.model.locate import is_only_cached, locate, shared_name
 from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
 from crispr_lm.model.trust import check_configuration, check_index, check_indices
 from crispr_lm.model.vetting import vet
 
 logger = logging.getLogger(__name__)
-
-
-CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
-"""Where configurations keep the largest number of positions. Models without (T5's are relative) have no limit."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +46,12 @@ class ModelSource:
     @property
     def is_encoder_decoder(self) -> bool:
         """Whether the architecture has an encoder and a decoder."""
-        return bool(getattr(self.config, "is_encoder_decoder", False))
+        return is_encoder_decoder(self.config)
 
     @property
     def context_length(self) -> int | None:
         """Largest number of tokens of a sequence, None if there is no limit."""
-        text_config = self.config.get_text_config()
-        values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
-        return next((value for value in values if isinstance(value, int) and value > 0), None)
+        return context_length(self.config)
 
     @property
     def embedded_tokens(self) -> int | None:
