@@ -227,8 +227,8 @@ class ReportSettings(_Settings):
     )
     measure_instructions: Annotated[Annotated[int, Field(ge=1)] | None, Parameter(group=REPORT_GROUP)] = Field(
         None,
-        description="Built-in instructions for each further task; by default as many as --instructions says. Fewer are "
-        "faster, and say less about the spread.",
+        description="Built-in instructions for each further task; by default as many as --instructions. Fewer are "
+        "faster, and show less of the spread.",
     )
     neutral_prompts: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
         32, ge=1, le=48, description="Bundled neutral prompts that the KL divergence from the original is measured on."

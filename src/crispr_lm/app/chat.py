@@ -49,8 +49,8 @@ class Chat:
         lm: The one model that gives both answers.
         edit: Applied for the second.
         decoding: How answers are written.
-        original: What was said with the original: question and answer in turn.
-        edited: What was said with the edited model.
+        original: The conversation with the original: question and answer in turn.
+        edited: The conversation with the edited model.
     """
 
     lm: LanguageModel
@@ -62,8 +62,8 @@ class Chat:
     def ask(self, question: str, stopped: Stopped = lambda: False) -> Iterator[tuple[str, str]]:
         """Ask both.
 
-        What was written until `stopped` says so is kept as the answer; an exchange in which either said nothing is left
-        out of the conversation.
+        What was written until `stopped` is true is kept as the answer. An exchange without both answers is left
+        out.
 
         Yields:
             Both answers so far.
@@ -82,7 +82,7 @@ class Chat:
             self.edited += [question, answers[1]]
 
     def clear(self) -> None:
-        """Forget what was said."""
+        """Forget both conversations."""
         self.original.clear()
         self.edited.clear()
 
@@ -123,15 +123,15 @@ def hold_in_lines(made: Chat, questions: Iterable[str], *, as_json: bool = False
         if question.startswith("/"):
             if question == "/quit":
                 return
-            told = _command(made, question)
+            reply = _command(made, question)
             if not as_json:
-                print(printable(told), flush=True)
+                print(printable(reply), flush=True)
             continue
         with _interruptions() as stopped:
             *_, answers = ("", ""), *made.ask(question, stopped)
         if as_json:
-            said = {"question": question, "original": answers[0], "edited": answers[1]}
-            print(json_line(said), flush=True)
+            exchange = {"question": question, "original": answers[0], "edited": answers[1]}
+            print(json_line(exchange), flush=True)
         else:
             original, edited = (printable(answer, keep_lines=True) for answer in answers)
             print(f"question: {printable(question)}\noriginal: {original}\nedited: {edited}\n", flush=True)

@@ -68,7 +68,7 @@ def _bars(name: str, places: Sequence[int], values: Sequence[float], colour: str
 
 
 def heat_map(found: Firing) -> go.Figure:
-    """Activation of each neuron on each token; hover tells the figure.
+    """Activation of each neuron on each token; hover shows the figure.
 
     A neuron's colours are relative to its own activations (full at `FULL_COLOUR` of them by size): neurons differ by
     orders of magnitude, and so do a sequence's first token and its others.

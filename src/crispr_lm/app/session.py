@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class _Promoted(BaseModel):
-    """What results.json tells of a neuron of the edit, as far as the page shows it."""
+    """A neuron of the edit as results.json describes it, as far as the page shows it."""
 
     model_config = ConfigDict(strict=True)
 
@@ -155,8 +155,8 @@ class Session:
 
     def promoted(self) -> list[str]:
         """Per neuron of the edit the tokens it promotes, as the run has found them; empty where there are none."""
-        told = {(row["kind"], row["module"], row["index"]): row["promotes"] for row in self.results["neurons"]}
-        lists = [told.get((neuron.kind, neuron.module, neuron.index), []) for neuron in self.edit.neurons]
+        promoted = {(row["kind"], row["module"], row["index"]): row["promotes"] for row in self.results["neurons"]}
+        lists = [promoted.get((neuron.kind, neuron.module, neuron.index), []) for neuron in self.edit.neurons]
         return [", ".join(repr(token) for token in tokens) for tokens in lists]
 
 
@@ -180,7 +180,7 @@ def open_session(path: Path, settings: AppSettings, progress: Progress) -> Sessi
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run's files tell, before any model is loaded; attributes as of `Session`.
+    """What a run's files hold, before any model is loaded; attributes as of `Session`.
 
     Attributes:
         model: As the run was asked for it.

@@ -27,12 +27,12 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
         rows: Name and figures (``family``, ``before``, ``after``, ``statistics``) of tasks or categories.
     """
     names, shown, old, new, low, high = [], [], [], [], [], []
-    for name, told in rows:
-        for metric in words.leading(told["family"], told["before"]):
-            before, after = told["before"][metric.name], told["after"][metric.name]
+    for name, task in rows:
+        for metric in words.leading(task["family"], task["before"]):
+            before, after = task["before"][metric.name], task["after"][metric.name]
             if after is None or metric.name == "perplexity":  # no share
                 continue
-            found = told["statistics"][metric.name]
+            found = task["statistics"][metric.name]
             label = f"{short(name)}, {words.column_name(metric)}"
             names.append(plain(label))
             shown.append(plain(clipped(label)))
@@ -76,7 +76,7 @@ def plain(text: str) -> str:
 
 
 def clipped(name: str, most: int = 44) -> str:
-    """A name that leaves room for the figure beside it: the end tells more than the middle."""
+    """A name that leaves room for the figure beside it: its end matters more than its middle."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 

@@ -146,7 +146,7 @@ class _PlainProgress:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said = clock()
+        self._printed = clock()
         self._open: list[Pace] = []
         self._last = ""
 
@@ -168,21 +168,21 @@ class _PlainProgress:
             self._open.remove(pace)
             self._last = description
         seconds = pace.elapsed
-        # What an earlier run has done takes no time, and says nothing of how fast this one is.
+        # Steps taken over from an earlier run take no time, and have no rate.
         rate = f", {_rate(pace.total / seconds)}" if pace.total and seconds >= 0.1 else ""
         if is_outer:
             self.say(f"{description}: done in {seconds:.0f} s{rate}, {_memory()}")
 
     def beat(self) -> None:
-        """Say how far it is, if nothing was said for a while."""
-        if self._clock() - self._said < SILENCE:
+        """Print how far it is, if no line was printed for a while."""
+        if self._clock() - self._printed < SILENCE:
             return
         steps = "; ".join(f"{pace.description}: {pace.told()}" for pace in list(self._open))
         # Between steps there is work, too, but nothing to count.
         self.say(f"{steps or f'Working (after: {self._last})'}, {_memory()}")
 
     def say(self, sentence: str) -> None:
-        self._said = self._clock()
+        self._printed = self._clock()
         messages.print(markup(sentence), soft_wrap=True, highlight=False)
 
     def ask_for_trial(self, front: Sequence[Mapping[str, Any]], recommended: int, reason: str) -> int:
@@ -191,7 +191,7 @@ class _PlainProgress:
 
 @contextmanager
 def _beating(progress: _PlainProgress) -> Iterator[None]:
-    """Have a thread look every second whether something should be said: work may be in one long call."""
+    """Have a thread look every second whether a line is due: work may be in one long call."""
     over = threading.Event()
 
     def look() -> None:

@@ -39,9 +39,9 @@ def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
 
 
 def print_results(results: Mapping[str, Any], output: Path | None) -> None:
-    """Print the before/after table of every task, what to think of it, and where the files are (None: nowhere)."""
+    """Print the before/after table of every task, the verdict, and where the files are (None: nowhere)."""
     for name, task in results["tasks"].items():
-        role = " (what it costs elsewhere)" if task["role"] == "capability" and "after" in task else ""
+        role = " (side effects)" if task["role"] == "capability" and "after" in task else ""
         console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
         console.print(results_table(task, held_out="verdict" in results))
         if (spread := spread_table(task)) is not None:
@@ -162,9 +162,9 @@ def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
         f"mean over {task['instructions']} instruction{plural}"
     )
     if seen := task.get("seen_examples"):
-        caption += f"; {seen} of them are not held out: the edit was fitted or chosen on their templates"
+        caption += f"; {seen} of them are not held out: the edit was made on their templates"
     if task["few_templates"] and "after" in task:
-        caption += "; so few templates say little, and the intervals may be too narrow"
+        caption += "; with so few templates the intervals may be too narrow"
     return caption
 
 

@@ -216,11 +216,11 @@ def _costs(candidates: Sequence[Mapping[str, Any]]) -> list[_Point] | None:
 
 def _tried(row: Mapping[str, Any]) -> _Point:
     recipe = row["recipe"]
-    told = [f"trial {row['trial']}: {_neurons(row['neurons'])}", f"KL {row['kl']:.3f}"]
+    parts = [f"trial {row['trial']}: {_neurons(row['neurons'])}", f"KL {row['kl']:.3f}"]
     if "overabstention" in row:
-        told.append(f"unknown where the context tells {words.signed(row['overabstention'])}")
-    told += [str(recipe[name]) for name in ("ranking", "change") if name in recipe]
-    return _Point(row["loss"], row["gain"], row["neurons"], plain(", ".join(told)), row["trial"])
+        parts.append(f"unknown, disambiguated {words.signed(row['overabstention'])}")
+    parts += [str(recipe[name]) for name in ("ranking", "change") if name in recipe]
+    return _Point(row["loss"], row["gain"], row["neurons"], plain(", ".join(parts)), row["trial"])
 
 
 def _dominates(one: _Point, other: _Point) -> bool:
