@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
 
 HELP = "/clear forgets the conversation, /quit (or Ctrl-D) ends it, Ctrl-C stops an answer."
-CLEARED = "The conversation is forgotten; both start anew."
+CLEARED = "The conversation is forgotten; both models start without it."
 
 Stopped = Callable[[], bool]
 
@@ -105,7 +105,7 @@ def chat(
     made = Chat(lm, edit, Decoding(settings.max_new_tokens, settings.temperature, settings.seed))
 
     def talk(as_json: bool = False) -> None:
-        with suppress(KeyboardInterrupt):  # there is nothing to lose or to go on with
+        with suppress(KeyboardInterrupt):  # there is nothing to lose or to resume
             if not as_json and console.is_terminal and sys.stdin.isatty():
                 hold_in_terminal(made, console)
             else:

@@ -88,15 +88,16 @@ class ModelSource:
             if index is not None:
                 check_index(Path(index), self.name, allow_pickle=allow_pickle)
 
-    def _check_fits(self, dtype: torch.dtype, target: torch.device | None, quantize: str, *, twice: bool) -> None:
+    def _check_fits(self, dtype: torch.dtype | str, target: torch.device | None, quantize: str, *, twice: bool) -> None:
         accelerators = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
         try:
             empty = self.without_weights()
         except InputError as error:
             logger.info("whether model %s fits is not known: %s", self.name, error)
             return
+        stored = dtype if isinstance(dtype, torch.dtype) else self._stored_dtype
         bits = None if quantize == "none" else int(quantize.removesuffix("bit"))
-        check_fits(self.name, empty, dtype, *(accelerators if target is None else [target]), twice=twice, bits=bits)
+        check_fits(self.name, empty, stored, *(accelerators if target is None else [target]), twice=twice, bits=bits)
 
     def without_weights(self) -> Any:
         """Modules and shapes alone, on PyTorch's meta device.
@@ -137,8 +138,7 @@ class ModelSource:
         arguments = self._arguments(torch_dtype, quantize, allow_pickle=allow_pickle)
         if target is None or quantize != "none":
             arguments["device_map"] = device if target is None else {"": target}
-        format_there = torch_dtype if isinstance(torch_dtype, torch.dtype) else self._stored_dtype
-        self._check_fits(format_there, target, quantize, twice=twice)
+        self._check_fits(torch_dtype, target, quantize, twice=twice)
         try:
             model, report = auto_class(self.config).from_pretrained(
                 self.location, config=self.config, output_loading_info=True, **arguments

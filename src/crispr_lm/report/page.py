@@ -254,7 +254,7 @@ def _categories(results: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping
 
 
 def tried(search: Sequence[Mapping[str, Any]]) -> str:
-    """How many edits a search has tried, in words; of a tuned one also how many were given up, and why."""
+    """How many edits a search has tried, in words; of a tuned one also how many were stopped early, and why."""
     edits = [row for row in search if row["neurons"] and row.get("stage") not in JUDGING]
     if not any("complete" in row for row in edits):
         return f"{len(edits)} edit{'' if len(edits) == 1 else 's'} tried."

@@ -45,7 +45,7 @@ from crispr_lm.storage.untrusted import parse_json, read_bytes
 
 @dataclass(frozen=True)
 class JobFolder:
-    """The folder of a job that can be gone on with.
+    """The folder of a job that can be resumed.
 
     Attributes:
         RECORD: File that settings, versions and hashes are written to.
@@ -110,14 +110,14 @@ class JobFolder:
         return held(self.path)
 
     def start(self, record: dict[str, Any], *, overwrite: bool) -> bool:
-        """Make the folder ready and write the record. A run of the same identity is gone on with.
+        """Make the folder ready and write the record. A run of the same identity is resumed.
 
         Args:
-            record: What identifies the run; ``record["identity"]`` must be equal for a run to be gone on with.
+            record: What identifies the run; ``record["identity"]`` must be equal for a run to be resumed.
             overwrite: Keep nothing of an earlier run.
 
         Returns:
-            Whether an earlier run is gone on with.
+            Whether an earlier run is resumed.
 
         Raises:
             InputError: the run there has other settings, model or data (the first difference is named).
@@ -159,7 +159,7 @@ class JobFolder:
                 shown = name if name.isidentifier() else repr(name)  # the record may be a stranger's
                 raise InputError(
                     f"the run in {self.path} had {shown} = {earlier.get(name)!r}, now it is {now.get(name)!r}; "
-                    "give the same settings to go on with it, --overwrite to replace it, or another folder"
+                    "give the same settings to resume it, --overwrite to replace it, or another folder"
                 )
 
     def _clear(self) -> None:
