@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from crispr_lm.inference.packing import Packed
 from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.inference.scoring import packed_scores
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NeuronSite
 
 

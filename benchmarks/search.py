@@ -40,7 +40,7 @@ from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import TaskSubject
 from crispr_lm.jobs.preparation import further
 from crispr_lm.metrics import FAMILIES
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.search.evaluator import Bench, Proposal
 from crispr_lm.search.evidence import Asked, evidence_anew, ordinary_answers, search_effects
@@ -54,7 +54,7 @@ from crispr_lm.search.trial import Limits, Trial, best_within
 from crispr_lm.search.tuning import Budget, Space, Tally, begin, tune
 from crispr_lm.settings import CompareSettings
 from crispr_lm.storage.files import append_line, write_bytes, write_json, write_lines
-from crispr_lm.storage.run_folder import read_lines
+from crispr_lm.storage.records import read_lines
 from crispr_lm.tasks import Task, neutral_prompts, of_condition, sample
 from crispr_lm.tasks.base import AttributeOn, Example, Split
 from crispr_lm.tasks.parts import Parts

@@ -25,7 +25,7 @@ from crispr_lm import load_model, load_task
 from crispr_lm.baselines import Treatment
 from crispr_lm.inference.scoring import pack, packed_scores, prompt_scores
 from crispr_lm.metrics.question_answering import question_answering_metrics
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
 from crispr_lm.storage.files import write_json
 from crispr_lm.tasks import sample

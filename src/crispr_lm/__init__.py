@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from crispr_lm.inference.scoring import option_scores
     from crispr_lm.metrics.family import Metric, MetricFamily
     from crispr_lm.metrics.registry import register_metrics
-    from crispr_lm.model.load import LanguageModel, load_model
+    from crispr_lm.model.language_model import LanguageModel
+    from crispr_lm.model.load import load_model
     from crispr_lm.model.neuron_sites import Neuron, register_architecture
     from crispr_lm.search.rankings import Ranking, register_ranking
     from crispr_lm.settings import RunSettings
@@ -38,7 +39,8 @@ _HOMES = {
     "evaluation.evaluation": ("Evaluation", "evaluate"),
     "metrics.family": ("Metric", "MetricFamily"),
     "metrics.registry": ("register_metrics",),
-    "model.load": ("LanguageModel", "load_model"),
+    "model.language_model": ("LanguageModel",),
+    "model.load": ("load_model",),
     "model.neuron_sites": ("Neuron", "register_architecture"),
     "attribution.neuron_scores": ("NeuronScores",),
     "inference.prompts": ("EncodedPrompt", "encode", "render_prompt"),

@@ -224,7 +224,7 @@ def test_terminated_it_ends_with_one_sentence_and_leaves_whole_files(saved_model
         process.send_signal(signal.SIGTERM)
         told = process.stderr.read()
         assert process.wait() == 143
-    assert told.splitlines()[-1] == "crispr-lm: terminated; the same command goes on, unless it says --overwrite"
+    assert told.splitlines()[-1] == "crispr-lm: terminated; run the same command again, without --overwrite, to resume"
     assert "Traceback" not in told
     assert not [path for path in output.rglob("*") if path.name.endswith(".part") or path.name == ".lock"]
     assert not (output / "results.json").exists()

@@ -12,8 +12,8 @@ import crispr_lm
 from crispr_lm import InputError, RunSettings
 from crispr_lm.jobs import inspection, steps
 from crispr_lm.jobs.run import run
-from crispr_lm.model.load import LanguageModel
-from crispr_lm.report.terminal import results_table
+from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.report.result_tables import results_table
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.storage import files
 from crispr_lm.storage.sanitize import without_folders

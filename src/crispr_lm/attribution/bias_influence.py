@@ -31,7 +31,7 @@ from crispr_lm.runtime import distributed
 from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ from crispr_lm.storage.untrusted import parse_json
 from crispr_lm.tasks.base import DISAMBIGUATED, Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 FORMAT = "crispr-lm-effects"
 

@@ -18,7 +18,7 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.inference.prompts import EncodedPrompt, encode
 from crispr_lm.inference.scoring import option_scores
 from crispr_lm.metrics.family import Metrics
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.neuron_count import Candidate, counts_up_to, measure, sweep, validation_part

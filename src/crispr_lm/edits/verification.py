@@ -35,7 +35,7 @@ from crispr_lm.model.memory import GIB, free_memory, out_of_memory_told, place_o
 from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 VERIFIED_EXAMPLES = 4
 """How many examples are compared: a wrong value of the configuration shows in any."""

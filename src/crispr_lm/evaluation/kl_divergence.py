@@ -26,7 +26,7 @@ from crispr_lm.metrics.language import DIVERGENCE
 from crispr_lm.model.numerics import finite
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 TOKENS = 8
 """Tokens that each neutral prompt is continued by."""

@@ -21,7 +21,7 @@ from crispr_lm.model.neuron_sites import find_sites
 from crispr_lm.runtime.deterministic import is_deterministic
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 

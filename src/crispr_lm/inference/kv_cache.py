@@ -24,7 +24,7 @@ from crispr_lm.errors import CrisprError
 from crispr_lm.inference.prompts import EncodedPrompt
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 FEWEST_SAVED = 256
 """Tokens that reading a beginning once must save to be worth a forward pass of its own, or a batch of its own."""

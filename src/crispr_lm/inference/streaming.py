@@ -20,7 +20,7 @@ from crispr_lm.inference.scoring import examine
 from crispr_lm.model.numerics import not_finite
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 Scope = Callable[[], AbstractContextManager[Any]]
 """Gives what the model runs in: nothing, or an applied edit."""

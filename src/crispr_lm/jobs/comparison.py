@@ -44,7 +44,7 @@ from crispr_lm.jobs.preparation import (
     take_parts,
 )
 from crispr_lm.jobs.record import dated, record_of
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, find_sites
 from crispr_lm.report.comparison import markdown
 from crispr_lm.report.comparison_page import render_comparison
@@ -52,7 +52,8 @@ from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.result import Searched
 from crispr_lm.settings import CompareSettings
 from crispr_lm.storage.files import append_line, make_folder, write_bytes, write_json, write_lines
-from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder, read_rows
+from crispr_lm.storage.records import read_rows
+from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.tasks.base import sample
 from crispr_lm.tasks.parts import Parts
 

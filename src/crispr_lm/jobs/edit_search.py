@@ -19,7 +19,7 @@ from crispr_lm.attribution.relevance import AGGREGATIONS, TokenAggregation
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.kl_divergence import Original
 from crispr_lm.jobs.task_scores import score_tasks
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, find_sites
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress
@@ -36,7 +36,8 @@ from crispr_lm.search.trial import Limits, Trial, best_within
 from crispr_lm.search.tuning import Budget, Space, Tally, begin, best_so_far, tune
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import append_line, make_folder, write_lines
-from crispr_lm.storage.run_folder import RunFolder, read_lines, read_rows
+from crispr_lm.storage.records import read_lines, read_rows
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks.base import AttributeOn, of_condition, sample
 from crispr_lm.tasks.parts import Parts
 

@@ -19,7 +19,9 @@ from crispr_lm.inference.evaluation_dtype import PROBED_PROMPTS, choose_evaluati
 from crispr_lm.inference.prompts import check_prompts, encode_all
 from crispr_lm.inference.reader import Reader
 from crispr_lm.metrics.registry import family_named
-from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
+from crispr_lm.model.devices import SPREAD, check_device, check_quantize
+from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.model.load import ModelSource, open_model
 from crispr_lm.runtime.deterministic import make_deterministic
 from crispr_lm.runtime.distributed import on_first, ranks
 from crispr_lm.runtime.progress import Progress
@@ -34,7 +36,9 @@ from crispr_lm.settings import (
     ScoreSettings,
     TaskSettings,
 )
-from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder, check_writable, read_object
+from crispr_lm.storage.output_path import check_writable
+from crispr_lm.storage.records import read_object
+from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.storage.sanitize import shared_names
 from crispr_lm.tasks.base import Example, Task, of_condition, sample, template_hash, template_hashes
 from crispr_lm.tasks.parts import Parts

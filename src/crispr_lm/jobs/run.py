@@ -28,7 +28,7 @@ from crispr_lm.jobs.record import dated, record_of
 from crispr_lm.jobs.sharing import check_hub, with_upload, write_card
 from crispr_lm.jobs.task_scores import score_tasks
 from crispr_lm.jobs.transfer import check_transfer, measure_transfer
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.report.page import write_report
 from crispr_lm.report.statement import outcome
@@ -36,7 +36,8 @@ from crispr_lm.runtime.distributed import is_first, on_first, ranks
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import HubSettings, RunSettings
 from crispr_lm.storage.files import whole_folder, write_errors, write_json, write_lines
-from crispr_lm.storage.run_folder import RunFolder, read_object
+from crispr_lm.storage.records import read_object
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks.parts import Parts
 
 

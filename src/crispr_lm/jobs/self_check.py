@@ -29,7 +29,7 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import CrisprError
 from crispr_lm.inference.packing import _decoder_input
 from crispr_lm.inference.prompts import encode
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NEURON_KINDS, NeuronKind, NeuronSite, find_sites
 from crispr_lm.tasks.base import Example
 

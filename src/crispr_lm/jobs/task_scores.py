@@ -8,7 +8,7 @@ import torch
 
 from crispr_lm.attribution.bias_influence import score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import RunSettings, ScoreSettings
 from crispr_lm.tasks.base import Example, Task

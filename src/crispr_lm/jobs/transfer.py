@@ -17,7 +17,7 @@ from crispr_lm.evaluation.suite import Subject, measure_all
 from crispr_lm.jobs.edit_search import search_edit
 from crispr_lm.jobs.task_scores import score_tasks
 from crispr_lm.metrics.statistics import corrected_over_tasks
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import RunSettings

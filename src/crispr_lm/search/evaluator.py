@@ -30,7 +30,7 @@ from crispr_lm.search.trial import CONSTANTS, Figures, Limits, Trial, figures_of
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example, sample
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 RUNGS = (0.25, 0.5, 1.0)
 """Shares of the examples after which a trial is judged."""

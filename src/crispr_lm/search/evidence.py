@@ -18,7 +18,7 @@ from crispr_lm.evaluation.kl_divergence import original_of
 from crispr_lm.inference.batching import BatchSize, ProgressCallback
 from crispr_lm.inference.prompts import EncodedPrompt, encode, open_question
 from crispr_lm.inference.scoring import prompt_scores
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.rankings import Evidence, Published

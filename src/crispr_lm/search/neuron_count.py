@@ -26,7 +26,7 @@ from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
     from crispr_lm.attribution.neuron_scores import NeuronScores
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 COUNTS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500)
 """Numbers of neurons that are tried: dense where the effect is steep."""
