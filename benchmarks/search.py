@@ -31,7 +31,7 @@ import torch
 from scipy.stats import rankdata
 
 from crispr_lm import Edit, NeuronScores, load_model, load_task, score_neurons
-from crispr_lm.attribution.relevance import TokenAggregation
+from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
 from crispr_lm.baselines.fit import Chosen, Fit
 from crispr_lm.evaluation.evaluation import Evaluation, evaluation_of

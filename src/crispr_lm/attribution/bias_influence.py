@@ -17,8 +17,13 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
+from crispr_lm.attribution.activation_gradients import (
+    ActivationGradients,
+    ChangedInPlaceError,
+    TokenAggregation,
+    UnknownTokensError,
+)
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.attribution.relevance import ChangedInPlaceError, Relevance, TokenAggregation, UnknownTokensError
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
 from crispr_lm.inference.packing import packed_length
@@ -186,7 +191,7 @@ def _influence_of_batch(
 ) -> dict[str, Tensor]:
     """As `influence_of`, all prompts in one batch."""
     packed = pack(lm, prompts)
-    relevance = Relevance(packed.streams, token_aggregation, copy=lm.changes_outputs)
+    relevance = ActivationGradients(packed.streams, packed.option_counts, token_aggregation, copy=lm.changes_outputs)
     with watching(sites, relevance.see):
         scores = packed_scores(lm, packed)
         first = torch.tensor([0, *packed.option_counts[:-1]]).cumsum(0)
@@ -195,8 +200,10 @@ def _influence_of_batch(
         golden_index = torch.tensor(golden)
         biased_index = biased_answers(table, golden_index)
         confusion = table.gather(1, biased_index[:, None])[:, 0].exp()  # P(ŷ), (prompts,)
-        of_biased = relevance.backward(scores, first + biased_index, keep_graph=True)
-        of_golden = relevance.backward(scores, first + golden_index, keep_graph=False)
+        of_biased, of_golden = (
+            relevance.backward(scores[options.to(scores.device)].sum(), options, keep_graph=keep_graph)
+            for options, keep_graph in ((first + biased_index, True), (first + golden_index, False))
+        )
     return _influence(of_biased, of_golden, confusion, skill_weight)
 
 
@@ -213,26 +220,28 @@ def _influence_alone(
         scores = scores_of(lm, [prompt])[0][None]
     biased = biased_answers(scores, torch.tensor([golden]))
 
-    def relevance_for(answer: int) -> Mapping[str, Tensor]:
+    def relevance_for(answer: int) -> Mapping[NeuronSite, Tensor]:
         packed = pack_alone(lm, prompt, answer)
-        relevance = Relevance(packed.streams, token_aggregation, alone=True, copy=lm.changes_outputs)
+        relevance = ActivationGradients(packed.streams, [1], token_aggregation, alone=True, copy=lm.changes_outputs)
         with watching(sites, relevance.see):
-            score = packed_scores(lm, packed)
-            return relevance.backward(score, torch.zeros(1, dtype=torch.int64), keep_graph=False)
+            return relevance.backward(packed_scores(lm, packed).sum(), keep_graph=False)
 
     return _influence(relevance_for(int(biased)), relevance_for(golden), scores[0, biased].exp(), skill_weight)
 
 
 def _influence(
-    of_biased: Mapping[str, Tensor], of_golden: Mapping[str, Tensor], confusion: Tensor, skill_weight: float
+    of_biased: Mapping[NeuronSite, Tensor],
+    of_golden: Mapping[NeuronSite, Tensor],
+    confusion: Tensor,
+    skill_weight: float,
 ) -> dict[str, Tensor]:
     """Equations 3 and 4, summed over prompts; relevances without P(ŷ) (prompts, neurons), confusion P(ŷ) (prompts,)."""
     influence = {}
-    for name in {**of_biased, **of_golden}:
+    for site in {**of_biased, **of_golden}:
         # An expert that only one of the answers reaches has no relevance for the other.
         none = torch.zeros(())
-        biased, golden = (relevance.get(name, none).double().cpu() for relevance in (of_biased, of_golden))
+        biased, golden = (relevance.get(site, none).double() for relevance in (of_biased, of_golden))
         difference = biased - skill_weight * golden.clamp(min=0)
         # P(ŷ) is not negative, so it can be multiplied after tokens are aggregated.
-        influence[name] = (difference * confusion.double()[:, None]).sum(dim=0)
+        influence[site.name] = (difference * confusion.double()[:, None]).sum(dim=0)
     return influence

@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from crispr_lm.attribution.relevance import AGGREGATIONS, TokenAggregation
+from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.baselines.errors import NotRunError
 from crispr_lm.baselines.fit import AnswerPair, Fit
 from crispr_lm.baselines.method import Treatment
@@ -107,7 +107,8 @@ def relevances(
             attributed = IntegratedGradients(partial(_score_with, lm, encoded, site)).attribute(
                 activation, baselines=0.0, n_steps=steps, internal_batch_size=rows if rows < steps else None
             )
-            found[site.name] = AGGREGATIONS[token_aggregation].over(attributed[0].float()[counted], 0).cpu()
+            of_token = attributed[0].float()[counted]
+            found[site.name] = (of_token.amax(0) if token_aggregation == "max" else of_token.sum(0)).cpu()
             if progress is not None:
                 progress(1)
     return found

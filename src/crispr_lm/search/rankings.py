@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.attribution.effects import Effects, Importance
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.attribution.relevance import TokenAggregation
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
