@@ -56,7 +56,7 @@ def _all_threads() -> Iterator[None]:
 
 def test_smollm2_scores_equal_the_formula(smollm2: LanguageModel, smollm2_reference: Reference) -> None:
     scores = option_scores(smollm2, SHORT, INSTRUCTION)
-    assert smollm2.takes_branches is True
+    assert smollm2.capabilities.branches is True
     assert_rows_close(scores, smollm2_reference.option_scores(SHORT, INSTRUCTION))
 
 

@@ -6,6 +6,7 @@ import gc
 import json
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from crispr_lm import (
 )
 from crispr_lm.attribution import bias_influence
 from crispr_lm.attribution.bias_influence import biased_answers
+from crispr_lm.inference.layouts import capabilities_of
+from crispr_lm.model.capabilities import Capabilities
 from crispr_lm.tasks.base import Example
 
 from ..helpers import (
@@ -111,7 +114,7 @@ def test_influence_of_every_neuron_equals_the_formula(
 def test_influence_with_tokens_summed_equals_the_formula(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf, kind: Any, together: bool
 ) -> None:
-    lm.tells_tokens = together
+    lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=together)
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind, "sum")
     scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind, token_aggregation="sum")
     assert_values_close(scores.values, influence(relevances, 1.0))
@@ -143,7 +146,7 @@ def test_influence_in_a_loaded_folder_equals_the_formula(
 def test_a_row_per_option_gives_the_same_influence(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf, kind: Any
 ) -> None:
-    lm.takes_branches = False
+    lm.capabilities = Capabilities(branches=False)
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind)
     assert_values_close(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind).values, influence(relevances, 1.0))
 
@@ -160,26 +163,26 @@ def test_one_answer_at_a_time_gives_the_same_influence(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf, kind: Any
 ) -> None:
     """As models are attributed whose activations do not tell their tokens."""
-    lm.tells_tokens = False
+    lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=False)
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind)
     assert_values_close(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind).values, influence(relevances, 1.0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("architecture", "takes_branches"),
+    ("architecture", "branches"),
     [("llama", True), ("llama", False), ("gpt2", True), ("gpt2", False), *((name, None) for name in ENCODER_DECODER)],
 )
 def test_influence_is_right_for_prompts_and_options_of_any_lengths(
     lm: LanguageModel,
     architecture: str,
-    takes_branches: bool | None,
+    branches: bool | None,
     reference_of: ReferenceOf,
     kind: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In so few tokens a maximum is negative now and then, and a token that does not count would show."""
-    lm.takes_branches = takes_branches
+    lm.capabilities = None if branches is None else Capabilities(branches)
     prompts = [
         EncodedPrompt([20, 21, 22, 23, 24, 25], [[60, 61], [70, 71, 72, 73, 74, 75]]),  # as long as the prompt
         EncodedPrompt([9, 30, 31], [[40], [50, 51, 52, 53, 54, 55, 56, 57]]),  # an option longer than its prompt
@@ -609,10 +612,10 @@ def test_a_linear_unit_made_to_push_the_stereotype_comes_first_and_can_be_taken_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tells_tokens", [True, False])
-def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind: Any, tells_tokens: bool) -> None:
+@pytest.mark.parametrize("tokens_by_shape", [True, False])
+def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind: Any, tokens_by_shape: bool) -> None:
     """By reference counts alone: the garbage collector does not see cycles that go through a graph."""
-    lm.tells_tokens = tells_tokens
+    lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=tokens_by_shape)
     seen: list[weakref.ref[Tensor]] = []
     alive: list[int] = []
 
@@ -634,14 +637,14 @@ def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind:
     assert alive == [0, 0]
 
 
-@pytest.mark.parametrize("tells_tokens", [True, False])
-def test_what_a_model_writes_into_its_outputs_afterwards_does_not_count(tells_tokens: bool) -> None:
+@pytest.mark.parametrize("tokens_by_shape", [True, False])
+def test_what_a_model_writes_into_its_outputs_afterwards_does_not_count(tokens_by_shape: bool) -> None:
     found = []
     for add in (lambda output: output.add_(0.5), lambda output: output + 0.5):
         lm = build_model("llama")
-        lm.tells_tokens = tells_tokens
+        lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=tokens_by_shape)
         # The block's output is its last layer's: what is added to it changes what was seen of that layer.
         lm.model.model.layers[0].mlp.register_forward_hook(lambda _module, _inputs, output, add=add: add(output))
         found.append(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], "linear").values)
-        assert lm.changes_outputs == (len(found) == 1)
+        assert lm.capabilities.writes_in_place == (len(found) == 1)
     assert_values_close(found[0], found[1], tolerance=1e-5)

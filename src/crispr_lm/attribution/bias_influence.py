@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -26,9 +27,11 @@ from crispr_lm.attribution.activation_gradients import (
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import capabilities_of, pack, pack_alone
 from crispr_lm.inference.packing import packed_length
 from crispr_lm.inference.prompts import EncodedPrompt, encode, portions
-from crispr_lm.inference.scoring import examine, pack, pack_alone, packed_scores, scores_of
+from crispr_lm.inference.scoring import scores_of
 from crispr_lm.model.hooks import watching
 from crispr_lm.model.neuron_sites import NeuronKind, NeuronSite, find_sites
 from crispr_lm.model.numerics import finite
@@ -148,17 +151,17 @@ def adapting(lm: LanguageModel, attribute: Callable[[], Found]) -> Found:
         return attribute()
     except UnknownTokensError as error:
         logger.info("prompts of %s are attributed one answer at a time: %s", lm.name, error)
-        lm.tells_tokens = False
+        lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=False)
     except (ChangedInPlaceError, RuntimeError) as error:
         # PyTorch refuses to change a leaf of the graph in place; any other change shows in a tensor's version.
         in_place = isinstance(error, ChangedInPlaceError) or "in-place operation" in str(error)
         if not in_place and "does not require grad" in str(error):
             reason = "it keeps no graph of its layers (reversible or custom backward pass)"
             raise CrisprError(f"model {lm.name} can't be attributed: {reason}") from error
-        if lm.changes_outputs or not in_place:
+        if capabilities_of(lm).writes_in_place or not in_place:
             raise
         logger.info("%s changes outputs of its layers in place; attribution works on copies", lm.name)
-        lm.changes_outputs = True
+        lm.capabilities = replace(capabilities_of(lm), writes_in_place=True)
     return adapting(lm, attribute)
 
 
@@ -171,8 +174,7 @@ def influence_of(
     token_aggregation: TokenAggregation = "max",
 ) -> dict[str, Tensor]:
     """B of every neuron summed over one batch of prompts; module name to float64 (neurons,) on the CPU."""
-    examine(lm)
-    if lm.tells_tokens:
+    if capabilities_of(lm).tokens_by_shape:
         return _influence_of_batch(lm, prompts, golden, sites, skill_weight, token_aggregation)
     total: dict[str, Tensor] = {}
     for prompt, answer in zip(prompts, golden, strict=True):
@@ -191,7 +193,9 @@ def _influence_of_batch(
 ) -> dict[str, Tensor]:
     """As `influence_of`, all prompts in one batch."""
     packed = pack(lm, prompts)
-    relevance = ActivationGradients(packed.streams, packed.option_counts, token_aggregation, copy=lm.changes_outputs)
+    relevance = ActivationGradients(
+        packed.streams, packed.option_counts, token_aggregation, copy=capabilities_of(lm).writes_in_place
+    )
     with watching(sites, relevance.see):
         scores = packed_scores(lm, packed)
         first = torch.tensor([0, *packed.option_counts[:-1]]).cumsum(0)
@@ -222,7 +226,9 @@ def _influence_alone(
 
     def relevance_for(answer: int) -> Mapping[NeuronSite, Tensor]:
         packed = pack_alone(lm, prompt, answer)
-        relevance = ActivationGradients(packed.streams, [1], token_aggregation, alone=True, copy=lm.changes_outputs)
+        relevance = ActivationGradients(
+            packed.streams, [1], token_aggregation, alone=True, copy=capabilities_of(lm).writes_in_place
+        )
         with watching(sites, relevance.see):
             return relevance.backward(packed_scores(lm, packed).sum(), keep_graph=False)
 

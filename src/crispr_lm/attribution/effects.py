@@ -32,8 +32,9 @@ from crispr_lm.attribution.activation_gradients import ActivationGradients
 from crispr_lm.attribution.bias_influence import adapting, frozen
 from crispr_lm.errors import InputError
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import capabilities_of, pack, pack_alone
 from crispr_lm.inference.prompts import EncodedPrompt
-from crispr_lm.inference.scoring import examine, pack, pack_alone, packed_scores
 from crispr_lm.model.hooks import watching
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
 from crispr_lm.model.numerics import finite
@@ -379,8 +380,7 @@ def _numbers(found: _Found) -> Iterator[Tensor]:
 def _effects_of(
     lm: LanguageModel, prompts: Sequence[EncodedPrompt], weights: Sequence[Tensor], sites: Sequence[NeuronSite]
 ) -> _Found:
-    examine(lm)
-    if lm.tells_tokens:
+    if capabilities_of(lm).tokens_by_shape:
         return _effects_of_batch(lm, prompts, weights, sites)
     alone = [_effects_alone(lm, prompt, of, sites) for prompt, of in zip(prompts, weights, strict=True)]
     joined = [
@@ -394,7 +394,7 @@ def _effects_of_batch(
     lm: LanguageModel, prompts: Sequence[EncodedPrompt], weights: Sequence[Tensor], sites: Sequence[NeuronSite]
 ) -> _Found:
     packed = pack(lm, prompts)
-    sums = ActivationGradients(packed.streams, packed.option_counts, copy=lm.changes_outputs)
+    sums = ActivationGradients(packed.streams, packed.option_counts, copy=capabilities_of(lm).writes_in_place)
     with watching(sites, sums.see):
         scores = packed_scores(lm, packed)
         found = []
@@ -416,7 +416,7 @@ def _effects_alone(
     found = {site: torch.zeros(len(weights), site.width) for site in sites}
     for option in range(len(prompt.option_ids)):
         packed = pack_alone(lm, prompt, option)
-        sums = ActivationGradients(packed.streams, [1], alone=True, copy=lm.changes_outputs)
+        sums = ActivationGradients(packed.streams, [1], alone=True, copy=capabilities_of(lm).writes_in_place)
         with watching(sites, sums.see):
             score = packed_scores(lm, packed)
             for site, of_option in sums.backward(score.sum(), keep_graph=False).items():

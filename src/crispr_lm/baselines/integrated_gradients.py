@@ -23,9 +23,10 @@ from crispr_lm.baselines.errors import NotRunError
 from crispr_lm.baselines.fit import AnswerPair, Fit
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.inference.batching import ProgressCallback
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import pack
 from crispr_lm.inference.packing import Packed
 from crispr_lm.inference.prompts import EncodedPrompt
-from crispr_lm.inference.scoring import pack, packed_scores
 from crispr_lm.model.hooks import Seen, watching
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neuron_sites import NeuronKind, NeuronSite, find_sites
