@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from crispr_lm import CrisprError, Edit, EditMismatchError, Neuron, evaluate, option_scores, score_neurons
-from crispr_lm.attribution.effects import measure_effects, measure_importance
+from crispr_lm.attribution.effects import measure_effects
+from crispr_lm.attribution.importance import measure_importance
 from crispr_lm.evaluation.kl_divergence import divergence, original_of
 from crispr_lm.evaluation.perplexity import perplexity
 from crispr_lm.inference.generation import continuations

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from crispr_lm import InputError
-from crispr_lm.attribution.effects import Effects, Importance, measure_effects, measure_importance
+from crispr_lm.attribution.effects import Effects, measure_effects
+from crispr_lm.attribution.importance import Importance, measure_importance
 from crispr_lm.edits.edit import Edit
 from crispr_lm.evaluation.kl_divergence import original_of
 from crispr_lm.inference.layouts import capabilities_of

@@ -58,7 +58,7 @@ class Effects:
         values: float32 (examples, contrasts, neurons), modules side by side; 0 where there is no such contrast.
         contrasts: float32 (examples, contrasts), s(y) − s(o) of every wrong option o, in the order of options; +inf
             where an example has fewer wrong options than others.
-        ambiguous: bool (examples,), whether the context does not give the answer (or the task does not tell): where a
+        ambiguous: bool (examples,), whether the context does not give the answer (or the task does not say): where a
             stereotype shows. False where it does: where skill shows.
         abstaining: int64 (examples,), the contrast whose wrong option is the one that abstains; -1 where there is none,
             as where abstaining is right.
@@ -218,7 +218,7 @@ def measure_effects(
     weights = [
         _contrast_weights(len(prompt.option_ids), answer, most) for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    scores, values = _measure(lm, prompts, weights, sites, batch_size, progress)
+    scores, values = weighted_effects(lm, prompts, weights, sites, batch_size, progress)
     contrasts = np.full((len(prompts), most), np.inf, dtype=np.float32)
     for index, (of_prompt, of_scores) in enumerate(zip(weights, scores, strict=True)):
         there = of_prompt.any(dim=1)
@@ -237,69 +237,7 @@ def measure_effects(
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Importance:
-    """How much ordinary answers hang on each neuron of one kind, modules side by side as in `Effects.values`.
-
-    Attributes:
-        slope: float64 (neurons,), nats per token that the answers lose when the neuron goes, to first order. 0 for a
-            model that has not been edited: its own answers are where the divergence from it is least.
-        curvature: float64 (neurons,), the diagonal of the Fisher information, F: what they lose to second order, twice.
-    """
-
-    slope: NDArray[np.float64]
-    curvature: NDArray[np.float64]
-
-    def harm(self, scale: float) -> NDArray[np.float64]:
-        """KL divergence that scaling each neuron adds, nats per token: (1 − σ) · max(slope, 0) + (1 − σ)² · F / 2.
-
-        What seems to take from the divergence is not counted in a neuron's favour: the most negative of many thousand
-        slopes, measured on a few prompts, is noise.
-        """
-        return (1 - scale) * np.maximum(self.slope, 0) + (1 - scale) ** 2 * self.curvature / 2
-
-    def since(self, original: Importance) -> Importance:
-        """With the slope of the unedited model as 0: greedy answers are likelier than drawn ones, in both alike."""
-        return Importance(self.slope - original.slope, self.curvature)
-
-
-def measure_importance(
-    lm: LanguageModel,
-    prompts: Sequence[EncodedPrompt],
-    kinds: Sequence[NeuronKind],
-    batch_size: BatchSize = "auto",
-    progress: ProgressCallback | None = None,
-) -> dict[NeuronKind, Importance]:
-    """Measure how much ordinary answers hang on each neuron: about the KL divergence that its removal causes.
-
-    With E_i = Σ over t of h_i,t · ∂ log P(continuation) / ∂h_i,t on a prompt, and n tokens in the continuation,
-
-        slope_i = mean over prompts of E_i / n,        F_i = mean over prompts of E_i² / n.
-
-    The continuation is the original model's own, greedy where the definition samples it, so F is rather too small. For
-    the unedited model itself the slope is that bias alone: take it off with `Importance.since`.
-
-    Args:
-        lm: The model, with or without an edit in place; its weights are not touched.
-        prompts: Neutral prompts with the original's continuation as their only option (`divergence.Original.prompts`).
-        kinds: Kinds of neurons.
-        batch_size: Prompts in one pass, or "auto".
-        progress: Called with the number of prompts just finished.
-
-    Raises:
-        InputError: no prompts, or a model without such neurons.
-        CrisprError: an effect is not finite (the module that begins with it is named).
-    """
-    if not prompts:
-        raise InputError("importance can't be measured without prompts; give at least one")
-    sites = {kind: find_sites(lm.model, kind) for kind in kinds}
-    _, values = _measure(lm, prompts, [torch.ones(1, 1)] * len(prompts), sites, batch_size, progress)
-    tokens = np.array([len(prompt.option_ids[0]) for prompt in prompts], dtype=np.float64)[:, None]
-    effects = {kind: of_kind[:, 0].astype(np.float64) for kind, of_kind in values.items()}
-    return {kind: Importance((of / tokens).mean(0), (of**2 / tokens).mean(0)) for kind, of in effects.items()}
-
-
-def _measure(
+def weighted_effects(
     lm: LanguageModel,
     prompts: Sequence[EncodedPrompt],
     weights: Sequence[Tensor],
