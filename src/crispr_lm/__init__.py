@@ -13,7 +13,7 @@ from crispr_lm.errors import CrisprError, EditMismatchError, InputError, Verific
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from crispr_lm.attribution.bias_influence import score_neurons
+    from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
     from crispr_lm.attribution.neuron_scores import NeuronScores
     from crispr_lm.edits.edit import Edit
     from crispr_lm.evaluation.evaluation import Evaluation, evaluate
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crispr_lm.tasks.registry import load_task
 
 _HOMES = {
-    "attribution.bias_influence": ("score_neurons",),
+    "attribution.bias_influence": ("BiasInfluence", "score_neurons"),
     "edits.edit": ("Edit",),
     "evaluation.evaluation": ("Evaluation", "evaluate"),
     "model.load": ("LanguageModel", "load_model"),
@@ -41,6 +41,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BiasInfluence",
     "CrisprError",
     "Edit",
     "EditMismatchError",

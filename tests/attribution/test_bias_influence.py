@@ -30,7 +30,7 @@ from crispr_lm import (
     score_neurons,
 )
 from crispr_lm.attribution import bias_influence
-from crispr_lm.attribution.bias_influence import biased_answers
+from crispr_lm.attribution.bias_influence import BiasInfluence, biased_answers
 from crispr_lm.inference.layouts import capabilities_of
 from crispr_lm.model.capabilities import Capabilities
 from crispr_lm.tasks.base import Example
@@ -103,7 +103,7 @@ def test_influence_of_every_neuron_equals_the_formula(
 ) -> None:
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS, kind)
     for skill_weight in (0.0, 1.0, 0.5):
-        scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS, kind, skill_weight)
+        scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS, BiasInfluence(kind, skill_weight))
         assert_values_close(scores.values, influence(relevances, skill_weight))
     plain, spared = influence(relevances, 0.0), influence(relevances, 1.0)
     assert any((plain[name] != spared[name]).any() for name in plain), "λ must matter, or nothing is tested"
@@ -116,7 +116,7 @@ def test_influence_with_tokens_summed_equals_the_formula(
 ) -> None:
     lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=together)
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind, "sum")
-    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind, token_aggregation="sum")
+    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind, token_aggregation="sum"))
     assert_values_close(scores.values, influence(relevances, 1.0))
     assert scores.origin["token_aggregation"] == "sum"
 
@@ -128,7 +128,9 @@ def test_influence_from_one_example_equals_the_formula(
 ) -> None:
     examples = EXAMPLES[number : number + 1]
     relevances = reference_of(architecture).all_relevances(examples, INSTRUCTIONS[1:], kind)
-    assert_values_close(score_neurons(lm, examples, INSTRUCTIONS[1:], kind).values, influence(relevances, 1.0))
+    assert_values_close(
+        score_neurons(lm, examples, INSTRUCTIONS[1:], BiasInfluence(kind)).values, influence(relevances, 1.0)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,7 +140,9 @@ def test_influence_in_a_loaded_folder_equals_the_formula(
 ) -> None:
     lm = load_model(saved_model(architecture), device="cpu")
     relevances = reference_of(architecture).all_relevances(EXAMPLES[:2], INSTRUCTIONS[:1], kind)
-    assert_values_close(score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], kind).values, influence(relevances, 1.0))
+    assert_values_close(
+        score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], BiasInfluence(kind)).values, influence(relevances, 1.0)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,13 +152,15 @@ def test_a_row_per_option_gives_the_same_influence(
 ) -> None:
     lm.capabilities = Capabilities(branches=False)
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind)
-    assert_values_close(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind).values, influence(relevances, 1.0))
+    assert_values_close(
+        score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind)).values, influence(relevances, 1.0)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_with_alibi_is_attributed_right(reference_of: ReferenceOf, kind: Any) -> None:
     relevances = reference_of("bloom").all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind)
-    scores = score_neurons(build_model("bloom"), EXAMPLES, INSTRUCTIONS[:1], kind)
+    scores = score_neurons(build_model("bloom"), EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind))
     assert_values_close(scores.values, influence(relevances, 1.0))
 
 
@@ -165,7 +171,9 @@ def test_one_answer_at_a_time_gives_the_same_influence(
     """As models are attributed whose activations do not tell their tokens."""
     lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=False)
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind)
-    assert_values_close(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind).values, influence(relevances, 1.0))
+    assert_values_close(
+        score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind)).values, influence(relevances, 1.0)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,7 +209,9 @@ def test_influence_is_right_for_prompts_and_options_of_any_lengths(
             reference.prompt_relevances(by_example[example].prompt_ids, by_example[example].option_ids, answer, kind)
             for example, answer in zip(chosen, golden, strict=True)
         ]
-        assert_values_close(score_neurons(lm, examples, ["any"], kind).values, influence(relevances, 1.0))
+        assert_values_close(
+            score_neurons(lm, examples, ["any"], BiasInfluence(kind)).values, influence(relevances, 1.0)
+        )
 
 
 def _with_answer(example: Example, answer: int) -> Example:
@@ -215,19 +225,19 @@ def test_influence_does_not_depend_on_batch_size_and_padding(
 ) -> None:
     examples = (EXAMPLES[1], LONG_EXAMPLE, EXAMPLES[2], EXAMPLES[0])
     relevances = reference_of(architecture).all_relevances(examples, INSTRUCTIONS[:1], kind)
-    scores = score_neurons(lm, examples, INSTRUCTIONS[:1], kind, batch_size=batch_size)
+    scores = score_neurons(lm, examples, INSTRUCTIONS[:1], BiasInfluence(kind), batch_size=batch_size)
     assert_values_close(scores.values, influence(relevances, 1.0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_influence_does_not_depend_on_the_order_of_examples_and_instructions(lm: LanguageModel, kind: Any) -> None:
-    straight = score_neurons(lm, EXAMPLES, INSTRUCTIONS, kind, batch_size=3)
-    turned = score_neurons(lm, EXAMPLES[::-1], INSTRUCTIONS[::-1], kind, batch_size=3)
+    straight = score_neurons(lm, EXAMPLES, INSTRUCTIONS, BiasInfluence(kind), batch_size=3)
+    turned = score_neurons(lm, EXAMPLES[::-1], INSTRUCTIONS[::-1], BiasInfluence(kind), batch_size=3)
     assert_values_close(turned.values, straight.values, tolerance=1e-5)
 
 
 def test_linear_neurons_are_the_outputs_of_all_linear_layers_but_the_head(lm: LanguageModel, architecture: str) -> None:
-    scores = score_neurons(lm, EXAMPLES[:1], INSTRUCTIONS[:1], "linear")
+    scores = score_neurons(lm, EXAMPLES[:1], INSTRUCTIONS[:1], BiasInfluence("linear"))
     assert scores.kind == "linear"
     assert list(scores.values) == LINEAR_NAMES[architecture]
     widths = {name: len(values) for name, values in scores.values.items()}
@@ -242,7 +252,7 @@ def test_linear_neurons_are_the_outputs_of_all_linear_layers_but_the_head(lm: La
 
 
 def test_ffn_neurons_are_the_inputs_of_the_down_projections(lm: LanguageModel, architecture: str) -> None:
-    scores = score_neurons(lm, EXAMPLES[:1], INSTRUCTIONS[:1], "ffn")
+    scores = score_neurons(lm, EXAMPLES[:1], INSTRUCTIONS[:1], BiasInfluence("ffn"))
     assert scores.kind == "ffn"
     assert tuple(scores.values) == DOWN_PROJECTIONS[architecture]
     expected = [48, 48, 40, 40] if architecture == "bart" else [48] * len(DOWN_PROJECTIONS[architecture])
@@ -251,13 +261,13 @@ def test_ffn_neurons_are_the_inputs_of_the_down_projections(lm: LanguageModel, a
 
 
 def test_origin_says_where_the_scores_come_from(llama: LanguageModel) -> None:
-    scores = score_neurons(llama, EXAMPLES, INSTRUCTIONS, "ffn", skill_weight=0.5)
+    scores = score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence("ffn", 0.5))
     assert scores.origin == {"model": "tiny-llama", "skill_weight": 0.5, "token_aggregation": "max", "prompts": 8}
 
 
 def test_progress_counts_every_prompt_once(llama: LanguageModel) -> None:
     counts: list[int] = []
-    score_neurons(llama, EXAMPLES, INSTRUCTIONS, "ffn", batch_size=3, progress=counts.append)
+    score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence("ffn"), batch_size=3, progress=counts.append)
     assert counts == [3, 3, 2]
 
 
@@ -303,7 +313,7 @@ def _limp(lm: LanguageModel, packed: Any) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_left_as_it_was(lm: LanguageModel, kind: Any) -> None:
     before = snapshot(lm.model)
-    score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], kind)
+    score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], BiasInfluence(kind))
     assert_same_weights(lm.model, before)
     assert hook_count(lm.model) == 0
     assert not lm.model.training
@@ -316,7 +326,7 @@ def test_no_hook_is_left_after_an_exception(llama: LanguageModel, kind: Any, mon
     before = snapshot(llama.model)
     monkeypatch.setattr(bias_influence, "packed_scores", _limp)
     with pytest.raises(ValueError, match="stumbled"):
-        score_neurons(llama, EXAMPLES, INSTRUCTIONS, kind)
+        score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence(kind))
     assert hook_count(llama.model) == 0
     assert_same_weights(llama.model, before)
 
@@ -352,12 +362,12 @@ def test_nothing_to_attribute_on_is_refused(llama: LanguageModel) -> None:
 @pytest.mark.parametrize("skill_weight", [-0.1, float("nan"), float("inf")])
 def test_a_skill_weight_that_is_none_is_refused(llama: LanguageModel, skill_weight: float) -> None:
     with pytest.raises(InputError, match="skill weight"):
-        score_neurons(llama, EXAMPLES, INSTRUCTIONS, skill_weight=skill_weight)
+        score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence(skill_weight=skill_weight))
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest_one_named(llama: LanguageModel) -> None:
     with pytest.raises(InputError, match="did you mean 'linear'"):
-        score_neurons(llama, EXAMPLES, INSTRUCTIONS, "liner")  # type: ignore[arg-type]
+        score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence("liner"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("batch_size", [0, -3, "all"])
@@ -550,7 +560,7 @@ def _assert_found_and_cured(biased: LanguageModel, clean: LanguageModel, neuron:
     for instruction in INSTRUCTIONS:
         assert _answers(biased, instruction) == [STEREOTYPED] * len(BIASED_EXAMPLES)
         assert _answers(clean, instruction).count(STEREOTYPED) < len(BIASED_EXAMPLES) / 2
-    scores = score_neurons(biased, BIASED_EXAMPLES, INSTRUCTIONS, neuron.kind)
+    scores = score_neurons(biased, BIASED_EXAMPLES, INSTRUCTIONS, BiasInfluence(neuron.kind))
     first, second = scores.top(2)
     assert first == neuron
     assert scores.score_of(first) > 2 * scores.score_of(second)
@@ -627,7 +637,7 @@ def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind:
     gc.disable()
     try:
         for _ in range(2):
-            score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], kind)
+            score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], BiasInfluence(kind))
             alive.append(sum(reference() is not None for reference in seen))
     finally:
         gc.enable()
@@ -645,6 +655,6 @@ def test_what_a_model_writes_into_its_outputs_afterwards_does_not_count(tokens_b
         lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=tokens_by_shape)
         # The block's output is its last layer's: what is added to it changes what was seen of that layer.
         lm.model.model.layers[0].mlp.register_forward_hook(lambda _module, _inputs, output, add=add: add(output))
-        found.append(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], "linear").values)
+        found.append(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence("linear")).values)
         assert lm.capabilities.writes_in_place == (len(found) == 1)
     assert_values_close(found[0], found[1], tolerance=1e-5)
