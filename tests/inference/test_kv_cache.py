@@ -166,11 +166,11 @@ def test_a_cache_that_gives_other_scores_is_found_out_and_not_used(
 @pytest.mark.parametrize("architecture", ["llama", "bloom", "bart"])
 def test_a_user_is_not_warned_of_names_that_transformers_gives_up(architecture: str) -> None:
     lm = build_model(architecture)
-    with warnings.catch_warnings(record=True) as told:  # as errors the check at load would take them for the model's
+    with warnings.catch_warnings(record=True) as given:  # as errors the check at load would take them for the model's
         warnings.simplefilter("always", FutureWarning)
         option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
         list(stream_answer(lm, ["Who was late?"], Decoding(max_new_tokens=2)))
-    assert [str(warning.message) for warning in told] == []
+    assert [str(warning.message) for warning in given] == []
 
 
 @pytest.mark.usefixtures("always_shared")

@@ -125,14 +125,14 @@ def test_a_model_with_alibi_falls_back_to_a_row_per_option(reference_of: Referen
     assert_rows_close(scores, reference_of("bloom").option_scores(EXAMPLES, INSTRUCTIONS[0]))
 
 
-@pytest.mark.parametrize("deaf_to", ["position_ids", "attention_mask"])
+@pytest.mark.parametrize("ignored", ["position_ids", "attention_mask"])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_model_that_heeds_no_positions_or_no_block_mask_falls_back_to_a_row_per_option(
-    lm: LanguageModel, architecture: str, reference_of: ReferenceOf, deaf_to: str
+def test_a_model_that_ignores_positions_or_the_block_mask_falls_back_to_a_row_per_option(
+    lm: LanguageModel, architecture: str, reference_of: ReferenceOf, ignored: str
 ) -> None:
     def drop(_module: Any, arguments: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if deaf_to == "position_ids" or keywords["attention_mask"].dim() == 4:
-            keywords = keywords | {deaf_to: None}
+        if ignored == "position_ids" or keywords["attention_mask"].dim() == 4:
+            keywords = keywords | {ignored: None}
         return arguments, keywords
 
     lm.model.register_forward_pre_hook(drop, with_kwargs=True)
