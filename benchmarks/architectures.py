@@ -121,7 +121,7 @@ def check(architecture: tiny_models.Architecture) -> Result:
     if lm.is_encoder_decoder:
         result.layout = "encoder-decoder"
     else:
-        result.layout = "branches" if lm.takes_branches else "sequences"
+        result.layout = "branches" if lm.capabilities and lm.capabilities.branches else "sequences"
     return result
 
 

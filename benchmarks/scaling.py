@@ -22,9 +22,11 @@ from statistics import fmean
 import torch
 
 import crispr_lm
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import pack
 from crispr_lm.inference.packing import Packed
 from crispr_lm.inference.prompts import EncodedPrompt, encode_all
-from crispr_lm.inference.scoring import pack, packed_scores, prompt_scores
+from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
 from crispr_lm.search.evidence import KEPT_CHOICES

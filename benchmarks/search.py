@@ -31,7 +31,8 @@ import torch
 from scipy.stats import rankdata
 
 from crispr_lm import Edit, NeuronScores, load_model, load_task, score_neurons
-from crispr_lm.attribution.relevance import TokenAggregation
+from crispr_lm.attribution.activation_gradients import TokenAggregation
+from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
 from crispr_lm.baselines.fit import Chosen, Fit
 from crispr_lm.evaluation.evaluation import Evaluation, evaluation_of
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     def published(attribute_on: AttributeOn, token_aggregation: TokenAggregation) -> NeuronScores:
         examples = sample(of_condition(split.attribution, attribute_on), arguments.published, seed)
         few = instructions[: arguments.instructions]
-        return score_neurons(lm, examples, few, token_aggregation=token_aggregation)
+        return score_neurons(lm, examples, few, BiasInfluence(token_aggregation=token_aggregation))
 
     scores = published("ambiguous", "max")
     asked = Asked(split.attribution, arguments.effects, instructions)

@@ -23,7 +23,9 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 
 from crispr_lm import load_model, load_task
 from crispr_lm.baselines import Treatment
-from crispr_lm.inference.scoring import pack, packed_scores, prompt_scores
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import pack
+from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.search.neuron_count import ChoosePart, validation_part

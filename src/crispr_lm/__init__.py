@@ -13,7 +13,7 @@ from crispr_lm.errors import CrisprError, EditMismatchError, InputError, Verific
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from crispr_lm.attribution.bias_influence import score_neurons
+    from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
     from crispr_lm.attribution.neuron_scores import NeuronScores
     from crispr_lm.baselines.method import Method, Treatment
     from crispr_lm.baselines.registry import register_baseline
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from crispr_lm.tasks.registry import TaskKind, load_task, register_task
 
 _HOMES = {
-    "attribution.bias_influence": ("score_neurons",),
+    "attribution.bias_influence": ("BiasInfluence", "score_neurons"),
     "baselines.method": ("Method", "Treatment"),
     "baselines.registry": ("register_baseline",),
     "edits.edit": ("Edit",),
@@ -53,6 +53,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BiasInfluence",
     "CrisprError",
     "Edit",
     "EditMismatchError",

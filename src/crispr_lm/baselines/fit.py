@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from crispr_lm.attribution.bias_influence import biased_answers, score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence, biased_answers, score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.edits.edit import Edit
 from crispr_lm.inference.prompts import EncodedPrompt, encode
@@ -93,10 +93,8 @@ class Fit:
                     self.lm,
                     self.parts.attribution,
                     self.instructions,
-                    neurons=kind,
-                    skill_weight=weight,
+                    BiasInfluence(kind, weight, self.settings.token_aggregation),
                     batch_size=self.settings.batch_size,
-                    token_aggregation=self.settings.token_aggregation,
                     progress=advance,
                 )
         return self._scores[kind, weight]

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crispr_lm.attribution.bias_influence import score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Method, Treatment, measure
@@ -314,10 +314,8 @@ class _GrowingScores:
                 fit.lm,
                 new,
                 fit.instructions,
-                neurons=settings.neurons,
-                skill_weight=settings.skill_weight,
+                BiasInfluence(settings.neurons, settings.skill_weight, settings.token_aggregation),
                 batch_size=settings.batch_size,
-                token_aggregation=settings.token_aggregation,
                 progress=advance,
             )
         share = len(new) / (len(new) + len(self.done))

@@ -13,9 +13,9 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from crispr_lm.attribution.activation_gradients import TOKEN_AGGREGATIONS, TokenAggregation
 from crispr_lm.attribution.effects import Effects
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.attribution.relevance import AGGREGATIONS, TokenAggregation
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.kl_divergence import Original
 from crispr_lm.jobs.task_scores import score_tasks
@@ -210,7 +210,7 @@ def _tuned(
                 limits.neurons,
                 len(parts),
                 _conditions(parts, settings.attribute_on),
-                _first(settings.token_aggregation, AGGREGATIONS),
+                _first(settings.token_aggregation, TOKEN_AGGREGATIONS),
             )
             begin(bench, tally)
             for chain in chains(kinds, limits.neurons, settings.rounds):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from crispr_lm.attribution.bias_influence import score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.progress import Progress
@@ -28,10 +28,8 @@ def score_tasks(
                 lm,
                 examples,
                 task.instructions,
-                neurons=settings.neurons,
-                skill_weight=settings.skill_weight,
+                BiasInfluence(settings.neurons, settings.skill_weight, settings.token_aggregation),
                 batch_size=settings.batch_size,
-                token_aggregation=settings.token_aggregation,
                 progress=advance,
             )
             for task, examples in fits

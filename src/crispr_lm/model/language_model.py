@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from crispr_lm.model.capabilities import Capabilities
 from crispr_lm.model.classes import PROCESSOR_FILES, sees_images
 from crispr_lm.model.in_memory import check_in_memory
 from crispr_lm.model.locate import shared_name
@@ -46,13 +47,8 @@ class LanguageModel:
         quantized: Whether its weights are shortened to 8 or 4 bits.
         is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
         context_length: Largest number of tokens of a sequence, None if there is no limit.
-        takes_branches: Whether a prompt's options can share one sequence; None until `scoring.examine` has checked.
-        takes_padding: Whether padding leaves scores alone; checked along with it.
-        takes_cache: Whether scores stay the same where sequences go on from the model's cache; checked along with it.
+        capabilities: How it can be batched; None until `inference.layouts.capabilities_of` has found it out.
         evaluation_dtype: Number format that answers are measured in (`autocast`); None for the weights' own.
-        tells_tokens: Whether activations can be told apart by token in a batch; False once `attribution` has met one
-            that can't.
-        changes_outputs: Whether the model writes into its layers' outputs; True once `attribution` has met that.
         prompt_format: "chat": prompts go through the tokenizer's chat template, if it has one; "plain": never.
         moment: What a chat template that writes the date takes for now; the same for every prompt.
     """
@@ -67,12 +63,8 @@ class LanguageModel:
     quantized: bool = False
     is_encoder_decoder: bool = False
     context_length: int | None = None
-    takes_branches: bool | None = field(default=None, repr=False)
-    takes_padding: bool = field(default=True, repr=False)
-    takes_cache: bool = field(default=False, repr=False)
+    capabilities: Capabilities | None = field(default=None, repr=False)
     evaluation_dtype: torch.dtype | None = field(default=None, repr=False)
-    tells_tokens: bool = field(default=True, repr=False)
-    changes_outputs: bool = field(default=False, repr=False)
     prompt_format: Literal["chat", "plain"] = "chat"
     moment: datetime = field(default_factory=datetime.now, repr=False)
 

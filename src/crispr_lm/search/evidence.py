@@ -12,7 +12,8 @@ from itertools import cycle
 from typing import NamedTuple
 from zlib import crc32
 
-from crispr_lm.attribution.effects import Effects, Importance, measure_effects, measure_importance
+from crispr_lm.attribution.effects import Effects, measure_effects
+from crispr_lm.attribution.importance import Importance, measure_importance
 from crispr_lm.edits.edit import Edit
 from crispr_lm.evaluation.kl_divergence import original_of
 from crispr_lm.inference.batching import BatchSize, ProgressCallback

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args
 
 import optuna
 
-from crispr_lm.attribution.relevance import TokenAggregation
+from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.model.neuron_sites import NeuronKind
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.search.evaluator import Bench, Proposal
