@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from crispr_lm.inference.scoring import option_scores
     from crispr_lm.model.load import LanguageModel, load_model
     from crispr_lm.model.neuron_sites import Neuron
+    from crispr_lm.search.options import SearchOptions
+    from crispr_lm.search.result import Found
+    from crispr_lm.search.search import Checkpoint, search_edit
+    from crispr_lm.search.trial import Limits, Trial
     from crispr_lm.settings import RunSettings
     from crispr_lm.tasks.base import Example, Split, Task, sample
     from crispr_lm.tasks.registry import load_task
@@ -34,6 +38,10 @@ _HOMES = {
     "attribution.neuron_scores": ("NeuronScores",),
     "inference.prompts": ("EncodedPrompt", "encode", "render_prompt"),
     "inference.scoring": ("option_scores",),
+    "search.options": ("SearchOptions",),
+    "search.result": ("Found",),
+    "search.search": ("Checkpoint", "search_edit"),
+    "search.trial": ("Limits", "Trial"),
     "settings": ("RunSettings",),
     "tasks.base": ("Example", "Split", "Task", "sample"),
     "tasks.registry": ("load_task",),
@@ -41,19 +49,24 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Checkpoint",
     "CrisprError",
     "Edit",
     "EditMismatchError",
     "EncodedPrompt",
     "Evaluation",
     "Example",
+    "Found",
     "InputError",
     "LanguageModel",
+    "Limits",
     "Neuron",
     "NeuronScores",
     "RunSettings",
+    "SearchOptions",
     "Split",
     "Task",
+    "Trial",
     "VerificationError",
     "WriteError",
     "__version__",
@@ -65,6 +78,7 @@ __all__ = [
     "render_prompt",
     "sample",
     "score_neurons",
+    "search_edit",
 ]
 
 
