@@ -40,7 +40,7 @@ def given(saved_model, questions):
 
 @pytest.fixture(scope="module")
 def whole(given):
-    """A search that nothing has interrupted, and the trials it was heard to finish."""
+    """A search that nothing has interrupted, and the trials that it handed over."""
     finished = []
     return search_edit(*given, LIMITS, OPTIONS, Checkpoint(on_trial=finished.append)), finished
 

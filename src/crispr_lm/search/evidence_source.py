@@ -59,13 +59,23 @@ class EvidenceSource:
         """
         self._lm = lm
         self._parts = parts
-        self._scores = scores
         self._kinds = tuple(kinds)
         self._options = options
         self._progress = progress
         self._asked = [Asked(part.effects, options.effect_examples, part.task.instructions) for part in parts]
         self.keep: KeepEffects = measured_once
-        self.published = cache(self._published)
+
+        @cache
+        def published(attribute_on: AttributeOn, token_aggregation: TokenAggregation) -> NeuronScores:
+            """B on as many examples of this condition, of those that effects are measured on."""
+            wanted = replace(options, attribute_on=attribute_on, token_aggregation=token_aggregation)
+            if wanted == options:
+                return scores
+            drawn = [sample(of_condition(part.effects, attribute_on), wanted.examples, wanted.seed) for part in parts]
+            fits = [(part.task, examples) for part, examples in zip(parts, drawn, strict=True)]
+            return score_tasks(lm, fits, wanted, progress)
+
+        self.published = published
         # Trials that follow from the same edit come one after the other; more evidence would not fit in memory.
         self._anew = lru_cache(1)(
             partial(evidence_anew, lm, self.published, self._asked, options.seed, options.batch_size, progress=progress)
@@ -98,15 +108,6 @@ class EvidenceSource:
         return on_first(
             lambda: ranked("pursuit", self._anew(ordinary, recipe.kind, recipe.eliminated, recipe.scale), recipe)
         )
-
-    def _published(self, attribute_on: AttributeOn, token_aggregation: TokenAggregation) -> NeuronScores:
-        """B on as many examples of this condition, of those that effects are measured on."""
-        wanted = replace(self._options, attribute_on=attribute_on, token_aggregation=token_aggregation)
-        if wanted == self._options:
-            return self._scores
-        drawn = [sample(of_condition(part.effects, attribute_on), wanted.examples, wanted.seed) for part in self._parts]
-        fits = [(part.task, examples) for part, examples in zip(self._parts, drawn, strict=True)]
-        return score_tasks(self._lm, fits, wanted, self._progress)
 
     def _measure(self) -> TaskEffects:
         """Effects on every task."""

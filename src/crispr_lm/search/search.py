@@ -115,28 +115,31 @@ class _Search:
         self._lm, self._parts, self._options = lm, parts, options
         self._checkpoint, self._progress = checkpoint, progress
         fits = [(part.task, part.attribution) for part in parts]
-        self._scores = checkpoint.scores or score_tasks(lm, fits, options, progress)
+        self._scores = score_tasks(lm, fits, options, progress) if checkpoint.scores is None else checkpoint.scores
         self._limits = replace(limits, neurons=min(limits.neurons, len(self._scores)))
         self._kinds = _kinds(lm, self._scores)
         self._source = EvidenceSource(lm, parts, self._scores, self._kinds, options, progress)
         self._source.keep = checkpoint.keep_effects
-        self._evaluator = self._new_evaluator(checkpoint.original or self._measured_original())
+        original = self._measured_original() if checkpoint.original is None else checkpoint.original
+        self._evaluator = self._new_evaluator(original)
         for trial in checkpoint.trials:
             self._evaluator.remember(trial)
 
     def run(self) -> Found:
         """Search and select."""
         options, limits, evaluator = self._options, self._limits, self._evaluator
+        on_trial, progress = self._checkpoint.on_trial, self._progress
         seconds = None if options.time_budget is None else 60 * options.time_budget
-        with self._progress.step("Searching the best edit (trials)", self._left()) as advance:
-
+        with progress.step("Searching the best edit (trials)", self._left()) as advance:
+            # The log refers to this, and this to the log: not to `self`, so that the effects, which are large, are
+            # freed as soon as the search is over.
             def finished(trial: Trial) -> None:
                 if is_first():
-                    self._checkpoint.on_trial(trial)
+                    on_trial(trial)
                 if trial.neurons:  # the original is no edit of a stage
                     advance(1, trial.stage)
                     so_far = f"; {best_so_far(log.complete, limits)}" * trial.is_candidate
-                    self._progress.say(f"trial {trial.number}: {_one_line(trial)}{so_far}")
+                    progress.say(f"trial {trial.number}: {_one_line(trial)}{so_far}")
 
             budget = Budget(options.trials, seconds)
             log = TrialLog(self._checkpoint.trials, budget, finished)
