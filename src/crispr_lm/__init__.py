@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
     from crispr_lm.model.load import load_model
     from crispr_lm.model.neuron_sites import Neuron, register_architecture
+    from crispr_lm.search.options import SearchOptions
     from crispr_lm.search.rankings import Ranking, register_ranking
+    from crispr_lm.search.result import Found
+    from crispr_lm.search.search import Checkpoint, search_edit
+    from crispr_lm.search.trial import Limits, Trial
     from crispr_lm.settings import RunSettings
     from crispr_lm.tasks.base import Example, Split, Task, sample
     from crispr_lm.tasks.registry import TaskKind, load_task, register_task
@@ -46,6 +50,10 @@ _HOMES = {
     "inference.prompts": ("EncodedPrompt", "encode", "render_prompt"),
     "inference.scoring": ("option_scores",),
     "search.rankings": ("Ranking", "register_ranking"),
+    "search.options": ("SearchOptions",),
+    "search.result": ("Found",),
+    "search.search": ("Checkpoint", "search_edit"),
+    "search.trial": ("Limits", "Trial"),
     "settings": ("RunSettings",),
     "tasks.base": ("Example", "Split", "Task", "sample"),
     "tasks.registry": ("TaskKind", "load_task", "register_task"),
@@ -54,14 +62,17 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BiasInfluence",
+    "Checkpoint",
     "CrisprError",
     "Edit",
     "EditMismatchError",
     "EncodedPrompt",
     "Evaluation",
     "Example",
+    "Found",
     "InputError",
     "LanguageModel",
+    "Limits",
     "Method",
     "Metric",
     "MetricFamily",
@@ -69,10 +80,12 @@ __all__ = [
     "NeuronScores",
     "Ranking",
     "RunSettings",
+    "SearchOptions",
     "Split",
     "Task",
     "TaskKind",
     "Treatment",
+    "Trial",
     "VerificationError",
     "WriteError",
     "__version__",
@@ -89,6 +102,7 @@ __all__ = [
     "render_prompt",
     "sample",
     "score_neurons",
+    "search_edit",
 ]
 
 

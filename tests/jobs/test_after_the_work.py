@@ -110,7 +110,7 @@ def test_a_step_after_a_run_fails_and_is_done_by_the_same_command(
         name, _, reason = sentence.partition(": ")
         assert found["results.json"]["failed"] == {name: reason}
 
-    for work in ("search_edit", "measure_all", "take_original", "score_tasks", "divergence"):
+    for work in ("find_edit", "measure_all", "take_original", "score_tasks", "divergence"):
         monkeypatch.setattr(f"crispr_lm.jobs.run.{work}", None)  # none of the work is done again
     assert ended(arguments, capsys)[0] == 0
     assert outcome(output) == whole
@@ -133,7 +133,7 @@ def test_a_run_ended_while_its_model_is_saved_has_its_results_and_goes_on_with_t
     assert not RunFolder(output).finished
     with pytest.raises(InputError, match="had settings"):
         run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn", skill_weight=0.5))
-    monkeypatch.setattr("crispr_lm.jobs.run.search_edit", None)
+    monkeypatch.setattr("crispr_lm.jobs.run.find_edit", None)
     assert ended(arguments, capsys)[0] == 0
     assert outcome(output) == whole
 

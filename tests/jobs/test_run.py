@@ -226,7 +226,7 @@ def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
         "crispr_lm.jobs.edit_search.append_line", lambda path, content: (real(path, content), measured.append(content))
     )
     monkeypatch.setattr(
-        "crispr_lm.jobs.task_scores.score_neurons", None
+        "crispr_lm.attribution.task_scores.score_neurons", None
     )  # the scores are there, they must not be computed again
     run(model, settings_for(questions, tmp_path / "broken", resume=True))
     assert [row["neurons"] for row in measured] == [2, 3, 5]

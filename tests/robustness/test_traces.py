@@ -29,7 +29,7 @@ STEPS = (
     "record_of",
     "score_tasks",
     "take_original",
-    "search_edit",
+    "find_edit",
     "measure_all",
     "divergence",
     "results_of",

@@ -32,7 +32,7 @@ from crispr_lm.jobs.comparison_results import (
     same_measurements,
     stored,
 )
-from crispr_lm.jobs.edit_search import search_edit
+from crispr_lm.jobs.edit_search import Start, find_edit
 from crispr_lm.jobs.preparation import (
     Timings,
     attribution_candidates,
@@ -198,8 +198,8 @@ class _Table:
 
         def search(scores: NeuronScores) -> Searched:
             make_folder(folder.path)
-            begun = folder.search.exists()
-            return search_edit(self.lm, scores, [parts], self._original, self.settings, folder, begun, self.progress)
+            start = Start(scores, self._original, folder, folder.search.exists())
+            return find_edit(self.lm, [parts], start, self.settings, self.progress)
 
         return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell), search)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
+from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.logit_lens import promoted_tokens
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, verify_saved
@@ -22,11 +23,10 @@ from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.results import answer_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, take_original
 from crispr_lm.jobs.attempts import attempt, reason_of
-from crispr_lm.jobs.edit_search import search_edit
+from crispr_lm.jobs.edit_search import Start, find_edit
 from crispr_lm.jobs.preparation import Timings, check_held_out, file_hash, fits, load, load_tasks, made_on, take_parts
 from crispr_lm.jobs.record import dated, record_of
 from crispr_lm.jobs.sharing import check_hub, with_upload, write_card
-from crispr_lm.jobs.task_scores import score_tasks
 from crispr_lm.jobs.transfer import check_transfer, measure_transfer
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
@@ -124,7 +124,7 @@ def _measured(
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
     original = take_original(lm, settings, progress)
     with timings.of("search"):
-        found = search_edit(lm, scores, parts, original, settings, folder, resumed, progress)
+        found = find_edit(lm, parts, Start(scores, original, folder, resumed), settings, progress)
     edit = Edit.from_neurons(
         lm,
         found.neurons,
@@ -151,7 +151,7 @@ def _measured(
         "verdict": found.verdict,
         "reason": found.reason,
         "search": found.rows,
-        **found.told,
+        **found.entries,
         "saved_model": {"verified": False, "reason": "it has not been saved yet; give the same command again for that"},
         "timings": timings.seconds,
     }
