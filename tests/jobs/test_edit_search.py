@@ -169,7 +169,7 @@ def test_killed_at_any_moment_it_goes_on_without_repeating_a_trial(
     settings = settings_for(questions, output, **TUNED)
     given = settings.model_dump(mode="json")
     model = str(saved_model("llama"))
-    environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[1])}
     process = subprocess.Popen([sys.executable, "-c", KILLED, model, json.dumps(given)], env=environment)
     try:
         deadline = time.monotonic() + 300
@@ -212,7 +212,7 @@ def test_terminated_it_ends_with_one_sentence_and_leaves_whole_files(saved_model
         given["task"][0],
         *options,
     ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[1])}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         record = output / "search.jsonl"
         deadline = time.monotonic() + 300
