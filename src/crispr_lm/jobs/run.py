@@ -44,7 +44,7 @@ from crispr_lm.tasks.parts import Parts
 def run(
     model: str, settings: RunSettings, progress: Progress | None = None, hub: HubSettings | None = None
 ) -> dict[str, Any]:
-    """The main job: find the bias neurons, eliminate the few that matter, prove what changed, save it all.
+    """The main job: find the bias neurons, eliminate the few that matter, measure what changed, save it all.
 
     Args:
         model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``.
