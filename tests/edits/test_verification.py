@@ -181,9 +181,9 @@ def saved_with_an_edit(original: Path, folder: Path) -> tuple[LanguageModel, Edi
 @pytest.mark.usefixtures("at_once")
 def test_damage_is_found(damage: str, saved_model: Callable[[str], Path], tmp_path: Path) -> None:
     lm, edit = saved_with_an_edit(saved_model("llama"), tmp_path)
-    spoil, told = DAMAGES[damage]
+    spoil, message = DAMAGES[damage]
     spoil(tmp_path)
-    with edit.baked(lm), pytest.raises(VerificationError, match=told):
+    with edit.baked(lm), pytest.raises(VerificationError, match=message):
         verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0])
 
 

@@ -113,7 +113,7 @@ def test_a_saved_model_is_not_loaded_where_memory_has_become_short(free, tmp_pat
         verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0])
 
 
-def test_a_model_that_runs_out_while_it_is_moved_is_told(saved_model, monkeypatch):
+def test_a_model_that_runs_out_while_it_is_moved_is_reported(saved_model, monkeypatch):
     def full(*_given):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 

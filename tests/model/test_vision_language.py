@@ -50,8 +50,8 @@ def folder_of(model_type, tmp_path):
 def test_options_score_as_transformers_own_model_says(model_type, tmp_path):
     lm = load_model(folder_of(model_type, tmp_path), device="cpu")
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    told = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
-    for row, example in zip(told, EXAMPLES, strict=True):
+    scores = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
+    for row, example in zip(scores, EXAMPLES, strict=True):
         prompt = encode(lm, example, INSTRUCTIONS[0])
         for score, option in zip(row, prompt.option_ids, strict=False):
             ids = torch.tensor([[*prompt.prompt_ids, *option]])
@@ -87,9 +87,9 @@ def test_a_vision_language_model_that_can_not_be_used_is_called_what_it_is(tmp_p
     with pytest.raises(SystemExit) as ended:
         main(["doctor", str(folder)])
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert "a 'llama4' model is a vision-language model that transformers does not run on text alone" in told
-    assert "not a language model" not in told
+    message = capsys.readouterr().err
+    assert "a 'llama4' model is a vision-language model that transformers does not run on text alone" in message
+    assert "not a language model" not in message
     # What the error advises: the language model saved by itself.
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "text")
     plain_tokenizer().save_pretrained(tmp_path / "text")

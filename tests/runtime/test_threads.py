@@ -134,13 +134,13 @@ def test_no_number_that_no_machine_has(capsys):
 def test_the_doctor_says_when_the_machine_is_loaded(four, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "_hub", lambda: {"endpoint": "x", "reachable": False, "reason": "test"})
 
-    def told(*arguments):
+    def output_of(*arguments):
         with contextlib.suppress(SystemExit):
             main(arguments)
         return " ".join(capsys.readouterr().out.split())
 
-    assert "Loaded:" not in told("doctor")
+    assert "Loaded:" not in output_of("doctor")
     four[:] = [100.0, 100.0, 90.0, 0.0]
     sentence = "Loaded: other programs use 2.9 of 4 cores; commands would take 1 thread (--threads)"
-    assert sentence in told("doctor")
-    assert json.loads(told("--json", "doctor"))["devices"][0]["threads"]["loaded"] is True
+    assert sentence in output_of("doctor")
+    assert json.loads(output_of("--json", "doctor"))["devices"][0]["threads"]["loaded"] is True

@@ -31,7 +31,7 @@ from crispr_lm.errors import CrisprError, VerificationError
 from crispr_lm.inference.prompts import encode, render_prompt
 from crispr_lm.model import reload
 from crispr_lm.model.classes import auto_class
-from crispr_lm.model.memory import GIB, free_memory, out_of_memory_told, place_of_copy, weight_bytes
+from crispr_lm.model.memory import GIB, explain_out_of_memory, free_memory, place_of_copy, weight_bytes
 from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def verify_saved(
     if here is None:
         _compare_configurations(reload.settings(lm.model.config), answer["settings"])
         return {"tensors_equal": equal, "options_compared": 0, "largest_difference": 0.0}
-    with out_of_memory_told("while option scores are computed in float32"), _in_float32(lm.model, here):
+    with explain_out_of_memory("while option scores are computed in float32"), _in_float32(lm.model, here):
         expected = reload.scores(lm.model, [(prompt.prompt_ids, prompt.option_ids) for prompt in prompts])
     largest = max(_differences(expected, answer["scores"]))
     if not largest <= TOLERANCE:  # NaN is no agreement

@@ -30,7 +30,7 @@ from crispr_lm.inference.kv_cache import (
 )
 from crispr_lm.inference.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
 from crispr_lm.inference.prompts import EncodedPrompt, encode_all, portions
-from crispr_lm.model.memory import is_out_of_memory, out_of_memory_told
+from crispr_lm.model.memory import explain_out_of_memory, is_out_of_memory
 from crispr_lm.model.numerics import broken_weights, finite, widened
 from crispr_lm.runtime import distributed
 from crispr_lm.tasks.base import Example
@@ -182,7 +182,7 @@ def examine(lm: LanguageModel) -> None:
     if lm.takes_branches is not None:
         return
     try:
-        with torch.inference_mode(), out_of_memory_told("on a few short prompts"):
+        with torch.inference_mode(), explain_out_of_memory("on a few short prompts"):
             _examine(lm)
     except BaseException:
         lm.takes_branches = None  # nothing is known before all is

@@ -20,7 +20,7 @@ from torch import nn
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.model.classes import PROCESSOR_FILES, auto_class, check_writes_text, sees_images
 from crispr_lm.model.gguf_header import check_gguf
-from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
+from crispr_lm.model.memory import check_fits, empty_model, explain_out_of_memory
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
 from crispr_lm.model.vetting import check_replacements, vet
 from crispr_lm.storage.sanitize import without_folders
@@ -280,7 +280,7 @@ class ModelSource:
                 f"(first: {missing[0]}); it is incomplete, or of a model that does not write text"
             )
         if "device_map" not in arguments:
-            with out_of_memory_told(f"while model {self.name} is moved to {target}"):
+            with explain_out_of_memory(f"while model {self.name} is moved to {target}"):
                 model.to(target)
         elif offloaded := sorted({str(place) for place in model.hf_device_map.values()} & {"disk", "cpu"}):
             # Offloaded weights are not there between calls: an edit could neither be checked nor baked.

@@ -101,7 +101,7 @@ class _LeftColumn(TextColumn):
 
     def render(self, task: RichTask) -> Text:
         pace: Pace = task.fields["pace"]
-        return Text("" if task.finished else pace.left_told(), style="cyan")
+        return Text("" if task.finished else pace.time_left(), style="cyan")
 
 
 def _rate(per_second: float) -> str:
@@ -207,7 +207,7 @@ class _PlainProgress:
         """Say how far it is, if nothing was said for a while."""
         if self._clock() - self._said < SILENCE:
             return
-        told = "; ".join(f"{pace.description}: {pace.told()}" for pace in list(self._open))
+        told = "; ".join(f"{pace.description}: {pace.summary()}" for pace in list(self._open))
         # Between steps there is work, too, but nothing to count.
         self.say(f"{told or f'Working (after: {self._last})'}, {_memory()}")
 
