@@ -35,7 +35,7 @@ from crispr_lm.attribution.relevance import TokenAggregation
 from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
 from crispr_lm.baselines.fit import Chosen, Fit
 from crispr_lm.evaluation.evaluation import Evaluation, evaluation_of
-from crispr_lm.evaluation.kl_divergence import Original, divergence, original_of
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence, reference_distribution
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import TaskSubject
 from crispr_lm.jobs.preparation import further
@@ -248,7 +248,7 @@ class Report:
     whole: Sequence[Example]
     examples: Sequence[Example]
     instructions: Sequence[str]
-    original: Original
+    original: ReferenceDistribution
     knowledge: Task
 
     @staticmethod
@@ -261,7 +261,7 @@ class Report:
             examples,
             drawn,
             asked_under(task, len(drawn), arguments.seed),
-            original_of(lm, neutral_prompts()[: arguments.neutral]),
+            reference_distribution(lm, neutral_prompts()[: arguments.neutral]),
             replace(
                 knowledge,
                 examples=sample(knowledge.examples, arguments.knowledge, arguments.seed),

@@ -109,7 +109,7 @@ def test_a_step_after_a_run_fails_and_is_done_by_the_same_command(
         name, _, reason = sentence.partition(": ")
         assert found["results.json"]["failed"] == {name: reason}
 
-    for work in ("search_edit", "measure_all", "take_original", "score_tasks", "divergence"):
+    for work in ("search_edit", "measure_all", "measure_reference", "score_tasks", "divergence"):
         monkeypatch.setattr(f"crispr_lm.jobs.run.{work}", None)  # none of the work is done again
     assert ended(arguments, capsys)[0] == 0
     assert outcome(output) == whole

@@ -9,7 +9,7 @@ import torch
 import crispr_lm
 from crispr_lm import CrisprError, option_scores, score_neurons
 from crispr_lm.attribution.effects import measure_effects
-from crispr_lm.evaluation.kl_divergence import divergence, original_of
+from crispr_lm.evaluation.kl_divergence import divergence, reference_distribution
 from crispr_lm.evaluation.perplexity import perplexity
 from crispr_lm.inference.generation import continuations
 from crispr_lm.inference.prompts import encode_all
@@ -38,7 +38,7 @@ MEASURED = {
         measure_effects(lm, EXAMPLES, encode_all(lm, EXAMPLES, INSTRUCTIONS[0]), ["ffn"])["ffn"].values
     ),
     "perplexity": lambda lm: torch.tensor(perplexity(lm, "The old man met a nurse. " * 8)["perplexity"]),
-    "divergence": lambda lm: torch.tensor(divergence(lm, original_of(lm, ["Who was late?", "She"]))["kl"]),
+    "divergence": lambda lm: torch.tensor(divergence(lm, reference_distribution(lm, ["Who was late?", "She"]))["kl"]),
     "generation": lambda lm: torch.tensor(continuations(lm, [[5, 9, 30, 41]], 6)),
 }  # fmt: skip
 

@@ -120,7 +120,8 @@ def test_loading_says_how_many_and_a_run_that_goes_on_takes_those_of_its_record(
 
 
 def test_a_run_is_reproduced_on_as_many_threads(tmp_path):
-    record = {"identity": {"settings": {"task": ["builtin:everyday"]}}, "batch_size": "auto", "threads": 1}
+    identity = {"settings": {"task": ["builtin:everyday"]}, "moment": "2026-01-31T12:00:00"}
+    record = {"identity": identity, "batch_size": "auto", "threads": 1}
     assert reproduced_settings(record, tmp_path, "cpu", {}).threads == 1
 
 

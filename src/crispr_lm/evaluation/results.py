@@ -42,7 +42,7 @@ def results_of(
         scoring: How options were compared.
         before: Task name to the unedited model's evaluation.
         after: The edited model's.
-        divergence: Of the edited model from the original.
+        divergence: Of the edited model from the reference distribution.
         edit: What was applied.
         seed: Of bootstrap and permutations.
     """
@@ -115,11 +115,11 @@ def answer_rows(
 def over_abstention(
     before: Metrics, after: Metrics, found: Mapping[str, Difference], who: str = "the edited model"
 ) -> str | None:
-    """A sentence where the model bought its answers "unknown" with questions whose context tells, else None.
+    """A warning where more answers "unknown" cost right answers on disambiguated questions, else None.
 
-    It did where the rate of "unknown" on disambiguated questions rises by more than the error falls that this could
+    That is so where the rate of "unknown" on disambiguated questions rises by more than the error falls that this could
     have cured: other errors there (the rest of the rise were right answers), or errors on ambiguous questions (the
-    model then tells the two apart less than before).
+    model then distinguishes the two less than before).
     """
     known = [
         (before.get(name), after.get(name))
@@ -175,7 +175,7 @@ def _breakdown(
     """Figures apart for every value of the task's facets, where there is more than one; facet to value to figures."""
     all_before = evaluations(before)[subject.name]
     all_after = None if after is None else evaluations(after)[subject.name]
-    told: dict[str, Any] = {}
+    breakdowns: dict[str, Any] = {}
     for facet in subject.task.breakdowns:
         members: dict[str, list[int]] = {}
         for index, example in enumerate(subject.examples):
@@ -183,7 +183,7 @@ def _breakdown(
         if len(members) < 2:
             continue
         old = {value or "(none)": all_before.part(indices) for value, indices in sorted(members.items())}
-        told[facet] = {
+        breakdowns[facet] = {
             value: {
                 "examples": len(part.clusters),
                 "templates": len(set(part.clusters)),
@@ -197,10 +197,10 @@ def _breakdown(
         new = {value or "(none)": all_after.part(indices) for value, indices in sorted(members.items())}
         # Values of a facet are to it what tasks are to a run: each metric is corrected over all that have it.
         found = corrected_over_tasks({value: new[value].differences_from(part, seed) for value, part in old.items()})
-        for value, figures in told[facet].items():
+        for value, figures in breakdowns[facet].items():
             figures |= _compared(old[value], new[value], found[value])
             figures["spread"]["after"] = new[value].spread
-    return told
+    return breakdowns
 
 
 def described_edit(edit: Edit) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from crispr_lm.baselines.method import Method, Treatment, measure
 from crispr_lm.baselines.registry import METHODS
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import CrisprError, InputError, nearest
-from crispr_lm.evaluation.kl_divergence import Original, divergence
-from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, take_original
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
+from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_reference
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.comparison_results import (
     CellKey,
@@ -241,8 +241,8 @@ class _Table:
             self._fill(CellKey("examples", "crispr", task, count), [self.subjects[task]], highest)
 
     @cached_property
-    def _original(self) -> Original:
-        return take_original(self.lm, self.settings, self.progress)
+    def _original(self) -> ReferenceDistribution:
+        return measure_reference(self.lm, self.settings, self.progress)
 
     def _fill(
         self,

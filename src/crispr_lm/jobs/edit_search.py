@@ -17,7 +17,7 @@ from crispr_lm.attribution.effects import Effects
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.relevance import AGGREGATIONS, TokenAggregation
 from crispr_lm.errors import InputError
-from crispr_lm.evaluation.kl_divergence import Original
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution
 from crispr_lm.jobs.task_scores import score_tasks
 from crispr_lm.model.load import LanguageModel
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, find_sites
@@ -50,7 +50,7 @@ def search_edit(
     lm: LanguageModel,
     scores: NeuronScores,
     parts: Sequence[Parts],
-    original: Original,
+    original: ReferenceDistribution,
     settings: RunSettings,
     folder: RunFolder,
     resumed: bool,
@@ -130,7 +130,7 @@ def _tuned(
     lm: LanguageModel,
     scores: NeuronScores,
     parts: Sequence[Parts],
-    original: Original,
+    original: ReferenceDistribution,
     settings: RunSettings,
     folder: RunFolder,
     known: list[Trial],

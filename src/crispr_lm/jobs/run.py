@@ -17,10 +17,10 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.logit_lens import promoted_tokens
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, verify_saved
 from crispr_lm.errors import InputError
-from crispr_lm.evaluation.kl_divergence import Original, divergence
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.results import answer_rows, results_of
-from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, take_original
+from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs.attempts import attempt, reason_of
 from crispr_lm.jobs.edit_search import search_edit
 from crispr_lm.jobs.preparation import Timings, check_held_out, file_hash, fits, load, load_tasks, made_on, take_parts
@@ -121,7 +121,7 @@ def _measured(
 ) -> tuple[Edit, dict[str, Any]]:
     """The work: search and measurements. Its answers, results and report are on disk when this ends."""
     scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
-    original = take_original(lm, settings, progress)
+    original = measure_reference(lm, settings, progress)
     with timings.of("search"):
         found = search_edit(lm, scores, parts, original, settings, folder, resumed, progress)
     edit = Edit.from_neurons(
@@ -170,7 +170,7 @@ def _transfer(
     parts: Sequence[Parts],
     subjects: Sequence[Subject],
     before: Mapping[str, Measurement],
-    original: Original,
+    original: ReferenceDistribution,
     settings: RunSettings,
     folder: RunFolder,
     failed: dict[str, str],

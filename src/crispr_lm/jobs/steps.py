@@ -14,7 +14,7 @@ from crispr_lm.edits.verification import VERIFIED_EXAMPLES, verify_saved
 from crispr_lm.errors import WriteError
 from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import results_of
-from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, take_original
+from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import (
@@ -86,7 +86,7 @@ def evaluate(
         before = measure_all(lm, subjects, settings, progress, "Measuring before" if edit is not None else "Measuring")
     if edit is not None:
         with timings.of("report_after"):
-            original = take_original(lm, settings, progress)
+            original = measure_reference(lm, settings, progress)
             with edit.applied(lm):
                 after = measure_all(lm, subjects, settings, progress, "Measuring after")
                 diverged = divergence(lm, original, settings.batch_size)

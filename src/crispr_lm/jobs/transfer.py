@@ -11,7 +11,7 @@ from typing import Any
 
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
-from crispr_lm.evaluation.kl_divergence import Original, divergence
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import Subject, measure_all
 from crispr_lm.jobs.edit_search import search_edit
@@ -43,7 +43,7 @@ def measure_transfer(
     parts: Sequence[Parts],
     subjects: Sequence[Subject],
     before: Mapping[str, Measurement],
-    original: Original,
+    original: ReferenceDistribution,
     settings: RunSettings,
     folder: RunFolder,
     progress: Progress,

@@ -79,7 +79,7 @@ def _example(row: dict[str, Any], where: str) -> Example:
         index_field(row, name, len(options), where) if row.get(name) is not None else None
         for name in ("unknown", "stereotyped")
     )
-    # What an edit would be rewarded for: never the stereotype where the context does not tell.
+    # What an edit would be rewarded for: never the stereotype where the context does not give the answer.
     if condition is not None and CONDITIONS[condition] == AMBIGUOUS:
         if unknown is not None and answer != unknown:
             raise InputError(
