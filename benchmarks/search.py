@@ -63,7 +63,7 @@ from search_page import FIGURES, GOLDEN_SECTION, LOSSES, RANDOM, of_limit, page
 AUTHORS_EXAMPLES = 20
 """Development examples that the authors choose the number of neurons on."""
 
-ROWS_OF_RUN = ("original", "crispr", "golden-section", "random")
+ROWS_OF_RUN = ("original", "search", "golden-section", "random")
 """Methods that `run` has rows of."""
 
 

@@ -311,8 +311,8 @@ class CompareSettings(RunSettings):
 
     methods: Annotated[tuple[str, ...], Parameter(group=COMPARE_GROUP, negative="")] = Field(
         ("all",),
-        description="Controls and baselines to run beside CRISPR, by name, or all (docs/comparison.md lists them). May "
-        "be given several times.",
+        description="Controls and baselines to run beside the search, by name, or all (docs/comparison.md lists them). "
+        "May be given several times.",
     )
     removed: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], Parameter(group=COMPARE_GROUP)] = Field(
         "auto", description="Neurons to eliminate; auto: as many as the search takes. Controls eliminate as many."

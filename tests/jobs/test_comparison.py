@@ -84,21 +84,21 @@ def compared(saved_model, questions, tmp_path_factory):
 
 def test_every_method_has_a_row_on_every_task(compared):
     results, settings = compared
-    assert set(results["methods"]) == {"original", "crispr", *QUICK}
+    assert set(results["methods"]) == {"original", "search", *QUICK}
     for name in settings.task:
         rows = results["tasks"][name]["rows"]
         assert list(rows) == list(results["methods"])
-        removed = rows["crispr"]["neurons"]
+        removed = rows["search"]["neurons"]
         assert removed > 0
         assert {method: row["neurons"] for method, row in rows.items()} == {
             "original": 0,
-            "crispr": removed,
+            "search": removed,
             "random": removed,
             "weights": removed,
             "instruction": 0,
             "contextual-calibration": 0,
         }
-        assert rows["crispr"]["divergence"]["kl"] > 0
+        assert rows["search"]["divergence"]["kl"] > 0
         assert rows["instruction"]["divergence"]["kl"] == 0
         assert set(rows["random"]["measured"]) == {name, "builtin:knowledge"}
         assert results["tasks"][name]["scoring"] == {name: "sum", "builtin:knowledge": "sum"}
@@ -176,7 +176,7 @@ def test_figures_are_those_of_the_edited_model(compared, saved_model):
     lm = load_model(saved_model("llama"), device="cpu")
     for name in settings.task:
         (cell,) = (
-            x for x in cells_of(settings.output) if (x["part"], x["what"], x["task"]) == ("methods", "crispr", name)
+            x for x in cells_of(settings.output) if (x["part"], x["what"], x["task"]) == ("methods", "search", name)
         )
         sources = set(results["record"]["parts"][name]["test"])
         task = load_task(name, settings.instructions)
@@ -186,7 +186,7 @@ def test_figures_are_those_of_the_edited_model(compared, saved_model):
             lm.model.get_submodule(module).weight.data[:, index] = 0
         after = evaluate(lm, report, task.instructions)
         lm = load_model(saved_model("llama"), device="cpu")
-        measured = results["tasks"][name]["rows"]["crispr"]["measured"][name]
+        measured = results["tasks"][name]["rows"]["search"]["measured"][name]
         assert measured["metrics"] == pytest.approx(after.metrics)
         for metric, found in after.differences_from(before, settings.seed).items():
             mine = measured["differences"][metric]
@@ -234,12 +234,12 @@ def test_transfer_is_the_edit_of_one_task_measured_on_the_other(compared, saved_
     transfer = results["transfer"]
     assert (
         transfer["differences"][first][first]["metrics"]
-        == results["tasks"][first]["rows"]["crispr"]["measured"][first]["metrics"]
+        == results["tasks"][first]["rows"]["search"]["measured"][first]["metrics"]
     )
     edits = {
         x["task"]: {tuple(n) for n in x["neurons"]}
         for x in cells_of(settings.output)
-        if x["what"] == "crispr" and x["part"] == "methods"
+        if x["what"] == "search" and x["part"] == "methods"
     }
     common = len(edits[first] & edits[second])
     assert transfer["overlap"][first][second]["common"] == common
@@ -260,7 +260,7 @@ def test_curves_over_neurons_and_examples(compared, saved_model):
     assert [(point["point"], point["neurons"]) for point in curves["neurons"]] == [
         (n, n) for n in (1, 3, 5, 10, 20, 50)
     ]
-    removed = results["tasks"][name]["rows"]["crispr"]["neurons"]
+    removed = results["tasks"][name]["rows"]["search"]["neurons"]
     assert [(point["point"], point["neurons"]) for point in curves["examples"]] == [(1, removed), (2, removed)]
     assert all(point["divergence"]["kl"] > 0 for point in curves["neurons"])
     # The neurons of the last point are those attributed on all these examples at once.
@@ -285,7 +285,7 @@ def test_an_edit_that_was_measured_already_is_not_measured_again(saved_model, qu
     cells = {(x["part"], x["what"], x["number"]): x for x in cells_of(settings.output)}
     (name,) = settings.task
     # As many of the published ranking as asked for: in two rows of the table and a point of each curve.
-    alike = [cells[key] for key in (("methods", "crispr", 0), ("methods", "published", 0), ("neurons", "crispr", 3))]
+    alike = [cells[key] for key in (("methods", "search", 0), ("methods", "published", 0), ("neurons", "published", 3))]
     assert alike[0]["neurons"] == alike[1]["neurons"] == alike[2]["neurons"]
     assert alike[0]["divergence"] == alike[1]["divergence"] == alike[2]["divergence"]
     assert set(alike[1]["measured"]) == {name, "builtin:knowledge"}
@@ -307,9 +307,7 @@ def test_more_neurons_than_the_model_has_are_refused_before_anything_is_scored(s
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_comparison_is_gone_on_with_and_ends_as_if_it_had_not_been(
-    saved_model, questions, tmp_path, monkeypatch
-):
+def test_a_resumed_comparison_equals_an_uninterrupted_one(saved_model, questions, tmp_path, monkeypatch):
     model = str(saved_model("llama"))
     whole = compare(model, settings_for(questions, tmp_path / "whole", transfer=True))
     real, count = job.append_line, 0
@@ -338,6 +336,7 @@ def test_an_interrupted_comparison_is_gone_on_with_and_ends_as_if_it_had_not_bee
         for task in results["tasks"].values():
             for row in task["rows"].values():
                 del row["seconds"]
+        del results["record"]["identity"]["moment"]
         return results
 
     assert timeless(resumed) == timeless(whole)
@@ -351,7 +350,7 @@ def test_a_finished_comparison_takes_further_methods(saved_model, questions, tmp
     after = cells_of(output)
     assert after[: len(before)] == before
     assert [cell["what"] for cell in after[len(before) :]] == ["instruction"]
-    assert set(results["methods"]) == {"original", "crispr", "instruction"}
+    assert set(results["methods"]) == {"original", "search", "instruction"}
 
 
 def test_other_settings_are_not_gone_on_with(saved_model, questions, tmp_path):
@@ -373,7 +372,7 @@ def test_a_method_that_can_not_be_run_is_reported_with_its_reason(saved_model, q
     for text in (markdown(results), (print_comparison(results, tmp_path), capsys.readouterr().out)[1]):
         assert "Contextual calibration: not run: it corrects option scores" in " ".join(text.split())
         assert "written answers matched to the options" in " ".join(text.split())
-    assert "unmatched_share" in task["rows"]["crispr"]["measured"][next(iter(results["tasks"]))]["metrics"]
+    assert "unmatched_share" in task["rows"]["search"]["measured"][next(iter(results["tasks"]))]["metrics"]
 
 
 def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
@@ -389,8 +388,8 @@ def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
     }
     assert rows["original"]["metrics"]["perplexity"] > 1
     assert rows["instruction"]["metrics"] == rows["original"]["metrics"]  # a text has no instruction
-    assert rows["crispr"]["metrics"] != rows["original"]["metrics"]
-    assert f"{rows['crispr']['metrics']['perplexity']:.3f}" in markdown(results)
+    assert rows["search"]["metrics"] != rows["original"]["metrics"]
+    assert f"{rows['search']['metrics']['perplexity']:.3f}" in markdown(results)
 
 
 def test_crispr_is_the_edit_that_a_run_makes(saved_model, questions, tmp_path):
@@ -410,21 +409,21 @@ def test_crispr_is_the_edit_that_a_run_makes(saved_model, questions, tmp_path):
     cells = {cell["what"]: cell for cell in cells_of(settings.output)}
     assert (settings.output / "search" / "0" / "search.jsonl").exists()
     kinds = {name: sorted(kind for kind, _, _ in cell["neurons"]) for name, cell in cells.items()}
-    assert kinds["crispr"] == kinds["published"] == kinds["random"]
-    assert {cells[name]["scale"] for name in ("crispr", "published", "random")} == {cells["crispr"]["scale"]}
-    assert rows["published"]["neurons"] == len(cells["crispr"]["neurons"])
-    if rows["crispr"]["recommended"]:
+    assert kinds["search"] == kinds["published"] == kinds["random"]
+    assert {cells[name]["scale"] for name in ("search", "published", "random")} == {cells["search"]["scale"]}
+    assert rows["published"]["neurons"] == len(cells["search"]["neurons"])
+    if rows["search"]["recommended"]:
         given = {name: value for name, value in settings.model_dump().items() if name in RunSettings.model_fields}
         run(model, RunSettings(**{**given, "output": tmp_path / "run"}))
         edit = Edit.load(tmp_path / "run" / "edit.json")
-        assert [[n.kind, n.module, n.index] for n in edit.neurons] == cells["crispr"]["neurons"]
+        assert [[n.kind, n.module, n.index] for n in edit.neurons] == cells["search"]["neurons"]
 
 
 def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path):
     with pytest.raises(InputError, match="did you mean 'weights'"):
         compare("nowhere", settings_for(questions, tmp_path / "out", methods=("weight",)))
     assert not (tmp_path / "out").exists()
-    assert [method.name for method in chosen_methods(("steering",))] == ["original", "crispr", "steering"]
+    assert [method.name for method in chosen_methods(("steering",))] == ["original", "search", "steering"]
     assert len(chosen_methods(("all",))) == 17
 
 
@@ -438,8 +437,8 @@ def test_markdown_shows_text_as_it_is(compared):
     header = next(line for line in table if line.startswith("| Method | Kind"))
     rows = table[table.index(header) + 1 : table.index(header) + 8]
     assert [row.replace("\\|", "").count("|") for row in rows] == [header.count("|")] * 7
-    assert "- **CRISPR**: The edit that crispr-lm run makes. (Yang et al." in text
-    for label in ("Original", "CRISPR", "Random neurons", "Largest weights"):
+    assert "- **crispr-lm search**: The edit that crispr-lm run makes; with --removed, as" in text
+    for label in ("Original", "crispr-lm search", "Random neurons", "Largest weights"):
         assert any(row.startswith(f"| {label} ") for row in rows)
 
 
@@ -467,7 +466,7 @@ def test_differences_and_transfer_stand_in_the_tables_with_their_intervals(compa
     text = markdown(results).replace("\\", "")
     changes = {row[0]: row[1:] for row in rows_of(text, "All tasks: difference from the original")}
     assert "Original" not in changes
-    for method, label in (("crispr", "CRISPR"), ("random", "Random neurons")):
+    for method, label in (("search", "crispr-lm search"), ("random", "Random neurons")):
         assert changes[label] == [
             shown(results["tasks"][name]["rows"][method]["measured"][name]) for name in settings.task
         ]

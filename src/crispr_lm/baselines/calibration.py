@@ -81,7 +81,7 @@ def calibrated(
             replace(example, context=context if example.context.strip() else "", question=question)
             for example in examples
         ]
-        # Many questions have the same options, and then nothing else tells their prompts apart.
+        # Many questions have the same options, and then their prompts are the same.
         places = {_shown(example): place for place, example in enumerate(asked)}
         row_of = {shown: row for row, shown in enumerate(places)}
         once = option_scores(lm, [asked[place] for place in places.values()], instruction, batch_size, scoring=scoring)

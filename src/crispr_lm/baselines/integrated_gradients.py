@@ -141,7 +141,7 @@ def _counted_tokens(seen: Seen, packed: Packed) -> Tensor:
     for stream in packed.streams:
         if shape in (stream.shape, (stream.shape[1],)):
             return stream.counted[0].to(seen.values.device)
-    raise NotRunError(f"{seen.site.name} gives {tuple(seen.values.shape)}, which does not tell its tokens")
+    raise NotRunError(f"{seen.site.name} gives {tuple(seen.values.shape)}, from which its tokens do not follow")
 
 
 def _score_with(lm: LanguageModel, prompt: EncodedPrompt, site: NeuronSite, values: Tensor) -> Tensor:

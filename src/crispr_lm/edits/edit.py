@@ -119,7 +119,7 @@ class Edit:
         """
         made_for = self.base_model.get("architecture")
         here = type(lm.model).__name__
-        if not self.neurons and made_for not in (None, here):  # no module's weights tell
+        if not self.neurons and made_for not in (None, here):  # no module's weights to compare
             raise EditMismatchError(f"the edit was made for a {made_for}, but {lm.name} is a {here}")
         self._checked_sites(lm)
 
@@ -335,7 +335,7 @@ def _dtype_name(lm: LanguageModel) -> str:
 
 
 def _hashes(module: nn.Module) -> dict[str, str]:
-    """Hash a module's own weights in every dtype a model may be loaded in (64 bits each: a mix-up guard, no seal).
+    """Hash a module's own weights in every dtype a model may be loaded in (64 bits each, against mix-ups, not forgery).
 
     Remembered until the weights change: a search applies hundreds of edits to the same weights.
     """
@@ -358,7 +358,7 @@ def _hashes(module: nn.Module) -> dict[str, str]:
 def _sums(parameter: Tensor) -> tuple[Any, ...]:
     """Sums of a parameter's bits along two directions, with its shape and dtype: far quicker than a hash.
 
-    Any single change shows, and so does an exchange of rows. A tensor's version counter would not do: it misses what is
+    Any single change shows, and so does a swap of rows. A tensor's version counter would not do: it misses what is
     written through ``.data``.
     """
     content = parameter.detach().contiguous().reshape(-1).view(torch.uint8)
@@ -371,7 +371,7 @@ def _sums(parameter: Tensor) -> tuple[Any, ...]:
 def weights_fingerprint(model: nn.Module) -> str:
     """Hash of a whole model: names, shapes, dtypes and up to 4,096 evenly spaced values of every parameter.
 
-    Quick on any size; tells models apart, but is no proof that two are equal to the last weight.
+    Quick on any size; it distinguishes models, but does not prove that two are equal to the last weight.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, parameter in model.named_parameters():

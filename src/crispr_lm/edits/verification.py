@@ -2,10 +2,10 @@
 
 Four things are compared, each so that rounding can't be mistaken for damage:
 
-1. Weights: every tensor to the bit, by hash. This is the proof; the rest is about what is no weight.
+1. Weights: every tensor to the bit, by hash. This is the main check; the rest covers what is no weight.
 2. Tokens: the saved tokenizer splits the prompts in the same way.
-3. Scores of options, in float32 on both sides, one sequence at a time, by the same lines of code. They tell of wrong
-   values in the configuration (base of rotary embeddings, activation function, ...) and of what an adapter computes.
+3. Scores of options, in float32 on both sides, one sequence at a time, by the same lines of code. They show
+   wrong values in the configuration (base of rotary embeddings, activation function, ...) and what an adapter computes.
 4. The configuration itself, where there is no memory for float32.
 
 Scores are not compared in the weights' own format: in bfloat16 the same sum in another order (a batch, another device)
@@ -125,8 +125,8 @@ def _places(lm: LanguageModel, *, adapter: bool) -> tuple[torch.device | None, t
     The saved one is gone from memory before the other is made wider.
 
     Raises:
-        CrisprError: the saved one does not fit even in its own format; or, for an adapter, of which scores alone tell,
-            not in float32.
+        CrisprError: the saved one does not fit even in its own format; or, for an adapter, which
+            only scores can verify, not in float32.
     """
     own, wide = weight_bytes(lm.model, lm.dtype), weight_bytes(lm.model, torch.float32)
     needed = wide if adapter else own
@@ -208,7 +208,7 @@ def _in_float32(model: nn.Module, place: torch.device) -> Iterator[None]:
 
 
 def _silent_end(status: int) -> str:
-    """Why a process may have ended without a word."""
+    """Why a process may have ended without a message."""
     if status == -signal.SIGKILL:
         return "the system ended it, as it does where memory is full; free some, then give the same command again"
     return f"it ended with status {status}"
