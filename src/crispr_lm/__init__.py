@@ -15,28 +15,38 @@ from crispr_lm.version import __version__
 if TYPE_CHECKING:
     from crispr_lm.attribution.bias_influence import score_neurons
     from crispr_lm.attribution.neuron_scores import NeuronScores
+    from crispr_lm.baselines.method import Method, Treatment
+    from crispr_lm.baselines.registry import register_baseline
     from crispr_lm.edits.edit import Edit
     from crispr_lm.evaluation.evaluation import Evaluation, evaluate
     from crispr_lm.inference.prompts import EncodedPrompt, encode, render_prompt
     from crispr_lm.inference.scoring import option_scores
+    from crispr_lm.metrics.family import Metric, MetricFamily
+    from crispr_lm.metrics.registry import register_metrics
     from crispr_lm.model.load import LanguageModel, load_model
-    from crispr_lm.model.neuron_sites import Neuron
+    from crispr_lm.model.neuron_sites import Neuron, register_architecture
+    from crispr_lm.search.rankings import Ranking, register_ranking
     from crispr_lm.settings import RunSettings
     from crispr_lm.tasks.base import Example, Split, Task, sample
-    from crispr_lm.tasks.registry import load_task
+    from crispr_lm.tasks.registry import TaskKind, load_task, register_task
 
 _HOMES = {
     "attribution.bias_influence": ("score_neurons",),
+    "baselines.method": ("Method", "Treatment"),
+    "baselines.registry": ("register_baseline",),
     "edits.edit": ("Edit",),
     "evaluation.evaluation": ("Evaluation", "evaluate"),
+    "metrics.family": ("Metric", "MetricFamily"),
+    "metrics.registry": ("register_metrics",),
     "model.load": ("LanguageModel", "load_model"),
-    "model.neuron_sites": ("Neuron",),
+    "model.neuron_sites": ("Neuron", "register_architecture"),
     "attribution.neuron_scores": ("NeuronScores",),
     "inference.prompts": ("EncodedPrompt", "encode", "render_prompt"),
     "inference.scoring": ("option_scores",),
+    "search.rankings": ("Ranking", "register_ranking"),
     "settings": ("RunSettings",),
     "tasks.base": ("Example", "Split", "Task", "sample"),
-    "tasks.registry": ("load_task",),
+    "tasks.registry": ("TaskKind", "load_task", "register_task"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -49,11 +59,17 @@ __all__ = [
     "Example",
     "InputError",
     "LanguageModel",
+    "Method",
+    "Metric",
+    "MetricFamily",
     "Neuron",
     "NeuronScores",
+    "Ranking",
     "RunSettings",
     "Split",
     "Task",
+    "TaskKind",
+    "Treatment",
     "VerificationError",
     "WriteError",
     "__version__",
@@ -62,6 +78,11 @@ __all__ = [
     "load_model",
     "load_task",
     "option_scores",
+    "register_architecture",
+    "register_baseline",
+    "register_metrics",
+    "register_ranking",
+    "register_task",
     "render_prompt",
     "sample",
     "score_neurons",

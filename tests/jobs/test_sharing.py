@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 from huggingface_hub import ModelCard
 
-from crispr_lm import Edit, InputError, Neuron
+from crispr_lm import CrisprError, Edit, InputError, Neuron
 from crispr_lm.jobs import hub, steps
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.sharing import check_told_of
@@ -260,3 +260,78 @@ def test_results_that_are_none_are_refused(base, finished, tmp_path):
         with pytest.raises(InputError, match=message):
             steps.apply(str(base), finished / "edit.json", tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_edit_is_saved_with_its_card_and_read_from_folder_file_and_run(finished, tmp_path):
+    edit = Edit.from_pretrained(finished)
+    assert edit == Edit.load(finished / "edit.json")
+    edit.save_pretrained(tmp_path / "share")
+    assert {path.name for path in (tmp_path / "share").iterdir()} == {"edit.json", "README.md"}
+    assert "No figures were measured" in card_in(tmp_path / "share").text
+    for source in (tmp_path / "share", str(tmp_path / "share"), tmp_path / "share" / "edit.json"):
+        assert Edit.from_pretrained(source) == edit
+    # With the run's results the card is the one that apply --format edit writes, and those are beside it.
+    edit.save_pretrained(tmp_path / "share", results=finished / "results.json")
+    assert card_in(tmp_path / "share").data.eval_results
+    assert (tmp_path / "share" / "results.json").is_file()
+    with pytest.raises(InputError, match="figures of another edit"):
+        replace(edit, scale=0.5).save_pretrained(tmp_path / "other", results=finished / "results.json")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_card_of_an_edit_names_no_folder_of_another_machine(tmp_path):
+    for name in ("/home/somebody/secret/model", "LlamaForCausalLM (in memory)", ""):
+        Edit(neurons=(), base_model={"name": name}).save_pretrained(tmp_path)
+        assert "base_model" not in card_in(tmp_path).data.to_dict()
+        assert "secret" not in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("empty", "holds no edit.json; give a folder of Edit.save_pretrained, or of a run"),
+        ("absent.json", "absent.json can't be read"),
+        ("a b", "edit .*a b: no such file or folder here, and no edit.json can be had"),
+    ],
+)
+def test_where_there_is_no_edit_it_is_said(source, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=message):
+        Edit.from_pretrained(tmp_path / source)
+
+
+def test_an_edit_is_read_from_the_hub_where_nothing_of_its_name_is_here(finished, monkeypatch):
+    monkeypatch.setattr(hub, "hf_hub_download", lambda repository, file: str(finished / file))
+    assert Edit.from_pretrained("someone/edit") == Edit.load(finished / "edit.json")
+    assert Edit.from_pretrained("hf:someone/edit") == Edit.load(finished / "edit.json")
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_an_edit_is_pushed_with_its_card(private, finished, monkeypatch):
+    sent = {}
+
+    def upload_folder(_self, **arguments):
+        sent.update({path.name: path.read_text(encoding="utf-8") for path in arguments["folder_path"].iterdir()})
+
+    monkeypatch.setattr(hub, "HfApi", FakeHub)
+    monkeypatch.setattr(FakeHub, "calls", [])
+    monkeypatch.setattr(FakeHub, "upload_folder", upload_folder)
+    edit = Edit.load(finished / "edit.json")
+    done = edit.push_to_hub("someone/edit", private=private, results=finished / "results.json")
+    assert done.url == "https://huggingface.co/someone/edit"
+    assert json.loads(sent["edit.json"]) == edit.to_dict()
+    assert set(sent) == {"edit.json", "README.md", "results.json"} == {name for name, _ in done.files}
+    ((_, created),) = FakeHub.calls
+    assert created["private"] is private
+
+
+def test_what_can_not_be_pushed_ends_in_a_sentence(finished, monkeypatch):
+    edit = Edit.load(finished / "edit.json")
+    monkeypatch.setattr(hub, "HfApi", None)  # must not be needed
+    assert edit.push_to_hub("someone/edit", dry_run=True).url is None
+    with pytest.raises(InputError, match="names no owner"):
+        edit.push_to_hub("edit")
+    monkeypatch.setattr(hub, "HfApi", FakeHub)
+    monkeypatch.setattr(FakeHub, "fails", True)
+    with pytest.raises(CrisprError, match=r"^the upload to someone/edit failed \(connection lost\); try it again$"):
+        edit.push_to_hub("someone/edit")

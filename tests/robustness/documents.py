@@ -178,7 +178,7 @@ ANSWER = {
 SETTINGS = {"dtype": "float32", "task": ["t"], "seed": 0, "prompt_format": "chat"}
 IDENTITY = {
     "model": "m", "model_fingerprint": "f", "settings": SETTINGS, "data": {"t.jsonl": "sha256:0"},
-    "instructions": [["Choose."]], "moment": "2026-01-31T12:00:00", "crispr_lm": "0.1.0",
+    "instructions": [["Choose."]], "moment": "2026-01-31T12:00:00", "crispr_lm": "0.1.0", "plugins": [],
 }  # fmt: skip
 RECORD = {
     "identity": IDENTITY, "batch_size": "auto", "versions": {"python": "3.11"}, "device": "cpu",

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from crispr_lm.baselines.errors import NotRunError
 from crispr_lm.baselines.method import Method, Treatment, measure
-from crispr_lm.baselines.registry import METHODS
+from crispr_lm.baselines.registry import METHODS, register_baseline
 
-__all__ = ["METHODS", "Method", "NotRunError", "Treatment", "measure"]
+__all__ = ["METHODS", "Method", "NotRunError", "Treatment", "measure", "register_baseline"]

@@ -1,4 +1,4 @@
-"""The methods, in the order of tables. A new method is one function and one entry here."""
+"""The methods, in the order of tables. A new method is one function and one entry here, or is registered."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from crispr_lm.baselines.published_ranking import (
 from crispr_lm.baselines.random_neurons import random_in_same_layers, random_neurons
 from crispr_lm.baselines.rankings import biased_term, largest_activations, largest_weights, sign_flipped, skill_term
 from crispr_lm.baselines.steering import steering
+from crispr_lm.errors import InputError
+from crispr_lm.runtime.plugins import Registry
+
+EVERY = "all"
+"""Stands for all methods, in ``--methods``."""
 
 _TABLE = (
     Method("original", "Original", "original", "The unedited model.", unedited),
@@ -136,5 +141,16 @@ _TABLE = (
     ),
 )
 
-METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
+METHODS = Registry("method", ((method.name, method) for method in _TABLE))
 """Every method by name, in the order of tables."""
+
+
+def register_baseline(method: Method) -> None:
+    """Add a method to compare with: ``crispr-lm compare`` fits and measures it as it does its own.
+
+    Raises:
+        InputError: the name is taken or is no name.
+    """
+    if method.name == EVERY:
+        raise InputError(f"{EVERY!r} stands for all methods; choose another name")
+    METHODS.register(method.name, method)

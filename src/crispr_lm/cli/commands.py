@@ -50,6 +50,9 @@ LONGEST_SENTENCE = 2000
 BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM)
 """Errors of the system that are not ours to mend: full, protected or failing disks, no memory."""
 
+COMMAND_LINE_ONLY = ("config", "quiet", "json", "plugin")
+"""Options that no settings file holds: they say how to print, or run code."""
+
 TRUST = ("--trust-remote-code", "--allow-pickle")
 """Options that let a model run code or be read as pickle. A settings file may be a stranger's, and a variable outlives
 the command that it was meant for, so that these are taken from the command line alone."""
@@ -459,6 +462,12 @@ def _launch(
     as_json: Annotated[
         bool, Parameter(name="--json", help="Print one JSON document on standard output.", negative="")
     ] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        Parameter(
+            help="Python file that registers something of your own; its code is run. May be repeated.", negative=""
+        ),
+    ] = None,
 ) -> None:
     global _form, _goes_on, _given, _in_file
     if quiet and as_json:
@@ -471,6 +480,12 @@ def _launch(
         sources.append(source)
         _in_file = (config, frozenset("--" + name.replace("_", "-") for name in source.config))
     app.config = (*sources, _check_trust)
+    if plugin:
+        _quiet_libraries()
+        from crispr_lm.runtime.plugins import load_file
+
+        for file in plugin:
+            load_file(file)
     app(tokens, exit_on_error=False, print_error=False)
 
 
@@ -502,6 +517,8 @@ def _settings_file(path: Path) -> Toml:
     except (CycloptsError, ValueError, OSError) as error:
         raise InputError(f"settings file {path} can't be read as TOML: {' '.join(str(error).split())}") from error
     for name, value in content.items():
+        if name in COMMAND_LINE_ONLY:  # cyclopts would pass over it without a word
+            raise InputError(f"settings file {path} can't set {name!r}; give --{name} on the command line")
         if isinstance(value, dict):  # its options would be passed over without a word
             raise InputError(
                 f"settings file {path} has a section [{name}]; write its options at the top level, one `name = value` "

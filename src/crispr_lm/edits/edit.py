@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,11 @@ from crispr_lm.storage.untrusted import parse_json, read_bytes
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
+    from crispr_lm.jobs.hub import Upload
     from crispr_lm.model.load import LanguageModel
+
+    AnyModel: TypeAlias = LanguageModel | nn.Module
+    """A loaded model, or the transformers model itself."""
 
 EDIT_FORMAT = "crispr-lm-edit"
 EDIT_VERSION = 2
@@ -106,30 +110,33 @@ class Edit:
                 "architecture": type(lm.model).__name__,
             },
             fingerprint={site.name: _hashes(site.module) for site in sites},
-            made_in=_dtype_name(lm),
+            made_in=_dtype_name(lm.model),
             origin=dict(origin or {}),
             made_on=tuple(made_on),
         )
 
-    def check(self, lm: LanguageModel) -> None:
+    def check(self, model: AnyModel) -> None:
         """Check that the edit was made for this model's weights: those of the modules it touches.
+
+        Args:
+            model: What `load_model` gives, or a transformers model as it is; so in every method below.
 
         Raises:
             EditMismatchError: it was not; the first module that differs is named.
         """
         made_for = self.base_model.get("architecture")
-        here = type(lm.model).__name__
+        here = type(_module(model)).__name__
         if not self.neurons and made_for not in (None, here):  # no module's weights to compare
-            raise EditMismatchError(f"the edit was made for a {made_for}, but {lm.name} is a {here}")
-        self._checked_sites(lm)
+            raise EditMismatchError(f"the edit was made for a {made_for}, but {_name(model)} is a {here}")
+        self._checked_sites(model)
 
-    def _checked_sites(self, lm: LanguageModel) -> dict[NeuronSite, list[int]]:
+    def _checked_sites(self, model: AnyModel) -> dict[NeuronSite, list[int]]:
         """The edit's neurons by site, after the check."""
         try:
-            sites = neurons_by_site(lm.model, self.neurons)
+            sites = neurons_by_site(_module(model), self.neurons)
         except InputError as error:
-            raise EditMismatchError(f"the edit was made for another model than {lm.name}: {error}") from error
-        here = _dtype_name(lm)
+            raise EditMismatchError(f"the edit was made for another model than {_name(model)}: {error}") from error
+        here = _dtype_name(_module(model))
         # The narrower of the two formats is what both can be cast to with the same result.
         dtype = self.made_in if here == "float32" else here
         for site in sites:
@@ -137,21 +144,21 @@ class Edit:
                 advice = "" if here in ("float32", self.made_in) else f" (in {self.made_in} or float32)"
                 raise EditMismatchError(
                     f"the edit was made for {self.base_model.get('name')} in {self.made_in}; the weights of module "
-                    f"{site.name} differ in {lm.name} in {here}; load the model it was made for{advice}"
+                    f"{site.name} differ in {_name(model)} in {here}; load the model it was made for{advice}"
                 )
         return sites
 
     @contextmanager
-    def applied(self, lm: LanguageModel) -> Iterator[None]:
+    def applied(self, model: AnyModel) -> Iterator[None]:
         """Apply the edit while the block runs; the weights are not touched.
 
         Raises:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
         """
-        with self.checked(lm)():
+        with self.checked(model)():
             yield
 
-    def checked(self, lm: LanguageModel) -> Callable[[], AbstractContextManager[None]]:
+    def checked(self, model: AnyModel) -> Callable[[], AbstractContextManager[None]]:
         """Check the edit once, to apply it often: to every other token of two answers that are written in turn.
 
         Returns:
@@ -160,8 +167,8 @@ class Edit:
         Raises:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
         """
-        self._refuse_baked(lm)
-        return partial(scaling, self._checked_sites(lm), self.scale)
+        self._refuse_baked(model)
+        return partial(scaling, self._checked_sites(model), self.scale)
 
     def first(self, count: int) -> Edit:
         """The same edit with its first `count` neurons only.
@@ -173,37 +180,38 @@ class Edit:
             raise InputError(f"the edit has {len(self.neurons)} neurons, there are no first {count} of them")
         return replace(self, neurons=self.neurons[:count])
 
-    def bake(self, lm: LanguageModel) -> None:
+    def bake(self, model: AnyModel) -> None:
         """Scale the neurons' weights in place; `undo` brings them back.
 
         Raises:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
         """
-        self._refuse_baked(lm)
+        self._refuse_baked(model)
         saved: _Saved = []
         try:
-            for site, indices in self._checked_sites(lm).items():
+            for site, indices in self._checked_sites(model).items():
                 chosen = torch.tensor(indices)
                 for weights in site.weights:
                     original = weights.read(chosen)
                     scaled = torch.zeros_like(original) if self.scale == 0 else original * self.scale
                     saved.append((weights, chosen, original))
                     weights.write(chosen, scaled)
-            _baked[lm.model] = (self, saved)
+            _baked[_module(model)] = (self, saved)
         except BaseException:  # out of memory, Ctrl-C
             _put_back(saved)
             raise
 
-    def undo(self, lm: LanguageModel) -> None:
+    def undo(self, model: AnyModel) -> None:
         """Put the weights back that `bake` changed, bit for bit.
 
         Raises:
             EditMismatchError: this edit is not the one baked into the model.
         """
-        if lm.model not in _baked or _baked[lm.model][0] != self:
-            raise EditMismatchError(f"this edit is not baked into {lm.name}, so there is nothing to undo")
-        _put_back(_baked[lm.model][1])
-        del _baked[lm.model]
+        module = _module(model)
+        if module not in _baked or _baked[module][0] != self:
+            raise EditMismatchError(f"this edit is not baked into {_name(model)}, so there is nothing to undo")
+        _put_back(_baked[module][1])
+        del _baked[module]
 
     @contextmanager
     def baked(self, lm: LanguageModel) -> Iterator[None]:
@@ -232,13 +240,64 @@ class Edit:
             "made_on": list(self.made_on),
         }
 
+    def save_pretrained(self, folder: str | Path, *, results: str | Path | None = None) -> None:
+        """Write a folder fit to be shared: ``edit.json`` and its card (``README.md``), as PEFT does with adapters.
+
+        Args:
+            folder: Made if there is none; files of these names in it are replaced.
+            results: A run's ``results.json``, whose figures the card then shows; it is copied beside the edit.
+
+        Raises:
+            InputError: results that can't be read, or were measured with another edit; or a folder that can't be
+                written.
+        """
+        from crispr_lm.jobs.sharing import save_edit
+
+        save_edit(self, Path(folder), None if results is None else Path(results))
+
+    @staticmethod
+    def from_pretrained(source: str | Path) -> Edit:
+        """Read an edit from a folder of `save_pretrained` (or of a run), from its file, or from the hub.
+
+        Args:
+            source: Folder, file or hub id; what is on this machine goes first.
+
+        Raises:
+            InputError: no edit is there, or the hub can't be reached.
+        """
+        from crispr_lm.jobs.hub import edit_file
+
+        return Edit.load(edit_file(source))
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = True, results: str | Path | None = None, dry_run: bool = False
+    ) -> Upload:
+        """Upload what `save_pretrained` writes, so that ``Edit.from_pretrained(repository)`` finds it.
+
+        Args:
+            repository: OWNER/NAME; made if there is none.
+            private: Whether a new repository is seen by its owner alone; one that exists stays as it is.
+            results: As in `save_pretrained`.
+            dry_run: Only say what would be uploaded.
+
+        Returns:
+            What went where.
+
+        Raises:
+            InputError: no such id is possible, no login, or as `save_pretrained`.
+            CrisprError: the hub refuses, or can't be reached.
+        """
+        from crispr_lm.jobs.sharing import push_edit
+
+        return push_edit(self, repository, None if results is None else Path(results), private=private, dry_run=dry_run)
+
     def save(self, path: str | Path) -> None:
-        """Write the edit as readable JSON."""
+        """Write the edit alone, as one file of readable JSON."""
         write_json(Path(path), self.to_dict())
 
     @staticmethod
     def load(path: str | Path) -> Edit:
-        """Read an edit that `save` wrote.
+        """Read the file that `save` wrote.
 
         Raises:
             InputError: missing, unreadable, or no edit file of this version.
@@ -257,9 +316,19 @@ class Edit:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"edit {path} is malformed ({error}); give an edit.json written by crispr-lm") from error
 
-    def _refuse_baked(self, lm: LanguageModel) -> None:
-        if lm.model in _baked:
-            raise EditMismatchError(f"{lm.name} carries a baked edit already; undo that one first")
+    def _refuse_baked(self, model: AnyModel) -> None:
+        if _module(model) in _baked:
+            raise EditMismatchError(f"{_name(model)} carries a baked edit already; undo that one first")
+
+
+def _module(model: AnyModel) -> nn.Module:
+    return model if isinstance(model, nn.Module) else model.model
+
+
+def _name(model: AnyModel) -> str:
+    if isinstance(model, nn.Module):
+        return str(getattr(model, "name_or_path", "") or f"a {type(model).__name__}")
+    return model.name
 
 
 def _put_back(saved: _Saved) -> None:
@@ -328,9 +397,10 @@ def neurons_by_site(model: nn.Module, neurons: Sequence[Neuron]) -> dict[NeuronS
     return grouped
 
 
-def _dtype_name(lm: LanguageModel) -> str:
+def _dtype_name(model: nn.Module) -> str:
     """The format hashes are taken in: the model's, or float32 for one that is wider."""
-    name = str(lm.dtype).removeprefix("torch.")
+    floating = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
+    name = str(next(floating, torch.float32)).removeprefix("torch.")
     return name if name in FINGERPRINT_DTYPES else "float32"
 
 

@@ -1,7 +1,6 @@
 """Evaluation: what a model answers, and the metrics of it, mean and spread over instructions.
 
-Where scoring and metrics meet. Knows no benchmark's files and no edit; to measure an edit, evaluate inside
-``with edit.applied(lm)``.
+Where scoring and metrics meet. Knows no benchmark's files.
 """
 
 from __future__ import annotations
@@ -13,17 +12,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
-from crispr_lm.errors import InputError, nearest
+from crispr_lm.errors import InputError
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.inference.batching import BatchSize, ProgressCallback
 from crispr_lm.inference.generation import generated_scores
 from crispr_lm.inference.scoring import option_scores
 from crispr_lm.metrics.family import MetricFamily, with_unmatched
 from crispr_lm.metrics.instructions import over_instructions
-from crispr_lm.metrics.registry import FAMILIES
-from crispr_lm.tasks.base import Example
+from crispr_lm.metrics.registry import family_named
+from crispr_lm.tasks.base import Example, Task
 
 if TYPE_CHECKING:
+    from crispr_lm.edits.edit import Edit
     from crispr_lm.model.load import LanguageModel
 
 ScoringMethod = Literal["sum", "mean", "generate"]
@@ -52,13 +52,14 @@ class Evaluation(Measurement):
 
 def evaluate(
     lm: LanguageModel,
-    examples: Sequence[Example],
-    instructions: Sequence[str],
+    examples: Task | Sequence[Example],
+    instructions: Sequence[str] | None = None,
     batch_size: BatchSize = "auto",
     progress: ProgressCallback | None = None,
     *,
-    family: str = "question_answering",
-    scoring: ScoringMethod = "sum",
+    family: str | None = None,
+    scoring: ScoringMethod | None = None,
+    edit: Edit | None = None,
 ) -> Evaluation:
     """Let the model choose an option for every example under every instruction: the one with the highest score.
 
@@ -66,31 +67,40 @@ def evaluate(
 
     Args:
         lm: The model.
-        examples: One or more.
-        instructions: One or more.
+        examples: One or more; or a task, whose instructions, metrics and way of scoring are taken where none are given.
+        instructions: One or more; needed where no task is given.
         batch_size: Prompts in one forward pass; results do not depend on it.
         progress: Called with the number of prompts just finished.
-        family: Name of the metrics, ``task.family``.
-        scoring: "sum" or "mean" (per token) of log-probabilities, or "generate": what the model writes is matched to
-            the options, and the share that matches none is a metric of its own (`unmatched_share`).
+        family: Name of the metrics; "question_answering" by default.
+        scoring: "sum" (by default) or "mean" (per token) of log-probabilities, or "generate": what the model writes is
+            matched to the options, and the share that matches none is a metric of its own (`unmatched_share`).
+        edit: Applied while the model answers; the weights are not touched.
 
     Raises:
-        InputError: no examples or instructions, a prompt that does not fit, or an unknown family.
+        InputError: no examples or instructions, a prompt that does not fit, an unknown family, or an edit of another
+            model.
         CrisprError: the model gives scores that are not finite.
     """
+    if edit is not None:
+        with edit.applied(lm):
+            return evaluate(lm, examples, instructions, batch_size, progress, family=family, scoring=scoring)
+    if isinstance(examples, Task):
+        task, examples = examples, examples.examples
+        instructions = task.instructions if instructions is None else instructions
+        family, scoring = family or task.family, scoring or task.scoring
+    family, scoring = family or "question_answering", scoring or "sum"
     if isinstance(instructions, str):
         raise InputError("instructions must be a list of strings; put a single one into a list")
     if not examples or not instructions:
         raise InputError("nothing to evaluate; give at least one example and one instruction")
-    if family not in FAMILIES:
-        raise InputError(f"no metrics {family!r}{nearest(family, FAMILIES)}; there are: {', '.join(sorted(FAMILIES))}")
+    metrics = family_named(family)
     if scoring == "generate":
         tables = [generated_scores(lm, examples, instruction, batch_size, progress) for instruction in instructions]
-        return evaluation_of(examples, tables, with_unmatched(FAMILIES[family]))
+        return evaluation_of(examples, tables, with_unmatched(metrics))
     tables = [
         option_scores(lm, examples, instruction, batch_size, progress, scoring=scoring) for instruction in instructions
     ]
-    return evaluation_of(examples, tables, FAMILIES[family])
+    return evaluation_of(examples, tables, metrics)
 
 
 def evaluation_of(examples: Sequence[Example], tables: Sequence[Tensor], family: MetricFamily) -> Evaluation:

@@ -177,8 +177,10 @@ def examine(lm: LanguageModel) -> None:
     """Find out once how a model can be scored without ever giving a wrong number; what is slower is said in the log.
 
     Raises:
-        InputError: it is no causal language model.
+        InputError: it is no causal language model, or is in training mode.
     """
+    if lm.model.training:  # dropout; the user's own object may be trained between two calls
+        raise InputError(f"model {lm.name} is in training mode, which makes scores random; call model.eval() first")
     if lm.takes_branches is not None:
         return
     try:

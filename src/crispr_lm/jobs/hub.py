@@ -16,6 +16,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from crispr_lm.errors import CrisprError, InputError
 
+EDIT = "edit.json"
+"""Name of an edit in a folder or repository."""
+
 EDIT_PREFIX = "hf:"
 """Before a repository's id, where a file's path would stand."""
 
@@ -60,7 +63,7 @@ def check_upload(repository: str, *, dry_run: bool = False) -> None:
         ) from error
 
 
-def upload(folder: Path, repository: str, *, private: bool = True, dry_run: bool = False) -> Upload:
+def upload(folder: Path, repository: str, *, private: bool = True, dry_run: bool = False, kept: bool = True) -> Upload:
     """Upload a folder, as a repository of models.
 
     Args:
@@ -68,6 +71,7 @@ def upload(folder: Path, repository: str, *, private: bool = True, dry_run: bool
         repository: Id; made if there is none.
         private: Of a new repository; one that exists stays as it is.
         dry_run: Only say what would be uploaded.
+        kept: Whether the folder stays, so that the user can upload it.
 
     Raises:
         CrisprError: the hub refuses, or can't be reached.
@@ -89,10 +93,10 @@ def upload(folder: Path, repository: str, *, private: bool = True, dry_run: bool
             commit_message="Upload with crispr-lm",
         )
     except Exception as error:  # of many types
-        raise CrisprError(
-            f"{folder} is complete, but the upload to {repository} failed ({_one_line(error)}); try it again with "
-            f"{shlex.join(['hf', 'upload', repository, str(folder)])}"
-        ) from error
+        failed = f"the upload to {repository} failed ({_one_line(error)}); try it again"
+        if kept:
+            failed = f"{folder} is complete, but {failed} with {shlex.join(['hf', 'upload', repository, str(folder)])}"
+        raise CrisprError(failed) from error
     return Upload(repository, private, files, str(url))
 
 
@@ -105,11 +109,33 @@ def local_edit(source: Path) -> Path:
     text = str(source)
     if not text.startswith(EDIT_PREFIX):
         return source
-    repository = text.removeprefix(EDIT_PREFIX)
+    return _from_hub(text.removeprefix(EDIT_PREFIX))
+
+
+def edit_file(source: str | Path) -> Path:
+    """The file of an edit: itself, the one in a folder, or fetched from the hub where nothing of this name is here.
+
+    Raises:
+        InputError: there is none; or the repository has no edit, or can't be reached.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / EDIT).is_file():
+            raise InputError(f"folder {path} holds no {EDIT}; give a folder of Edit.save_pretrained, or of a run")
+        return path / EDIT
+    if path.exists() or path.suffix == ".json":  # of one that is missing `Edit.load` says so
+        return path
     try:
-        return Path(hf_hub_download(repository, "edit.json"))
+        return _from_hub(str(source).removeprefix(EDIT_PREFIX))
+    except InputError as error:
+        raise InputError(f"edit {source}: no such file or folder here, and {error}") from error
+
+
+def _from_hub(repository: str) -> Path:
+    try:
+        return Path(hf_hub_download(repository, EDIT))
     except Exception as error:  # of many types
-        raise InputError(f"no edit.json can be had from {repository} on the hub ({_one_line(error)})") from error
+        raise InputError(f"no {EDIT} can be had from {repository} on the hub ({_one_line(error)})") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from crispr_lm.evaluation.suite import Subject, TaskSubject
 from crispr_lm.inference.evaluation_dtype import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.inference.prompts import check_prompts, encode_all
 from crispr_lm.inference.reader import Reader
+from crispr_lm.metrics.registry import family_named
 from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
 from crispr_lm.runtime.deterministic import make_deterministic
 from crispr_lm.runtime.distributed import on_first, ranks
@@ -60,13 +61,16 @@ def load_tasks(settings: TaskSettings) -> list[Task]:
     """Load every task of the settings.
 
     Raises:
-        InputError: as `load_task`, or a task is named twice.
+        InputError: as `load_task`, a task is named twice, or its metrics are not there.
     """
     for name in settings.task:
         if settings.task.count(name) > 1:
             raise InputError(f"task {name} is named twice; name it once")
     names = shared_names(settings.task)
-    return [replace(load_task(name, settings.instructions), name=names[name]) for name in settings.task]
+    tasks = [replace(load_task(name, settings.instructions), name=names[name]) for name in settings.task]
+    for task in tasks:
+        family_named(task.family)  # of a task that is registered they may never have been
+    return tasks
 
 
 def take_parts(task: Task, settings: RunSettings) -> Parts:

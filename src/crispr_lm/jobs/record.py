@@ -18,6 +18,7 @@ from crispr_lm.evaluation.suite import Subject
 from crispr_lm.inference.prompts import seen_prompt
 from crispr_lm.jobs.preparation import file_hash
 from crispr_lm.model.load import LanguageModel
+from crispr_lm.runtime.plugins import loaded
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.run_folder import MALFORMED, JobFolder, read_object
 from crispr_lm.tasks.parts import Parts
@@ -60,6 +61,7 @@ def record_of(
         "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.origin},
         "instructions": [list(part.task.instructions) for part in parts],
         "moment": lm.moment.isoformat(),
+        "plugins": loaded(),
         "crispr_lm": __version__,
     }
     return {

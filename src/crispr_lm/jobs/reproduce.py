@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.jobs.preparation import file_hash
 from crispr_lm.jobs.run import run
 from crispr_lm.model.load import open_model
+from crispr_lm.runtime.plugins import loaded
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import write_json
@@ -96,6 +97,7 @@ def reproduce(
     new.check(resume=settings.resume, overwrite=False)  # one that was interrupted is gone on with
     identity = record["identity"]
     name = model or identity["model"]
+    _check_plugins(identity["plugins"])
     _check_data(identity["data"])
     _check_model(name, identity["model_fingerprint"], settings)
     now = run(name, settings, progress)
@@ -166,6 +168,7 @@ class _Identity(BaseModel):
     data: dict[str, str]
     moment: datetime
     crispr_lm: str
+    plugins: list[str]
 
 
 class _Record(BaseModel):
@@ -201,6 +204,13 @@ def reproduced_settings(
             f"the record was written by crispr-lm {record.get('identity', {}).get('crispr_lm', '?')} and its settings "
             f"are not those of {__version__}; run it with that version"
         ) from error
+
+
+def _check_plugins(then: Sequence[str]) -> None:
+    """A record can't name code to be run: the user must."""
+    now = loaded()
+    if missing := next((plugin for plugin in then if plugin not in now), None):
+        raise InputError(f"the run was made with plugin {missing}; give its file with --plugin, or install it")
 
 
 def _check_data(hashes: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ Where the card, the hub and the jobs meet.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,12 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.results import RESULTS_FORMAT, RESULTS_VERSION, described_edit
 from crispr_lm.jobs.attempts import attempt
-from crispr_lm.jobs.hub import check_upload, upload
+from crispr_lm.jobs.hub import EDIT, Upload, check_upload, upload
 from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.report.card import Shared, card
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import HubSettings
-from crispr_lm.storage.files import write_bytes, write_json
+from crispr_lm.storage.files import make_folder, write_bytes, write_json
 from crispr_lm.storage.run_folder import MALFORMED, failures
 from crispr_lm.storage.untrusted import parse_json, read_bytes
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from crispr_lm.model.load import LanguageModel
 
 CARD = "README.md"
-EDIT = "edit.json"
 RESULTS = "results.json"
 
 
@@ -106,6 +106,41 @@ def write_card(
 ) -> None:
     """Write the card, the edit and the results into a folder that will be shared; `doubt` as for `card`."""
     text = card(what, edit, origin_of(lm.given or lm.name), results, doubt, is_encoder_decoder=lm.is_encoder_decoder)
+    _write(edit, text, folder, results)
+
+
+def save_edit(edit: Edit, folder: Path, results_file: Path | None = None) -> None:
+    """Write an edit with its card, and with the figures of a file of results where one is given.
+
+    Raises:
+        InputError: the file holds no results, or those of another edit; or the folder can't be written.
+    """
+    results = None if results_file is None else results_beside(folder / EDIT, results_file)
+    if results is not None and results_file is not None:
+        check_told_of(edit, results, results_file)
+    name = str(edit.base_model.get("name"))
+    known = name.startswith("builtin:") or "/" in name  # else it may be a folder's: nothing is guessed
+    text = card("edit", edit, origin_of(name) if known else ModelOrigin(), results)
+    make_folder(folder)
+    _write(edit, text, folder, results)
+
+
+def push_edit(
+    edit: Edit, repository: str, results_file: Path | None = None, *, private: bool = True, dry_run: bool = False
+) -> Upload:
+    """Upload an edit with its card.
+
+    Raises:
+        InputError: no such id is possible, no login, or as `save_edit`.
+        CrisprError: the hub refuses, or can't be reached.
+    """
+    check_upload(repository, dry_run=dry_run)
+    with tempfile.TemporaryDirectory() as folder:
+        save_edit(edit, Path(folder), results_file)
+        return upload(Path(folder), repository, private=private, dry_run=dry_run, kept=False)
+
+
+def _write(edit: Edit, text: str, folder: Path, results: Mapping[str, Any] | None) -> None:
     edit.save(folder / EDIT)
     if results is not None:
         write_json(folder / RESULTS, results)

@@ -20,6 +20,7 @@ from torch import nn
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.model.classes import PROCESSOR_FILES, auto_class, check_writes_text, sees_images
 from crispr_lm.model.gguf_header import check_gguf
+from crispr_lm.model.in_memory import check_in_memory
 from crispr_lm.model.memory import check_fits, empty_model, explain_out_of_memory
 from crispr_lm.model.trust import check_configuration, check_index, check_indices, check_links, check_tokenizer
 from crispr_lm.model.vetting import check_replacements, vet
@@ -56,9 +57,21 @@ CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
 """Where configurations keep the largest number of positions. Models without (T5's are relative) have no limit."""
 
 
+def is_encoder_decoder(config: Any) -> bool:
+    """Whether a configuration is of an encoder and a decoder."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def context_length(config: Any) -> int | None:
+    """Largest number of tokens of a sequence, None if the configuration sets no limit."""
+    text_config = config.get_text_config()
+    values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
 @dataclass(eq=False)
 class LanguageModel:
-    """A model ready to be scored and edited: in evaluation mode, its parameters frozen.
+    """A model ready to be scored and edited: in evaluation mode. From `load_model`, or a model object of the user's.
 
     Attributes:
         model: The transformers model.
@@ -115,6 +128,41 @@ class LanguageModel:
         assert isinstance(dtype, torch.dtype)
         return dtype
 
+    @staticmethod
+    def from_transformers(
+        model: Any, tokenizer: Any, *, name: str | None = None, prompt_format: Literal["chat", "plain"] = "chat"
+    ) -> LanguageModel:
+        """Take a transformers model that is in memory already; it stays the user's object, nothing is copied.
+
+        Of the model one thing is changed: it is put into evaluation mode (``model.eval()``), since dropout would make
+        every score random. After training it further, call ``model.eval()`` again; scoring in training mode is
+        refused. Whether parameters require gradients is left as it is: attribution freezes them while it runs and puts
+        them back. (`load_model` freezes for good, but there the object is ours.)
+
+        Args:
+            model: What ``AutoModelForCausalLM`` or ``AutoModelForSeq2SeqLM`` gives, on any device.
+            tokenizer: Its tokenizer.
+            name: For messages and records, best the hub id; by default where the model was loaded from.
+            prompt_format: As in `load_model`.
+
+        Raises:
+            InputError: the model writes no text, carries an adapter, or is not wholly in memory; or the tokenizer is
+                none, or that of another model.
+        """
+        check_in_memory(model, tokenizer)
+        model.eval()
+        return LanguageModel(
+            model=model,
+            tokenizer=tokenizer,
+            name=name or _shared_name(model.name_or_path or f"{type(model).__name__} (in memory)"),
+            given=name or model.name_or_path,
+            revision=getattr(model.config, "_commit_hash", None),
+            quantized=bool(getattr(model, "is_quantized", False)),
+            is_encoder_decoder=is_encoder_decoder(model.config),
+            context_length=context_length(model.config),
+            prompt_format=prompt_format,
+        )
+
     @property
     def embedded_tokens(self) -> int | None:
         """Number of tokens that the model has an embedding of, None where that can't be told."""
@@ -158,14 +206,12 @@ class ModelSource:
     @property
     def is_encoder_decoder(self) -> bool:
         """Whether the architecture has an encoder and a decoder."""
-        return bool(getattr(self.config, "is_encoder_decoder", False))
+        return is_encoder_decoder(self.config)
 
     @property
     def context_length(self) -> int | None:
         """Largest number of tokens of a sequence, None if there is no limit."""
-        text_config = self.config.get_text_config()
-        values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
-        return next((value for value in values if isinstance(value, int) and value > 0), None)
+        return context_length(self.config)
 
     @property
     def embedded_tokens(self) -> int | None:

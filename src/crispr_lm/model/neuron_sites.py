@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.runtime.plugins import load_installed
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ DOWN_PROJECTIONS = (
     r"lin2",  # XLM, Flaubert
 )
 """How the name of a feed-forward block's last linear layer ends (regular expressions for whole parts of the name)."""
+
+_registered: list[str] = []  # further down projections, of `register_architecture`
 
 NOT_FEED_FORWARD = re.compile(r"attn|attention|router|^gate$|(^|_)(layer)?norm$")
 """What marks a parent's name as something else than a feed-forward block. (A "gate" that holds layers is a router.)"""
@@ -138,6 +141,26 @@ class NeuronSite:
         return self.modules[0]
 
 
+def register_architecture(down_projection: str) -> None:
+    r"""Add a name by which feed-forward blocks call their last linear layer, so that their `ffn` neurons are found.
+
+    Args:
+        down_projection: Regular expression for one or more whole parts of a module's name, matched at its end, for
+            example ``mixer\.shrink`` for ``model.layers.0.mixer.shrink``. Layers inside a module that is named as
+            attention, router or normalisation are passed over (`NOT_FEED_FORWARD`).
+
+    Raises:
+        InputError: no regular expression, or one that is there already.
+    """
+    try:
+        re.compile(down_projection)
+    except (re.error, TypeError) as error:
+        raise InputError(f"{down_projection!r} is no regular expression ({error}); give a module's name") from error
+    if not down_projection or down_projection in (*DOWN_PROJECTIONS, *_registered):
+        raise InputError(f"{down_projection!r} names no further down projection; give one that is not known yet")
+    _registered.append(down_projection)
+
+
 def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
     """List the layers that hold neurons of `kind`, in the order of ``model.named_modules()``.
 
@@ -147,6 +170,7 @@ def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
     if kind not in NEURON_KINDS:
         kinds = ", ".join(NEURON_KINDS)
         raise InputError(f"unknown neuron kind {kind!r}{nearest(str(kind), NEURON_KINDS)}; kinds: {kinds}")
+    load_installed()
     sites: dict[tuple[int, LayerPart], NeuronSite] = {}
     left_alone: list[str] = []
     for name, module in _text_modules(model):
@@ -209,7 +233,8 @@ def _why_none(model: nn.Module, kind: NeuronKind) -> str:
     if any(is_state_space(module) for module in model.modules()):
         return f"no {kind!r} neurons found in a {architecture}: its blocks are state-space mixers, which are left alone"
     other = next(name for name in NEURON_KINDS if name != kind)
-    return f"no {kind!r} neurons found in a {architecture}; try {other!r} neurons"
+    advice = "; or name its feed-forward blocks' last layers with crispr_lm.register_architecture" * (kind == "ffn")
+    return f"no {kind!r} neurons found in a {architecture}; try {other!r} neurons{advice}"
 
 
 def is_fused_experts(module: nn.Module) -> bool:
@@ -286,4 +311,4 @@ def _expert_sites(name: str, module: nn.Module, kind: NeuronKind) -> Iterator[Ne
 
 def _is_down_projection(name: str) -> bool:
     elsewhere = any(NOT_FEED_FORWARD.search(parent) for parent in name.lower().split(".")[:-1])
-    return not elsewhere and re.search(rf"(^|\.)({'|'.join(DOWN_PROJECTIONS)})$", name) is not None
+    return not elsewhere and re.search(rf"(^|\.)({'|'.join((*DOWN_PROJECTIONS, *_registered))})$", name) is not None

@@ -12,6 +12,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.constants import REPOCARD_NAME
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from crispr_lm.model.load import BUILTIN
 
@@ -53,6 +55,10 @@ def origin_of(name: str) -> ModelOrigin:
     if path.exists():
         readme = (path if path.is_dir() else path.parent) / REPOCARD_NAME
         return _of_card(readme, None) if readme.is_file() else ModelOrigin()
+    try:
+        validate_repo_id(name)
+    except HFValidationError:  # a folder of another machine, a model that was never loaded from anywhere
+        return ModelOrigin()
     return _of_card(name, name)
 
 

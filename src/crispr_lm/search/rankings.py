@@ -1,7 +1,7 @@
 """Rankings: orders of neurons, best to remove first, all computed from what was measured once on the attribution split.
 
 Knows effects (`attribution.effects`), neuron scores and numbers; runs no model. A new ranking is one function and one
-line in `RANKINGS`.
+line in `RANKINGS`, or comes from elsewhere (`register_ranking`).
 
 Notation, for an example e whose unknown option is u and whose answer y, to first order (see `attribution.effects`):
 E_i(a, b) is the effect of neuron i on s(a) − s(b), and scaling it by σ changes that contrast by (σ − 1) · E_i(a, b).
@@ -12,7 +12,7 @@ not tell; "disambiguated" for the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice, zip_longest
 from typing import Literal
 
@@ -25,6 +25,7 @@ from crispr_lm.attribution.relevance import TokenAggregation
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
+from crispr_lm.runtime.plugins import Registry
 from crispr_lm.tasks.base import AttributeOn
 
 Array = NDArray[np.float64]
@@ -113,6 +114,17 @@ class Recipe:
     eliminated: tuple[Neuron, ...] = ()
     returned: int = 0
 
+    def highest(self, effects: Effects, gains: Array) -> list[Neuron]:
+        """As many neurons as asked for, of the highest gains, in the layers asked for and not eliminated already.
+
+        Args:
+            effects: Of the recipe's kind of neurons.
+            gains: float64 (neurons,), in the order of ``effects.values``.
+        """
+        allowed = _open_to(effects, self)
+        order = np.argsort(-np.where(allowed, gains, -np.inf), kind="stable")
+        return effects.neurons(order[: min(self.neurons, int(allowed.sum()))])
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -196,7 +208,7 @@ def contrast(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     if recipe.attribute_on != "ambiguous":
         weights[~ambiguous] = recipe.skill_weight / max(1, (~ambiguous).sum())
     gains = (recipe.scale - 1) * _weighted(effects.values, weights) - _harm(evidence, recipe)
-    return _highest(effects, gains, recipe)
+    return recipe.highest(effects, gains)
 
 
 def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
@@ -269,15 +281,30 @@ def pursuit(evidence: Evidence, recipe: Recipe) -> list[Neuron]:
     return effects.neurons(taken)
 
 
-RANKINGS: dict[str, Ranking] = {
-    ranking.name: ranking
-    for ranking in (
-        Ranking("published", published, frozenset({"attribute_on", "token_aggregation"})),
-        Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united", "attribute_on"})),
-        Ranking("pursuit", pursuit, frozenset({"kind", "skill_weight", "protection", "united"})),
-    )
-}
+RANKINGS = Registry(
+    "ranking",
+    (
+        (ranking.name, ranking)
+        for ranking in (
+            Ranking("published", published, frozenset({"attribute_on", "token_aggregation"})),
+            Ranking("contrast", contrast, frozenset({"kind", "skill_weight", "protection", "united", "attribute_on"})),
+            Ranking("pursuit", pursuit, frozenset({"kind", "skill_weight", "protection", "united"})),
+        )
+    ),
+)
 """All rankings by name."""
+
+
+def register_ranking(ranking: Ranking) -> None:
+    """Add a ranking: the search then tries it beside the others, and finds it by its name.
+
+    Raises:
+        InputError: the name is taken or is no name, or the ranking tunes what no recipe has.
+    """
+    known = {field.name for field in fields(Recipe)}
+    if unknown := sorted(ranking.tunes - known):
+        raise InputError(f"ranking {ranking.name!r} tunes {unknown[0]!r}{nearest(unknown[0], known)}, no recipe has it")
+    RANKINGS.register(ranking.name, ranking)
 
 
 @dataclass(eq=False)
@@ -404,12 +431,6 @@ def _weighted(values: NDArray[np.float32], weights: Array) -> Array:
     """Sum over examples and contrasts, (neurons,)."""
     summed = weights.reshape(-1).astype(np.float32) @ values.reshape(-1, values.shape[-1])
     return summed.astype(np.float64)
-
-
-def _highest(effects: Effects, gains: Array, recipe: Recipe) -> list[Neuron]:
-    allowed = _open_to(effects, recipe)
-    order = np.argsort(-np.where(allowed, gains, -np.inf), kind="stable")
-    return effects.neurons(order[: min(recipe.neurons, int(allowed.sum()))])
 
 
 def _eliminated(effects: Effects, recipe: Recipe) -> NDArray[np.bool_]:

@@ -17,13 +17,14 @@ from crispr_lm.tasks.base import (
     sample,
 )
 from crispr_lm.tasks.knowledge import ordinary_questions
-from crispr_lm.tasks.registry import KINDS, draw, instruction_count, load_task
+from crispr_lm.tasks.registry import KINDS, TaskKind, draw, instruction_count, load_task, register_task
 
 __all__ = [
     "KINDS",
     "Example",
     "Split",
     "Task",
+    "TaskKind",
     "builtin_instructions",
     "draw",
     "instruction_count",
@@ -33,5 +34,6 @@ __all__ = [
     "open_instructions",
     "ordinary_questions",
     "read_instructions",
+    "register_task",
     "sample",
 ]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from crispr_lm.errors import InputError
 from crispr_lm.storage.untrusted import read_bytes
@@ -138,6 +138,58 @@ class Task:
     measured_only: bool = False
     scoring: Literal["sum", "mean"] | None = None
     whole_templates: bool = False
+
+    @staticmethod
+    def from_examples(
+        examples: Iterable[Example | Mapping[str, Any]],
+        *,
+        name: str = "own",
+        instructions: Sequence[str] | int | None = None,
+        family: str | None = None,
+    ) -> Task:
+        """Make a task of examples, or of rows with the fields of a ``choices:`` file (`crispr_lm.tasks.choices`).
+
+        Args:
+            examples: `Example` objects, mappings, or both; one or more.
+            name: For messages and results.
+            instructions: Texts, or how many of the built-in ones to use (all by default). Examples that are whole texts
+                have none.
+            family: Name of the metrics; by default as for a ``choices:`` file.
+
+        Raises:
+            InputError: no examples, a malformed row (named by its number, from 0), or instructions that can't be used.
+        """
+        from crispr_lm.tasks.in_memory import task_of
+
+        return task_of(name, examples, instructions, family)
+
+    @staticmethod
+    def from_dataset(
+        dataset: Iterable[Mapping[str, Any]],
+        columns: Mapping[str, str] | None = None,
+        *,
+        name: str = "own",
+        instructions: Sequence[str] | int | None = None,
+        family: str | None = None,
+    ) -> Task:
+        """Make a task of one split of a `datasets.Dataset`, or of anything that gives rows as mappings.
+
+        Args:
+            dataset: The rows; all are read into memory.
+            columns: From our field to the column that holds it, for example ``{"context": "passage"}``. Other fields
+                are taken from the column of their own name, where there is one. None in a column means that the row
+                has no such field.
+            name: As in `from_examples`; so are the others.
+            instructions: Texts, or a number.
+            family: Name of the metrics.
+
+        Raises:
+            InputError: as `from_examples`; an unknown field, or a row without the column.
+        """
+        from crispr_lm.tasks.in_memory import renamed_rows
+
+        rows = renamed_rows(dataset, columns, name)
+        return Task.from_examples(rows, name=name, instructions=instructions, family=family)
 
     def split(self, seed: int = 0) -> Split:
         """Split by template into attribution, validation and test splits, about a third of the templates each.

@@ -46,10 +46,19 @@ def read_choices(path: Path) -> list[Example]:
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder; choices: takes one JSON Lines file")
-    return [_example(row, where) for where, row in json_rows(path)]
+    return [example_of(row, where) for where, row in json_rows(path)]
 
 
-def _example(row: dict[str, Any], where: str) -> Example:
+def example_of(row: dict[str, Any], where: str) -> Example:
+    """The example that a row holds.
+
+    Args:
+        row: Fields as above.
+        where: Names the row in messages.
+
+    Raises:
+        InputError: it is malformed.
+    """
     for name in row:
         # Further fields (an id, a source) are welcome; a misspelt optional one would be lost without a word.
         if name not in FIELDS and not NUMBERED.fullmatch(name) and (hint := nearest(name, FIELDS, cutoff=0.8)):

@@ -1,4 +1,7 @@
-"""Tasks by name: ``builtin:NAME``, ``bbq:PATH``, ``choices:PATH`` and more. A new one is a file and a line here."""
+"""Tasks by name: ``builtin:NAME``, ``bbq:PATH``, ``choices:PATH`` and more. A new one is a file and a line here.
+
+Others come from elsewhere (`register_task`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from crispr_lm.errors import InputError, nearest
+from crispr_lm.runtime.plugins import Registry, check_name
 from crispr_lm.storage.sanitize import without_folders
 from crispr_lm.tasks.base import (
     AMBIGUOUS,
@@ -67,8 +71,16 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of task: how its files are read, and the fields of `Task` that go with it."""
+class TaskKind:
+    """A kind of task: how its files are read, and the fields of `Task` that go with it.
+
+    Attributes:
+        read: From the path after ``NAME:`` to examples; raises `InputError` that names file and line.
+        title: For people.
+        license: Of the data.
+        family: Name of its metrics.
+        breakdowns: As in `Task`; so are the others.
+    """
 
     read: Callable[[Path], list[Example]]
     title: str = "own questions"
@@ -81,10 +93,10 @@ class Kind:
 
 
 BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday, "knowledge": knowledge_examples}
-KINDS: dict[str, Kind] = {
-    "bbq": Kind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons")),
-    "choices": Kind(read_choices),
-    "crows_pairs": Kind(
+_KINDS: dict[str, TaskKind] = {
+    "bbq": TaskKind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons")),
+    "choices": TaskKind(read_choices),
+    "crows_pairs": TaskKind(
         read_crows_pairs,
         "CrowS-Pairs",
         "CC BY-SA 4.0",
@@ -94,7 +106,7 @@ KINDS: dict[str, Kind] = {
         scoring="sum",
     ),
     # The paper compares likelihoods per token.
-    "stereoset": Kind(
+    "stereoset": TaskKind(
         read_stereoset,
         "StereoSet",
         "CC BY-SA 4.0",
@@ -104,15 +116,29 @@ KINDS: dict[str, Kind] = {
         scoring="mean",
         whole_templates=True,
     ),
-    "winobias": Kind(read_winobias, "WinoBias", "MIT", family="winobias", breakdowns=("type",), whole_templates=True),
-    "winogender": Kind(
+    "winobias": TaskKind(
+        read_winobias, "WinoBias", "MIT", family="winobias", breakdowns=("type",), whole_templates=True
+    ),
+    "winogender": TaskKind(
         read_winogender, "Winogender", "MIT", family="winogender", breakdowns=("gender",), whole_templates=True
     ),
     **{
-        name: Kind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
+        name: TaskKind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
         for name, benchmark in BENCHMARKS.items()
     },
 }
+KINDS = Registry("kind of task", _KINDS.items())
+"""Kinds of tasks by what stands before the colon."""
+
+
+def register_task(name: str, kind: TaskKind) -> None:
+    """Add a kind of task, which ``NAME:PATH`` then loads, in `load_task` and on the command line.
+
+    Raises:
+        InputError: the name is taken or is no name.
+    """
+    check_name("kind of task", name, ("builtin", *TEXTS))
+    KINDS.register(name, kind)
 
 
 def load_task(name: str, instructions: str | int | None = None) -> Task:
@@ -135,7 +161,7 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
             f" (did you mean {guess!r}?)" if guess.startswith("choices") or name in ("everyday", "knowledge") else ""
         )
         raise InputError(f"task {name!r} is not understood{meant}; write builtin:NAME, bbq:PATH or choices:PATH")
-    kind = KINDS.get(scheme, Kind(read_choices))
+    kind = KINDS.get(scheme, TaskKind(read_choices))
     origin: tuple[str, ...] = ()
     if scheme == "builtin":
         if rest not in BUILTIN:
@@ -163,9 +189,9 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     return Task(
         name=without_folders(name),
         examples=tuple(examples),
-        instructions=_instructions(instructions, examples[0].form),
+        instructions=instructions_of(instructions, examples[0].form),
         origin=origin,
-        family=_family(kind, examples),
+        family=family_of(kind, examples),
         breakdowns=kind.breakdowns,
         measured_only=kind.measured_only,
         scoring=kind.scoring,
@@ -193,7 +219,7 @@ def draw(task: Task, examples: Sequence[Example], size: int, seed: int) -> tuple
     return (sample_templates if task.whole_templates else sample)(examples, size, seed)
 
 
-def _family(kind: Kind, examples: Sequence[Example]) -> str:
+def family_of(kind: TaskKind, examples: Sequence[Example]) -> str:
     """The kind's metrics; those of classification where every row of a general file has the same labels."""
     plain = all(example.unknown is None and example.condition not in (AMBIGUOUS, DISAMBIGUATED) for example in examples)
     return "classification" if kind.read is read_choices and plain and label_set(examples) else kind.family
@@ -227,7 +253,12 @@ def instruction_count(choice: str) -> int:
     return int(choice) if choice.isdecimal() else len(read_instructions(_path(choice)[0]))
 
 
-def _instructions(choice: str | int | None, form: str) -> tuple[str, ...]:
+def instructions_of(choice: str | int | None, form: str) -> tuple[str, ...]:
+    """The instructions to ask examples of a form with: of a file, as many built-in ones as asked for, or all.
+
+    Raises:
+        InputError: as `read_instructions`, or more than there are.
+    """
     if form == SENTENCES:
         return ("",)
     if isinstance(choice, str) and not choice.isdecimal():

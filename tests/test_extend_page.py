@@ -1,0 +1,103 @@
+"""The examples of docs/extend.md run as printed, and do what the page says."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import crispr_lm
+from crispr_lm.model.neuron_sites import find_sites
+from crispr_lm.search.rankings import RANKINGS, Recipe, ranked
+from crispr_lm.tasks import KINDS
+
+from .helpers import build_model
+from .runtime.test_plugins import _as_before
+from .search.test_rankings import columns, evidence_of, planted
+
+__all__ = ["_as_before"]
+
+PAGE = (Path(__file__).parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
+
+
+def example(title):
+    """The Python under a heading, and the table before it, if there is one."""
+    (section,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, flags=re.DOTALL | re.MULTILINE)
+    (code,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    return code, re.findall(r"```csv\n(.*?)```", section, flags=re.DOTALL)
+
+
+def test_the_own_metric(saved_model):
+    code, _ = example("An own metric")
+    names = {}
+    exec(code.replace('"builtin:smollm2"', repr(str(saved_model("llama")))), names)
+    tables = [table.numpy() for table in names["found"].option_scores]
+    assert len(tables) == 2
+    assert names["found"]["first_share"] == pytest.approx(np.mean([table.argmax(axis=1) == 0 for table in tables]))
+
+
+def test_the_own_ranking():
+    exec(example("An own ranking")[0], {})
+    effects = planted()
+    effects.values[0, :, 5] = -1000.0  # one example alone: the mean would be taken in
+    order = columns(effects, ranked("typical", evidence_of(effects), Recipe("ffn", 2)))
+    # By hand: of ambiguous examples neuron 1 brings 1 and 2 brings 1.2; over all, half of the examples bring nothing.
+    medians = [
+        -np.median([effects.values[e, effects.contrasts[e].argmin(), neuron] for e in range(len(effects.values))])
+        for neuron in range(effects.count)
+    ]
+    assert order == np.argsort(medians)[::-1][:2].tolist()
+    assert 5 not in order
+    with_layers = ranked("typical", evidence_of(effects), Recipe("ffn", 8, layers="second half"))
+    assert {neuron.module for neuron in with_layers} == {"second"}
+    assert "typical" in tuple(RANKINGS)
+
+
+def test_the_own_task(tmp_path, monkeypatch):
+    code, (table,) = example("An own task")
+    monkeypatch.chdir(tmp_path)
+    Path("reviews.csv").write_text(table, encoding="utf-8")
+    names = {}
+    exec(code, names)
+    task = names["task"]
+    assert [(e.context, e.answer, e.template, e.source) for e in task.examples] == [
+        ("A film without a single idea.", 0, "one", "reviews.csv:2"),
+        ("I laughed for two hours.", 1, "two", "reviews.csv:3"),
+    ]
+    assert task.family == "classification"
+    assert KINDS["reviews"].title == "Reviews"
+    Path("reviews.csv").write_text(table + "More.,three,maybe\n", encoding="utf-8")
+    with pytest.raises(crispr_lm.InputError, match=r"reviews\.csv:4: column 'good' is 'maybe'"):
+        crispr_lm.load_task("reviews:reviews.csv")
+
+
+class Block(nn.Module):
+    """A feed-forward block whose layers have names of their own."""
+
+    def __init__(self, size, width):
+        super().__init__()
+        self.grow, self.shrink = nn.Linear(size, width), nn.Linear(width, size)
+
+    def forward(self, hidden):
+        return self.shrink(torch.tanh(self.grow(hidden)))
+
+
+def test_the_own_architecture():
+    lm = build_model("llama")
+    torch.manual_seed(0)
+    for layer in lm.model.model.layers:
+        layer.mlp = Block(32, 40)
+    with pytest.raises(crispr_lm.InputError, match="no 'ffn' neurons found"):
+        find_sites(lm.model, "ffn")
+    names = {"model": lm.model, "tokenizer": lm.tokenizer}
+    exec(example("An own architecture")[0], names)
+    assert {name: len(values) for name, values in names["scores"].values.items()} == {
+        "model.layers.0.mlp.shrink": 40,
+        "model.layers.1.mlp.shrink": 40,
+    }
+    for neuron in names["edit"].neurons:  # eliminated: the last layer reads nothing of it
+        weight = lm.model.get_submodule(neuron.module).weight
+        assert not weight[:, neuron.index].any()
+        assert weight.any()
