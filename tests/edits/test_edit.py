@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from crispr_lm import Edit, EditMismatchError, InputError, LanguageModel, Neuron, load_model
-from crispr_lm.edits.edit import weights_fingerprint
+from crispr_lm.edits.fingerprint import weights_fingerprint
 
 from ..helpers import assert_same_weights, build_model, hook_count, snapshot
 

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from crispr_lm import CrisprError, Edit, InputError, Neuron
 from crispr_lm.jobs import hub, steps
 from crispr_lm.jobs.run import run
-from crispr_lm.jobs.sharing import check_told_of
+from crispr_lm.jobs.sharing import check_measured_with
 from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.report.card import card
 from crispr_lm.settings import ApplySettings, HubSettings
@@ -106,7 +106,7 @@ def test_every_form_has_a_card_and_the_edit_beside_it(form, base, finished, tmp_
         pytest.importorskip("peft")
     edit = finished / "edit.json"
     if form == "slim":  # every block must lose as many
-        lm = steps.load(str(base), ApplySettings(device="cpu"), [], steps.Timings(), steps.SilentProgress())
+        lm = steps.load(str(base), ApplySettings(device="cpu"), steps.Needs(), steps.Timings(), steps.SilentProgress())
         layers = range(lm.model.config.num_hidden_layers)
         neurons = [Neuron(f"model.layers.{layer}.mlp.down_proj", 1, "ffn") for layer in layers]
         edit = tmp_path / "edit.json"
@@ -134,7 +134,7 @@ def test_figures_of_another_edit_are_never_reported_for_this_one(base, finished,
     first, *others = whole.neurons
     moved = replace(whole, neurons=(replace(first, index=first.index + 1), *others))
     with pytest.raises(InputError, match="another edit"):
-        check_told_of(moved, json.loads((finished / "results.json").read_text(encoding="utf-8")), tmp_path)
+        check_measured_with(moved, json.loads((finished / "results.json").read_text(encoding="utf-8")), tmp_path)
 
 
 def test_hostile_text_is_shown_as_it_is(finished, base):

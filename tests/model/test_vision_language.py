@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Pret
 from crispr_lm import Edit, InputError, load_model, option_scores, score_neurons
 from crispr_lm.cli.commands import main
 from crispr_lm.edits.export import export_folder
-from crispr_lm.edits.verification import verify_saved
+from crispr_lm.edits.verification import Saved, verify_saved
 from crispr_lm.inference.prompts import encode
 from crispr_lm.model.classes import TEXT_PARTS
 from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
@@ -74,7 +74,7 @@ def test_neurons_are_those_of_the_language_model_and_an_edit_leaves_the_rest_alo
     export_folder(lm, edit, tmp_path / "edited")
     assert_same_weights(lm.model, before)
     edit.bake(lm)
-    assert verify_saved(lm, tmp_path / "edited", EXAMPLES, INSTRUCTIONS[0])["largest_difference"] < 1e-3
+    assert verify_saved(lm, Saved(tmp_path / "edited"), EXAMPLES, INSTRUCTIONS[0])["largest_difference"] < 1e-3
     saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "edited", dtype=torch.float32)
     changed = {key for key, tensor in saved.state_dict().items() if not torch.equal(tensor, before[key])}
     assert changed

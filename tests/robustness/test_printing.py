@@ -17,7 +17,7 @@ from rich.text import Text
 from crispr_lm import Edit, InputError, load_task
 from crispr_lm.app.chat import columns, hold_in_lines
 from crispr_lm.cli.commands import main
-from crispr_lm.edits.edit import FINGERPRINT_DTYPES
+from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES
 from crispr_lm.jobs.run import run
 from crispr_lm.report import terminal
 from crispr_lm.report.markup import markup

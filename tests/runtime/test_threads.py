@@ -9,7 +9,7 @@ import torch
 
 from crispr_lm.cli.commands import main
 from crispr_lm.jobs import doctor
-from crispr_lm.jobs.preparation import Timings, load
+from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.jobs.reproduce import reproduced_settings
 from crispr_lm.runtime import threads
 from crispr_lm.runtime.threads import Cores, observe_cores, set_threads
@@ -104,18 +104,18 @@ def test_the_real_machine_can_be_observed():
 def test_loading_says_how_many_and_a_run_that_goes_on_takes_those_of_its_record(saved_model, tmp_path, four):
     four[:] = [100.0, 0.0, 0.0, 0.0]
     folder, said = str(saved_model("llama")), Said()
-    load(folder, ApplySettings(device="cpu"), [], Timings(), said)
+    load(folder, ApplySettings(device="cpu"), Needs(), Timings(), said)
     assert torch.get_num_threads() == 3
     assert [sentence for sentence in said.sentences if "other programs use 1.0 of 4 cores" in sentence]
     (tmp_path / "run.json").write_text(json.dumps({"threads": 2}))
     settings = RunSettings(task=("builtin:everyday",), output=tmp_path, device="cpu")
-    load(folder, settings, [], Timings(), said)
+    load(folder, settings, Needs(), Timings(), said)
     assert torch.get_num_threads() == 2
-    load(folder, settings.model_copy(update={"overwrite": True}), [], Timings(), said)
+    load(folder, settings.model_copy(update={"overwrite": True}), Needs(), Timings(), said)
     assert torch.get_num_threads() == 3
     for nonsense in ("[]", '{"threads": "many"}', "{"):
         (tmp_path / "run.json").write_text(nonsense)
-        load(folder, settings, [], Timings(), said)
+        load(folder, settings, Needs(), Timings(), said)
         assert torch.get_num_threads() == 3
 
 

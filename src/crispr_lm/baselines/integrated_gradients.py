@@ -64,9 +64,7 @@ def integrated_influence(fit: Fit, kind: NeuronKind, pairs: Sequence[AnswerPair]
     with fit.progress.step("Integrated gradients", 2 * len(pairs) * len(sites)) as advance:
         for pair in pairs:
             of_biased, of_golden = (
-                relevances(
-                    fit.lm, pair.prompt.prompt_ids, pair.prompt.option_ids[option], sites, steps, tokens, advance
-                )
+                relevances(fit.lm, _only(pair.prompt, option), sites, steps, tokens, advance)
                 for option in (pair.biased, pair.golden)
             )
             for site in sites:
@@ -77,8 +75,7 @@ def integrated_influence(fit: Fit, kind: NeuronKind, pairs: Sequence[AnswerPair]
 
 def relevances(
     lm: LanguageModel,
-    prompt: Sequence[int],
-    answer: Sequence[int],
+    encoded: EncodedPrompt,
     sites: Sequence[NeuronSite],
     steps: int,
     token_aggregation: TokenAggregation = "max",
@@ -88,8 +85,7 @@ def relevances(
 
     Args:
         lm: The model.
-        prompt: Its tokens.
-        answer: The tokens of the answer a.
+        encoded: A prompt with the answer a as its only option.
         sites: Where.
         steps: Points of the Gauss-Legendre rule that the integral is taken by.
         token_aggregation: What is taken of the counted tokens.
@@ -97,7 +93,6 @@ def relevances(
     """
     from captum.attr import IntegratedGradients
 
-    encoded = EncodedPrompt(list(prompt), [list(answer)])
     found = {}
     with torch.inference_mode(False):
         activations = _activations(lm, encoded, sites)
@@ -111,6 +106,10 @@ def relevances(
             if progress is not None:
                 progress(1)
     return found
+
+
+def _only(prompt: EncodedPrompt, option: int) -> EncodedPrompt:
+    return EncodedPrompt(prompt.prompt_ids, [prompt.option_ids[option]])
 
 
 def _activations(

@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,25 +49,36 @@ PASSING_SETTINGS = frozenset({"_name_or_path", "transformers_version", "quantiza
 """What a configuration says of where and how it was read, not of the model."""
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A folder to verify.
+
+    Attributes:
+        folder: A model, or an adapter for the model that the one in memory was loaded from.
+        adapter: Whether it holds a PEFT adapter. The weights that are compared are its base model's.
+        hashes: Of the weights that were saved (`reload.hashes`), where they are not those of the model in memory.
+    """
+
+    folder: Path
+    adapter: bool = False
+    hashes: Mapping[str, str] | None = None
+
+
 def verify_saved(
     lm: LanguageModel,
-    folder: Path,
+    saved: Saved,
     examples: Sequence[Example],
     instruction: str,
     *,
-    adapter: bool = False,
-    hashes: Mapping[str, str] | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Compare a saved folder with the model in memory as it is now, its edit baked or applied.
 
     Args:
         lm: The model in memory.
-        folder: What was saved: a model, or an adapter for the model that `lm` was loaded from.
+        saved: What was saved.
         examples: What to compare on.
         instruction: One instruction.
-        adapter: Whether the folder holds a PEFT adapter. The weights that are compared are its base model's.
-        hashes: Of the weights that were saved (`reload.hashes`), where they are not those of `lm`.
         trust_remote_code: As for loading.
 
     Returns:
@@ -77,25 +89,20 @@ def verify_saved(
         CrisprError: there is no memory for a second copy.
         VerificationError: the folder does not load, or weights, tokens, scores or configuration differ.
     """
+    adapter = saved.adapter
     here, there = _places(lm, adapter=adapter)
     prompts = [encode(lm, example, instruction) for example in examples]
     texts = [render_prompt(lm, example, instruction) for example in examples]
     answer = _reloaded(
         {
-            "folder": str(folder),
-            "base": lm.location if adapter else str(folder),
-            "gguf_file": lm.gguf_file if adapter else None,
-            "adapter": adapter,
-            "dtype": str(lm.dtype).removeprefix("torch."),
-            "device": None if there is None else str(there),
-            "auto_class": auto_class(lm.model.config).__name__,
-            "is_encoder_decoder": lm.is_encoder_decoder,
+            **_loading(lm, saved, there),
             "trust_remote_code": trust_remote_code,
             "texts": texts,
             "prompts": [{"prompt_ids": prompt.prompt_ids, "option_ids": prompt.option_ids} for prompt in prompts],
         }
     )
-    equal = _compare_weights(reload.hashes(lm.model) if hashes is None else hashes, answer["hashes"], adapter=adapter)
+    hashes = reload.hashes(lm.model) if saved.hashes is None else saved.hashes
+    equal = _compare_weights(hashes, answer["hashes"], adapter=adapter)
     if answer["tokens"] != [list(lm.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]:
         raise VerificationError(
             "the tokenizer that was saved splits a prompt in another way than the one in memory; do not use it"
@@ -116,6 +123,20 @@ def verify_saved(
         "tensors_equal": equal,
         "options_compared": sum(len(scores) for scores in expected),
         "largest_difference": largest,
+    }
+
+
+def _loading(lm: LanguageModel, saved: Saved, there: torch.device | None) -> dict[str, Any]:
+    """How the fresh process loads what was saved: fields of the request of `crispr_lm.model.reload`."""
+    return {
+        "folder": str(saved.folder),
+        "base": lm.location if saved.adapter else str(saved.folder),
+        "gguf_file": lm.gguf_file if saved.adapter else None,
+        "adapter": saved.adapter,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "device": None if there is None else str(there),
+        "auto_class": auto_class(lm.model.config).__name__,
+        "is_encoder_decoder": lm.is_encoder_decoder,
     }
 
 

@@ -6,6 +6,7 @@ Knows measurements and an edit's list of neurons; knows no model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from crispr_lm.edits.edit import Edit
@@ -24,14 +25,27 @@ LEAST = 1e-9
 """Differences of shares below this are rounding."""
 
 
+@dataclass(frozen=True)
+class Edited:
+    """What was measured of the edited model.
+
+    Attributes:
+        after: Task name to its evaluation.
+        divergence: Of the edited model from the reference distribution.
+        edit: What was applied.
+    """
+
+    after: Mapping[str, Measurement]
+    divergence: Measurement | None = None
+    edit: Edit | None = None
+
+
 def results_of(
     model: str,
     subjects: Sequence[Subject],
     scoring: ScoringMethod,
     before: Mapping[str, Measurement],
-    after: Mapping[str, Measurement] | None = None,
-    divergence: Measurement | None = None,
-    edit: Edit | None = None,
+    edited: Edited | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Model, edit, and every figure by task; without an edit there is no after.
@@ -41,12 +55,11 @@ def results_of(
         subjects: What was measured.
         scoring: How options were compared.
         before: Task name to the unedited model's evaluation.
-        after: The edited model's.
-        divergence: Of the edited model from the reference distribution.
-        edit: What was applied.
+        edited: The edited model's.
         seed: Of bootstrap and permutations.
     """
     tasks = {subject.name: _described(subject, scoring, before[subject.name]) for subject in subjects}
+    after = None if edited is None else edited.after
     if after is not None:
         compared = {name: after[name].differences_from(before[name], seed) for name in tasks}
         for name, found in corrected_over_tasks(compared).items():
@@ -64,7 +77,7 @@ def results_of(
         "scoring": scoring,
         "tasks": tasks,
     }
-    if divergence is not None:
+    if edited is not None and (divergence := edited.divergence) is not None:
         low, high = divergence.interval("kl", seed)
         content["divergence"] = {
             "kl": divergence["kl"],
@@ -73,8 +86,8 @@ def results_of(
             "prompts": len(divergence.clusters),
             "tokens": int(divergence.columns[0]["tokens"].sum()),
         }
-    if edit is not None:
-        content["edit"] = described_edit(edit)
+    if edited is not None and edited.edit is not None:
+        content["edit"] = described_edit(edited.edit)
     return content
 
 

@@ -35,6 +35,7 @@ from crispr_lm.jobs.comparison_results import (
 )
 from crispr_lm.jobs.edit_search import search_edit
 from crispr_lm.jobs.preparation import (
+    Needs,
     Timings,
     attribution_candidates,
     check_held_out,
@@ -100,14 +101,16 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     check_held_out([*subjects.values(), *further], made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in (*subjects.values(), *further)]
-    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].validation))
+    needs = Needs(checks, probe=(parts[0].task, parts[0].validation))
+    lm = load(model, settings, needs, timings, progress)
     _check_removed(lm, settings)
     record = record_of(lm, settings, parts, [*subjects.values(), *further])
     for name in NOT_IDENTITY:
         del record["identity"]["settings"][name]
     record["identity"]["comparison_version"] = COMPARISON_VERSION  # cells of another one are not read
     with folder.held():
-        return _compare_in(folder, lm, record, parts, subjects, further, methods, settings, progress)
+        table = _Table(lm, settings, folder, progress, subjects, further)
+        return _compare_in(table, record, parts, methods)
 
 
 def _check_removed(lm: LanguageModel, settings: CompareSettings) -> None:
@@ -117,19 +120,11 @@ def _check_removed(lm: LanguageModel, settings: CompareSettings) -> None:
 
 
 def _compare_in(
-    folder: ComparisonFolder,
-    lm: LanguageModel,
-    record: dict[str, Any],
-    parts: Sequence[Parts],
-    subjects: dict[str, Subject],
-    further: Sequence[Subject],
-    methods: Sequence[Method],
-    settings: CompareSettings,
-    progress: Progress,
+    table: _Table, record: dict[str, Any], parts: Sequence[Parts], methods: Sequence[Method]
 ) -> dict[str, Any]:
     """Every cell that is not known yet, and the tables; returns what ``comparison.json`` holds."""
+    settings, folder, progress = table.settings, table.folder, table.progress
     resumed = folder.start(record, overwrite=settings.overwrite)
-    table = _Table(lm, settings, folder, progress, subjects, further)
     if resumed:
         table.cells = dict(read_rows(folder.cells, lambda cell: (CellKey.of_cell(cell), cell)))
         # A killed comparison may have left a torn last line, which must not be appended to.
@@ -152,7 +147,7 @@ def _compare_in(
                 curve(fit)
 
     with progress.step("Drawing intervals"):
-        results = comparison_of(record, settings, methods, subjects, further, table.wanted)
+        results = comparison_of(record, settings, methods, table.subjects, table.further, table.wanted)
     pages = {
         "tables": lambda: write_bytes(folder.tables, markdown(results).encode("utf-8")),
         "page": lambda: write_bytes(folder.page, render_comparison(results).encode("utf-8")),
