@@ -28,7 +28,7 @@ import tiny_models
 from crispr_lm.errors import CrisprError
 from crispr_lm.jobs.self_check import TOLERANCE, KindResult, check_kind, saved_and_loaded
 from crispr_lm.model.classes import TEXT_PARTS
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NEURON_KINDS
 
 CONFIG_FIXES: dict[str, dict[str, Any]] = {
@@ -121,7 +121,7 @@ def check(architecture: tiny_models.Architecture) -> Result:
     if lm.is_encoder_decoder:
         result.layout = "encoder-decoder"
     else:
-        result.layout = "branches" if lm.takes_branches else "sequences"
+        result.layout = "branches" if lm.capabilities and lm.capabilities.branches else "sequences"
     return result
 
 

@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 import organism_language as language
 from crispr_lm.inference.prompts import encode
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.tasks.base import AMBIGUOUS, Example
 
 PADDING, END, UNKNOWN_WORD = "<pad>", "</s>", "<unk>"

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crispr_lm.inference.forward import packed_scores
 from crispr_lm.inference.packing import Packed
 from crispr_lm.inference.prompts import EncodedPrompt
-from crispr_lm.inference.scoring import packed_scores
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NeuronSite
 
 

@@ -22,13 +22,15 @@ from statistics import fmean
 import torch
 
 import crispr_lm
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import pack
 from crispr_lm.inference.packing import Packed
 from crispr_lm.inference.prompts import EncodedPrompt, encode_all
-from crispr_lm.inference.scoring import pack, packed_scores, prompt_scores
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.inference.scoring import prompt_scores
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
 from crispr_lm.search.evidence import KEPT_CHOICES
-from crispr_lm.search.reevaluation import FINALISTS
+from crispr_lm.search.reevaluation import REEVALUATED
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks import load_task, neutral_prompts, ordinary_questions, sample
 from stopwatch import CLOCKS, interleaved, peak_bytes
@@ -170,7 +172,7 @@ def passes_of_a_run(settings: RunSettings, instructions: int) -> dict[str, tuple
     assert isinstance(settings.measure_examples, int)
     passes = settings.rounds * len(NEURON_KINDS)
     trials = passes + settings.trials + settings.refinements + 2  # the original and the random control
-    heard = 2 * FINALISTS + 2
+    heard = 2 * REEVALUATED + 2
     of_options = [len(question.options) for question in ordinary_questions()]
     aside = len(neutral_prompts()) - settings.neutral_prompts
     protected = 2 * (aside + len(of_options)) + KEPT_CHOICES * max(of_options)
@@ -187,9 +189,9 @@ def passes_of_a_run(settings: RunSettings, instructions: int) -> dict[str, tuple
             float(trials * (settings.validation_examples + settings.neutral_prompts)),
             "a forward pass per prompt and trial, and per neutral prompt",
         ),
-        "final heat": (
+        "re-evaluation": (
             float(heard * (settings.reevaluation_examples - settings.validation_examples)),
-            f"a forward pass per further prompt, for {2 * FINALISTS} finalists (mostly {FINALISTS} are heard), the "
+            f"a forward pass per further prompt, for {2 * REEVALUATED} finalists (mostly {REEVALUATED} are heard), the "
             "original and random neurons",
         ),
         "report": (

@@ -35,6 +35,12 @@ def of_limit(loss: float) -> str:
     return f"search, loss at most {loss:g}"
 
 
+OPTIONS = (
+    *("dtype", "examples", "effect_examples", "validation_examples", "reevaluation_examples", "rounds", "trials"),
+    *("refinements", "neutral_prompts", "max_neurons", "instructions", "report", "knowledge", "seed"),
+)
+"""Of `search.py run`, in the order of the page's command."""
+
 OF_RUN = ("original", *map(of_limit, LOSSES), GOLDEN_SECTION, RANDOM)
 """Rows that `search.py run` writes, in the order of the tables."""
 
@@ -80,8 +86,7 @@ def by_hand(before: str) -> list[list[str]]:
 def _head(found: Sequence[Content]) -> list[str]:
     given = found[0]["command"]
     minutes = sum(content["seconds"] for content in found) / 60
-    options = ("dtype", "effects", "choose", "final", "report", "rounds", "trials", "refinements", "published")
-    told = " ".join(f"--{name} {given[name]}" for name in (*options, "instructions", "neutral", "knowledge", "seed"))
+    given_options = " ".join(f"--{name.replace('_', '-')} {given[name]}" for name in OPTIONS)
     rows = {name for content in found for name in content["rows"]}
     further = ["  python benchmarks/search.py methods out/$category.json"] if rows - {*OF_RUN, TRAINED} else []
     further += ["  python benchmarks/trained.py out/$category.json"] if TRAINED in rows else []
@@ -96,7 +101,7 @@ def _head(found: Sequence[Content]) -> list[str]:
         "",
         "```bash",
         "for category in " + " ".join(content["category"] for content in found) + "; do",
-        f"  python benchmarks/search.py run {given['model']} ../shared/data/bbq/$category.jsonl {told} \\",
+        f"  python benchmarks/search.py run {given['model']} ../shared/data/bbq/$category.jsonl {given_options} \\",
         "    --output out/$category.json",
         *further,
         "done",
@@ -252,9 +257,7 @@ def _ceilings(found: Sequence[Content]) -> list[str]:
     for content in found:
         for loss in LOSSES:
             own, trained = content["rows"][of_limit(loss)], content["rows"].get(TRAINED)
-            tried = [
-                of for of in content.get("in_hindsight", {}).values() if _keeps(of["accuracy_disambiguated"], loss)
-            ]
+            tried = [of for of in content.get("in_hindsight", ()) if _keeps(of["accuracy_disambiguated"], loss)]
             cells = [content["category"], f"{loss:g}", f"+{TARGETS[loss]:g}"]
             for figure in ("accuracy_ambiguous", "abstention_gap"):
                 best = max((of[figure] for of in tried), default=None)
@@ -339,12 +342,12 @@ def _rankings(found: Sequence[Content]) -> list[str]:
     ]
     for content in found:
         for loss in LOSSES:
-            limits = Limits(accuracy_loss=loss, overabstention=1.0)
+            limits = Limits(accuracy_loss=loss)
             cells = []
             for ranking in RANKINGS:
                 gains = [
                     trial["figures"]["gain"]
-                    for trial in content["trials"]
+                    for trial in content["trials"][of_limit(loss)]
                     if trial["complete"]
                     and trial["recipe"].get("ranking") == ranking
                     and Figures(**trial["figures"]).within(limits)

@@ -3,8 +3,8 @@
     python benchmarks/selection.py --output docs/results/selection.md
 
 Answers are drawn, not asked: every template has a chance of each answer, which the original and every edit draw from.
-What chooses is the code of a run: `search.reevaluation.hear_finalists`, `search.selection.decide`, and the statement of
-`crispr_lm.report.statement`. Costs are drawn too, but the limits are off, so that the gain alone decides.
+What chooses is the code of a run: `search.reevaluation.reevaluate_best`, `search.selection.decide`, and the
+statement of `crispr_lm.report.statement`. Costs are drawn too, but the limits are off, so that the gain alone decides.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.statistics import paired_differences
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.report.statement import outcome
-from crispr_lm.search.evaluator import Bench, Proposal
-from crispr_lm.search.reevaluation import hear_finalists
+from crispr_lm.search.evaluator import Evaluator, Proposal
+from crispr_lm.search.reevaluation import reevaluate_best
 from crispr_lm.search.selection import LEVEL, decide
 from crispr_lm.search.trial import Limits, Trial, figures_of
-from crispr_lm.search.tuning import Budget, Tally
+from crispr_lm.search.trial_log import Budget, TrialLog
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 
 EDITS = 44
@@ -93,7 +93,7 @@ class Counts:
 
 
 class Drawn:
-    """The answers of one run, in the place of `search.evaluator.Bench`; number 0 is the original, the last the control.
+    """The answers of one run, in the place of `search.evaluator.Evaluator`; the original first, the control last.
 
     Half of the questions are ambiguous; every beginning is balanced over conditions and templates.
     """
@@ -115,7 +115,7 @@ class Drawn:
         self._unknown = self.answers == UNKNOWN
 
     def examples(self, _task: str) -> Sequence[Example]:
-        """As of a bench."""
+        """As of an evaluator."""
         return self._examples
 
     def random_control(self, trial: Trial, _seed: int) -> Proposal:
@@ -126,7 +126,7 @@ class Drawn:
         """Answers to the first questions."""
         return self._trial(number, proposal, FIRST)
 
-    def hear_out(self, number: int, proposal: Proposal, _trial: Trial, _original: Trial | None = None) -> Trial:
+    def reevaluate(self, number: int, proposal: Proposal, _trial: Trial, _original: Trial | None = None) -> Trial:
         """Answers to all of them."""
         return self._trial(number, proposal, ALL)
 
@@ -210,11 +210,11 @@ def _neurons(number: int) -> tuple[Neuron, ...]:
 def run_once(setting: Setting, seed: int) -> tuple[bool, bool, bool]:
     """Whether the gain of one drawn search is shown, an edit recommended by it, and confirmed by the test split."""
     drawn = Drawn(setting, seed)
-    bench = cast(Bench, drawn)
-    tally = Tally([], Budget(EDITS), lambda _trial: None)
+    evaluator = cast(Evaluator, drawn)
+    log = TrialLog([], Budget(EDITS), lambda _trial: None)
     for number in range(EDITS + 1):
-        tally.trials.append(drawn.attempt(number, Proposal("search", {"ranking": "drawn"}, _neurons(number))))
-    decision = decide(bench, tally, LIMITS, 0, hear_finalists(bench, tally, LIMITS))
+        log.trials.append(drawn.attempt(number, Proposal("search", {"ranking": "drawn"}, _neurons(number))))
+    decision = decide(evaluator, log, LIMITS, 0, reevaluate_best(evaluator, log, LIMITS))
     searched = decision.verdict == "recommended"
     confirmed = searched and outcome(drawn.results(decision.trial.neurons[0].index))["verdict"] == "recommended"
     return bool(decision.over_original and decision.over_original.shown), searched, confirmed
@@ -329,8 +329,8 @@ Every edit draws from the original's own distribution within each template. {run
 
 {nothing}
 
-The columns are three steps. First the test of the gain over the original, corrected for the finalists. Then the
-verdict of the search: the edit must also gain over as many random neurons. Then the verdict of the run,
+The columns are three steps. First the test of the gain over the original, corrected for the re-evaluated edits. Then
+the verdict of the search: the edit must also gain over as many random neurons. Then the verdict of the run,
 "recommended" if the test split shows the gain, too.
 
 ## Edits that change templates, but gain nothing on average

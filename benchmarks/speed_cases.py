@@ -16,9 +16,11 @@ from torch import Tensor, nn
 import crispr_lm
 import peers
 from crispr_lm.inference.batching import batches
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import pack
 from crispr_lm.inference.prompts import EncodedPrompt, encode_all
-from crispr_lm.inference.scoring import pack, packed_scores, prompt_scores
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.inference.scoring import prompt_scores
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NeuronSite, find_sites
 from crispr_lm.tasks.base import Example
 from stopwatch import Times, interleaved, peak_bytes

@@ -21,15 +21,16 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
-from crispr_lm import load_model, load_task
 from crispr_lm.baselines import Treatment
-from crispr_lm.inference.scoring import pack, packed_scores, prompt_scores
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import pack
+from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.metrics.question_answering import question_answering_metrics
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
 from crispr_lm.storage.files import write_json
 from crispr_lm.tasks import sample
-from search import Report, arguments_of
+from search import Report, arguments_of, loaded
 from search_page import TRAINED
 
 FIGURES = ("accuracy_ambiguous", "accuracy_disambiguated", "unknown_rate_disambiguated", "abstention_gap")
@@ -68,15 +69,14 @@ def main() -> None:
     mine = parser.parse_args()
     content: dict[str, Any] = json.loads(mine.file.read_text(encoding="utf-8"))
     given = arguments_of(content)
-    lm = load_model(given.model, dtype=given.dtype, device=given.device)
-    task = load_task(f"bbq:{given.data}")
+    lm, task, parts = loaded(given)
     split = task.split(given.seed)
     fit, choose = (
         validation_part(lm, task.name, sample(part, size, given.seed), task.instructions, given.seed)
-        for part, size in ((split.attribution, mine.fit), (split.validation, given.choose))
+        for part, size in ((split.attribution, mine.fit), (split.validation, given.validation_examples))
     )
-    report = Report.of(lm, task, split.test, given)
-    before, _ = report.told(Treatment())
+    report = Report.of(lm, parts, given)
+    before, _ = report.described(Treatment())
     torch.manual_seed(given.seed)
     config = LoraConfig(r=mine.rank, lora_alpha=2 * mine.rank, target_modules="all-linear")
     trained = get_peft_model(lm.model, config)
@@ -93,7 +93,7 @@ def main() -> None:
             best = {name: weights.clone() for name, weights in get_peft_model_state_dict(trained).items()}
     set_peft_model_state_dict(trained, best)
     number = max(range(mine.epochs), key=lambda index: (epochs[index]["abstention_gap"], index))
-    content["rows"][TRAINED] = report.told(Treatment(), before)[1]
+    content["rows"][TRAINED] = report.described(Treatment(), before)[1]
     content["trained"] = {
         "epochs": epochs,
         "told": f"The adapter: rank {mine.rank} in every linear layer, {mine.fit} examples of the attribution split, "

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 
 from .helpers import ARCHITECTURES, DOWN_PROJECTIONS, build_model
 from .reference import Reference

@@ -48,8 +48,8 @@ def test_a_model_object_gives_the_figures_of_a_loaded_one(architecture):
         crispr_lm.option_scores(lm, EXAMPLES, INSTRUCTIONS[0]),
         crispr_lm.option_scores(expected, EXAMPLES, INSTRUCTIONS[0]),
     )
-    found = crispr_lm.score_neurons(lm, EXAMPLES, INSTRUCTIONS, neurons="ffn")
-    same = crispr_lm.score_neurons(expected, EXAMPLES, INSTRUCTIONS, neurons="ffn")
+    found = crispr_lm.score_neurons(lm, EXAMPLES, INSTRUCTIONS, crispr_lm.BiasInfluence("ffn"))
+    same = crispr_lm.score_neurons(expected, EXAMPLES, INSTRUCTIONS, crispr_lm.BiasInfluence("ffn"))
     assert all(torch.equal(found.values[name], same.values[name]) for name in same.values)
     edit = Edit.from_neurons(lm, found.top(3))
     with edit.applied(lm):

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from crispr_lm import CrisprError, Edit, EditMismatchError, Neuron, evaluate, option_scores, score_neurons
-from crispr_lm.attribution.effects import measure_effects, measure_importance
+from crispr_lm.attribution.effects import measure_effects
+from crispr_lm.attribution.importance import measure_importance
 from crispr_lm.evaluation.kl_divergence import divergence, reference_distribution
 from crispr_lm.evaluation.perplexity import perplexity
 from crispr_lm.inference.generation import continuations
+from crispr_lm.inference.layouts import capabilities_of
 from crispr_lm.inference.prompts import encode, encode_text
-from crispr_lm.inference.scoring import examine
 from crispr_lm.model.neuron_sites import NeuronWeights
 
 from .helpers import DOWN_PROJECTIONS, EXAMPLES, INSTRUCTIONS, assert_same_weights, build_model, hook_count, snapshot
@@ -82,7 +83,7 @@ def limit(monkeypatch):
                 raise error
             return forward(*arguments, input_ids=input_ids, **more)
 
-        examine(lm)
+        capabilities_of(lm)
         monkeypatch.setattr(lm.model, "forward", small)
         return times
 
@@ -140,9 +141,9 @@ def test_a_model_that_runs_out_while_it_is_examined_is_not_taken_for_one_of_anot
     with pytest.raises(CrisprError, match="memory runs out on a few short prompts"):
         scores(lm)
     monkeypatch.undo()
-    assert lm.takes_branches is None
+    assert lm.capabilities is None
     scores(lm)
-    assert lm.takes_branches
+    assert lm.capabilities.branches
 
 
 def test_an_edit_whose_baking_runs_out_of_memory_leaves_the_weights_as_they_were(llama, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from crispr_lm import LanguageModel, load_model, option_scores, score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.tasks.base import Example
 
 from .helpers import assert_rows_close, assert_values_close
@@ -56,7 +57,7 @@ def _all_threads() -> Iterator[None]:
 
 def test_smollm2_scores_equal_the_formula(smollm2: LanguageModel, smollm2_reference: Reference) -> None:
     scores = option_scores(smollm2, SHORT, INSTRUCTION)
-    assert smollm2.takes_branches is True
+    assert smollm2.capabilities.branches is True
     assert_rows_close(scores, smollm2_reference.option_scores(SHORT, INSTRUCTION))
 
 
@@ -80,6 +81,6 @@ def test_smollm2_influence_equals_the_formula(
     kind: Any,
     batch_size: int,
 ) -> None:
-    scores = score_neurons(smollm2, SHORT, [INSTRUCTION], kind, batch_size=batch_size)
+    scores = score_neurons(smollm2, SHORT, [INSTRUCTION], BiasInfluence(kind), batch_size=batch_size)
     assert len(scores) == LAYERS * WIDTHS[kind]
     assert_values_close(scores.values, smollm2_influence(kind), noise=1e-4)

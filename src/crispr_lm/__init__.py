@@ -1,4 +1,4 @@
-"""crispr-lm: find the neurons that make a language model answer with a stereotype, remove them, prove what that did.
+"""crispr-lm: find the neurons that make a language model answer with a stereotype, remove them, measure what changed.
 
 The public API, re-exported, nothing else. Names are looked up when first used, so that importing the package (and with
 it ``crispr-lm --help``) stays fast; PyTorch and transformers are imported by the parts that need them.
@@ -13,7 +13,7 @@ from crispr_lm.errors import CrisprError, EditMismatchError, InputError, Verific
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from crispr_lm.attribution.bias_influence import score_neurons
+    from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
     from crispr_lm.attribution.neuron_scores import NeuronScores
     from crispr_lm.baselines.method import Method, Treatment
     from crispr_lm.baselines.registry import register_baseline
@@ -23,27 +23,37 @@ if TYPE_CHECKING:
     from crispr_lm.inference.scoring import option_scores
     from crispr_lm.metrics.family import Metric, MetricFamily
     from crispr_lm.metrics.registry import register_metrics
-    from crispr_lm.model.load import LanguageModel, load_model
+    from crispr_lm.model.language_model import LanguageModel
+    from crispr_lm.model.load import load_model
     from crispr_lm.model.neuron_sites import Neuron, register_architecture
+    from crispr_lm.search.options import SearchOptions
     from crispr_lm.search.rankings import Ranking, register_ranking
+    from crispr_lm.search.result import Found
+    from crispr_lm.search.search import Checkpoint, search_edit
+    from crispr_lm.search.trial import Limits, Trial
     from crispr_lm.settings import RunSettings
     from crispr_lm.tasks.base import Example, Split, Task, sample
     from crispr_lm.tasks.registry import TaskKind, load_task, register_task
 
 _HOMES = {
-    "attribution.bias_influence": ("score_neurons",),
+    "attribution.bias_influence": ("BiasInfluence", "score_neurons"),
     "baselines.method": ("Method", "Treatment"),
     "baselines.registry": ("register_baseline",),
     "edits.edit": ("Edit",),
     "evaluation.evaluation": ("Evaluation", "evaluate"),
     "metrics.family": ("Metric", "MetricFamily"),
     "metrics.registry": ("register_metrics",),
-    "model.load": ("LanguageModel", "load_model"),
+    "model.language_model": ("LanguageModel",),
+    "model.load": ("load_model",),
     "model.neuron_sites": ("Neuron", "register_architecture"),
     "attribution.neuron_scores": ("NeuronScores",),
     "inference.prompts": ("EncodedPrompt", "encode", "render_prompt"),
     "inference.scoring": ("option_scores",),
     "search.rankings": ("Ranking", "register_ranking"),
+    "search.options": ("SearchOptions",),
+    "search.result": ("Found",),
+    "search.search": ("Checkpoint", "search_edit"),
+    "search.trial": ("Limits", "Trial"),
     "settings": ("RunSettings",),
     "tasks.base": ("Example", "Split", "Task", "sample"),
     "tasks.registry": ("TaskKind", "load_task", "register_task"),
@@ -51,14 +61,18 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BiasInfluence",
+    "Checkpoint",
     "CrisprError",
     "Edit",
     "EditMismatchError",
     "EncodedPrompt",
     "Evaluation",
     "Example",
+    "Found",
     "InputError",
     "LanguageModel",
+    "Limits",
     "Method",
     "Metric",
     "MetricFamily",
@@ -66,10 +80,12 @@ __all__ = [
     "NeuronScores",
     "Ranking",
     "RunSettings",
+    "SearchOptions",
     "Split",
     "Task",
     "TaskKind",
     "Treatment",
+    "Trial",
     "VerificationError",
     "WriteError",
     "__version__",
@@ -86,6 +102,7 @@ __all__ = [
     "render_prompt",
     "sample",
     "score_neurons",
+    "search_edit",
 ]
 
 

@@ -46,3 +46,9 @@ def nearest(word: str, choices: Iterable[str], cutoff: float = 0.5) -> str:
 def on_one_line(error: Exception) -> str:
     """What another library's error is and says, fit to stand in a sentence."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says first, or its type where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,8 +1,8 @@
-"""Every option of a run, once: command line, environment, TOML file and documentation are all made from these classes.
+"""Every option, once: command line, environment, TOML file and documentation are all made from these classes.
 
 An option ``--max-neurons 50`` can also be given as environment variable ``CRISPR_LM_MAX_NEURONS=50`` or as the line
-``max-neurons = 50`` of a TOML file named with ``--config``. The command line goes before the environment, the
-environment before the file. ``--trust-remote-code`` and ``--allow-pickle`` are taken from the command line alone.
+``max-neurons = 50`` of a TOML file named with ``--config``. The command line overrides the environment, the
+environment the file. ``--trust-remote-code`` and ``--allow-pickle`` are taken from the command line alone.
 
 `RunSettings` has all options; the smaller commands take the groups they need.
 """
@@ -33,6 +33,17 @@ BatchSizeSetting = Literal["auto"] | Annotated[int, Field(ge=1)]
 # The largest machines have a few hundred cores; more threads than this are a slip of the finger.
 ThreadsSetting = Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
 
+TrustRemoteCode = Annotated[
+    bool,
+    Parameter(group=MODEL_GROUP, negative=""),
+    Field(description="Run Python code that comes with the model. Only for code you have read."),
+]
+AllowPickle = Annotated[
+    bool,
+    Parameter(group=MODEL_GROUP, negative=""),
+    Field(description="Also read weights stored as pickle (.bin), which can run code hidden in the file."),
+]
+
 
 class _Settings(BaseModel):
     """Frozen, and strict about names: a misspelt option is an error, never ignored."""
@@ -46,13 +57,10 @@ class PromptSettings(_Settings):
 
     prompt_format: Annotated[Literal["chat", "plain"], Parameter(group=MODEL_GROUP)] = Field(
         "chat",
-        description="chat: prompts go through the model's chat template, if it has one; plain: they are read as they "
-        "are.",
+        description="chat: prompts go through the model's chat template, if it has one; plain: they are not changed.",
     )
     prompt_date: Annotated[datetime | None, Parameter(group=MODEL_GROUP)] = Field(
-        None,
-        description="What a chat template that writes the date takes for now, such as 2026-01-31T12:00:00; by default "
-        "the moment that the job starts.",
+        None, description="Date and time for chat templates that write them; by default the moment that the job starts."
     )
 
 
@@ -72,25 +80,18 @@ class ModelSettings(PromptSettings):
         "auto", description="Prompts in one forward pass, or auto. Results do not depend on it."
     )
     deterministic: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
-        False,
-        description="Take only algorithms that give the same bits every time on the same machine (slower on a GPU).",
+        False, description="Use only algorithms that give the same bits every time on one machine (slower on a GPU)."
     )
     threads: Annotated[ThreadsSetting, Parameter(group=MODEL_GROUP)] = Field(
-        "auto",
-        description="Threads to compute with on a CPU; auto: as many as other programs leave cores free when the "
-        "command starts.",
+        "auto", description="Threads to use on a CPU; auto: the number of cores that are free when the command starts."
     )
-    trust_remote_code: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
-        False, description="Run Python code that comes with the model. Only for code you have read."
-    )
-    allow_pickle: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
-        False, description="Also read weights stored as pickle (.bin), which can run code hidden in the file."
-    )
+    trust_remote_code: TrustRemoteCode = False
+    allow_pickle: AllowPickle = False
 
 
 @Parameter(name="*")
 class TaskSettings(_Settings):
-    """What the model is asked."""
+    """Questions, instructions and the seed of the split."""
 
     task: Annotated[tuple[str, ...], Parameter(group=TASK_GROUP, negative="")] = Field(
         min_length=1,
@@ -122,43 +123,37 @@ class AttributionSettings(_Settings):
     )
     attribute_on: Annotated[Literal["ambiguous", "disambiguated", "both"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
         "ambiguous",
-        description="Which questions to attribute on, where a task tells them apart: a stereotype shows where the "
-        "context does not give the answer.",
+        description="Which questions to attribute on, where a task has both kinds. Stereotypes show in ambiguous ones.",
     )
     skill_weight: Annotated[float, Parameter(group=ATTRIBUTION_GROUP)] = Field(
         1.0, ge=0, allow_inf_nan=False, description="λ: how much of a neuron's use for the right answer is subtracted."
     )
     token_aggregation: Annotated[Literal["max", "sum"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
-        "max",
-        description="What counts of a neuron's use over a prompt's tokens: max: the largest (the paper); sum: all of "
-        "them together.",
+        "max", description="How activation x gradient is reduced over a prompt's tokens: max (the paper) or sum."
     )
 
 
 @Parameter(name="*")
 class SearchSettings(_Settings):
-    """How the edit is found, and what it may cost."""
+    """How the edit is found, and its limits."""
 
     search: Annotated[Literal["tuned", "sweep", "golden-section"], Parameter(group=SEARCH_GROUP)] = Field(
         "tuned",
-        description="tuned: rankings, numbers, kinds and strengths are tried within the limits, the best is refined; "
-        "sweep: growing numbers of neurons of the published ranking; golden-section: the authors' choice of the number "
-        "by plain accuracy, without limits.",
+        description="tuned: try rankings, numbers, kinds and strengths within the limits, then refine the best edit; "
+        "sweep: growing numbers of neurons of the published ranking; golden-section: the paper's search for the number "
+        "by accuracy, without limits.",
     )
     rounds: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        8,
-        ge=0,
-        description="Passes in which a tuned search first takes neurons of each kind, a few at a time, with effects "
-        "measured anew; 0 for none. Each is an edit that is tried.",
+        8, ge=0, description="Rounds before other trials of a tuned search: each adds a few neurons. 0 for none."
     )
     trials: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        24, ge=1, description="Further edits that it tries: rankings, numbers, kinds and strengths of neurons."
+        24, ge=1, description="Further trials: rankings, numbers, kinds and strengths of neurons."
     )
     refinements: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        12, ge=0, description="Further edits that it tries to improve the best one: neurons left out, added, exchanged."
+        12, ge=0, description="Further trials to improve the best edit: neurons removed from it, added, exchanged."
     )
     time_budget: Annotated[float | None, Parameter(group=SEARCH_GROUP)] = Field(
-        None, gt=0, allow_inf_nan=False, description="Minutes after which it tries no further edit."
+        None, gt=0, allow_inf_nan=False, description="Minutes after which no further trial starts."
     )
     effect_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         96,
@@ -168,17 +163,14 @@ class SearchSettings(_Settings):
     )
     pick: Annotated[Literal["ask"] | Annotated[int, Field(ge=0)] | None, Parameter(group=SEARCH_GROUP)] = Field(
         None,
-        description="Take this trial of the Pareto front instead of the recommended one (with --resume: of "
-        "the search that was done); ask: show the front in the terminal and choose there.",
+        description="Take this trial of the Pareto front instead of the recommended one; ask: show the front in the "
+        "terminal and choose there. With --resume: from the search that was done.",
     )
     max_kl: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
         0.1, ge=0, description="Largest KL divergence from the original on neutral prompts, nats per token."
     )
     max_overabstention: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description='Largest rise of the share of "unknown" on questions whose context gives the answer.',
+        0.2, ge=0, le=1, description='Largest rise of the share of "unknown" answers on disambiguated questions.'
     )
     max_neurons: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         100, ge=1, description="Largest number of neurons to eliminate."
@@ -188,15 +180,14 @@ class SearchSettings(_Settings):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Largest loss of accuracy on questions whose context gives the answer, found or implied by "
-        'answering "unknown" more often. 1 allows any price.',
+        description="Largest loss of accuracy on disambiguated questions, measured or implied by answering "
+        '"unknown" more often. 1 sets no limit.',
     )
     caution: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
         0.5,
         ge=0,
         allow_inf_nan=False,
-        description="Standard errors (clustered by template) that a loss must stay below --max-accuracy-loss where the "
-        "edit is chosen, so that the limit is likelier to hold on templates that nobody has seen.",
+        description="Safety margin: loss plus this many clustered standard errors must stay below the limit.",
     )
     validation_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         120, ge=2, description="Examples per task to try edits on, from the validation split (fewer if it has fewer)."
@@ -204,9 +195,8 @@ class SearchSettings(_Settings):
     reevaluation_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         360,
         ge=0,
-        description="Examples of the validation split, those of --validation-examples among them, that the last few "
-        "edits of a tuned search are asked before one is recommended: what is left of a gain on questions that no "
-        "edit was made for. No more than --validation-examples asks no further ones.",
+        description="Total validation examples for re-evaluating the best candidates, those of --validation-examples "
+        "included. A number no larger than --validation-examples switches the re-evaluation off.",
     )
 
 
@@ -217,20 +207,19 @@ class ReportSettings(_Settings):
     evaluation_dtype: Annotated[Literal["weights", "auto", "bfloat16"], Parameter(group=REPORT_GROUP)] = Field(
         "weights",
         description="Number format that answers are computed in, in search and report: the weights' own, bfloat16, or "
-        "auto (bfloat16 where the hardware has it and a check gives the same answers). Attribution is not touched.",
+        "auto (bfloat16 where the hardware has it and a check gives the same answers). Attribution is not affected.",
     )
-
     test_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
-        120, description="Examples per task to tell results on, from the test split (fewer if it has fewer)."
+        120, description="Examples per task for the results, from the test split (fewer if it has fewer)."
     )
     scoring: Annotated[Literal["sum", "mean", "generate"], Parameter(group=REPORT_GROUP)] = Field(
         "sum",
-        description="How results are told: sum or mean (per token) of the options' log-probabilities, or generate: "
-        "what the model writes is matched to the options, with the share that matches none.",
+        description="How answers are scored: sum or mean (per token) of the options' log-probabilities; generate: what "
+        "the model writes is matched to the options, with the share that matches none.",
     )
     measure: Annotated[tuple[str, ...], Parameter(group=REPORT_GROUP, negative="")] = Field(
         ("builtin:knowledge",),
-        description="Further tasks to measure before and after, so that harm shows; also wikitext:PATH or text:PATH "
+        description="Further tasks to measure before and after, to show side effects; also wikitext:PATH or text:PATH "
         "for the perplexity of a text. May be given several times.",
     )
     measure_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
@@ -238,8 +227,8 @@ class ReportSettings(_Settings):
     )
     measure_instructions: Annotated[Annotated[int, Field(ge=1)] | None, Parameter(group=REPORT_GROUP)] = Field(
         None,
-        description="Built-in instructions that each further task is asked under; by default as many as --instructions "
-        "says. Fewer are cheaper, and tell less of the spread.",
+        description="Built-in instructions for each further task; by default as many as --instructions. Fewer are "
+        "faster, and show less of the spread.",
     )
     neutral_prompts: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
         32, ge=1, le=48, description="Bundled neutral prompts that the KL divergence from the original is measured on."
@@ -255,8 +244,8 @@ class FolderSettings(_Settings):
     )
     resume: Annotated[bool, Parameter(group=OUTPUT_GROUP, negative="")] = Field(
         False,
-        description="Make the results of a finished run anew from what it found. (An interrupted run of the same "
-        "settings is gone on with in any case.)",
+        description="Make the results of a finished run anew from what it found. (To resume an interrupted run, only "
+        "run the same command again.)",
     )
     overwrite: Annotated[bool, Parameter(group=OUTPUT_GROUP, negative="")] = Field(
         False, description="Replace an earlier run in the output folder."
@@ -271,10 +260,10 @@ class HubSettings(_Settings):
         None, description="Upload the result to this repository (OWNER/NAME) of the Hugging Face hub; private."
     )
     public: Annotated[bool, Parameter(group=HUB_GROUP, negative="")] = Field(
-        False, description="Make the repository one that everyone sees."
+        False, description="Make the repository public."
     )
     dry_run: Annotated[bool, Parameter(group=HUB_GROUP, negative="")] = Field(
-        False, description="Upload nothing, only say what would be uploaded."
+        False, description="Upload nothing, only list what would be uploaded."
     )
 
 
@@ -290,7 +279,7 @@ class ApplySettings(ModelSettings, HubSettings):
     )
     results: Annotated[Path | None, Parameter(group=OUTPUT_GROUP)] = Field(
         None,
-        description="The results.json that the model card tells; by default the one beside the edit, if there is one.",
+        description="The results.json for the model card; by default the one beside the edit, if there is one.",
     )
 
 
@@ -311,8 +300,8 @@ class CompareSettings(RunSettings):
 
     methods: Annotated[tuple[str, ...], Parameter(group=COMPARE_GROUP, negative="")] = Field(
         ("all",),
-        description="Controls and baselines to run beside the search, by name, or all (docs/comparison.md lists them). "
-        "May be given several times.",
+        description="Controls and baselines to compare with, by name, or all (docs/comparison.md lists them). May be "
+        "given several times.",
     )
     removed: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], Parameter(group=COMPARE_GROUP)] = Field(
         "auto", description="Neurons to eliminate; auto: as many as the search takes. Controls eliminate as many."
@@ -327,7 +316,7 @@ class CompareSettings(RunSettings):
         8, ge=2, description="Points that integrated gradients are taken at."
     )
     integration_prompts: Annotated[int, Parameter(group=COMPARE_GROUP)] = Field(
-        10, ge=1, description="Fit prompts for integrated gradients, which cost (modules x points) passes each."
+        10, ge=1, description="Attribution prompts for integrated gradients, which cost (modules x points) passes each."
     )
     transfer: Annotated[bool, Parameter(group=COMPARE_GROUP)] = Field(
         True, description="Measure the edit made for each task on every other task."
@@ -351,12 +340,9 @@ class LmEvalSettings(PromptSettings, TaskSettings):
     """All options of ``crispr-lm lm-eval-task`` but its output folder."""
 
     split: Annotated[Literal["test", "all"], Parameter(group=REPORT_GROUP)] = Field(
-        "test",
-        description="Export the test split (what no edit of the same seed was fitted or chosen on) or everything.",
+        "test", description="Export the test split, which no edit of the same seed was made on, or all examples."
     )
-    trust_remote_code: Annotated[bool, Parameter(group=MODEL_GROUP, negative="")] = Field(
-        False, description="Run Python code that comes with the model. Only for code you have read."
-    )
+    trust_remote_code: TrustRemoteCode = False
 
 
 @Parameter(name="*")
@@ -365,8 +351,23 @@ class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
 
     split: Annotated[Literal["test", "all"], Parameter(group=REPORT_GROUP)] = Field(
         "test",
-        description="Measure on the test split (what no edit of the same seed was fitted or chosen on) or on all; "
-        "results then say how many questions are of templates that the edit was fitted or chosen on.",
+        description="Measure on the test split, which no edit of the same seed was made on, or on all examples. "
+        "Results of all say how many examples are of templates that the edit was made on.",
+    )
+
+
+@Parameter(name="*")
+class ReproduceSettings(_Settings):
+    """All options of ``crispr-lm reproduce`` but its folders."""
+
+    model: Annotated[str | None, Parameter(group=MODEL_GROUP)] = Field(
+        None, description="Where the model is now, if it is not where the record says."
+    )
+    device: Annotated[str, Parameter(group=MODEL_GROUP)] = Field("auto", description="To run on: auto, cpu, cuda, ...")
+    trust_remote_code: TrustRemoteCode = False
+    allow_pickle: AllowPickle = False
+    tolerance: Annotated[float, Parameter(group=OUTPUT_GROUP)] = Field(
+        0.02, description="Largest difference of a figure that counts as the same."
     )
 
 
@@ -378,10 +379,10 @@ class ChatSettings(ModelSettings):
         200, ge=1, description="Most tokens of an answer."
     )
     temperature: Annotated[float, Parameter(group=ANSWER_GROUP)] = Field(
-        0.0, ge=0, allow_inf_nan=False, description="0 writes the likeliest words; higher ones draw more freely."
+        0.0, ge=0, allow_inf_nan=False, description="0 writes the likeliest words; higher values sample more widely."
     )
     seed: Annotated[int, Parameter(group=ANSWER_GROUP)] = Field(
-        0, ge=0, lt=2**32, description="Seed of the draws, the same for both answers."
+        0, ge=0, lt=2**32, description="Seed of the sampling, the same for both answers."
     )
 
 
@@ -393,7 +394,6 @@ class AppSettings(ModelSettings):
         None, description="Where the model is, if not where the run found it: hub id, local folder, .gguf file."
     )
     host: Annotated[str, Parameter(group=APP_GROUP)] = Field(
-        "127.0.0.1",
-        description="Address to serve on. Others than this machine's own are open to everyone who reaches them.",
+        "127.0.0.1", description="Address to serve on. Any other is open to everyone who can reach this machine."
     )
     port: Annotated[int, Parameter(group=APP_GROUP)] = Field(7860, ge=1, le=65535, description="Port to serve on.")

@@ -78,7 +78,7 @@ def test_a_terminal_shows_two_columns_and_no_markup_of_the_model(talk):
     assert "(the same answer)" not in shown
 
 
-def test_an_edit_that_changes_nothing_is_told(llama):
+def test_an_edit_that_changes_nothing_is_noted(llama):
     nothing = Edit.from_neurons(llama, [Neuron(DOWN_PROJECTIONS["llama"][-1], 0, "ffn")], scale=1.0)
     screen = Console(file=io.StringIO(), width=100)
     questions = iter(["Who cooks?", "/quit"])
@@ -94,7 +94,7 @@ def test_the_end_of_input_ends_a_chat_in_a_terminal(talk):
     hold_in_terminal(talk, Console(file=io.StringIO()), nothing)
 
 
-def test_a_conversation_that_is_too_long_is_told_and_does_not_end_the_chat(talk):
+def test_a_conversation_that_is_too_long_is_reported_and_does_not_end_the_chat(talk):
     screen = Console(file=io.StringIO(), width=200)
     questions = iter(["Who cooks? " * 300, "Who cooks?", "/quit"])
     hold_in_terminal(talk, screen, lambda: next(questions))
@@ -132,9 +132,9 @@ def test_the_command_answers_what_is_piped_into_it(saved_model, tmp_path, monkey
     with pytest.raises(SystemExit) as stop:
         main(command)
     assert not stop.value.code
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["question"] for row in told] == ["Who cooks?", "Who was late?"]
-    assert told[0]["original"] != told[0]["edited"]
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["question"] for row in rows] == ["Who cooks?", "Who was late?"]
+    assert rows[0]["original"] != rows[0]["edited"]
 
 
 def test_an_edit_of_another_model_is_refused(saved_model, tmp_path, capsys):

@@ -72,11 +72,11 @@ def status(address, **headers):
         ("x.org", False),
     ],
 )
-def test_loopback_is_told_from_what_others_reach(host, own):
+def test_loopback_differs_from_what_others_reach(host, own):
     assert is_loopback(host) is own
 
 
-def test_a_port_in_use_is_told():
+def test_a_port_in_use_is_reported():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

@@ -124,7 +124,7 @@ def test_the_number_format_is_the_runs_unless_another_is_given(finished, tmp_pat
     assert formats == ["torch.bfloat16", "torch.float32"]
 
 
-def test_what_is_no_finished_run_is_told_before_a_model_is_loaded(finished, tmp_path, capsys):
+def test_what_is_no_finished_run_is_refused_before_a_model_is_loaded(finished, tmp_path, capsys):
     unfinished = tmp_path / "unfinished"
     shutil.copytree(finished, unfinished)
     (unfinished / "results.json").unlink()
@@ -139,9 +139,9 @@ def test_what_is_no_finished_run_is_told_before_a_model_is_loaded(finished, tmp_
         with pytest.raises(SystemExit) as stop:
             main(["app", str(folder)])
         assert stop.value.code == 2
-        told = capsys.readouterr().err
-        assert words in told
-        assert "Loading" not in told
+        message = capsys.readouterr().err
+        assert words in message
+        assert "Loading" not in message
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch, capsys, tmp_path):

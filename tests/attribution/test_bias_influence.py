@@ -6,6 +6,7 @@ import gc
 import json
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from crispr_lm import (
     score_neurons,
 )
 from crispr_lm.attribution import bias_influence
-from crispr_lm.attribution.bias_influence import biased_answers
+from crispr_lm.attribution.bias_influence import BiasInfluence, biased_answers
+from crispr_lm.inference.layouts import capabilities_of
+from crispr_lm.model.capabilities import Capabilities
 from crispr_lm.tasks.base import Example
 
 from ..helpers import (
@@ -100,7 +103,7 @@ def test_influence_of_every_neuron_equals_the_formula(
 ) -> None:
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS, kind)
     for skill_weight in (0.0, 1.0, 0.5):
-        scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS, kind, skill_weight)
+        scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS, BiasInfluence(kind, skill_weight))
         assert_values_close(scores.values, influence(relevances, skill_weight))
     plain, spared = influence(relevances, 0.0), influence(relevances, 1.0)
     assert any((plain[name] != spared[name]).any() for name in plain), "λ must matter, or nothing is tested"
@@ -111,9 +114,9 @@ def test_influence_of_every_neuron_equals_the_formula(
 def test_influence_with_tokens_summed_equals_the_formula(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf, kind: Any, together: bool
 ) -> None:
-    lm.tells_tokens = together
+    lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=together)
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind, "sum")
-    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind, token_aggregation="sum")
+    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind, token_aggregation="sum"))
     assert_values_close(scores.values, influence(relevances, 1.0))
     assert scores.origin["token_aggregation"] == "sum"
 
@@ -125,7 +128,9 @@ def test_influence_from_one_example_equals_the_formula(
 ) -> None:
     examples = EXAMPLES[number : number + 1]
     relevances = reference_of(architecture).all_relevances(examples, INSTRUCTIONS[1:], kind)
-    assert_values_close(score_neurons(lm, examples, INSTRUCTIONS[1:], kind).values, influence(relevances, 1.0))
+    assert_values_close(
+        score_neurons(lm, examples, INSTRUCTIONS[1:], BiasInfluence(kind)).values, influence(relevances, 1.0)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,7 +140,9 @@ def test_influence_in_a_loaded_folder_equals_the_formula(
 ) -> None:
     lm = load_model(saved_model(architecture), device="cpu")
     relevances = reference_of(architecture).all_relevances(EXAMPLES[:2], INSTRUCTIONS[:1], kind)
-    assert_values_close(score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], kind).values, influence(relevances, 1.0))
+    assert_values_close(
+        score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], BiasInfluence(kind)).values, influence(relevances, 1.0)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,15 +150,17 @@ def test_influence_in_a_loaded_folder_equals_the_formula(
 def test_a_row_per_option_gives_the_same_influence(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf, kind: Any
 ) -> None:
-    lm.takes_branches = False
+    lm.capabilities = Capabilities(branches=False)
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind)
-    assert_values_close(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind).values, influence(relevances, 1.0))
+    assert_values_close(
+        score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind)).values, influence(relevances, 1.0)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_with_alibi_is_attributed_right(reference_of: ReferenceOf, kind: Any) -> None:
     relevances = reference_of("bloom").all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind)
-    scores = score_neurons(build_model("bloom"), EXAMPLES, INSTRUCTIONS[:1], kind)
+    scores = score_neurons(build_model("bloom"), EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind))
     assert_values_close(scores.values, influence(relevances, 1.0))
 
 
@@ -160,26 +169,28 @@ def test_one_answer_at_a_time_gives_the_same_influence(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf, kind: Any
 ) -> None:
     """As models are attributed whose activations do not tell their tokens."""
-    lm.tells_tokens = False
+    lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=False)
     relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind)
-    assert_values_close(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], kind).values, influence(relevances, 1.0))
+    assert_values_close(
+        score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind)).values, influence(relevances, 1.0)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("architecture", "takes_branches"),
+    ("architecture", "branches"),
     [("llama", True), ("llama", False), ("gpt2", True), ("gpt2", False), *((name, None) for name in ENCODER_DECODER)],
 )
 def test_influence_is_right_for_prompts_and_options_of_any_lengths(
     lm: LanguageModel,
     architecture: str,
-    takes_branches: bool | None,
+    branches: bool | None,
     reference_of: ReferenceOf,
     kind: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In so few tokens a maximum is negative now and then, and a token that does not count would show."""
-    lm.takes_branches = takes_branches
+    lm.capabilities = None if branches is None else Capabilities(branches)
     prompts = [
         EncodedPrompt([20, 21, 22, 23, 24, 25], [[60, 61], [70, 71, 72, 73, 74, 75]]),  # as long as the prompt
         EncodedPrompt([9, 30, 31], [[40], [50, 51, 52, 53, 54, 55, 56, 57]]),  # an option longer than its prompt
@@ -198,7 +209,9 @@ def test_influence_is_right_for_prompts_and_options_of_any_lengths(
             reference.prompt_relevances(by_example[example].prompt_ids, by_example[example].option_ids, answer, kind)
             for example, answer in zip(chosen, golden, strict=True)
         ]
-        assert_values_close(score_neurons(lm, examples, ["any"], kind).values, influence(relevances, 1.0))
+        assert_values_close(
+            score_neurons(lm, examples, ["any"], BiasInfluence(kind)).values, influence(relevances, 1.0)
+        )
 
 
 def _with_answer(example: Example, answer: int) -> Example:
@@ -212,19 +225,19 @@ def test_influence_does_not_depend_on_batch_size_and_padding(
 ) -> None:
     examples = (EXAMPLES[1], LONG_EXAMPLE, EXAMPLES[2], EXAMPLES[0])
     relevances = reference_of(architecture).all_relevances(examples, INSTRUCTIONS[:1], kind)
-    scores = score_neurons(lm, examples, INSTRUCTIONS[:1], kind, batch_size=batch_size)
+    scores = score_neurons(lm, examples, INSTRUCTIONS[:1], BiasInfluence(kind), batch_size=batch_size)
     assert_values_close(scores.values, influence(relevances, 1.0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_influence_does_not_depend_on_the_order_of_examples_and_instructions(lm: LanguageModel, kind: Any) -> None:
-    straight = score_neurons(lm, EXAMPLES, INSTRUCTIONS, kind, batch_size=3)
-    turned = score_neurons(lm, EXAMPLES[::-1], INSTRUCTIONS[::-1], kind, batch_size=3)
+    straight = score_neurons(lm, EXAMPLES, INSTRUCTIONS, BiasInfluence(kind), batch_size=3)
+    turned = score_neurons(lm, EXAMPLES[::-1], INSTRUCTIONS[::-1], BiasInfluence(kind), batch_size=3)
     assert_values_close(turned.values, straight.values, tolerance=1e-5)
 
 
 def test_linear_neurons_are_the_outputs_of_all_linear_layers_but_the_head(lm: LanguageModel, architecture: str) -> None:
-    scores = score_neurons(lm, EXAMPLES[:1], INSTRUCTIONS[:1], "linear")
+    scores = score_neurons(lm, EXAMPLES[:1], INSTRUCTIONS[:1], BiasInfluence("linear"))
     assert scores.kind == "linear"
     assert list(scores.values) == LINEAR_NAMES[architecture]
     widths = {name: len(values) for name, values in scores.values.items()}
@@ -239,7 +252,7 @@ def test_linear_neurons_are_the_outputs_of_all_linear_layers_but_the_head(lm: La
 
 
 def test_ffn_neurons_are_the_inputs_of_the_down_projections(lm: LanguageModel, architecture: str) -> None:
-    scores = score_neurons(lm, EXAMPLES[:1], INSTRUCTIONS[:1], "ffn")
+    scores = score_neurons(lm, EXAMPLES[:1], INSTRUCTIONS[:1], BiasInfluence("ffn"))
     assert scores.kind == "ffn"
     assert tuple(scores.values) == DOWN_PROJECTIONS[architecture]
     expected = [48, 48, 40, 40] if architecture == "bart" else [48] * len(DOWN_PROJECTIONS[architecture])
@@ -248,13 +261,13 @@ def test_ffn_neurons_are_the_inputs_of_the_down_projections(lm: LanguageModel, a
 
 
 def test_origin_says_where_the_scores_come_from(llama: LanguageModel) -> None:
-    scores = score_neurons(llama, EXAMPLES, INSTRUCTIONS, "ffn", skill_weight=0.5)
+    scores = score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence("ffn", 0.5))
     assert scores.origin == {"model": "tiny-llama", "skill_weight": 0.5, "token_aggregation": "max", "prompts": 8}
 
 
 def test_progress_counts_every_prompt_once(llama: LanguageModel) -> None:
     counts: list[int] = []
-    score_neurons(llama, EXAMPLES, INSTRUCTIONS, "ffn", batch_size=3, progress=counts.append)
+    score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence("ffn"), batch_size=3, progress=counts.append)
     assert counts == [3, 3, 2]
 
 
@@ -300,7 +313,7 @@ def _limp(lm: LanguageModel, packed: Any) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_left_as_it_was(lm: LanguageModel, kind: Any) -> None:
     before = snapshot(lm.model)
-    score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], kind)
+    score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], BiasInfluence(kind))
     assert_same_weights(lm.model, before)
     assert hook_count(lm.model) == 0
     assert not lm.model.training
@@ -313,7 +326,7 @@ def test_no_hook_is_left_after_an_exception(llama: LanguageModel, kind: Any, mon
     before = snapshot(llama.model)
     monkeypatch.setattr(bias_influence, "packed_scores", _limp)
     with pytest.raises(ValueError, match="stumbled"):
-        score_neurons(llama, EXAMPLES, INSTRUCTIONS, kind)
+        score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence(kind))
     assert hook_count(llama.model) == 0
     assert_same_weights(llama.model, before)
 
@@ -349,12 +362,12 @@ def test_nothing_to_attribute_on_is_refused(llama: LanguageModel) -> None:
 @pytest.mark.parametrize("skill_weight", [-0.1, float("nan"), float("inf")])
 def test_a_skill_weight_that_is_none_is_refused(llama: LanguageModel, skill_weight: float) -> None:
     with pytest.raises(InputError, match="skill weight"):
-        score_neurons(llama, EXAMPLES, INSTRUCTIONS, skill_weight=skill_weight)
+        score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence(skill_weight=skill_weight))
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest_one_named(llama: LanguageModel) -> None:
     with pytest.raises(InputError, match="did you mean 'linear'"):
-        score_neurons(llama, EXAMPLES, INSTRUCTIONS, "liner")  # type: ignore[arg-type]
+        score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence("liner"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("batch_size", [0, -3, "all"])
@@ -547,7 +560,7 @@ def _assert_found_and_cured(biased: LanguageModel, clean: LanguageModel, neuron:
     for instruction in INSTRUCTIONS:
         assert _answers(biased, instruction) == [STEREOTYPED] * len(BIASED_EXAMPLES)
         assert _answers(clean, instruction).count(STEREOTYPED) < len(BIASED_EXAMPLES) / 2
-    scores = score_neurons(biased, BIASED_EXAMPLES, INSTRUCTIONS, neuron.kind)
+    scores = score_neurons(biased, BIASED_EXAMPLES, INSTRUCTIONS, BiasInfluence(neuron.kind))
     first, second = scores.top(2)
     assert first == neuron
     assert scores.score_of(first) > 2 * scores.score_of(second)
@@ -609,10 +622,10 @@ def test_a_linear_unit_made_to_push_the_stereotype_comes_first_and_can_be_taken_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tells_tokens", [True, False])
-def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind: Any, tells_tokens: bool) -> None:
+@pytest.mark.parametrize("tokens_by_shape", [True, False])
+def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind: Any, tokens_by_shape: bool) -> None:
     """By reference counts alone: the garbage collector does not see cycles that go through a graph."""
-    lm.tells_tokens = tells_tokens
+    lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=tokens_by_shape)
     seen: list[weakref.ref[Tensor]] = []
     alive: list[int] = []
 
@@ -624,7 +637,7 @@ def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind:
     gc.disable()
     try:
         for _ in range(2):
-            score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], kind)
+            score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1], BiasInfluence(kind))
             alive.append(sum(reference() is not None for reference in seen))
     finally:
         gc.enable()
@@ -634,14 +647,14 @@ def test_activations_are_freed_when_their_batch_is_done(lm: LanguageModel, kind:
     assert alive == [0, 0]
 
 
-@pytest.mark.parametrize("tells_tokens", [True, False])
-def test_what_a_model_writes_into_its_outputs_afterwards_does_not_count(tells_tokens: bool) -> None:
+@pytest.mark.parametrize("tokens_by_shape", [True, False])
+def test_what_a_model_writes_into_its_outputs_afterwards_does_not_count(tokens_by_shape: bool) -> None:
     found = []
     for add in (lambda output: output.add_(0.5), lambda output: output + 0.5):
         lm = build_model("llama")
-        lm.tells_tokens = tells_tokens
+        lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=tokens_by_shape)
         # The block's output is its last layer's: what is added to it changes what was seen of that layer.
         lm.model.model.layers[0].mlp.register_forward_hook(lambda _module, _inputs, output, add=add: add(output))
-        found.append(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], "linear").values)
-        assert lm.changes_outputs == (len(found) == 1)
+        found.append(score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence("linear")).values)
+        assert lm.capabilities.writes_in_place == (len(found) == 1)
     assert_values_close(found[0], found[1], tolerance=1e-5)

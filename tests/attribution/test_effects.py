@@ -1,13 +1,17 @@
 """First-order effects, checked by really scaling neurons a little and scoring again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from crispr_lm import InputError
-from crispr_lm.attribution.effects import Effects, Importance, measure_effects, measure_importance
+from crispr_lm.attribution.effects import Effects, measure_effects
+from crispr_lm.attribution.importance import Importance, measure_importance
 from crispr_lm.edits.edit import Edit
 from crispr_lm.evaluation.kl_divergence import reference_distribution
+from crispr_lm.inference.layouts import capabilities_of
 from crispr_lm.inference.prompts import encode
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
@@ -74,12 +78,8 @@ def assert_effects_do_not_depend_on_the_way(lm):
     prompts = prompts_of(lm)
     together = measure_effects(lm, EXAMPLES, prompts, ("ffn", "linear"))
     one_by_one = measure_effects(lm, EXAMPLES, prompts, ("ffn", "linear"), batch_size=1)
-    tells_tokens = lm.tells_tokens
-    lm.tells_tokens = False
-    try:
-        alone = measure_effects(lm, EXAMPLES, prompts, ("ffn", "linear"))
-    finally:
-        lm.tells_tokens = tells_tokens
+    lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=False)
+    alone = measure_effects(lm, EXAMPLES, prompts, ("ffn", "linear"))
     for kind, effects in together.items():
         for other in (one_by_one[kind], alone[kind]):
             assert effects.values == pytest.approx(other.values, abs=2e-5)

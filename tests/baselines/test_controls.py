@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from crispr_lm import Neuron, score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.baselines.published_ranking import golden_section_on_accuracy, highest_bias_influence
 from crispr_lm.baselines.random_neurons import random_in_same_layers, random_neurons
 from crispr_lm.baselines.rankings import biased_term, largest_activations, largest_weights, sign_flipped, skill_term
@@ -65,7 +66,7 @@ def test_random_in_the_same_layers_takes_as_many_from_each_module(make_fit):
 @pytest.mark.parametrize("architecture", ["llama", "t5-gated"])
 def test_sign_flipped_takes_the_lowest(make_fit, architecture):
     fit = make_fit(architecture)
-    scores = score_neurons(fit.lm, fit.parts.attribution, TASK.instructions, neurons="ffn")
+    scores = score_neurons(fit.lm, fit.parts.attribution, TASK.instructions, BiasInfluence("ffn"))
     lowest = highest({name: -values for name, values in scores.values.items()}, 5)
     assert removed(sign_flipped(fit, 0)) == lowest
 
@@ -85,7 +86,7 @@ def test_the_golden_section_takes_the_number_of_highest_accuracy(make_fit):
     order = list(range(len(examples)))
     random.Random(0).shuffle(order)
     instruction_of = {place: TASK.instructions[rank % 2] for rank, place in enumerate(order)}
-    neurons = score_neurons(fit.lm, fit.parts.attribution, TASK.instructions, neurons="ffn").top(2)
+    neurons = score_neurons(fit.lm, fit.parts.attribution, TASK.instructions, BiasInfluence("ffn")).top(2)
     reference, answers = Reference(fit.lm), []
     for count in range(3):
         for neuron in neurons[:count]:

@@ -36,19 +36,16 @@ def trial(ranking, gain, loss, complete=True):
 def content(small, large, others=(), trials=(), whole=None, seed=0):
     original = {**row(0.0, 0.0), "shifted": {"0.05": 0.1, "0.15": 0.2}}
     del original["differences"]
-    options = (
-        "dtype effects choose final report passes trials refinements published instructions neutral knowledge model"
-    )
     decided = {"search, loss at most 0.05": small, "search, loss at most 0.15": large}
     return {
         "category": "Age",
-        "command": {**dict.fromkeys(options.split(), "1"), "seed": str(seed)},
+        "command": {**dict.fromkeys((*search_page.OPTIONS, "model"), "1"), "seed": str(seed)},
         "machine": "one core",
         "seconds": 60,
         "rows": {"original": original, **decided, **dict(others)},
         "whole": {"questions": 300, "rows": {"original": original, **(decided if whole is None else whole)}},
         "decisions": {},
-        "trials": list(trials),
+        "trials": {limit: list(trials) for limit in decided},
     }
 
 
@@ -136,9 +133,7 @@ def test_ceilings_are_those_of_edits_that_keep_the_limit():
         row(0.3, 0.0, gap=0.2), row(0.5, -0.16, gap=0.4), {search_page.TRAINED: row(0.6, -0.1, gap=0.1)}.items()
     )
     changes = [(0.35, -0.05, 0.10, 0.0), (0.30, 0.0, 0.25, 0.0), (0.70, -0.15, 0.20, 0.0), (0.99, -0.16, 0.90, 0.0)]
-    found["in_hindsight"] = {
-        str(number): dict(zip(search_page.FIGURES, of_trial, strict=True)) for number, of_trial in enumerate(changes)
-    }
+    found["in_hindsight"] = [dict(zip(search_page.FIGURES, of_trial, strict=True)) for of_trial in changes]
     lines = search_page.page([found]).splitlines()
     small, large = (cells("\n".join(lines), f"| Age | {limit} | +0.{target} |")[3:] for limit, target in LIMITS)
     assert small == ["+0.300", "+0.350", "+0.100", "+0.310", "*+0.600*", "+0.610", "+0.200", "+0.250", "*+0.100*"]

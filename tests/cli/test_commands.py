@@ -9,7 +9,7 @@ import time
 import pytest
 from transformers import BertConfig, BertForSequenceClassification
 
-from crispr_lm.cli.commands import main
+from crispr_lm.cli.commands import app, main
 
 ROW = {"context": "Ann met Bob.", "question": "Who was late?", "options": ["Ann", "Bob", "Unknown"], "answer": 2}
 
@@ -48,7 +48,17 @@ def test_help_names_every_command_and_comes_fast():
     assert not imported & {"torch", "transformers", "safetensors", "numpy"}
 
 
-def test_help_of_a_command_tells_defaults_and_environment_variables(capsys):
+def test_without_arguments_the_first_commands_are_shown(capsys):
+    status, printed = run(capsys)
+    assert status == 0
+    commands = re.findall(r"^  crispr-lm (\w+)(.*)$", printed.out, flags=re.MULTILINE)
+    assert [name for name, _ in commands] == ["doctor", "run", "chat"]
+    for name, arguments in commands:  # each is one that the command line takes
+        command, _, _ = app.parse_args([name, *arguments.split()], exit_on_error=False, print_error=False)
+        assert command.__name__ == name
+
+
+def test_help_of_a_command_shows_defaults_and_environment_variables(capsys):
     status, printed = run(capsys, "run", "--help")
     assert status == 0
     text = " ".join(printed.out.replace("│", " ").split())  # without the frame that lines break at
@@ -73,13 +83,16 @@ def test_version(capsys):
         (["run", "m", "--task", "everyday", "--output", "{out}"], "builtin:NAME"),
         (["run", "m", "--task", "bbq:/nowhere", "--output", "{out}"], "does not exist"),
         (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--exampels", "3"], "Did you mean --examples?"),
+        (["run", "m", "--task", "choices:{q}", "--ouput", "{out}"], "no option --ouput; did you mean --output?"),
+        (["apply", "m", "edit.json", "--ouput", "{out}"], "no option --ouput; did you mean --output?"),
+        (["evaluate", "m", "--output", "{out}", "--tsk", "choices:{q}"], "no option --tsk; did you mean --task?"),
         (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--examples", "0"], "--examples"),
         (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--neurons", "liner"], "did you mean 'linear'?"),
         (
             ["run", "m", "--task", "choices:{q}", "--output", "{out}", "--max-accuracy-loss", "nan"],
             "--max-accuracy-loss",
         ),
-        (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--examples", "4"], "has 3; lower --examples"),
+        (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--examples", "5"], "has 4; lower --examples"),
         (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--instructions", "11"], "1 to 10"),
         (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--instructions", "nowhere.txt"], "nowhere.txt"),
         (["run", "./nowhere", "--task", "choices:{q}", "--output", "{out}", "--examples", "3"], "no such folder"),
@@ -108,8 +121,8 @@ def test_version(capsys):
 def test_a_mistake_ends_in_one_sentence_and_writes_nothing(capsys, tmp_path, questions, arguments, said):
     output = tmp_path / "out"
     given = [argument.replace("{out}", str(output)).replace("{q}", str(questions)) for argument in arguments]
-    told = sentence(capsys, *given)
-    assert said in told or said in told.replace('"', "")  # cyclopts puts option names into quotes, or not
+    message = sentence(capsys, *given)
+    assert said in message or said in message.replace('"', "")  # cyclopts puts option names into quotes, or not
     assert not output.exists()
 
 
@@ -125,10 +138,10 @@ def test_a_mistake_ends_in_one_sentence_and_writes_nothing(capsys, tmp_path, que
 )
 def test_a_broken_line_of_a_task_is_named_with_file_and_number(capsys, tmp_path, questions, line, said):
     questions.write_text(questions.read_text() + "\n" + line)
-    told = sentence(capsys, "run", "m", "--task", f"choices:{questions}", "--output", tmp_path / "out")
-    assert f"{questions}:10: " in told
-    assert said in told
-    assert re.search(r"line [12]\b", told) is None  # the file's line alone, not the parser's
+    message = sentence(capsys, "run", "m", "--task", f"choices:{questions}", "--output", tmp_path / "out")
+    assert f"{questions}:10: " in message
+    assert said in message
+    assert re.search(r"line [12]\b", message) is None  # the file's line alone, not the parser's
 
 
 def test_an_empty_task_is_refused(capsys, tmp_path):
@@ -137,14 +150,14 @@ def test_an_empty_task_is_refused(capsys, tmp_path):
     assert "no examples" in sentence(capsys, "run", "m", "--task", f"choices:{path}", "--output", tmp_path / "out")
 
 
-def test_a_folder_with_a_finished_run_is_refused_until_told_otherwise(capsys, tmp_path, questions):
+def test_a_folder_with_a_finished_run_is_refused_without_resume_or_overwrite(capsys, tmp_path, questions):
     output = tmp_path / "out"
     output.mkdir()
     for name in ("run.json", "results.json"):
         (output / name).write_text("{}")
-    told = sentence(capsys, "run", "m", "--task", f"choices:{questions}", "--output", output)
-    assert "--resume" in told
-    assert "--overwrite" in told
+    message = sentence(capsys, "run", "m", "--task", f"choices:{questions}", "--output", output)
+    assert "--resume" in message
+    assert "--overwrite" in message
 
 
 def test_options_come_from_the_command_line_then_the_environment_then_the_file(
@@ -163,7 +176,7 @@ def test_options_come_from_the_command_line_then_the_environment_then_the_file(
     ("text", "said"),
     [("exampels = 3", "exampels"), ("examples = = 3", "can't be read as TOML"), ('examples = "x"', "--examples")],
 )
-def test_a_mistake_in_a_settings_file_is_told(capsys, tmp_path, questions, text, said):
+def test_a_mistake_in_a_settings_file_is_named(capsys, tmp_path, questions, text, said):
     config = tmp_path / "settings.toml"
     config.write_text(text)
     command = ["run", "m", "--task", f"choices:{questions}", "--output", tmp_path / "out", "--config", config]
@@ -179,7 +192,7 @@ def test_a_mistake_in_a_settings_file_is_told(capsys, tmp_path, questions, text,
         (None, ["--max-neurons=few"], "crispr-lm: option --max-neurons: "),
     ],
 )
-def test_a_wrong_value_is_told_with_the_place_where_it_was_given(
+def test_a_wrong_value_is_named_with_the_place_where_it_was_given(
     capsys, tmp_path, questions, monkeypatch, variable, arguments, where
 ):
     config = tmp_path / "settings.toml"
@@ -187,17 +200,17 @@ def test_a_wrong_value_is_told_with_the_place_where_it_was_given(
     if variable is not None:
         monkeypatch.setenv("CRISPR_LM_MAX_NEURONS", variable)
     command = ["run", "m", "--task", f"choices:{questions}", "--output", tmp_path / "out", "--config", config]
-    told = sentence(capsys, *command, *arguments)
-    assert where.format(config=config) in told
-    assert "'few'" in told
+    message = sentence(capsys, *command, *arguments)
+    assert where.format(config=config) in message
+    assert "'few'" in message
 
 
 def test_a_text_without_words_is_named(capsys, tmp_path, saved_model):
     empty = tmp_path / "empty.txt"
     empty.write_text(" \n")
     command = ["run", saved_model("llama"), "--task", "builtin:everyday", "--measure", f"wikitext:{empty}"]
-    told = sentence(capsys, *command, "--output", tmp_path / "out")
-    assert f"{empty}: no text in it" in told
+    message = sentence(capsys, *command, "--output", tmp_path / "out")
+    assert f"{empty}: no text in it" in message
 
 
 def test_a_hub_id_that_nobody_gives_is_refused_without_long_waiting(capsys, tmp_path, questions):
@@ -260,25 +273,25 @@ def test_a_whole_run_prints_the_table_and_where_the_files_are(capsys, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "said"),
     [
         ("max-neuronz = 3\n", "there is no option 'max-neuronz' (did you mean 'max-neurons'?)"),
         ("[run]\nmax-neurons = 3\n", "has a section [run]; write its options at the top level"),
     ],
 )
-def test_what_a_settings_file_can_not_say_is_told_with_its_name(tmp_path, capsys, content, told):
+def test_what_a_settings_file_can_not_say_is_refused_with_its_name(tmp_path, capsys, content, said):
     (tmp_path / "settings.toml").write_text(content, encoding="utf-8")
     arguments = ["run", "m", "--task", "builtin:everyday", "--output", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--config", str(tmp_path / "settings.toml")])
     assert ended.value.code == 2
     printed = capsys.readouterr().err
-    assert told in printed
+    assert said in printed
     assert "settings.toml" in printed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "said"),
     [
         (["run"], "crispr-lm run needs MODEL"),
         (["run", "m", "extra", "--task", "t", "--output", "o"], "'extra' is one argument too many"),
@@ -286,8 +299,8 @@ def test_what_a_settings_file_can_not_say_is_told_with_its_name(tmp_path, capsys
         (["inspect", "m", "--top", "-1"], "option --top"),
     ],
 )
-def test_usage_errors_say_what_to_do(capsys, arguments, told):
+def test_usage_errors_say_what_to_do(capsys, arguments, said):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert said in capsys.readouterr().err

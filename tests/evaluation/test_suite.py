@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from crispr_lm import Edit, Example, InputError, encode, evaluate, load_task, option_scores, score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.evaluation.perplexity import perplexity, windows
 from crispr_lm.evaluation.results import Edited, results_of
 from crispr_lm.evaluation.suite import further_subjects, measure_all
@@ -163,7 +164,7 @@ def test_a_further_task_has_a_spread_and_its_parts_are_corrected_over_each_other
         device="cpu",
     )  # fmt: skip
     lm = build_model("llama")
-    scores = score_neurons(lm, load_task("builtin:everyday").examples[:4], ["Answer."], neurons="ffn")
+    scores = score_neurons(lm, load_task("builtin:everyday").examples[:4], ["Answer."], BiasInfluence("ffn"))
     edit = Edit.from_neurons(lm, scores.top(20))
     subjects = further_subjects(settings)
     before = measure_all(lm, subjects, settings, SilentProgress(), "before")

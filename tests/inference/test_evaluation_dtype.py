@@ -108,6 +108,6 @@ def test_attribution_does_not_depend_on_the_format_of_evaluation(llama: Language
 def test_a_saved_model_is_compared_in_its_own_format(saved_model: Callable[[str], Path]) -> None:
     lm = load_model(saved_model("llama"), device="cpu")
     lm.evaluation_dtype = torch.bfloat16
-    told = verify_saved(lm, Saved(saved_model("llama")), EXAMPLES[:2], INSTRUCTIONS[0])
-    assert told["largest_difference"] < 1e-3
+    saved = verify_saved(lm, Saved(saved_model("llama")), EXAMPLES[:2], INSTRUCTIONS[0])
+    assert saved["largest_difference"] < 1e-3
     assert lm.evaluation_dtype == torch.bfloat16

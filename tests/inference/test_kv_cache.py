@@ -16,7 +16,8 @@ from transformers import Qwen3NextConfig, Qwen3NextForCausalLM
 from crispr_lm import EncodedPrompt, LanguageModel, option_scores, score_neurons
 from crispr_lm.inference import kv_cache
 from crispr_lm.inference.kv_cache import cache_name, sharing_groups
-from crispr_lm.inference.scoring import examine, prompt_scores
+from crispr_lm.inference.layouts import capabilities_of
+from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.inference.streaming import Decoding, stream_answer
 
 from ..helpers import (
@@ -64,8 +65,8 @@ def test_scores_behind_a_beginning_read_once_equal_the_formula(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf, batch_size: int
 ) -> None:
     examples = (*EXAMPLES, LONG_EXAMPLE)
-    examine(lm)
-    assert lm.takes_cache is True
+    capabilities_of(lm)
+    assert lm.capabilities.cache is True
     with tokens_read(lm) as shapes:
         scores = option_scores(lm, examples, INSTRUCTIONS[0], batch_size)
     assert_rows_close(scores, reference_of(architecture).option_scores(examples, INSTRUCTIONS[0]))
@@ -74,7 +75,7 @@ def test_scores_behind_a_beginning_read_once_equal_the_formula(
 
 @pytest.mark.usefixtures("always_shared")
 def test_a_beginning_that_stays_the_same_is_read_once_for_all_batches(llama: LanguageModel) -> None:
-    examine(llama)
+    capabilities_of(llama)
     beginning = list(range(10, 30))
     prompts = [EncodedPrompt([*beginning, 40 + n, 50 + n], [[1, 2], [3]]) for n in range(6)]
     with tokens_read(llama) as shapes:
@@ -104,7 +105,7 @@ def test_what_was_read_for_other_weights_is_not_used_again(llama: LanguageModel)
 
 
 def test_a_short_beginning_of_few_prompts_is_not_read_by_itself(llama: LanguageModel) -> None:
-    examine(llama)
+    capabilities_of(llama)
     with tokens_read(llama) as shapes:
         prompt_scores(llama, [EncodedPrompt([20, 21, 22, 30 + n], [[1, 2]]) for n in range(4)])
     assert shapes == [(4, 5)]
@@ -123,8 +124,8 @@ def test_prompts_are_grouped_by_instruction_where_that_saves_tokens() -> None:
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_model_without_branches_continues_from_its_prompts_cache(reference_of: ReferenceOf, batch_size: int) -> None:
     lm = build_model("bloom")  # ALiBi
-    examine(lm)
-    assert (lm.takes_branches, lm.takes_cache) == (False, True)
+    capabilities_of(lm)
+    assert (lm.capabilities.branches, lm.capabilities.cache) == (False, True)
     with tokens_read(lm) as shapes:
         scores = option_scores(lm, EXAMPLES, INSTRUCTIONS[0], batch_size)
     assert_rows_close(scores, reference_of("bloom").option_scores(EXAMPLES, INSTRUCTIONS[0]))
@@ -133,7 +134,7 @@ def test_a_model_without_branches_continues_from_its_prompts_cache(reference_of:
 
 def test_prompts_of_one_length_share_a_pass_from_their_cache() -> None:
     lm = build_model("bloom")
-    examine(lm)
+    capabilities_of(lm)
     prompts = [EncodedPrompt([20 + n, 21, 22, 23], [[1, 2, 3], [4 + n], [5, 6]][: 2 + n % 2]) for n in range(4)]
     with tokens_read(lm) as shapes:
         scores = prompt_scores(lm, prompts)
@@ -156,7 +157,7 @@ def test_a_cache_that_gives_other_scores_is_found_out_and_not_used(
     lm.model.register_forward_pre_hook(forget, with_kwargs=True)
     with caplog.at_level("INFO", logger="crispr_lm"):
         scores = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
-    assert lm.takes_cache is False
+    assert lm.capabilities.cache is False
     assert "not scored from their prompt's cache: scores would differ" in caplog.text
     assert_rows_close(scores, reference_of("bloom").option_scores(EXAMPLES, INSTRUCTIONS[0]))
 
@@ -165,17 +166,17 @@ def test_a_cache_that_gives_other_scores_is_found_out_and_not_used(
 @pytest.mark.parametrize("architecture", ["llama", "bloom", "bart"])
 def test_a_user_is_not_warned_of_names_that_transformers_gives_up(architecture: str) -> None:
     lm = build_model(architecture)
-    with warnings.catch_warnings(record=True) as told:  # as errors the check at load would take them for the model's
+    with warnings.catch_warnings(record=True) as given:  # as errors the check at load would take them for the model's
         warnings.simplefilter("always", FutureWarning)
         option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
         list(stream_answer(lm, ["Who was late?"], Decoding(max_new_tokens=2)))
-    assert [str(warning.message) for warning in told] == []
+    assert [str(warning.message) for warning in given] == []
 
 
 @pytest.mark.usefixtures("always_shared")
 @pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
 def test_frequencies_that_change_with_the_length_are_not_read_in_parts(llama: LanguageModel, rope_type: str) -> None:
-    examine(llama)
+    capabilities_of(llama)
     llama.model.config.rope_parameters = {"rope_type": rope_type, "original_max_position_embeddings": 24}
     prompts = [EncodedPrompt([*range(10, 30), 40 + n, *[50] * 6], [[1, 2], [3]]) for n in range(3)]
     with tokens_read(llama) as shapes:
@@ -195,7 +196,7 @@ def test_linear_attention_is_scored_and_attributed_right() -> None:
     lm = LanguageModel(model.eval().requires_grad_(False), chat_tokenizer(), "tiny-hybrid", context_length=512)
     reference = Reference(lm)
     scores = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
-    assert lm.takes_branches is False
+    assert lm.capabilities.branches is False
     assert_rows_close(scores, reference.option_scores(EXAMPLES, INSTRUCTIONS[0]), tolerance=1e-3)
     relevances = reference.all_relevances(EXAMPLES[:2], INSTRUCTIONS[:1], "linear")
     values = score_neurons(lm, EXAMPLES[:2], INSTRUCTIONS[:1]).values

@@ -14,6 +14,7 @@ from torch import Tensor
 from crispr_lm import CrisprError, EncodedPrompt, InputError, LanguageModel, load_model, option_scores
 from crispr_lm.inference import batching, scoring
 from crispr_lm.inference.scoring import prompt_scores
+from crispr_lm.model.capabilities import Capabilities
 
 from ..helpers import (
     ARCHITECTURES,
@@ -100,7 +101,7 @@ def test_options_that_an_example_lacks_score_minus_infinity(lm: LanguageModel) -
 @pytest.mark.parametrize("architecture", DECODER_ONLY)
 def test_options_share_one_row_with_their_prompt_where_the_model_allows(lm: LanguageModel) -> None:
     option_scores(lm, EXAMPLES[:1], INSTRUCTIONS[0])  # the first call also checks the model
-    assert lm.takes_branches is True
+    assert lm.capabilities.branches is True
     with rows_read(lm) as rows:
         option_scores(lm, EXAMPLES, INSTRUCTIONS[0], batch_size=4)
     assert rows == [4]
@@ -110,7 +111,7 @@ def test_options_share_one_row_with_their_prompt_where_the_model_allows(lm: Lang
 def test_a_row_per_option_gives_the_same_scores(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf
 ) -> None:
-    lm.takes_branches = False
+    lm.capabilities = Capabilities(branches=False)
     with rows_read(lm) as rows:
         scores = option_scores(lm, EXAMPLES, INSTRUCTIONS[0], batch_size=4)
     assert rows == [sum(len(example.options) for example in EXAMPLES)]
@@ -120,23 +121,23 @@ def test_a_row_per_option_gives_the_same_scores(
 def test_a_model_with_alibi_falls_back_to_a_row_per_option(reference_of: ReferenceOf) -> None:
     lm = build_model("bloom")
     scores = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
-    assert lm.takes_branches is False
+    assert lm.capabilities.branches is False
     assert_rows_close(scores, reference_of("bloom").option_scores(EXAMPLES, INSTRUCTIONS[0]))
 
 
-@pytest.mark.parametrize("deaf_to", ["position_ids", "attention_mask"])
+@pytest.mark.parametrize("ignored", ["position_ids", "attention_mask"])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_model_that_heeds_no_positions_or_no_block_mask_falls_back_to_a_row_per_option(
-    lm: LanguageModel, architecture: str, reference_of: ReferenceOf, deaf_to: str
+def test_a_model_that_ignores_positions_or_the_block_mask_falls_back_to_a_row_per_option(
+    lm: LanguageModel, architecture: str, reference_of: ReferenceOf, ignored: str
 ) -> None:
     def drop(_module: Any, arguments: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if deaf_to == "position_ids" or keywords["attention_mask"].dim() == 4:
-            keywords = keywords | {deaf_to: None}
+        if ignored == "position_ids" or keywords["attention_mask"].dim() == 4:
+            keywords = keywords | {ignored: None}
         return arguments, keywords
 
     lm.model.register_forward_pre_hook(drop, with_kwargs=True)
     scores = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
-    assert lm.takes_branches is False
+    assert lm.capabilities.branches is False
     assert_rows_close(scores, reference_of(architecture).option_scores(EXAMPLES, INSTRUCTIONS[0]))
 
 
@@ -268,7 +269,7 @@ def test_batches_shrink_where_memory_runs_out(
 def test_memory_that_does_not_suffice_for_one_prompt_is_an_error_with_a_message(
     llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    llama.takes_branches = True
+    llama.capabilities = Capabilities(branches=True)
     let_memory_run_out(monkeypatch, 0, MEMORY_ERRORS[0])
     with pytest.raises(CrisprError, match="single prompt"):
         option_scores(llama, EXAMPLES, INSTRUCTIONS[0])
@@ -277,7 +278,7 @@ def test_memory_that_does_not_suffice_for_one_prompt_is_an_error_with_a_message(
 def test_an_error_that_is_not_about_memory_passes_through(
     llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    llama.takes_branches = True
+    llama.capabilities = Capabilities(branches=True)
     tried = let_memory_run_out(monkeypatch, 0, RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         option_scores(llama, EXAMPLES, INSTRUCTIONS[0], batch_size=4)

@@ -100,8 +100,8 @@ def test_an_answer_ends_where_the_context_does(llama):
     words = "a" * 600
     while len(encode_text(llama, words)) > 512 + 1 - room:
         words = words[:-1]
-    told = list(stream_answer(llama, [words], Decoding(50)))
-    assert len(told) <= 513 - len(encode_text(llama, words))
+    written = list(stream_answer(llama, [words], Decoding(50)))
+    assert len(written) <= 513 - len(encode_text(llama, words))
     with pytest.raises(InputError, match="reads at most 512; start a new one"):
         next(stream_answer(llama, [words + "a b c d e f g h i j k l m n"], Decoding(50)))
 

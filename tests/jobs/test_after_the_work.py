@@ -15,6 +15,7 @@ from crispr_lm.jobs.reproduce import reproduce
 from crispr_lm.jobs.run import run
 from crispr_lm.settings import ApplySettings, EvaluateSettings, HubSettings, ScoreSettings
 from crispr_lm.storage.run_folder import RunFolder
+from crispr_lm.storage.sanitize import without_folders
 
 from ..helpers import DOWN_PROJECTIONS, build_model
 from ..robustness.commands import arguments_of, outcome
@@ -109,7 +110,7 @@ def test_a_step_after_a_run_fails_and_is_done_by_the_same_command(
         name, _, reason = sentence.partition(": ")
         assert found["results.json"]["failed"] == {name: reason}
 
-    for work in ("search_edit", "measure_all", "measure_reference", "score_tasks", "divergence"):
+    for work in ("find_edit", "measure_all", "measure_reference", "score_tasks", "divergence"):
         monkeypatch.setattr(f"crispr_lm.jobs.run.{work}", None)  # none of the work is done again
     assert ended(arguments, capsys)[0] == 0
     assert outcome(output) == whole
@@ -132,7 +133,7 @@ def test_a_run_ended_while_its_model_is_saved_has_its_results_and_goes_on_with_t
     assert not RunFolder(output).finished
     with pytest.raises(InputError, match="had settings"):
         run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn", skill_weight=0.5))
-    monkeypatch.setattr("crispr_lm.jobs.run.search_edit", None)
+    monkeypatch.setattr("crispr_lm.jobs.run.find_edit", None)
     assert ended(arguments, capsys)[0] == 0
     assert outcome(output) == whole
 
@@ -170,7 +171,7 @@ def test_a_transfer_that_fails_leaves_the_run_and_is_measured_by_the_same_comman
     assert results["failed"] == {"transfer": "memory runs out"}
     assert read(output / "results.json")["saved_model"]["verified"]
     again = run(model, settings)
-    assert set(again["transfer"]) == set(tasks)
+    assert set(again["transfer"]) == set(map(without_folders, tasks))
     assert "failed" not in again
     assert again["tasks"] == results["tasks"]
     assert RunFolder(output).finished

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from crispr_lm import Edit, InputError, RunSettings, evaluate, load_model, load_task, score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.jobs import comparison as job
 from crispr_lm.jobs.comparison import chosen_methods, compare
 from crispr_lm.jobs.run import run
@@ -267,7 +268,7 @@ def test_curves_over_neurons_and_examples(compared, saved_model):
     (cell,) = (x for x in cells_of(settings.output) if (x["part"], x["task"], x["number"]) == ("examples", name, 2))
     task = load_task(name, settings.instructions)
     fit = [x for x in task.examples if x.source in results["record"]["parts"][name]["attribution"]]
-    scores = score_neurons(load_model(saved_model("llama"), device="cpu"), fit, task.instructions, neurons="ffn")
+    scores = score_neurons(load_model(saved_model("llama"), device="cpu"), fit, task.instructions, BiasInfluence("ffn"))
     assert [[n.kind, n.module, n.index] for n in scores.top(removed)] == cell["neurons"]
 
 

@@ -132,7 +132,7 @@ def test_a_model_can_be_checked_by_its_user(capsys, saved_model, architecture):
 
 
 def test_a_model_that_fails_a_check_is_said_to(capsys, saved_model, monkeypatch):
-    monkeypatch.setattr("crispr_lm.jobs.self_check.score_neurons", lambda lm, *_, neurons: _wrong(lm, neurons))
+    monkeypatch.setattr("crispr_lm.jobs.self_check.score_neurons", lambda lm, *asked: _wrong(lm, asked[-1].neurons))
     status, printed = told_by(capsys, "doctor", saved_model("llama"), "--self-check")
     assert status == 1
     assert "failed" in printed.out

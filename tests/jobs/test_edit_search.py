@@ -13,11 +13,10 @@ import pytest
 
 import crispr_lm
 from crispr_lm import InputError, load_task
-from crispr_lm.jobs import edit_search
 from crispr_lm.jobs.preparation import take_parts
 from crispr_lm.jobs.run import run
 from crispr_lm.runtime.progress import SilentProgress
-from crispr_lm.search import evidence
+from crispr_lm.search import evidence, evidence_source, search
 from crispr_lm.storage import files
 
 from .test_run import questions, read, settings_for
@@ -30,7 +29,7 @@ TUNED = {
     "trials": 8,
     "refinements": 3,
     "effect_examples": 8,
-    "validation_examples": 8,  # of 12, so that there are further ones for the finalists
+    "validation_examples": 8,  # of 12, so that there are further ones to re-evaluate on
     "max_kl": 9.0,
     "max_overabstention": 1.0,
 }
@@ -78,7 +77,7 @@ def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
     assert not (output / "effects").exists()
 
 
-def test_finalists_are_asked_all_and_one_of_them_is_recommended(whole):
+def test_re_evaluated_edits_are_asked_all_and_one_of_them_is_recommended(whole):
     output, results = whole
     rows = rows_of(output)
     finals = [row for row in rows if row["stage"] == "final"]
@@ -97,7 +96,7 @@ def test_finalists_are_asked_all_and_one_of_them_is_recommended(whole):
 
 
 @pytest.mark.parametrize(("final", "further"), [(0, 0), (8, 0), (11, 3), (99, 4)])
-def test_finalists_are_asked_examples_of_the_choose_part_that_trials_are_not(questions, tmp_path, final, further):
+def test_re_evaluation_is_on_validation_examples_that_trials_are_not_asked(questions, tmp_path, final, further):
     settings = settings_for(questions, tmp_path / "out", **{**TUNED, "reevaluation_examples": final})
     task = load_task(settings.task[0])
     parts, choose = take_parts(task, settings), task.split(settings.seed).validation
@@ -107,10 +106,10 @@ def test_finalists_are_asked_examples_of_the_choose_part_that_trials_are_not(que
     assert first.isdisjoint(last)
     assert first | last <= {places[example.source] for example in choose}
     assert set(map(id, parts.reevaluation)) <= set(map(id, parts.searched_on))
-    assert take_parts(task, settings.model_copy(update={"search": "sweep"})).final == ()
+    assert take_parts(task, settings.model_copy(update={"search": "sweep"})).reevaluation == ()
 
 
-def test_without_further_examples_there_is_no_final_heat(saved_model, questions, tmp_path):
+def test_without_further_examples_nothing_is_re_evaluated(saved_model, questions, tmp_path):
     output = tmp_path / "out"
     given = {**TUNED, "validation_examples": 12, "rounds": 1, "trials": 1, "refinements": 0}
     results = run(str(saved_model("llama")), settings_for(questions, output, **given))
@@ -138,8 +137,8 @@ def test_every_pass_measures_effects_on_other_examples_of_the_fit_part(saved_mod
 def test_the_published_ranking_is_measured_once_for_each_condition_and_way_of_aggregating(
     saved_model, questions, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(edit_search, "RANKINGS", {"published": edit_search.RANKINGS["published"]})
-    real, measured = edit_search.score_tasks, []
+    monkeypatch.setattr(search, "RANKINGS", {"published": search.RANKINGS["published"]})
+    real, measured = evidence_source.score_tasks, []
 
     def noted(lm, fits, settings, progress):
         conditions = {example.condition for _, examples in fits for example in examples}
@@ -149,7 +148,7 @@ def test_the_published_ranking_is_measured_once_for_each_condition_and_way_of_ag
         )
         return real(lm, fits, settings, progress)
 
-    monkeypatch.setattr(edit_search, "score_tasks", noted)
+    monkeypatch.setattr(evidence_source, "score_tasks", noted)
     settings = settings_for(
         questions, tmp_path / "out", **{**TUNED, "rounds": 0, "refinements": 0, "trials": 16, "effect_examples": 64}
     )
@@ -224,7 +223,9 @@ def test_terminated_it_ends_with_one_sentence_and_leaves_whole_files(saved_model
         process.send_signal(signal.SIGTERM)
         message = process.stderr.read()
         assert process.wait() == 143
-    assert message.splitlines()[-1] == "crispr-lm: terminated; the same command goes on, unless it says --overwrite"
+    assert (
+        message.splitlines()[-1] == "crispr-lm: terminated; run the same command again, without --overwrite, to resume"
+    )
     assert "Traceback" not in message
     assert not [path for path in output.rglob("*") if path.name.endswith(".part") or path.name == ".lock"]
     assert not (output / "results.json").exists()
@@ -278,12 +279,12 @@ def test_what_ctrl_c_has_cut_short_stays_so_and_every_trial_is_on_record(
 @pytest.mark.parametrize(
     ("row", "recorded"),
     [
-        (0, False),  # of the final heat: the original
-        (1, True),  # the first finalist
+        (0, False),  # of the re-evaluation: the original
+        (1, True),  # the first edit
         (2, False),
     ],
 )
-def test_ctrl_c_in_the_final_heat_goes_on_with_the_finalists_heard_so_far(
+def test_ctrl_c_while_re_evaluating_goes_on_with_the_edits_re_evaluated_so_far(
     whole, saved_model, questions, tmp_path, monkeypatch, row, recorded
 ):
     uninterrupted = rows_of(whole[0])
@@ -306,7 +307,7 @@ def test_ctrl_c_in_the_final_heat_goes_on_with_the_finalists_heard_so_far(
     assert {row["stage"] for row in written[last + 1 :]} <= {"control"}
     assert results["choice"]["finals"] == (list(range(last - row, last + 1)) if row else [])
     again = run(model, settings_for(questions, output, resume=True, **TUNED))
-    if written[last + 1 :]:  # else nothing says that the heat was over
+    if written[last + 1 :]:  # else nothing says that it was over
         assert rows_of(output) == written
         assert again["choice"] == results["choice"]
 

@@ -12,8 +12,8 @@ import crispr_lm
 from crispr_lm import InputError, RunSettings
 from crispr_lm.jobs import inspection, steps
 from crispr_lm.jobs.run import run
-from crispr_lm.model.load import LanguageModel
-from crispr_lm.report.terminal import results_table
+from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.report.result_tables import results_table
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.storage import files
 from crispr_lm.storage.sanitize import without_folders
@@ -226,7 +226,7 @@ def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
         "crispr_lm.jobs.edit_search.append_line", lambda path, content: (real(path, content), measured.append(content))
     )
     monkeypatch.setattr(
-        "crispr_lm.jobs.task_scores.score_neurons", None
+        "crispr_lm.attribution.task_scores.score_neurons", None
     )  # the scores are there, they must not be computed again
     run(model, settings_for(questions, tmp_path / "broken", resume=True))
     assert [row["neurons"] for row in measured] == [2, 3, 5]
@@ -423,7 +423,10 @@ def test_the_transfer_of_each_task_is_added_to_a_finished_run(saved_model, quest
         with edit.applied(lm):
             expected = crispr_lm.evaluate(lm, examples, instructions)
         assert row["tasks"][other.name]["after"] == pytest.approx(expected.metrics)
-    assert "found on choices:second.jsonl" in (output / "report.html").read_text()
+    page = (output / "report.html").read_text()
+    with_neurons = [name for name, row in results["transfer"].items() if row["neurons"]]
+    assert with_neurons
+    assert all(f"found on {name}" in page for name in with_neurons)
 
 
 def test_transfer_needs_several_tasks_and_says_so_first(questions, tmp_path):

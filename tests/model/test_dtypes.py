@@ -6,6 +6,7 @@ from accelerate import dispatch_model
 
 import crispr_lm
 from crispr_lm import Edit, InputError
+from crispr_lm.attribution.bias_influence import BiasInfluence
 
 from ..helpers import EXAMPLES, INSTRUCTIONS, assert_same_weights, build_model, snapshot
 
@@ -20,8 +21,8 @@ def test_half_precision_gives_the_scores_of_float32_up_to_rounding(architecture,
     exact.model.load_state_dict(rounded.model.float().state_dict())  # the same weights, in the wider format
     rounded.model.to(dtype)
     for kind in crispr_lm.model.neuron_sites.NEURON_KINDS:
-        wide = crispr_lm.score_neurons(exact, EXAMPLES, INSTRUCTIONS, neurons=kind)
-        narrow = crispr_lm.score_neurons(rounded, EXAMPLES, INSTRUCTIONS, neurons=kind)
+        wide = crispr_lm.score_neurons(exact, EXAMPLES, INSTRUCTIONS, BiasInfluence(kind))
+        narrow = crispr_lm.score_neurons(rounded, EXAMPLES, INSTRUCTIONS, BiasInfluence(kind))
         joined = torch.stack([torch.cat(list(scores.values.values())) for scores in (wide, narrow)])
         assert torch.corrcoef(joined)[0, 1] > 0.95, kind
         assert all(values.dtype == torch.float32 for values in narrow.values.values())

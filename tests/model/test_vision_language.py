@@ -11,6 +11,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
 
 from crispr_lm import Edit, InputError, load_model, option_scores, score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.cli.commands import main
 from crispr_lm.edits.export import export_folder
 from crispr_lm.edits.verification import Saved, verify_saved
@@ -68,7 +69,7 @@ def test_neurons_are_those_of_the_language_model_and_an_edit_leaves_the_rest_alo
     name = next(name for name, module in lm.model.named_modules() if module is lm.model.get_decoder())
     for kind in NEURON_KINDS:
         assert all(site.name.startswith(f"{name}.layers.") for site in find_sites(lm.model, kind))
-    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], neurons="ffn")
+    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence("ffn"))
     edit = Edit.from_neurons(lm, scores.top(6))
     before = snapshot(lm.model)
     export_folder(lm, edit, tmp_path / "edited")

@@ -9,8 +9,10 @@ import torch
 
 from crispr_lm import InputError
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.report.figures import Said, before_after, curve, front, front_of_one, layer_of, neuron_map
-from crispr_lm.report.page import changed_answers, controls, finalists, render_report, tried, write_report
+from crispr_lm.report.figures import before_after
+from crispr_lm.report.neuron_map import NeuronLines, layer_of, neuron_map
+from crispr_lm.report.page import changed_answers, controls, reevaluated, render_report, tried, write_report
+from crispr_lm.report.search_figures import curve, front, front_of_one
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import changes, signed
 from crispr_lm.storage.sanitize import STEERING
@@ -202,12 +204,12 @@ def test_a_page_without_random_neurons_says_so(page):
 
 def test_the_page_says_both_halves_and_the_warning(page):
     assert "0% to 50% right on ambiguous questions (+50 points, 95 % interval +25 to +75)" in page
-    assert "50% to 40% right where the context tells (-10 points, 95 % interval -30 to +10)" in page
+    assert "50% to 40% right on disambiguated questions (-10 points, 95 % interval -30 to +10)" in page
     assert "Over-abstention" in page
     assert "intervals may be too narrow" in page
 
 
-def test_parts_of_a_task_without_conditions_are_told_by_their_accuracy(page):
+def test_parts_of_a_task_without_conditions_are_shown_by_their_accuracy(page):
     row = re.search(r"<tr><td>words</td>.*?</tr>", page)[0]
     assert re.findall(r"<td>(.*?)</td>", row) == ["words", "3", "0.625 ± 0.125", "0.500 ± 0.125", "-", "-"]
 
@@ -221,21 +223,21 @@ def test_neurons_without_scores_have_no_column_for_them_and_the_page_says_why(pa
     assert "Scores are of ffn neurons" in other
 
 
-def test_only_changed_answers_are_told_the_worse_first():
-    told = changed_answers(ANSWERS)
-    assert [(example["change"], example["condition"]) for example in told] == [
+def test_only_changed_answers_are_listed_the_worse_first():
+    found = changed_answers(ANSWERS)
+    assert [(example["change"], example["condition"]) for example in found] == [
         ("worse", "disambiguated"),
         ("better", "ambiguous"),
     ]
     # exp(-1), exp(-2), exp(-3) in shares of their sum.
-    assert told[0]["before"] == pytest.approx([0.6652, 0.2447, 0.0900], abs=1e-4)
-    assert told[0]["after"] == pytest.approx([0.2447, 0.0900, 0.6652], abs=1e-4)
+    assert found[0]["before"] == pytest.approx([0.6652, 0.2447, 0.0900], abs=1e-4)
+    assert found[0]["after"] == pytest.approx([0.2447, 0.0900, 0.6652], abs=1e-4)
 
 
-def test_answers_that_match_no_option_are_told_too():
+def test_answers_that_match_no_option_are_listed_too():
     nothing = answer(0, [[0.0, None, None]], [[None, None, None]])
-    (told,) = changed_answers([nothing])
-    assert (told["change"], told["before"], told["after"]) == ("worse", [1.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    (found,) = changed_answers([nothing])
+    assert (found["change"], found["before"], found["after"]) == ("worse", [1.0, 0.0, 0.0], [0.0, 0.0, 0.0])
 
 
 def test_the_front_holds_what_nothing_else_beats_in_both():
@@ -305,7 +307,7 @@ def test_intervals_are_drawn_around_the_after_value():
     assert list(after.x) == [0.5, 0.4]
     assert list(after.error_x.array) == pytest.approx([0.25, 0.2])
     assert list(after.error_x.arrayminus) == pytest.approx([0.25, 0.2])
-    assert list(after.y) == ["bbq:Age.jsonl, ambiguous", "bbq:Age.jsonl, context tells"]
+    assert list(after.y) == ["bbq:Age.jsonl, ambiguous", "bbq:Age.jsonl, disambiguated"]
 
 
 @pytest.mark.parametrize(
@@ -318,16 +320,16 @@ def test_intervals_are_drawn_around_the_after_value():
         ("project_in", (-1, "project_in")),
     ],
 )
-def test_layer_and_module_are_told_apart(module, layer):
+def test_layer_and_module_are_separated(module, layer):
     assert layer_of(module) == layer
 
 
-def test_every_cell_of_the_map_tells_its_strongest_neuron_and_the_edited_ones():
+def test_every_cell_of_the_map_names_its_strongest_neuron_and_the_edited_ones():
     scores = NeuronScores({f"layers.{n}.mlp.down_proj": torch.tensor([0.0, 1.0 + n]) for n in range(2)}, "ffn")
     edited = [["ffn", "layers.0.mlp.down_proj", 1], ["linear", "layers.1.attn.q_proj", 3]]
     described = {
-        ("ffn", "layers.0.mlp.down_proj"): Said(["unit 1: score 1, promotes ' he'"], ["unit 1: score 1"]),
-        ("linear", "layers.1.attn.q_proj"): Said([], ["unit 3"]),
+        ("ffn", "layers.0.mlp.down_proj"): NeuronLines(["unit 1: score 1, promotes ' he'"], ["unit 1: score 1"]),
+        ("linear", "layers.1.attn.q_proj"): NeuronLines([], ["unit 3"]),
     }
     figure = neuron_map(scores, edited, described)
     (heat,) = figure.data
@@ -372,10 +374,10 @@ def test_the_transfer_matrix_has_a_column_per_edit_and_a_row_per_figure_of_every
     assert [list(row) for row in figure.data[0].z] == [
         pytest.approx(row) for row in ([0.5, 0.0], [-0.1, -0.25], [0.5, 0.5], [-0.1, -0.1], [0.25, 0.25])
     ]
-    told = {(note.x, note.y): note.text for note in figure.layout.annotations}
-    assert told[0, 0] == "+0.500 (+0.250 to +0.750)"
-    assert told[1, 1] == "-0.250"
-    assert told[0, 4] == "-0.250"
+    found = {(note.x, note.y): note.text for note in figure.layout.annotations}
+    assert found[0, 0] == "+0.500 (+0.250 to +0.750)"
+    assert found[1, 1] == "-0.250"
+    assert found[0, 4] == "-0.250"
     framed = {(round((shape.x0 + shape.x1) / 2), round((shape.y0 + shape.y1) / 2)) for shape in figure.layout.shapes}
     assert framed == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3)}
     assert "not found on it" in figure.data[0].customdata[4][0]
@@ -385,19 +387,19 @@ def test_the_transfer_matrix_has_a_column_per_edit_and_a_row_per_figure_of_every
     assert transfer_figure(results, columns_of({"edit": {"neurons": 0}, "tasks": tasks}, [one])) is None
 
 
-def test_how_many_edits_were_tried_is_told_with_those_given_up():
+def test_how_many_edits_were_tried_is_said_with_those_stopped_early():
     sweep = [{"neurons": count} for count in (0, 1, 2)]
     assert tried(sweep) == "2 edits tried."
     rows = [{"neurons": 0, "complete": True}, *({"neurons": 5, "complete": done} for done in (True, False, False))]
     judging = [{"neurons": 5, "complete": True, "stage": stage} for stage in ("final", "control")]
-    assert tried([*rows, *judging]).startswith("3 edits tried, 2 of them given up")
+    assert tried([*rows, *judging]).startswith("3 edits tried, 2 of them stopped early")
 
 
 def of_final_heat():
-    """The rows and the choice of a search with two finalists."""
-    told = {"complete": True, "scale": 0.0, "overabstention": 0.1, "kl": 0.02}
+    """The rows and the choice of a search with two re-evaluated candidates."""
+    found = {"complete": True, "scale": 0.0, "overabstention": 0.1, "kl": 0.02}
     rows = [
-        {"trial": n, "stage": stage, "neurons": neurons, "gain": gain, "loss": loss, "recipe": recipe, **told}
+        {"trial": n, "stage": stage, "neurons": neurons, "gain": gain, "loss": loss, "recipe": recipe, **found}
         for n, (stage, neurons, gain, loss, recipe) in enumerate(
             [
                 ("search", 0, 0.0, 0.0, {}),
@@ -415,30 +417,30 @@ def of_final_heat():
     return rows, choice | {"gain_over_random": over}
 
 
-def test_finalists_are_told_where_they_were_tried_and_where_they_were_heard():
+def test_re_evaluated_candidates_are_shown_on_the_first_and_on_all_questions():
     rows, choice = of_final_heat()
-    told = finalists({"search": rows, "choice": choice})
-    assert [(row["tried"]["trial"], row["heard"]["trial"]) for row in told] == [(2, 4), (1, 5)]
+    found = reevaluated({"search": rows, "choice": choice})
+    assert [(row["tried"]["trial"], row["again"]["trial"]) for row in found] == [(2, 4), (1, 5)]
     page = page_of(ANSWERS, search=rows, choice=choice)
-    (table,) = re.findall("<h2>The finalists</h2>.*?</table>", page, re.DOTALL)
+    (table,) = re.findall("<h2>Re-evaluation of the top candidates</h2>.*?</table>", page, re.DOTALL)
     cells = [re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr><td>.*?</tr>", table)]
     assert [row[:6] for row in cells] == [
         ["2", "9", "+0.875", "+0.750", "-0.031", "-0.125"],
         ["1 (taken)", "4", "+0.625", "+0.500", "+0.000", "-0.062"],
     ]
-    assert "The finalists" not in page_of(ANSWERS)
+    assert "Re-evaluation of the top candidates" not in page_of(ANSWERS)
 
 
 def test_the_edit_its_control_and_the_original_are_compared_on_the_same_questions():
     rows, choice = of_final_heat()
-    told = controls({"search": rows, "choice": choice})
-    assert [(row["trial"], row["gain"]) for row in told] == [(3, 0.0), (5, 0.5), (6, 0.015625)]
+    found = controls({"search": rows, "choice": choice})
+    assert [(row["trial"], row["gain"]) for row in found] == [(3, 0.0), (5, 0.5), (6, 0.015625)]
     del choice["finals"]
     rows[6]["recipe"] = {"like": 1}
     assert [row["trial"] for row in controls({"search": rows, "choice": choice})] == [0, 1, 6]
 
 
-def test_finalists_are_no_points_of_the_front_and_the_curve():
+def test_re_evaluations_are_no_points_of_the_front_and_the_curve():
     rows, choice = of_final_heat()
     page = page_of(ANSWERS, search=rows, choice=choice)
     assert "trial 2: 9 neurons" in page
@@ -448,11 +450,11 @@ def test_finalists_are_no_points_of_the_front_and_the_curve():
 def changed(family, **figures):
     """A task of which some figures are known, before and after."""
     before, after = ({name: pair[when] for name, pair in figures.items()} for when in (0, 1))
-    told = {name: difference(new - old) for name, (old, new) in figures.items()}
-    return {"family": family, "before": before, "after": after, "statistics": told}
+    found = {name: difference(new - old) for name, (old, new) in figures.items()}
+    return {"family": family, "before": before, "after": after, "statistics": found}
 
 
-def test_a_change_is_told_by_what_leads_the_metrics_of_its_task():
+def test_a_change_is_described_by_what_leads_the_metrics_of_its_task():
     assert changes(changed("question_answering", accuracy=(0.5, 0.75))) == "50% to 75% right (+25 points)"
     winobias = changed("winobias", accuracy=(0.5, 0.5), stereotype_gap=(0.25, 0.125))
     assert changes(winobias) == "Gap, with minus against (0 is unbiased) 0.25 to 0.12 (-12 points)"
@@ -479,9 +481,9 @@ def test_tasks_without_conditions_are_drawn_by_what_leads_their_metrics():
     assert figure.layout.xaxis.title.text == "share"
 
 
-@pytest.mark.parametrize(("value", "told"), [(-0.0004, "+0.000"), (-0.0006, "-0.001"), (0.25, "+0.250")])
-def test_a_difference_of_nothing_has_no_minus(value, told):
-    assert signed(value) == told
+@pytest.mark.parametrize(("value", "found"), [(-0.0004, "+0.000"), (-0.0006, "-0.001"), (0.25, "+0.250")])
+def test_a_difference_of_nothing_has_no_minus(value, found):
+    assert signed(value) == found
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path):
@@ -502,9 +504,9 @@ def test_every_tab_and_filter_works_in_a_browser(page, tmp_path, scheme):
         tab.click('nav button[data-tab="map"]')
         tab.locator("#figure-neurons .nsewdrag").wait_for()
         tab.hover("#figure-neurons .nsewdrag")
-        told = tab.locator("#figure-neurons .hoverlayer text").first.text_content(timeout=5000)
-        assert "edited (2)" in told
-        assert "promotes" in told
+        found = tab.locator("#figure-neurons .hoverlayer text").first.text_content(timeout=5000)
+        assert "edited (2)" in found
+        assert "promotes" in found
         check_tabs(tab, ("tables", "search", "map", "transfer", "changed", "record", "summary"))
         tab.click('nav button[data-tab="changed"]')
         cards = tab.locator(".example")

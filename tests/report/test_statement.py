@@ -5,8 +5,8 @@ import pytest
 from crispr_lm.edits.edit import Edit
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.model.origin import ModelOrigin
-from crispr_lm.report import terminal
 from crispr_lm.report.card import card
+from crispr_lm.report.result_tables import print_results
 from crispr_lm.report.statement import outcome, statement
 
 from .test_page import ANSWERS, bias_task, changed, difference, page_of
@@ -37,7 +37,7 @@ def test_without_an_edit_the_statement_is_the_reason():
 
 
 NOT_CONFIRMED = "Not confirmed on the test split (unseen templates), 1 neuron"
-LOSS = ": gain shown, loss shown (right where the context tells)."
+LOSS = ": gain shown, loss shown (right on disambiguated questions)."
 NO_GAIN_BUT_LOSS = ": gain not shown, loss shown (right on ambiguous questions)."
 
 
@@ -54,10 +54,10 @@ NO_GAIN_BUT_LOSS = ": gain not shown, loss shown (right on ambiguous questions).
 )
 def test_a_gain_that_unseen_templates_do_not_show_is_not_called_recommended(intervals, verdict, beginning, end):
     results = results_of({"bbq:Age.jsonl": task_with(*intervals)})
-    told = statement(results)
-    assert told.startswith(beginning)
-    assert told.endswith(end)
-    assert "eliminated: gain on validation +0.250, shown (p = 0.004); on the test split" in told
+    text = statement(results)
+    assert text.startswith(beginning)
+    assert text.endswith(end)
+    assert "eliminated: gain on validation +0.250, shown (p = 0.004); on the test split" in text
     found = outcome(results)
     assert found["verdict"] == verdict
     assert found["statement"]["validation"] == GAIN
@@ -66,28 +66,28 @@ def test_a_gain_that_unseen_templates_do_not_show_is_not_called_recommended(inte
     assert (of_task["metric"], of_task["low"], of_task["high"]) == ("accuracy_ambiguous", low, high)
     assert of_task["shown"] == (verdict == "recommended")
     # What was written down is read again, and says the same.
-    assert statement(results | found) == told
+    assert statement(results | found) == text
     assert outcome(results | found) == found
 
 
 @pytest.mark.parametrize("gain", [None, GAIN, GAIN | {"further": False}])
 def test_an_edit_that_was_not_tested_on_validation_is_not_called_recommended(gain):
     results = results_of({"bbq:Age.jsonl": task_with((0.25, 0.75))}, verdict="untested", gain=gain)
-    told = statement(results)
-    assert told.startswith(
+    text = statement(results)
+    assert text.startswith(
         "Untested, 1 neuron eliminated: gain not tested on further validation questions; on the test "
     )
-    assert told.endswith("gain shown.")
+    assert text.endswith("gain shown.")
     assert outcome(results)["verdict"] == "untested"
     assert outcome(results)["statement"]["validation"] is None
 
 
-def test_of_several_tasks_each_is_told():
+def test_of_several_tasks_each_is_described():
     tasks = {"bbq:/data/Age.jsonl": task_with((0.25, 0.75)), "bbq:/data/Religion.jsonl": task_with((-0.25, 0.75))}
     results = results_of(tasks | {"crows_pairs:/data/pairs.csv": {"role": "bias"}}, made_for=list(tasks))
     halves = (
         "0% to 50% right on ambiguous questions (+50, {} to +75), "
-        "50% to 40% right where the context tells (-10, -12 to +2)"
+        "50% to 40% right on disambiguated questions (-10, -12 to +2)"
     )
     assert statement(results) == (
         "Confirmed in part on the test split (unseen templates), 1 neuron eliminated: gain on validation +0.250, shown "
@@ -112,7 +112,7 @@ def test_a_task_without_any_figure_confirms_nothing():
 
 def test_terminal_and_card_say_the_same_statement(tmp_path, capsys):
     results = results_of({"bbq:Age.jsonl": task_with((-0.05, 0.15)) | {"role": "bias"}})
-    terminal.print_results(results, tmp_path)
+    print_results(results, tmp_path)
     assert statement(results) in " ".join(capsys.readouterr().out.split())
     written = card("edit", Edit((Neuron("layers.1.down_proj", 2, "ffn"),)), ModelOrigin(), results)
     assert "**Not confirmed on the test split (unseen templates), 1 neuron eliminated: gain on validation" in written
@@ -121,6 +121,6 @@ def test_terminal_and_card_say_the_same_statement(tmp_path, capsys):
 
 def test_the_page_begins_with_the_statement():
     page = page_of(ANSWERS)
-    (told,) = [line for line in page.splitlines() if line.startswith('<p class="verdict">')]
-    assert told.startswith('<p class="verdict">Recommended, 2 neurons eliminated: ')
-    assert told.endswith(": gain shown.</p>")
+    (text,) = [line for line in page.splitlines() if line.startswith('<p class="verdict">')]
+    assert text.startswith('<p class="verdict">Recommended, 2 neurons eliminated: ')
+    assert text.endswith(": gain shown.</p>")

@@ -130,8 +130,8 @@ def picked(output: Path) -> list[str]:
 
 
 def without_times(content: object) -> object:
-    """JSON without the entries that tell how long something took."""
+    """JSON without the entries that say when something was done, and how long it took."""
     if isinstance(content, dict):
-        kept = {name: value for name, value in content.items() if name not in ("seconds", "timings")}
+        kept = {name: value for name, value in content.items() if name not in ("seconds", "timings", "moment")}
         return {name: without_times(value) for name, value in kept.items()}
     return [without_times(value) for value in content] if isinstance(content, list) else content

@@ -24,7 +24,7 @@ from crispr_lm import Edit, load_task
 from crispr_lm.app.session import read_run
 from crispr_lm.attribution.effects import Effects
 from crispr_lm.attribution.neuron_scores import SCORES_FORMAT, NeuronScores
-from crispr_lm.cli.commands import _settings_file
+from crispr_lm.cli.settings_file import read_settings_file
 from crispr_lm.inference.prompts import encode_text
 from crispr_lm.jobs.comparison_results import CellKey
 from crispr_lm.jobs.hub import local_edit
@@ -37,7 +37,9 @@ from crispr_lm.search.neuron_count import Candidate
 from crispr_lm.search.trial import Trial
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.answers import read_answers
-from crispr_lm.storage.run_folder import RunFolder, check_new, read_object, read_rows
+from crispr_lm.storage.output_path import check_new
+from crispr_lm.storage.records import read_object, read_rows
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks import read_instructions
 
 from ..helpers import chat_tokenizer
@@ -298,7 +300,7 @@ def gguf_model(template: str = "") -> bytes:
 
 def read_settings(path: Path) -> object:
     """A settings file, and what the settings of a run make of its values."""
-    given = dict(_settings_file(path).config)
+    given = dict(read_settings_file(path).config)
     try:
         return RunSettings(**{**given, "output": "out"})
     except TypeError as error:  # a name that is no word can't be an option

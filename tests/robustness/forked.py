@@ -78,7 +78,8 @@ def serve() -> None:
     import crispr_lm.jobs.comparison
     import crispr_lm.jobs.run
     import crispr_lm.report.comparison
-    import crispr_lm.report.terminal
+    import crispr_lm.report.inspection
+    import crispr_lm.report.progress
 
     # A whole Python that takes seconds to start; the tests that start the command as users do have it.
     crispr_lm.jobs.run.verify_saved = lambda *_arguments, **_more: {"options_compared": 1, "largest_difference": 0.0}

@@ -29,8 +29,8 @@ EVERY = 1 if LONG else 50
 
 FAULTS = {
     "kill": (-9, ""),
-    "terminate": (143, "crispr-lm: terminated; the same command goes on, unless it says --overwrite"),
-    "interrupt": (130, "crispr-lm: interrupted; the same command goes on, unless it says --overwrite"),
+    "terminate": (143, "crispr-lm: terminated; run the same command again, without --overwrite, to resume"),
+    "interrupt": (130, "crispr-lm: interrupted; run the same command again, without --overwrite, to resume"),
     "full": (1, "(No space left on device); make room there, then give the same command again"),
     "protected": (1, "(Read-only file system); check folder and disk, then give the same command again"),
 }
@@ -208,6 +208,6 @@ def test_ctrl_c_while_the_model_is_loaded_ends_in_one_sentence_before_anything_i
     running = Running.start(given(tmp_path / "out"))
     assert running.until("Loading")
     assert running.kill(signal.SIGINT) == 130, running.stderr
-    assert running.lines[-1][1] == "crispr-lm: interrupted; the same command goes on, unless it says --overwrite"
+    assert running.lines[-1][1] == "crispr-lm: interrupted; run the same command again, without --overwrite, to resume"
     assert ended_in_one_sentence(running.stderr)
     assert not (tmp_path / "out").exists()

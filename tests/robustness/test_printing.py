@@ -19,8 +19,9 @@ from crispr_lm.app.chat import columns, hold_in_lines
 from crispr_lm.cli.commands import main
 from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES
 from crispr_lm.jobs.run import run
-from crispr_lm.report import terminal
+from crispr_lm.report import inspection
 from crispr_lm.report.markup import markup
+from crispr_lm.report.progress import _LogHandler, terminal_progress
 from crispr_lm.storage.sanitize import HIDDEN, STEERING, printable
 
 from ..jobs.test_run import questions, settings_for
@@ -67,7 +68,7 @@ def test_any_text_is_printed_as_it_is_but_for_what_steers():
 
 
 def test_tables_of_a_hostile_edit(hostile_edit, capsys, monkeypatch):
-    monkeypatch.setattr(terminal, "console", Console(emoji=False, width=400, file=None))
+    monkeypatch.setattr(inspection, "console", Console(emoji=False, width=400, file=None))
     for command in (["inspect", str(hostile_edit)], ["edit", "diff", str(hostile_edit), str(hostile_edit)]):
         for form in ([], ["--quiet"], ["--json"]):
             with contextlib.suppress(SystemExit):
@@ -89,7 +90,7 @@ def test_messages_and_the_log(hostile_edit, capsys):
         assert_harmless(printed)
         assert printed.splitlines()[-1].startswith("crispr-lm: ")
     shown = io.StringIO()
-    handler = terminal._LogHandler(console=Console(file=shown, width=200), show_time=False, show_path=False)
+    handler = _LogHandler(console=Console(file=shown, width=200), show_time=False, show_path=False)
     handler.emit(logging.LogRecord("x", logging.INFO, "", 0, f"{MODULE} {TOKEN}", None, None))
     assert_harmless(shown.getvalue())
     assert TOKEN not in shown.getvalue()
@@ -159,7 +160,7 @@ def test_no_secret_comes_into_what_a_run_leaves_or_says(saved_model, questions, 
     file = tmp_path / "token"
     file.write_text("hf_FromTheTokenFileAbCdEfGh", encoding="utf-8")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(file))
-    with terminal.terminal_progress() as progress:
+    with terminal_progress() as progress:
         run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", max_neurons=1), progress)
     printed = "".join(capsys.readouterr())
     everything = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())

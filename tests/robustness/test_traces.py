@@ -29,7 +29,7 @@ STEPS = (
     "record_of",
     "score_tasks",
     "measure_reference",
-    "search_edit",
+    "find_edit",
     "measure_all",
     "divergence",
     "results_of",

@@ -1,4 +1,4 @@
-"""The bench on a tiny real model: what it tells of a trial is what asking the edited model tells."""
+"""The evaluator on a tiny real model: what it tells of a trial is what asking the edited model tells."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from crispr_lm.evaluation.kl_divergence import reference_distribution
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.model.neuron_sites import Neuron, find_sites
-from crispr_lm.search.evaluator import Bench, Proposal
+from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.trial import CONSTANTS, Limits
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
@@ -28,7 +28,7 @@ def questions(unknown=1):
 def bench_of(lm, examples):
     part = validation_part(lm, "t", examples, ["Answer the question.", "Choose."], seed=0)
     reference = reference_distribution(lm, ["The sky is blue.", "Water boils."])
-    return Bench(lm, [part], reference, Limits(kl=100.0))
+    return Evaluator(lm, [part], reference, Limits(kl=100.0))
 
 
 def proposal_of(lm, count):
@@ -37,10 +37,10 @@ def proposal_of(lm, count):
 
 
 def test_figures_with_a_constant_are_those_of_the_scores_with_this_constant(llama):
-    bench, proposal = bench_of(llama, questions()), proposal_of(llama, 12)
-    original = bench.try_original()
-    trial = bench.attempt(1, proposal, [original])
-    (part,) = bench.parts
+    evaluator, proposal = bench_of(llama, questions()), proposal_of(llama, 12)
+    original = evaluator.try_original()
+    trial = evaluator.attempt(1, proposal, [original])
+    (part,) = evaluator.parts
     with Edit.from_neurons(llama, proposal.neurons, 0.0).applied(llama):
         scores = prompt_scores(llama, part.prompts)
     before = question_answering_metrics(part.examples, original.answers["t"])
@@ -65,45 +65,45 @@ def test_where_no_option_abstains_a_constant_changes_nothing(llama):
 
 
 def test_what_was_asked_nothing_tells_nothing_of_constants(llama):
-    bench = bench_of(llama, questions())
-    bench.limits = Limits(kl=0.0)
-    trial = bench.attempt(1, proposal_of(llama, 12), [bench.try_original()], within_kl=True)
+    evaluator = bench_of(llama, questions())
+    evaluator.limits = Limits(kl=0.0)
+    trial = evaluator.attempt(1, proposal_of(llama, 12), [evaluator.try_original()], within_kl=True)
     assert trial.figures.kl > 0
     assert trial.moved == ()
 
 
-def test_heard_out_is_asked_all_examples_and_what_was_answered_is_not_asked_again(llama, monkeypatch):
+def test_re_evaluation_asks_all_examples_and_what_was_answered_is_not_asked_again(llama, monkeypatch):
     examples = questions(unknown=0)
     first, more = (
         validation_part(llama, "t", part, ["Answer the question."], 0) for part in (examples[:6], examples[6:])
     )
     reference = reference_distribution(llama, ["The sky is blue."])
-    bench = Bench(llama, [first], reference, Limits(kl=100.0), further=[more])
-    assert (bench.prompts, bench.further_prompts) == (6, 10)
+    evaluator = Evaluator(llama, [first], reference, Limits(kl=100.0), further=[more])
+    assert (evaluator.prompts, evaluator.further_prompts) == (6, 10)
     proposal = proposal_of(llama, 12)
-    trials = [bench.try_original(), bench.attempt(1, proposal, [bench.try_original()])]
+    trials = [evaluator.try_original(), evaluator.attempt(1, proposal, [evaluator.try_original()])]
     assert [len(trial.answers["t"]) for trial in trials] == [6, 6]
     asked = []
     monkeypatch.setattr(
         "crispr_lm.search.evaluator.prompt_scores",
-        lambda lm, prompts, size: asked.append(len(prompts)) or prompt_scores(lm, prompts, size),
+        lambda lm, prompts, size, advance: asked.append(len(prompts)) or prompt_scores(lm, prompts, size),
     )
-    before = bench.hear_out(2, Proposal("final", {"of": 0}, ()), trials[0])
-    heard = bench.hear_out(3, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
+    before = evaluator.reevaluate(2, Proposal("final", {"of": 0}, ()), trials[0])
+    reevaluated = evaluator.reevaluate(3, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
     assert asked == [10, 10]
-    (part,) = bench.parts
-    assert bench.examples("t") == part.examples
+    (part,) = evaluator.parts
+    assert evaluator.examples("t") == part.examples
     with Edit.from_neurons(llama, proposal.neurons, 0.0).applied(llama):
         expected = prompt_scores(llama, part.prompts).argmax(dim=1).tolist()
-    assert heard.answers["t"] == expected
-    metrics = [question_answering_metrics(part.examples, trial.answers["t"]) for trial in (before, heard)]
+    assert reevaluated.answers["t"] == expected
+    metrics = [question_answering_metrics(part.examples, trial.answers["t"]) for trial in (before, reevaluated)]
     for figure, metric in (("gain", "accuracy_ambiguous"), ("loss", "accuracy_disambiguated")):
         change = metrics[1][metric] - metrics[0][metric]
-        assert getattr(heard.figures, figure) == pytest.approx(change if figure == "gain" else -change)
-    assert heard.figures.kl == trials[1].figures.kl
+        assert getattr(reevaluated.figures, figure) == pytest.approx(change if figure == "gain" else -change)
+    assert reevaluated.figures.kl == trials[1].figures.kl
     rise = metrics[1]["unknown_rate_disambiguated"] - metrics[0]["unknown_rate_disambiguated"]
     assert rise > 0
-    assert heard.figures.implied == pytest.approx(rise * metrics[0]["answered_accuracy"])
+    assert reevaluated.figures.implied == pytest.approx(rise * metrics[0]["answered_accuracy"])
     rises = {
         template: [
             (after == example.unknown) - (then == example.unknown)
@@ -115,11 +115,13 @@ def test_heard_out_is_asked_all_examples_and_what_was_answered_is_not_asked_agai
     sums = [sum(values) - rise * len(values) for values in rises.values()]
     count = sum(map(len, rises.values()))
     error = (sum(value**2 for value in sums) * len(sums) / (len(sums) - 1)) ** 0.5 / count
-    assert heard.figures.implied_doubt == pytest.approx(error * metrics[0]["answered_accuracy"])
-    assert (heard.stage, heard.number, heard.neurons) == ("final", 3, proposal.neurons)
-    again = bench.hear_out(4, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
-    assert (again.number, again.figures, asked) == (4, heard.figures, [10, 10])
-    assert bench.attempt(5, proposal, [trials[0]], race=True).figures == trials[1].figures  # a trial stays what it was
-    control = bench.random_control(heard, seed=0)
-    tried = bench.attempt(6, control, [trials[0]])
-    assert len(bench.hear_out(6, control, tried, before).answers["t"]) == 16
+    assert reevaluated.figures.implied_doubt == pytest.approx(error * metrics[0]["answered_accuracy"])
+    assert (reevaluated.stage, reevaluated.number, reevaluated.neurons) == ("final", 3, proposal.neurons)
+    again = evaluator.reevaluate(4, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
+    assert (again.number, again.figures, asked) == (4, reevaluated.figures, [10, 10])
+    assert (
+        evaluator.attempt(5, proposal, [trials[0]], race=True).figures == trials[1].figures
+    )  # a trial stays what it was
+    control = evaluator.random_control(reevaluated, seed=0)
+    tried = evaluator.attempt(6, control, [trials[0]])
+    assert len(evaluator.reevaluate(6, control, tried, before).answers["t"]) == 16

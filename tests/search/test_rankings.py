@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from crispr_lm import InputError
-from crispr_lm.attribution.effects import Effects, Importance
+from crispr_lm.attribution.effects import Effects
+from crispr_lm.attribution.importance import Importance
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.search.rankings import RANKINGS, Evidence, Recipe, changed, ranked

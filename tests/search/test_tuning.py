@@ -1,4 +1,4 @@
-"""The search strategy on a bench that is made up: what is proposed, kept, refined and recommended."""
+"""The search strategy on an evaluator that is made up: what is proposed, kept, refined and recommended."""
 
 import dataclasses
 import math
@@ -11,12 +11,13 @@ from crispr_lm import InputError
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.search.evaluator import Proposal
 from crispr_lm.search.rankings import Evidence, Recipe
-from crispr_lm.search.reevaluation import hear_finalists
+from crispr_lm.search.reevaluation import reevaluate_best
 from crispr_lm.search.refinement import refine
 from crispr_lm.search.rounds import Chain, chains, follow
 from crispr_lm.search.selection import decide, picked_by_hand
 from crispr_lm.search.trial import CONSTANTS, Figures, Limits, Trial, best_within
-from crispr_lm.search.tuning import Budget, Space, Tally, begin, tune
+from crispr_lm.search.trial_log import Budget, TrialLog
+from crispr_lm.search.tuning import Space, begin, tune
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 
 from .test_rankings import evidence_of, planted
@@ -25,7 +26,7 @@ SPACE = Space(("published", "contrast", "pursuit"), ("ffn",), 8)
 LIMITS = Limits(neurons=8)
 
 
-class MadeUpBench:
+class MadeUpEvaluator:
     """Neurons 0 to 3 of the first module each turn two of 16 ambiguous answers; every neuron costs a little KL.
 
     Those of the second module do nothing. `rooms` tells by trial how many nats abstention has left, 0 where it does
@@ -69,7 +70,7 @@ class MadeUpBench:
         )  # fmt: skip
 
 
-class HearsOut(MadeUpBench):
+class Reevaluates(MadeUpEvaluator):
     """Has as many further questions; `truly` tells by neurons' count what an edit gains and loses on all of them."""
 
     further_prompts = 32
@@ -78,7 +79,7 @@ class HearsOut(MadeUpBench):
         super().__init__(**how)
         self.truly, self.implied = truly, dict(implied)
 
-    def hear_out(self, number, proposal, trial, original=None):
+    def reevaluate(self, number, proposal, trial, original=None):
         self.tried.append(number)
         right, loss = self.truly.get(len(proposal.neurons), (0, 0.0)) if proposal.stage == "final" else (0, 0.0)
         answers = {"t": 2 * [2 if index < right else 0 for index in range(32)]}
@@ -98,8 +99,8 @@ class HearsOut(MadeUpBench):
         return 2 * super().examples(task)
 
 
-class KnowsEdits(MadeUpBench):
-    """As a bench it tells where it has tried an edit before."""
+class KnowsEdits(MadeUpEvaluator):
+    """As an evaluator it tells where it has tried an edit before."""
 
     def __init__(self):
         super().__init__()
@@ -120,17 +121,17 @@ def undated(trials):
     return [trial.to_dict() | {"seconds": None} for trial in trials]
 
 
-def tuned(known=(), trials=25, seed=0, bench=None, seconds=None, finished=None):
-    bench = bench or MadeUpBench()
+def tuned(known=(), trials=25, seed=0, evaluator=None, seconds=None, finished=None):
+    evaluator = evaluator or MadeUpEvaluator()
     budget = Budget(trials, seconds)
-    tally = Tally(known, budget, finished or (lambda trial: None))
-    begin(bench, tally)
-    tune(bench, evidence, SPACE, LIMITS, budget, tally, seed)
-    return tally, bench
+    log = TrialLog(known, budget, finished or (lambda trial: None))
+    begin(evaluator, log)
+    tune(evaluator, evidence, SPACE, LIMITS, budget, log, seed)
+    return log, evaluator
 
 
-def recipes(tally):
-    return [dict(trial.recipe) for trial in tally.trials]
+def recipes(log):
+    return [dict(trial.recipe) for trial in log.trials]
 
 
 def test_the_same_seed_tries_the_same_and_another_seed_something_else():
@@ -144,9 +145,9 @@ def test_the_same_seed_tries_the_same_and_another_seed_something_else():
 def test_gone_on_with_it_is_the_run_that_was_not_interrupted(done):
     whole, _ = tuned()
     written = [Trial.from_dict(trial.to_dict()) for trial in whole.trials[:done]]
-    gone_on, bench = tuned(known=written)
+    gone_on, evaluator = tuned(known=written)
     assert undated(gone_on.trials) == undated(whole.trials)
-    assert bench.tried == list(range(done, 26))  # nothing twice
+    assert evaluator.tried == list(range(done, 26))  # nothing twice
 
 
 def test_no_recipe_leaves_the_space():
@@ -158,13 +159,13 @@ def test_no_recipe_leaves_the_space():
 
 def test_the_time_of_an_interrupted_run_counts():
     whole, _ = tuned(trials=6)
-    gone_on, bench = tuned(known=whole.trials[:4], trials=6, seconds=3.5)  # four trials of one second each
+    gone_on, evaluator = tuned(known=whole.trials[:4], trials=6, seconds=3.5)  # four trials of one second each
     assert len(gone_on.trials) == 4
-    assert bench.tried == []
+    assert evaluator.tried == []
 
 
 def test_the_sampler_is_told_that_what_abstention_implies_is_infeasible(monkeypatch):
-    class Abstains(MadeUpBench):
+    class Abstains(MadeUpEvaluator):
         """Loses nothing, by luck."""
 
         def attempt(self, number, proposal, rivals=(), **how):
@@ -178,7 +179,7 @@ def test_the_sampler_is_told_that_what_abstention_implies_is_infeasible(monkeypa
         real(trial, name, value)
 
     monkeypatch.setattr(optuna.Trial, "set_constraint", noted)
-    tuned(trials=2, bench=Abstains())
+    tuned(trials=2, evaluator=Abstains())
     assert [value for name, value in told if name == "loss"] == [0.005, 0.005]  # 0.04 + 0.03 / 2 - 0.05
 
 
@@ -186,19 +187,19 @@ def test_a_search_that_was_cut_short_is_not_taken_for_a_longer_one():
     whole, _ = tuned(trials=6)
     control = dataclasses.replace(whole.trials[4], stage="control")
     known = [*whole.trials[:4], control]  # Ctrl-C after trial 3; then came the control
-    gone_on, bench = tuned(known=known, trials=6)
+    gone_on, evaluator = tuned(known=known, trials=6)
     assert gone_on.trials == whole.trials[:4]
     assert gone_on.run(None, None) == control
-    assert bench.tried == []
+    assert evaluator.tried == []
 
 
 def test_ctrl_c_while_known_trials_are_gone_through_loses_none_of_them():
     whole, _ = tuned(trials=6)
     control = dataclasses.replace(whole.trials[6], stage="control")
-    tally = Tally([*whole.trials[:6], control], Budget(6), lambda trial: None)
-    tally.run(None, None)
-    assert tally.cut_short() == [*whole.trials[:6], control]  # the record
-    assert tally.trials == whole.trials[:6]  # what the decision is between
+    log = TrialLog([*whole.trials[:6], control], Budget(6), lambda trial: None)
+    log.run(None, None)
+    assert log.cut_short() == [*whole.trials[:6], control]  # the record
+    assert log.trials == whole.trials[:6]  # what the decision is between
 
 
 EVERYTHING = tuple(Neuron(module, index, "ffn") for module in ("first", "second") for index in range(4))
@@ -207,27 +208,27 @@ EVERYTHING = tuple(Neuron(module, index, "ffn") for module in ("first", "second"
 
 def left_out_of(neurons, attempts, order, known=(), limits=LIMITS):
     """What refinement makes of an edit for which no change is proposed, whose neurons are missed in an order."""
-    tally, bench, asked = Tally(known, Budget(1), lambda trial: None), MadeUpBench(), []
-    begin(bench, tally)
-    start = tally.run(lambda: Proposal("search", {}, neurons), bench.attempt)
+    log, evaluator, asked = TrialLog(known, Budget(1), lambda trial: None), MadeUpEvaluator(), []
+    begin(evaluator, log)
+    start = log.run(lambda: Proposal("search", {}, neurons), evaluator.attempt)
 
     def following(recipe):
         asked.append(recipe)
         return [neuron for neuron in order if neuron in recipe.eliminated] if recipe.neurons < 0 else []
 
-    return refine(bench, start, limits, tally, attempts, following), asked, tally
+    return refine(evaluator, start, limits, log, attempts, following), asked, log
 
 
-def left_out(tally):
-    return [trial.recipe["change"] for trial in tally.trials if "left out" in trial.recipe.get("change", "")]
+def left_out(log):
+    return [trial.recipe["change"] for trial in log.trials if "left out" in trial.recipe.get("change", "")]
 
 
 def test_refinement_leaves_out_the_neurons_that_do_nothing():
-    refined, asked, tally = left_out_of(EVERYTHING, 40, EVERYTHING[::-1])
+    refined, asked, log = left_out_of(EVERYTHING, 40, EVERYTHING[::-1])
     assert refined.neurons == EVERYTHING[:4]
-    assert refined.figures.gain == tally.trials[1].figures.gain
+    assert refined.figures.gain == log.trials[1].figures.gain
     # Two and two are not missed, the next two are, and so is each of the four by itself.
-    assert left_out(tally) == ["2 left out"] * 3 + ["1 left out"] * 4
+    assert left_out(log) == ["2 left out"] * 3 + ["1 left out"] * 4
     assert [(of.neurons, of.returned, of.eliminated) for of in asked if of.neurons < 0] == [
         (-8, 8, EVERYTHING),
         (-6, 6, EVERYTHING[:6]),
@@ -236,31 +237,31 @@ def test_refinement_leaves_out_the_neurons_that_do_nothing():
 
 
 def test_every_single_neuron_is_left_out_once_where_effects_are_wrong_about_what_is_missed():
-    refined, _, tally = left_out_of(EVERYTHING, 40, EVERYTHING)
+    refined, _, log = left_out_of(EVERYTHING, 40, EVERYTHING)
     assert refined.neurons == EVERYTHING[:4]
-    assert left_out(tally) == ["2 left out"] + ["1 left out"] * 8
+    assert left_out(log) == ["2 left out"] + ["1 left out"] * 8
 
 
 def test_leaving_out_ends_at_a_single_neuron():
-    refined, _, tally = left_out_of(EVERYTHING[4:6], 40, EVERYTHING[4:6])
+    refined, _, log = left_out_of(EVERYTHING[4:6], 40, EVERYTHING[4:6])
     assert len(refined.neurons) == 1  # neither does anything, but without both it is the original
-    assert left_out(tally) == ["1 left out"]
+    assert left_out(log) == ["1 left out"]
 
 
 def test_what_an_interrupted_run_has_left_out_is_not_ranked_again():
-    whole, _, tally = left_out_of(EVERYTHING, 40, EVERYTHING[::-1])
-    written = [Trial.from_dict(trial.to_dict()) for trial in tally.trials]
+    whole, _, log = left_out_of(EVERYTHING, 40, EVERYTHING[::-1])
+    written = [Trial.from_dict(trial.to_dict()) for trial in log.trials]
     again, asked, gone_on = left_out_of(EVERYTHING, 40, (), written)
     assert again.to_dict() == whole.to_dict()
-    assert undated(gone_on.trials) == undated(tally.trials)
+    assert undated(gone_on.trials) == undated(log.trials)
     assert asked == []
 
 
 def test_refinement_adds_what_helps_and_stops_at_the_limits():
-    tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
-    begin(bench, tally)
-    start = tally.run(
-        lambda: Proposal("search", {}, (Neuron("first", 0, "ffn"), Neuron("first", 1, "ffn"))), bench.attempt
+    log, evaluator = TrialLog([], Budget(1), lambda trial: None), MadeUpEvaluator()
+    begin(evaluator, log)
+    start = log.run(
+        lambda: Proposal("search", {}, (Neuron("first", 0, "ffn"), Neuron("first", 1, "ffn"))), evaluator.attempt
     )
 
     def following(recipe):
@@ -269,11 +270,11 @@ def test_refinement_adds_what_helps_and_stops_at_the_limits():
             return []
         return [Neuron("first", index, "ffn") for index in range(4)][len(recipe.eliminated) :][: recipe.neurons]
 
-    refined = refine(bench, start, LIMITS, tally, 6, following)
+    refined = refine(evaluator, start, LIMITS, log, 6, following)
     assert len(refined.neurons) == 4  # one in each of two rounds, the second ranked with the first in place
     assert refined.figures.gain == start.figures.gain + 4 / 16
     full = replace(LIMITS, neurons=2)
-    assert len(refine(bench, start, full, tally, 6, following).neurons) <= 2
+    assert len(refine(evaluator, start, full, log, 6, following).neurons) <= 2
 
 
 def one_for_one(asked):
@@ -290,28 +291,28 @@ def one_for_one(asked):
     return following
 
 
-def tried(bench, *edits):
-    """A tally of the original and these edits, as passes, and the trials of these."""
-    tally = Tally([], Budget(1), lambda trial: None)
-    begin(bench, tally)
-    return tally, [
-        tally.run(lambda neurons=neurons: Proposal("rounds", {}, neurons), bench.attempt) for neurons in edits
+def tried(evaluator, *edits):
+    """A log of the original and these edits, as passes, and the trials of these."""
+    log = TrialLog([], Budget(1), lambda trial: None)
+    begin(evaluator, log)
+    return log, [
+        log.run(lambda neurons=neurons: Proposal("rounds", {}, neurons), evaluator.attempt) for neurons in edits
     ]
 
 
-def refined_from(bench, recipe, limits, attempts, useless=(4, 5, 6)):
-    tally, asked = Tally([], Budget(1), lambda trial: None), []
-    begin(bench, tally)
-    start = tally.run(
-        lambda: Proposal("rounds", recipe, tuple(Neuron("first", index, "ffn") for index in useless)), bench.attempt
+def refined_from(evaluator, recipe, limits, attempts, useless=(4, 5, 6)):
+    log, asked = TrialLog([], Budget(1), lambda trial: None), []
+    begin(evaluator, log)
+    start = log.run(
+        lambda: Proposal("rounds", recipe, tuple(Neuron("first", index, "ffn") for index in useless)), evaluator.attempt
     )
-    return refine(bench, start, limits, tally, attempts, one_for_one(asked)), asked, tally
+    return refine(evaluator, start, limits, log, attempts, one_for_one(asked)), asked, log
 
 
 def test_refinement_exchanges_neurons_where_there_is_no_room_for_more_and_weighs_harm_by_the_room_for_abstention():
     recipe = {"skill_weight": 2.5, "protection": 7.0}
-    bench = MadeUpBench(useful=4, rooms=(0, 1.0, -0.5))
-    refined, asked, _ = refined_from(bench, recipe, replace(LIMITS, neurons=3), 3)
+    evaluator = MadeUpEvaluator(useful=4, rooms=(0, 1.0, -0.5))
+    refined, asked, _ = refined_from(evaluator, recipe, replace(LIMITS, neurons=3), 3)
     assert [(recipe.neurons, recipe.returned) for recipe in asked] == [(0, 2), (0, 2)]
     assert [recipe.skill_weight for recipe in asked] == pytest.approx([2.5 * math.exp(-r / 2) for r in (1.0, 0.5)])
     assert {recipe.protection for recipe in asked} == {7.0}
@@ -321,21 +322,21 @@ def test_refinement_exchanges_neurons_where_there_is_no_room_for_more_and_weighs
 
 def test_refinement_goes_on_from_what_promises_most_and_retreats_where_a_limit_is_not_kept():
     """The start has no gain and the change, which loses too much, some: it is gone on from, with more weight."""
-    bench = MadeUpBench(useful=4, losses=(0, 0, 0.2))
-    refined, asked, tally = refined_from(bench, {"skill_weight": 1.0}, replace(LIMITS, neurons=3), 3)
-    assert [recipe.eliminated for recipe in asked] == [trial.neurons for trial in tally.trials[1:3]]
+    evaluator = MadeUpEvaluator(useful=4, losses=(0, 0, 0.2))
+    refined, asked, log = refined_from(evaluator, {"skill_weight": 1.0}, replace(LIMITS, neurons=3), 3)
+    assert [recipe.eliminated for recipe in asked] == [trial.neurons for trial in log.trials[1:3]]
     assert [recipe.skill_weight for recipe in asked] == pytest.approx([1.0, math.exp(0.25)])
-    assert set(refined.neurons) < set(tally.trials[3].neurons)  # one of which is useless still
-    assert refined.figures.gain == tally.trials[3].figures.gain
+    assert set(refined.neurons) < set(log.trials[3].neurons)  # one of which is useless still
+    assert refined.figures.gain == log.trials[3].figures.gain
 
 
 def test_refinement_protects_more_where_a_change_moves_the_model_too_far():
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []
-    begin(bench, tally)
+    log, evaluator, asked = TrialLog([], Budget(1), lambda trial: None), MadeUpEvaluator(cost=0.03), []
+    begin(evaluator, log)
     recipe = {"skill_weight": 1.5, "protection": 2.0}
-    start = tally.run(lambda: Proposal("rounds", recipe, tuple(in_order(Recipe("ffn", 2)))), bench.attempt)
+    start = log.run(lambda: Proposal("rounds", recipe, tuple(in_order(Recipe("ffn", 2)))), evaluator.attempt)
     limits = replace(LIMITS, kl=0.075)  # two neurons, and no third
-    refined = refine(bench, start, limits, tally, 3, lambda recipe: asked.append(recipe) or in_order(recipe))
+    refined = refine(evaluator, start, limits, log, 3, lambda recipe: asked.append(recipe) or in_order(recipe))
     assert refined is start
     changes, left_out = asked[:2], asked[2:]
     assert [(recipe.skill_weight, recipe.protection) for recipe in changes] == [(1.5, 2.0), (1.5, 6.0)]
@@ -345,10 +346,10 @@ def test_refinement_protects_more_where_a_change_moves_the_model_too_far():
 
 def test_refinement_goes_on_behind_an_edit_that_was_tried_before():
     """The start promises most, and its change is the next pass's edit: what comes after is a change of that one."""
-    bench, asked = KnowsEdits(), []
+    evaluator, asked = KnowsEdits(), []
     useful = [Neuron("first", index, "ffn") for index in range(4)]
     first, second = tuple(useful[:3]), (*useful[:2], Neuron("first", 5, "ffn"))
-    tally, [_, start] = tried(bench, first, second)
+    log, [_, start] = tried(evaluator, first, second)
     orders = {first: [useful[2], second[2]], second: [second[2], useful[3]]}
 
     def following(recipe):
@@ -357,15 +358,15 @@ def test_refinement_goes_on_behind_an_edit_that_was_tried_before():
         asked.append(recipe.eliminated)
         return orders.get(recipe.eliminated, [])
 
-    refine(bench, start, replace(LIMITS, neurons=3), tally, 3, following)
+    refine(evaluator, start, replace(LIMITS, neurons=3), log, 3, following)
     assert asked == [first, second]
 
 
 def test_refinement_goes_on_from_another_edit_where_three_changes_of_one_are_in_vain():
     """The best edit's changes gain nothing, whatever their size; the second best one's does."""
-    bench, asked = MadeUpBench(), []
+    evaluator, asked = MadeUpEvaluator(), []
     best, second = EVERYTHING[:2], (EVERYTHING[2], EVERYTHING[4])
-    tally, [_, start] = tried(bench, second, best)
+    log, [_, start] = tried(evaluator, second, best)
     useless = iter(EVERYTHING[5:])
 
     def following(recipe):
@@ -376,15 +377,15 @@ def test_refinement_goes_on_from_another_edit_where_three_changes_of_one_are_in_
             return [best[1], next(useless)]
         return [second[1], *best] if recipe.eliminated == second else []
 
-    refined = refine(bench, start, replace(LIMITS, neurons=3), tally, 6, following)
+    refined = refine(evaluator, start, replace(LIMITS, neurons=3), log, 6, following)
     assert asked[:4] == [best, best, best, second]
     assert set(refined.neurons) == {*best, second[0]}
 
 
 def test_refinement_tries_ever_smaller_changes_of_an_edit_that_promises_much_where_nothing_is_within_the_limits():
     """And weighs the disambiguated examples ever more, twice as far from step to step, to the largest λ."""
-    bench, asked, weights = MadeUpBench(losses=[0.0] + [0.2] * 9), [], []
-    tally, [start] = tried(bench, EVERYTHING)
+    evaluator, asked, weights = MadeUpEvaluator(losses=[0.0] + [0.2] * 9), [], []
+    log, [start] = tried(evaluator, EVERYTHING)
     useless = iter(Neuron("third", index, "ffn") for index in range(9))
 
     def following(recipe):
@@ -392,7 +393,7 @@ def test_refinement_tries_ever_smaller_changes_of_an_edit_that_promises_much_whe
         weights.append(recipe.skill_weight)
         return [EVERYTHING[7], next(useless)]
 
-    refine(bench, tally.trials[0], LIMITS, tally, 9, following)
+    refine(evaluator, log.trials[0], LIMITS, log, 9, following)
     assert asked[:5] == [(start.neurons, count) for count in (4, 2, 1, 1, 1)]  # then less than one would be changed
     assert asked[5][0] != start.neurons
     assert weights[:5] == pytest.approx([*(math.exp(nats / 2) for nats in (0.5, 1, 2, 4)), 16])
@@ -400,38 +401,38 @@ def test_refinement_tries_ever_smaller_changes_of_an_edit_that_promises_much_whe
 
 def test_refinement_retreats_no_further_where_that_costs_more_than_there_is_to_win():
     """An edit promises much, but what still loses too much of it gains no more than the best edit: three are enough."""
-    bench, asked = MadeUpBench(losses=[0, 0] + [0.2] * 9), []
+    evaluator, asked = MadeUpEvaluator(losses=[0, 0] + [0.2] * 9), []
     best, promising = EVERYTHING[:1], EVERYTHING
-    tally, [start, _] = tried(bench, best, promising)
+    log, [start, _] = tried(evaluator, best, promising)
 
     def following(recipe):
         asked.append(recipe.eliminated)
         return EVERYTHING[1:4] if recipe.eliminated == promising else []
 
-    refine(bench, start, LIMITS, tally, 9, following)
+    refine(evaluator, start, LIMITS, log, 9, following)
     assert asked[:4] == [promising] * 3 + [best]
 
 
 def test_refinement_turns_to_the_best_edit_before_others_that_promise_as_much():
     """Two edits promise most and lose too much, whatever is changed; the best one promises less, and can be grown."""
-    bench, asked = MadeUpBench(losses=[0, 0] + [0.2] * 5), []
+    evaluator, asked = MadeUpEvaluator(losses=[0, 0] + [0.2] * 5), []
     best, promising, sibling = EVERYTHING[:2], EVERYTHING[:5], (*EVERYTHING[:4], EVERYTHING[5])
-    tally, [start, *_] = tried(bench, best, promising, sibling)
+    log, [start, *_] = tried(evaluator, best, promising, sibling)
 
     def following(recipe):
         asked.append(recipe.eliminated)
         return EVERYTHING[2:4] if recipe.eliminated == best else []
 
-    refined = refine(bench, start, LIMITS, tally, 9, following)
+    refined = refine(evaluator, start, LIMITS, log, 9, following)
     assert list(dict.fromkeys(asked))[:2] == [promising, best]
     assert set(refined.neurons) == set(EVERYTHING[:4])
 
 
 def test_refinement_goes_on_from_no_edit_twice():
     """Nothing comes of the first edit; a change of the second makes it the first, which promises more."""
-    bench, asked = KnowsEdits(), []
+    evaluator, asked = KnowsEdits(), []
     first, second = EVERYTHING[:3], (*EVERYTHING[:2], EVERYTHING[4])
-    tally, [start, _] = tried(bench, first, second)
+    log, [start, _] = tried(evaluator, first, second)
     useless = iter(EVERYTHING[5:])
 
     def following(recipe):
@@ -440,15 +441,15 @@ def test_refinement_goes_on_from_no_edit_twice():
         asked.append(recipe.eliminated)
         return [first[2], next(useless)] if recipe.eliminated == first else [second[2], first[2]]
 
-    refine(bench, start, replace(LIMITS, neurons=3), tally, 9, following)
+    refine(evaluator, start, replace(LIMITS, neurons=3), log, 9, following)
     assert asked[:4] == [first, first, first, second]
     assert first not in asked[4:]
 
 
 def test_refinement_ends_where_no_exchange_is_worth_it():
-    _, asked, tally = refined_from(MadeUpBench(), {}, LIMITS, 60, useless=(4,))
+    _, asked, log = refined_from(MadeUpEvaluator(), {}, LIMITS, 60, useless=(4,))
     assert len(asked) == 2  # one exchange, and then none
-    assert len(tally.trials) == 2 + 2  # one neuron is left, so that there is nothing to leave out
+    assert len(log.trials) == 2 + 2  # one neuron is left, so that there is nothing to leave out
 
 
 def in_order(recipe):
@@ -458,20 +459,24 @@ def in_order(recipe):
 
 
 def test_passes_take_a_few_neurons_at_a_time_ranked_with_the_earlier_ones_in_place():
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(), []
-    begin(bench, tally)
+    log, evaluator, asked = TrialLog([], Budget(1), lambda trial: None), MadeUpEvaluator(), []
+    begin(evaluator, log)
     (chain,) = chains(("ffn",), LIMITS.neurons, rounds=3)
-    follow(bench, chain, lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
-    assert [len(trial.neurons) for trial in tally.trials] == [0, 3, 6, 8]
-    assert [recipe.eliminated for recipe in asked] == [trial.neurons for trial in tally.trials[:-1]]
-    assert [trial.figures.gain for trial in tally.trials] == [0, 6 / 16, 8 / 16, 8 / 16]
+    follow(evaluator, chain, lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, log)
+    assert [len(trial.neurons) for trial in log.trials] == [0, 3, 6, 8]
+    assert [recipe.eliminated for recipe in asked] == [trial.neurons for trial in log.trials[:-1]]
+    assert [trial.figures.gain for trial in log.trials] == [0, 6 / 16, 8 / 16, 8 / 16]
 
 
 def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_more_protection():
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(cost=0.03), []  # KL 0.1: three neurons
-    begin(bench, tally)
-    follow(bench, Chain("ffn", 2, rounds=4), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
-    assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
+    log, evaluator, asked = (
+        TrialLog([], Budget(1), lambda trial: None),
+        MadeUpEvaluator(cost=0.03),
+        [],
+    )  # KL 0.1: three neurons
+    begin(evaluator, log)
+    follow(evaluator, Chain("ffn", 2, rounds=4), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, log)
+    assert [len(trial.neurons) for trial in log.trials] == [0, 2, 4, 4, 4]
     assert [len(recipe.eliminated) for recipe in asked] == [0, 2, 2, 2]
     assert [recipe.protection for recipe in asked[1:]] == pytest.approx([5.0, 15.0, 45.0])
 
@@ -479,10 +484,12 @@ def test_a_pass_that_moves_the_model_too_far_is_taken_back_and_taken_again_with_
 def test_where_more_divergence_is_allowed_ordinary_answers_are_protected_less():
     asked = []
     for limit in (0.1, 10.0):
-        tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
-        begin(bench, tally)
+        log, evaluator = TrialLog([], Budget(1), lambda trial: None), MadeUpEvaluator()
+        begin(evaluator, log)
         limits = replace(LIMITS, kl=limit)
-        follow(bench, Chain("ffn", 8, rounds=1), lambda recipe: asked.append(recipe) or in_order(recipe), limits, tally)
+        follow(
+            evaluator, Chain("ffn", 8, rounds=1), lambda recipe: asked.append(recipe) or in_order(recipe), limits, log
+        )
     assert [recipe.protection for recipe in asked] == pytest.approx([5.0, 0.05])
 
 
@@ -495,28 +502,30 @@ def test_where_more_divergence_is_allowed_ordinary_answers_are_protected_less():
     ],
 )
 def test_harm_to_skill_counts_for_more_the_less_room_abstention_has(rooms, nats):
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(rooms=rooms), []
-    begin(bench, tally)
+    log, evaluator, asked = TrialLog([], Budget(1), lambda trial: None), MadeUpEvaluator(rooms=rooms), []
+    begin(evaluator, log)
     passes = len(nats)
-    follow(bench, Chain("ffn", 1, passes), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
+    follow(evaluator, Chain("ffn", 1, passes), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, log)
     assert [recipe.skill_weight for recipe in asked] == pytest.approx([math.exp(-room / 2) for room in nats])
-    assert [len(trial.neurons) for trial in tally.trials] == list(range(passes + 1))  # nothing is taken back
+    assert [len(trial.neurons) for trial in log.trials] == list(range(passes + 1))  # nothing is taken back
 
 
 def test_passes_end_where_there_are_no_more_neurons():
-    tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
-    begin(bench, tally)
-    follow(bench, Chain("ffn", 3, rounds=9), in_order, replace(LIMITS, neurons=100, kl=1), tally)
-    assert [len(trial.neurons) for trial in tally.trials] == [0, 3, 6, 8, 8]
+    log, evaluator = TrialLog([], Budget(1), lambda trial: None), MadeUpEvaluator()
+    begin(evaluator, log)
+    follow(evaluator, Chain("ffn", 3, rounds=9), in_order, replace(LIMITS, neurons=100, kl=1), log)
+    assert [len(trial.neurons) for trial in log.trials] == [0, 3, 6, 8, 8]
 
 
 @pytest.mark.parametrize("done", [1, 2, 4])
 def test_passes_go_on_where_they_were_interrupted(done):
     def whole(known):
-        tally, bench, asked = Tally(known, Budget(1), lambda trial: None), MadeUpBench(), []
-        begin(bench, tally)
-        follow(bench, Chain("ffn", 3, rounds=3), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, tally)
-        return tally.trials, asked
+        log, evaluator, asked = TrialLog(known, Budget(1), lambda trial: None), MadeUpEvaluator(), []
+        begin(evaluator, log)
+        follow(
+            evaluator, Chain("ffn", 3, rounds=3), lambda recipe: asked.append(recipe) or in_order(recipe), LIMITS, log
+        )
+        return log.trials, asked
 
     trials, asked = whole([])
     again, asked_again = whole([Trial.from_dict(trial.to_dict()) for trial in trials[:done]])
@@ -531,8 +540,8 @@ def test_without_passes_there_are_no_chains():
 
 def test_the_last_passes_exchange_neurons_at_their_largest_number():
     """The first pass takes two neurons that do nothing; each later one gives back one of them, for one that helps."""
-    tally, bench, asked = Tally([], Budget(1), lambda trial: None), MadeUpBench(useful=4), []
-    begin(bench, tally)
+    log, evaluator, asked = TrialLog([], Budget(1), lambda trial: None), MadeUpEvaluator(useful=4), []
+    begin(evaluator, log)
 
     def useless_first(recipe):
         asked.append(recipe)
@@ -541,32 +550,34 @@ def test_the_last_passes_exchange_neurons_at_their_largest_number():
         new = [neuron for neuron in order if neuron not in recipe.eliminated]
         return [*back, *new[: recipe.neurons + len(back)]]
 
-    follow(bench, Chain("ffn", 2, rounds=9), useless_first, replace(LIMITS, neurons=4), tally)
-    assert [len(trial.neurons) for trial in tally.trials] == [0, 2, 4, 4, 4]
+    follow(evaluator, Chain("ffn", 2, rounds=9), useless_first, replace(LIMITS, neurons=4), log)
+    assert [len(trial.neurons) for trial in log.trials] == [0, 2, 4, 4, 4]
     assert [(recipe.neurons, recipe.returned) for recipe in asked] == [(2, 0), (2, 2), (0, 2), (0, 2)]
-    assert [trial.figures.gain for trial in tally.trials] == [0, 0, 3 / 8, 1 / 2, 1 / 2]
+    assert [trial.figures.gain for trial in log.trials] == [0, 0, 3 / 8, 1 / 2, 1 / 2]
 
 
 def test_a_chain_ends_where_no_exchange_is_worth_it():
-    tally, bench = Tally([], Budget(1), lambda trial: None), MadeUpBench()
-    begin(bench, tally)
-    follow(bench, Chain("ffn", 4, rounds=9), in_order, replace(LIMITS, neurons=4), tally)
-    assert [len(trial.neurons) for trial in tally.trials] == [0, 4, 4]
+    log, evaluator = TrialLog([], Budget(1), lambda trial: None), MadeUpEvaluator()
+    begin(evaluator, log)
+    follow(evaluator, Chain("ffn", 4, rounds=9), in_order, replace(LIMITS, neurons=4), log)
+    assert [len(trial.neurons) for trial in log.trials] == [0, 4, 4]
 
 
 def test_refinement_takes_no_more_trials_than_it_may():
-    tally, bench = tuned(trials=2)
-    start = tally.run(lambda: Proposal("search", {}, tuple(evidence().effects["ffn"].neurons(range(8)))), bench.attempt)
-    before = len(tally.trials)
-    refine(bench, start, LIMITS, tally, 5, in_order)
-    assert len(tally.trials) - before <= 5
+    log, evaluator = tuned(trials=2)
+    start = log.run(
+        lambda: Proposal("search", {}, tuple(evidence().effects["ffn"].neurons(range(8)))), evaluator.attempt
+    )
+    before = len(log.trials)
+    refine(evaluator, start, LIMITS, log, 5, in_order)
+    assert len(log.trials) - before <= 5
 
 
 def test_the_best_edit_is_untested_where_no_further_questions_are_left():
-    tally, bench = tuned()
-    decision = decide(bench, tally, LIMITS, seed=0)
+    log, evaluator = tuned()
+    decision = decide(evaluator, log, LIMITS, seed=0)
     assert decision.verdict == "untested"
-    assert decision.trial is best_within(tally.trials[:-1], LIMITS)
+    assert decision.trial is best_within(log.trials[:-1], LIMITS)
     assert decision.control.stage == "control"
     assert decision.over_original.shown
     assert decision.over_control.shown
@@ -575,151 +586,152 @@ def test_the_best_edit_is_untested_where_no_further_questions_are_left():
     assert "on 16 questions that it was picked on, which is no test, of 8 templates" in decision.reason
 
 
-def of_these(bench, gains):
+def of_these(evaluator, gains):
     """The original, and an edit of one, two, ... neurons for each gain and loss."""
-    tally = Tally([], Budget(1), lambda trial: None)
-    begin(bench, tally)
+    log = TrialLog([], Budget(1), lambda trial: None)
+    begin(evaluator, log)
     for number, (gain, loss) in enumerate(gains, start=1):
         neurons = tuple(Neuron("first", index, "ffn") for index in range(number))
-        trial = bench.attempt(number, Proposal("search", {"ranking": "made up"}, neurons))
-        tally.trials.append(replace(trial, figures=replace(trial.figures, gain=gain, loss=loss, kl=0.0)))
-    return tally
+        trial = evaluator.attempt(number, Proposal("search", {"ranking": "made up"}, neurons))
+        log.trials.append(replace(trial, figures=replace(trial.figures, gain=gain, loss=loss, kl=0.0)))
+    return log
 
 
-def decide_by_finals(bench, tally, limits=LIMITS):
-    return decide(bench, tally, limits, 0, hear_finalists(bench, tally, limits))
+def decide_by_finals(evaluator, log, limits=LIMITS):
+    return decide(evaluator, log, limits, 0, reevaluate_best(evaluator, log, limits))
 
 
 def test_what_is_left_on_further_questions_decides():
     """The edit of the highest gain turns out to be dear, the next to gain little."""
-    bench = HearsOut({1: (12, 0.2), 2: (4, 0.0), 3: (8, 0.02)})
-    tally = of_these(bench, [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)])
-    decision = decide_by_finals(bench, tally)
+    evaluator = Reevaluates({1: (12, 0.2), 2: (4, 0.0), 3: (8, 0.02)})
+    log = of_these(evaluator, [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)])
+    decision = decide_by_finals(evaluator, log)
     assert (decision.verdict, decision.trial.number, decision.trial.stage) == ("recommended", 3, "search")
-    assert [trial.stage for trial in tally.trials] == ["search"] * 4 + ["final"] * 4 + ["control"]
-    assert [trial.recipe["of"] for trial in decision.finals] == [0, 1, 2, 3]
+    assert [trial.stage for trial in log.trials] == ["search"] * 4 + ["final"] * 4 + ["control"]
+    assert [trial.recipe["of"] for trial in decision.reevaluated] == [0, 1, 2, 3]
     assert decision.control.figures.gain == 0.0
     assert decision.over_original.value == 0.5
     assert decision.over_original.p_value == 1 / 256  # eight templates gain alike, of which there are 2^8 swaps
-    assert "(trial 3): the highest gain in accuracy among the 2 of 3 finalists" in decision.reason
+    assert "(trial 3): the highest gain in accuracy among the 2 of 3 re-evaluated edits" in decision.reason
     assert (
         "+0.500 over the original (p = 0.004) and +0.500 over as many random neurons (p = 0.004) on 16 further "
-        "questions of 8 templates of the validation split (one-sided, corrected for 3 finalists)" in decision.reason
+        "questions of 8 templates of the validation split (one-sided, corrected for 3 re-evaluated edits)"
+        in decision.reason
     )
     assert [trial.number for trial in decision.front] == [1, 2, 3, 0]  # as it was searched
 
 
 def test_no_edit_is_recommended_where_none_is_left_on_further_questions():
-    bench = HearsOut({1: (12, 0.2), 2: (0, 0.0)})
-    decision = decide_by_finals(bench, of_these(bench, [(0.9, 0.04), (0.8, 0.03)]))
+    evaluator = Reevaluates({1: (12, 0.2), 2: (0, 0.0)})
+    decision = decide_by_finals(evaluator, of_these(evaluator, [(0.9, 0.04), (0.8, 0.03)]))
     assert (decision.verdict, decision.trial.number) == ("none", 0)
     assert (
-        "none of the 2 finalists answers more questions right on 64 questions of the validation split"
+        "none of the 2 re-evaluated edits answers more questions right on 64 questions of the validation split"
         in decision.reason
     )
 
 
 def test_finalists_keep_the_limits_but_for_the_margin_for_doubt():
-    bench = HearsOut(dict.fromkeys(range(1, 5), (8, 0.0)))
-    tally = of_these(bench, [(0.9, 0.06), (0.8, 0.05), (0.7, 0.01), (0.6, 0.0)])
+    evaluator = Reevaluates(dict.fromkeys(range(1, 5), (8, 0.0)))
+    log = of_these(evaluator, [(0.9, 0.06), (0.8, 0.05), (0.7, 0.01), (0.6, 0.0)])
     unsure, abstaining = ({"doubt": 0.1}, {"implied": 0.051})  # where less was lost than "unknown" has risen, by luck
     for number, changes in ((2, unsure), (3, abstaining)):
-        trial = tally.trials[number]
-        tally.trials[number] = replace(trial, figures=replace(trial.figures, **changes))
-    decision = decide_by_finals(bench, tally, replace(LIMITS, caution=1.0))
-    assert [trial.recipe["of"] for trial in decision.finals] == [0, 2, 4]
+        trial = log.trials[number]
+        log.trials[number] = replace(trial, figures=replace(trial.figures, **changes))
+    decision = decide_by_finals(evaluator, log, replace(LIMITS, caution=1.0))
+    assert [trial.recipe["of"] for trial in decision.reevaluated] == [0, 2, 4]
 
 
 def test_the_best_trades_are_heard_before_what_gains_more_at_the_same_loss():
     """Eight that are no better than one another, and as many that are a little behind the best of these."""
-    bench = HearsOut(dict.fromkeys(range(1, 17), (15, 0.0)))
+    evaluator = Reevaluates(dict.fromkeys(range(1, 17), (15, 0.0)))
     trades = [(0.8 - number / 100, 0.04 - number / 250) for number in range(8)]
-    tally = of_these(bench, [*((0.795, 0.04) for _ in range(8)), *trades])
-    decision = decide_by_finals(bench, tally)
-    assert [trial.recipe["of"] for trial in decision.finals] == [0, *range(9, 17)]
+    log = of_these(evaluator, [*((0.795, 0.04) for _ in range(8)), *trades])
+    decision = decide_by_finals(evaluator, log)
+    assert [trial.recipe["of"] for trial in decision.reevaluated] == [0, *range(9, 17)]
 
 
 def test_an_edit_is_heard_once_however_often_it_was_tried():
-    bench = HearsOut({1: (8, 0.0), 2: (8, 0.0)})
-    tally = of_these(bench, [(0.8, 0.02), (0.7, 0.01)])
-    tally.trials.append(replace(tally.trials[1], number=3, stage="refine", recipe={"same_edit_as": 1}))
-    assert [trial.recipe["of"] for trial in decide_by_finals(bench, tally).finals] == [0, 1, 2]
+    evaluator = Reevaluates({1: (8, 0.0), 2: (8, 0.0)})
+    log = of_these(evaluator, [(0.8, 0.02), (0.7, 0.01)])
+    log.trials.append(replace(log.trials[1], number=3, stage="refine", recipe={"same_edit_as": 1}))
+    assert [trial.recipe["of"] for trial in decide_by_finals(evaluator, log).reevaluated] == [0, 1, 2]
 
 
 def test_a_finalist_is_held_to_what_its_abstention_implies():
     """The first loses nothing, and should have: what "unknown" took were wrong answers, this time."""
-    bench = HearsOut({1: (12, 0.0), 2: (8, 0.0)}, implied={1: 0.06})
-    tally = of_these(bench, [(0.8, 0.02), (0.7, 0.01)])
-    assert decide_by_finals(bench, tally).trial.number == 2
+    evaluator = Reevaluates({1: (12, 0.0), 2: (8, 0.0)}, implied={1: 0.06})
+    log = of_these(evaluator, [(0.8, 0.02), (0.7, 0.01)])
+    assert decide_by_finals(evaluator, log).trial.number == 2
 
 
 @pytest.mark.parametrize(
-    ("truly", "heard"),
+    ("truly", "reevaluated"),
     [
         (0.75, 8),  # those that are left gained less
         (0.25, 16),  # any of them may be better yet, but there is an end
     ],
 )
-def test_more_are_heard_only_while_they_may_gain_more(truly, heard):
-    bench = HearsOut({number: (round(16 * truly), 0.0) for number in range(1, 25)})
-    tally = of_these(bench, [(0.8 - number / 100, 0.04 - number / 1000) for number in range(20)])
-    assert len(decide_by_finals(bench, tally).finals) == 1 + heard
+def test_more_are_heard_only_while_they_may_gain_more(truly, reevaluated):
+    evaluator = Reevaluates({number: (round(16 * truly), 0.0) for number in range(1, 25)})
+    log = of_these(evaluator, [(0.8 - number / 100, 0.04 - number / 1000) for number in range(20)])
+    assert len(decide_by_finals(evaluator, log).reevaluated) == 1 + reevaluated
 
 
 @pytest.mark.parametrize("done", [4, 6, 8, 9])
 def test_a_decision_that_was_interrupted_asks_nothing_twice(done):
     gains, truly = [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)], {1: (12, 0.2), 2: (4, 0.0), 3: (8, 0.02)}
-    whole, bench = of_these(HearsOut(truly), gains), HearsOut(truly)
-    expected = decide_by_finals(bench, whole)
+    whole, evaluator = of_these(Reevaluates(truly), gains), Reevaluates(truly)
+    expected = decide_by_finals(evaluator, whole)
     known = [Trial.from_dict(trial.to_dict()) for trial in whole.trials[:done]]
-    again, bench = Tally(known, Budget(1), lambda trial: None), HearsOut(truly)
+    again, evaluator = TrialLog(known, Budget(1), lambda trial: None), Reevaluates(truly)
     again.trials = known[:4]
-    assert decide_by_finals(bench, again).reason == expected.reason
+    assert decide_by_finals(evaluator, again).reason == expected.reason
     assert undated(again.trials) == undated(whole.trials)
-    assert sorted(set(bench.tried)) == list(range(done, 9))
+    assert sorted(set(evaluator.tried)) == list(range(done, 9))
 
 
-@pytest.mark.parametrize("heard", [1, 2, 3])
-def test_finalists_that_ctrl_c_has_cut_short_stay_so(heard):
-    """The original and so many finalists less one were heard; then came the control."""
-    bench = HearsOut({1: (12, 0.0), 2: (12, 0.0), 3: (12, 0.0)})
-    tally = of_these(bench, [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)])
-    decide_by_finals(bench, tally)
-    control = replace(tally.trials[-1], number=4 + heard)
-    if heard == 1:
-        control = replace(control, answers=bench.attempt(0, control).answers)  # no finalist: it was not heard out
-    known = [*tally.trials[: 4 + heard], control]
-    again, bench = Tally(known, Budget(1), lambda trial: None), HearsOut({})
+@pytest.mark.parametrize("reevaluated", [1, 2, 3])
+def test_finalists_that_ctrl_c_has_cut_short_stay_so(reevaluated):
+    """The original and so many re-evaluated edits less one were reevaluated; then came the control."""
+    evaluator = Reevaluates({1: (12, 0.0), 2: (12, 0.0), 3: (12, 0.0)})
+    log = of_these(evaluator, [(0.9, 0.04), (0.8, 0.03), (0.7, 0.02)])
+    decide_by_finals(evaluator, log)
+    control = replace(log.trials[-1], number=4 + reevaluated)
+    if reevaluated == 1:
+        control = replace(control, answers=evaluator.attempt(0, control).answers)  # not re-evaluated
+    known = [*log.trials[: 4 + reevaluated], control]
+    again, evaluator = TrialLog(known, Budget(1), lambda trial: None), Reevaluates({})
     again.trials = known[:4]
-    decision = decide_by_finals(bench, again)
+    decision = decide_by_finals(evaluator, again)
     assert again.trials == known
-    assert bench.tried == []
-    assert list(decision.finals) == again.finals == (known[4:-1] if heard > 1 else [])
-    assert ("finalists" in decision.reason) == (heard > 1)
+    assert evaluator.tried == []
+    assert list(decision.reevaluated) == again.reevaluated == (known[4:-1] if reevaluated > 1 else [])
+    assert ("re-evaluated edits" in decision.reason) == (reevaluated > 1)
 
 
 def test_ctrl_c_while_known_finalists_are_gone_through_loses_none_of_them():
-    bench = HearsOut({1: (12, 0.0), 2: (12, 0.0)})
-    tally = of_these(bench, [(0.9, 0.04), (0.8, 0.03)])
-    decide_by_finals(bench, tally)
-    again = Tally(tally.trials, Budget(1), lambda trial: None)
-    again.trials = tally.trials[:4]  # the original's final is the last of them
-    assert again.cut_short(finals=True) == tally.trials  # the record
-    assert again.trials == tally.trials[:-1]  # without the control
+    evaluator = Reevaluates({1: (12, 0.0), 2: (12, 0.0)})
+    log = of_these(evaluator, [(0.9, 0.04), (0.8, 0.03)])
+    decide_by_finals(evaluator, log)
+    again = TrialLog(log.trials, Budget(1), lambda trial: None)
+    again.trials = log.trials[:4]  # the original's final is the last of them
+    assert again.cut_short(reevaluating=True) == log.trials  # the record
+    assert again.trials == log.trials[:-1]  # without the control
 
 
 def test_what_judges_edits_is_none_of_them():
-    tally, bench = tuned(trials=6)
-    figures = replace(tally.trials[3].figures, gain=1.0, loss=0.0, kl=0.0)  # better than anything that was tried
+    log, evaluator = tuned(trials=6)
+    figures = replace(log.trials[3].figures, gain=1.0, loss=0.0, kl=0.0)  # better than anything that was tried
     judging = [
-        replace(tally.trials[3], number=7 + index, stage=stage, figures=figures)
+        replace(log.trials[3], number=7 + index, stage=stage, figures=figures)
         for index, stage in enumerate(("final", "control"))
     ]
     assert best_within(judging, LIMITS) is judging[0]
-    tally.trials += judging
-    assert {trial.stage for trial in tally.complete} == {"search"}
-    assert best_within(tally.complete, LIMITS).stage == "search"
-    assert {trial.stage for trial in decide(bench, tally, LIMITS, seed=0).front} == {"search"}
+    log.trials += judging
+    assert {trial.stage for trial in log.complete} == {"search"}
+    assert best_within(log.complete, LIMITS).stage == "search"
+    assert {trial.stage for trial in decide(evaluator, log, LIMITS, seed=0).front} == {"search"}
 
 
 def told(trial, number, right, overabstention, loss=0.0):
@@ -738,10 +750,10 @@ def told(trial, number, right, overabstention, loss=0.0):
     ],
 )
 def test_of_edits_whose_gains_are_not_told_apart_the_widest_abstention_gap_is_recommended(right, loss, chosen):
-    tally, bench = tuned()
-    original, some = tally.trials[0], max(tally.trials, key=lambda trial: len(trial.neurons))
-    tally.trials = [original, told(some, 1, set(range(11)), 0.19, 0.02), told(some, 2, right, 0.0, loss)]
-    decision = decide(bench, tally, LIMITS, seed=0)
+    log, evaluator = tuned()
+    original, some = log.trials[0], max(log.trials, key=lambda trial: len(trial.neurons))
+    log.trials = [original, told(some, 1, set(range(11)), 0.19, 0.02), told(some, 2, right, 0.0, loss)]
+    decision = decide(evaluator, log, LIMITS, seed=0)
     assert (decision.verdict, decision.trial.number) == ("untested", chosen)
     assert ("widest abstention gap of those within a standard error of the highest gain (trial 1: +0.688)"
             in decision.reason) == (chosen == 2)  # fmt: skip
@@ -749,23 +761,23 @@ def test_of_edits_whose_gains_are_not_told_apart_the_widest_abstention_gap_is_re
 
 def test_what_does_not_surely_gain_is_not_taken_for_its_abstention_gap():
     """What the other edit gains is of two templates of eight: their like may well not be met again."""
-    tally, bench = tuned()
-    original, some = tally.trials[0], max(tally.trials, key=lambda trial: len(trial.neurons))
-    tally.trials = [original, told(some, 1, set(range(6)), 0.19), told(some, 2, {0, 8, 1, 9}, 0.0, -0.01)]
-    assert decide(bench, tally, LIMITS, seed=0).trial.number == 1
+    log, evaluator = tuned()
+    original, some = log.trials[0], max(log.trials, key=lambda trial: len(trial.neurons))
+    log.trials = [original, told(some, 1, set(range(6)), 0.19), told(some, 2, {0, 8, 1, 9}, 0.0, -0.01)]
+    assert decide(evaluator, log, LIMITS, seed=0).trial.number == 1
 
 
 def test_where_nothing_gains_no_edit_is_recommended():
-    tally, bench = tuned(bench=MadeUpBench(useful=0))
-    decision = decide(bench, tally, LIMITS, seed=0)
+    log, evaluator = tuned(evaluator=MadeUpEvaluator(useful=0))
+    decision = decide(evaluator, log, LIMITS, seed=0)
     assert (decision.verdict, decision.trial.neurons) == ("none", ())
     assert decision.reason.startswith("no edit recommended")
     assert decision.front[0].number == 0
 
 
 def test_where_everything_exceeds_a_limit_no_edit_is_recommended_but_the_front_is_kept():
-    tally, bench = tuned(bench=MadeUpBench(cost=0.2))
-    decision = decide(bench, tally, LIMITS, seed=0)
+    log, evaluator = tuned(evaluator=MadeUpEvaluator(cost=0.2))
+    decision = decide(evaluator, log, LIMITS, seed=0)
     assert (decision.verdict, decision.trial.number) == ("none", 0)
     assert len(decision.front) > 1
 
@@ -779,45 +791,45 @@ def test_where_everything_exceeds_a_limit_no_edit_is_recommended_but_the_front_i
     ],
 )
 def test_a_verdict_of_none_says_how_many_edits_were_given_up(whole, told):
-    tally, bench = tuned(bench=MadeUpBench(useful=0))
-    first, *_ = tally.trials
+    log, evaluator = tuned(evaluator=MadeUpEvaluator(useful=0))
+    first, *_ = log.trials
     neurons = evidence().effects["ffn"].neurons(range(2))
-    tally.trials = [
+    log.trials = [
         first,
         *(replace(first, number=n + 1, neurons=tuple(neurons), complete=c) for n, c in enumerate(whole)),
     ]
-    reason = decide(bench, tally, LIMITS, seed=0).reason
+    reason = decide(evaluator, log, LIMITS, seed=0).reason
     assert reason.startswith("no edit recommended: none of the 3 edits tried answers more questions right")
     assert reason.endswith(told)
 
 
 def test_a_gain_that_two_templates_alone_have_is_not_recommended():
-    class OneTemplate(MadeUpBench):
+    class OneTemplate(MadeUpEvaluator):
         def examples(self, task):
             return tuple(replace(example, template=example.template if index < 2 else "the rest")
                          for index, example in enumerate(super().examples(task)))  # fmt: skip
 
-    bench = OneTemplate(useful=1)
-    tally, _ = tuned(bench=bench)
-    decision = decide(bench, tally, LIMITS, seed=0)
-    assert best_within(tally.complete, LIMITS).figures.gain == pytest.approx(2 / 16)
+    evaluator = OneTemplate(useful=1)
+    log, _ = tuned(evaluator=evaluator)
+    decision = decide(evaluator, log, LIMITS, seed=0)
+    assert best_within(log.complete, LIMITS).figures.gain == pytest.approx(2 / 16)
     assert decision.verdict == "none"
     assert decision.over_original.p_value >= 1 / 8  # it gains in two templates of three
     assert decision.reason.endswith("no gain is shown: 6 templates are the fewest that can show one")
 
 
-class GainsWhereItWasTried(HearsOut):
+class GainsWhereItWasTried(Reevaluates):
     """Finalists gain on the questions they were tried on, and nothing on further ones."""
 
-    def hear_out(self, number, proposal, trial, original=None):
-        heard = super().hear_out(number, proposal, trial, original)
-        return replace(heard, answers={"t": [*heard.answers["t"][:32], *[0] * 32]})
+    def reevaluate(self, number, proposal, trial, original=None):
+        reevaluated = super().reevaluate(number, proposal, trial, original)
+        return replace(reevaluated, answers={"t": [*reevaluated.answers["t"][:32], *[0] * 32]})
 
 
 def test_a_gain_on_the_questions_that_an_edit_was_picked_on_is_none():
     """16 of 32 questions gained, in eight templates: an interval of all of them is far above 0."""
-    bench = GainsWhereItWasTried({1: (16, 0.0), 2: (16, 0.0)})
-    decision = decide_by_finals(bench, of_these(bench, [(0.9, 0.04), (0.8, 0.03)]))
+    evaluator = GainsWhereItWasTried({1: (16, 0.0), 2: (16, 0.0)})
+    decision = decide_by_finals(evaluator, of_these(evaluator, [(0.9, 0.04), (0.8, 0.03)]))
     assert (decision.verdict, decision.trial.number) == ("none", 0)
     assert (decision.over_original.value, decision.over_original.p_value) == (0.0, 1.0)
     assert decision.reason.endswith("no gain is shown")
@@ -827,28 +839,30 @@ def test_a_gain_is_corrected_for_the_edits_that_might_have_been_heard():
     """Ctrl-C after three of nine: the best of three blocks of three is no better than this by chance three times as
     often."""
     truly = dict.fromkeys(range(1, 10), (8, 0.0))
-    bench = HearsOut(truly)
-    tally = of_these(bench, [(0.9 - number / 100, 0.04 - number / 1000) for number in range(9)])
-    heard = hear_finalists(bench, tally, LIMITS)
-    decision = decide(bench, tally, LIMITS, 0, heard[:4])
+    evaluator = Reevaluates(truly)
+    log = of_these(evaluator, [(0.9 - number / 100, 0.04 - number / 1000) for number in range(9)])
+    reevaluated = reevaluate_best(evaluator, log, LIMITS)
+    decision = decide(evaluator, log, LIMITS, 0, reevaluated[:4])
     assert (decision.over_original.edits, decision.over_original.p_value) == (9, 3 / 256)
 
 
 def test_as_good_as_random_neurons_is_not_good_enough():
-    class LuckyControl(MadeUpBench):
+    class LuckyControl(MadeUpEvaluator):
         def random_control(self, trial, seed):
             return Proposal("control", {}, trial.neurons)
 
-    bench = LuckyControl()
-    tally, _ = tuned(bench=bench)
-    assert decide(bench, tally, LIMITS, seed=0).verdict == "none"
+    evaluator = LuckyControl()
+    log, _ = tuned(evaluator=evaluator)
+    assert decide(evaluator, log, LIMITS, seed=0).verdict == "none"
 
 
 def test_another_point_of_the_front_can_be_picked():
-    tally, bench = tuned()
-    front = decide(bench, tally, LIMITS, seed=0).front
-    picked = decide(bench, Tally(tally.trials, Budget(1), lambda trial: None), LIMITS, 0) if not front else front[-1]
-    by_itself = decide(bench, tally, LIMITS, seed=0)
+    log, evaluator = tuned()
+    front = decide(evaluator, log, LIMITS, seed=0).front
+    picked = (
+        decide(evaluator, TrialLog(log.trials, Budget(1), lambda trial: None), LIMITS, 0) if not front else front[-1]
+    )
+    by_itself = decide(evaluator, log, LIMITS, seed=0)
     decision = picked_by_hand(by_itself, picked.number)
     assert decision.trial.number == picked.number
     assert (picked.number, decision.verdict) == (0, "none")  # the original is the last of the front
@@ -867,8 +881,8 @@ def test_evidence_is_not_asked_for_where_every_trial_is_known():
     def refused() -> Evidence:
         raise AssertionError("measured again")
 
-    tally = Tally(whole.trials, Budget(4), lambda trial: None)
-    begin(MadeUpBench(), tally)
-    tune(MadeUpBench(), refused, SPACE, LIMITS, Budget(4), tally, 0)
-    assert len(tally.trials) == 5
-    assert math.isclose(tally.trials[-1].figures.gain, whole.trials[-1].figures.gain)
+    log = TrialLog(whole.trials, Budget(4), lambda trial: None)
+    begin(MadeUpEvaluator(), log)
+    tune(MadeUpEvaluator(), refused, SPACE, LIMITS, Budget(4), log, 0)
+    assert len(log.trials) == 5
+    assert math.isclose(log.trials[-1].figures.gain, whole.trials[-1].figures.gain)

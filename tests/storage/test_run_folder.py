@@ -15,7 +15,9 @@ from crispr_lm import CrisprError, InputError, WriteError
 from crispr_lm.jobs.record import dated
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import LOCK, append_line, make_folder, whole_folder, write_bytes, write_json, write_lines
-from crispr_lm.storage.run_folder import RunFolder, check_new, check_writable, held_new, read_lines
+from crispr_lm.storage.output_path import check_new, check_writable, held_new
+from crispr_lm.storage.records import read_lines
+from crispr_lm.storage.run_folder import RunFolder
 
 IDENTITY = {"model": "m", "settings": {"seed": 0}}
 
@@ -327,7 +329,7 @@ def test_a_folder_that_another_process_fills_is_neither_touched_nor_taken(tmp_pa
     path, code = (
         tmp_path / "out",
         (
-            "import sys; from pathlib import Path; from crispr_lm.storage.run_folder import held_new\n"
+            "import sys; from pathlib import Path; from crispr_lm.storage.output_path import held_new\n"
             "from crispr_lm.storage.files import whole_folder\n"
             "path = Path(sys.argv[1])\n"
             "with held_new(path), whole_folder(path) as part:\n"

@@ -253,7 +253,7 @@ def test_a_file_of_empty_lines_holds_no_examples(tmp_path, content):
 def test_a_file_becomes_a_task_with_its_name_and_origin(tmp_path):
     path = written(tmp_path, ROW, {**ROW, "question": "Who was early?"})
     task = load_task(f"choices:{path}", 3)
-    assert (task.name, task.origin, len(task.instructions)) == (f"choices:{path}", (str(path),), 3)
+    assert (task.name, task.origin, len(task.instructions)) == ("choices:questions.jsonl", (str(path),), 3)
     assert [example.question for example in task.examples] == ["Who was late?", "Who was early?"]
     assert [example.source for example in task.examples] == [f"{path}:1", f"{path}:2"]
 

@@ -27,16 +27,16 @@ from crispr_lm.errors import InputError
 from crispr_lm.inference.streaming import Decoding
 from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import Needs, Timings, load
-from crispr_lm.report.terminal import console
+from crispr_lm.report.console import console
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import ChatSettings
 from crispr_lm.storage.sanitize import json_line, printable
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 HELP = "/clear forgets the conversation, /quit (or Ctrl-D) ends it, Ctrl-C stops an answer."
-CLEARED = "The conversation is forgotten; both start anew."
+CLEARED = "The conversation is forgotten; both models start without it."
 
 Stopped = Callable[[], bool]
 
@@ -49,8 +49,8 @@ class Chat:
         lm: The one model that gives both answers.
         edit: Applied for the second.
         decoding: How answers are written.
-        original: What was said with the original: question and answer in turn.
-        edited: What was said with the edited model.
+        original: The conversation with the original: question and answer in turn.
+        edited: The conversation with the edited model.
     """
 
     lm: LanguageModel
@@ -62,8 +62,8 @@ class Chat:
     def ask(self, question: str, stopped: Stopped = lambda: False) -> Iterator[tuple[str, str]]:
         """Ask both.
 
-        What was written until `stopped` says so is kept as the answer; an exchange in which either said nothing is left
-        out of the conversation.
+        What was written until `stopped` is true is kept as the answer. An exchange without both answers is left
+        out.
 
         Yields:
             Both answers so far.
@@ -82,7 +82,7 @@ class Chat:
             self.edited += [question, answers[1]]
 
     def clear(self) -> None:
-        """Forget what was said."""
+        """Forget both conversations."""
         self.original.clear()
         self.edited.clear()
 
@@ -105,7 +105,7 @@ def chat(
     made = Chat(lm, edit, Decoding(settings.max_new_tokens, settings.temperature, settings.seed))
 
     def talk(as_json: bool = False) -> None:
-        with suppress(KeyboardInterrupt):  # there is nothing to lose or to go on with
+        with suppress(KeyboardInterrupt):  # there is nothing to lose or to resume
             if not as_json and console.is_terminal and sys.stdin.isatty():
                 hold_in_terminal(made, console)
             else:
@@ -123,15 +123,15 @@ def hold_in_lines(made: Chat, questions: Iterable[str], *, as_json: bool = False
         if question.startswith("/"):
             if question == "/quit":
                 return
-            told = _command(made, question)
+            reply = _command(made, question)
             if not as_json:
-                print(printable(told), flush=True)
+                print(printable(reply), flush=True)
             continue
         with _interruptions() as stopped:
             *_, answers = ("", ""), *made.ask(question, stopped)
         if as_json:
-            said = {"question": question, "original": answers[0], "edited": answers[1]}
-            print(json_line(said), flush=True)
+            exchange = {"question": question, "original": answers[0], "edited": answers[1]}
+            print(json_line(exchange), flush=True)
         else:
             original, edited = (printable(answer, keep_lines=True) for answer in answers)
             print(f"question: {printable(question)}\noriginal: {original}\nedited: {edited}\n", flush=True)

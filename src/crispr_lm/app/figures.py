@@ -10,7 +10,8 @@ from torch import Tensor
 
 from crispr_lm.edits.neuron_activity import Firing
 from crispr_lm.model.neuron_sites import Neuron
-from crispr_lm.report.figures import layer_of, plain
+from crispr_lm.report.figures import plain
+from crispr_lm.report.neuron_map import layer_of
 
 GRID = "rgba(128, 140, 155, 0.25)"
 ORIGINAL, EDITED = "#9aa5b4", "#2f7ed8"
@@ -67,7 +68,7 @@ def _bars(name: str, places: Sequence[int], values: Sequence[float], colour: str
 
 
 def heat_map(found: Firing) -> go.Figure:
-    """Activation of each neuron on each token; hover tells the figure.
+    """Activation of each neuron on each token; hover shows the figure.
 
     A neuron's colours are relative to its own activations (full at `FULL_COLOUR` of them by size): neurons differ by
     orders of magnitude, and so do a sequence's first token and its others.

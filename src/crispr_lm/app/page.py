@@ -48,17 +48,17 @@ ON_MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "
 AT_ONCE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def told(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Show a user's mistake as the one sentence that it is."""
+def reported(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Show a mistake of the user as one sentence."""
 
     @wraps(work)
-    def asked(*arguments: Any) -> Any:
+    def wrapped(*arguments: Any) -> Any:
         try:
             return work(*arguments)
         except CrisprError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
-    return asked
+    return wrapped
 
 
 def build(session: Session) -> gr.Blocks:
@@ -169,9 +169,9 @@ def _slider(session: Session, page: gr.Blocks) -> None:
         return session.own_question(context, question, options.split("\n"))
 
     inputs, outputs = [choice, own, number], [asked, plot, last]
-    show = told(show)
+    show = reported(show)
     choice.input(lambda: None, None, own, **AT_ONCE).then(show, inputs, outputs, **ON_MODEL)
-    use.click(told(take), [context, question, options], own, **AT_ONCE).success(show, inputs, outputs, **ON_MODEL)
+    use.click(reported(take), [context, question, options], own, **AT_ONCE).success(show, inputs, outputs, **ON_MODEL)
     number.change(show, inputs, outputs, trigger_mode="always_last", show_progress="hidden", **ON_MODEL)
     page.load(show, inputs, outputs, **ON_MODEL)
 
@@ -299,4 +299,4 @@ def _fired(session: Session) -> None:
             )
         return figures.heat_map(found), rows
 
-    gr.on([look.click, prompt.submit], told(fire), prompt, [plot, table], **ON_MODEL)
+    gr.on([look.click, prompt.submit], reported(fire), prompt, [plot, table], **ON_MODEL)

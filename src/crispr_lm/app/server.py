@@ -34,7 +34,7 @@ SCHEMES = ("http", "https")
 """Of the page's own origin: with https, another program serves it on."""
 
 FETCHED = ("sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest")
-"""What browsers say of a request: from where, how, and what it is for."""
+"""What browsers send with a request: from where, how, and what it is for."""
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -143,21 +143,21 @@ class OwnOriginOnly:
         await self._application(scope, receive, guarded)
 
     def _is_own(self, headers: Sequence[tuple[str, str]], method: str) -> bool:
-        told = dict(headers)
+        given = dict(headers)
         if any(sum(name == one for name, _ in headers) > 1 for one in ("host", "origin", *FETCHED)):
             return False  # which of two counts is read differently by every program on the way
-        host = HOST.fullmatch(told.get("host", ""))
+        host = HOST.fullmatch(given.get("host", ""))
         if host is None or int(host["port"] or 0) > LAST_PORT:
             return False
         name = (host["address"] or host["name"]).lower()
         if self._names is not None and name not in self._names:
             return False
-        origin = told.get("origin")
+        origin = given.get("origin")
         if origin is not None and origin.lower() not in (f"{scheme}://{host[0].lower()}" for scheme in SCHEMES):
             return False
         # What a browser fetches for another page without naming the origin (an image, a script). Another port of this
         # machine is the same site, and not the same origin.
-        site, mode, place = (told.get(header) for header in FETCHED)
+        site, mode, place = (given.get(header) for header in FETCHED)
         own = site in (None, "same-origin", "none")
         followed = method in ("GET", "HEAD") and mode == "navigate" and place in (None, "document")
         return own or followed

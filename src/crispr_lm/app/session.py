@@ -19,21 +19,22 @@ from crispr_lm.inference.prompts import prompt_text
 from crispr_lm.inference.scoring import Likelihood
 from crispr_lm.inference.streaming import Decoding
 from crispr_lm.jobs.preparation import Needs, Timings, load
-from crispr_lm.model.load import parse_dtype
+from crispr_lm.model.devices import parse_dtype
 from crispr_lm.report.page import changed_answers
 from crispr_lm.report.statement import statement
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import AppSettings
 from crispr_lm.storage.answers import read_answers
-from crispr_lm.storage.run_folder import MALFORMED, RunFolder, read_object
+from crispr_lm.storage.records import MALFORMED, read_object
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks.base import QUESTION, SENTENCES, Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 
 class _Promoted(BaseModel):
-    """What results.json tells of a neuron of the edit, as far as the page shows it."""
+    """A neuron of the edit as results.json describes it, as far as the page shows it."""
 
     model_config = ConfigDict(strict=True)
 
@@ -154,8 +155,8 @@ class Session:
 
     def promoted(self) -> list[str]:
         """Per neuron of the edit the tokens it promotes, as the run has found them; empty where there are none."""
-        told = {(row["kind"], row["module"], row["index"]): row["promotes"] for row in self.results["neurons"]}
-        lists = [told.get((neuron.kind, neuron.module, neuron.index), []) for neuron in self.edit.neurons]
+        promoted = {(row["kind"], row["module"], row["index"]): row["promotes"] for row in self.results["neurons"]}
+        lists = [promoted.get((neuron.kind, neuron.module, neuron.index), []) for neuron in self.edit.neurons]
         return [", ".join(repr(token) for token in tokens) for tokens in lists]
 
 
@@ -179,7 +180,7 @@ def open_session(path: Path, settings: AppSettings, progress: Progress) -> Sessi
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run's files tell, before any model is loaded; attributes as of `Session`.
+    """What a run's files hold, before any model is loaded; attributes as of `Session`.
 
     Attributes:
         model: As the run was asked for it.

@@ -12,18 +12,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from crispr_lm.attribution.activation_gradients import (
+    ActivationGradients,
+    ChangedInPlaceError,
+    TokenAggregation,
+    UnknownTokensError,
+)
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.attribution.relevance import ChangedInPlaceError, Relevance, TokenAggregation, UnknownTokensError
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import capabilities_of, pack, pack_alone
 from crispr_lm.inference.packing import packed_length
 from crispr_lm.inference.prompts import EncodedPrompt, encode, portions
-from crispr_lm.inference.scoring import examine, pack, pack_alone, packed_scores, scores_of
+from crispr_lm.inference.scoring import scores_of
 from crispr_lm.model.hooks import watching
 from crispr_lm.model.neuron_sites import NeuronKind, NeuronSite, find_sites
 from crispr_lm.model.numerics import finite
@@ -31,21 +39,48 @@ from crispr_lm.runtime import distributed
 from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
 
+@dataclass(frozen=True)
+class BiasInfluence:
+    """Which bias influence is computed; the defaults are the paper's.
+
+    Attributes:
+        neurons: `linear` (the paper) or `ffn`.
+        skill_weight: λ, how much of the relevance for the right answer is subtracted; not negative.
+        token_aggregation: What A(a) takes of a prompt's tokens: the "max" (the paper), or the "sum".
+
+    Raises:
+        InputError: λ is negative or not finite.
+    """
+
+    neurons: NeuronKind = "linear"
+    skill_weight: float = 1.0
+    token_aggregation: TokenAggregation = "max"
+
+    def __post_init__(self) -> None:
+        """Check λ."""
+        if not 0 <= self.skill_weight < float("inf"):
+            raise InputError(
+                f"the skill weight must be a finite number that is not negative, but is {self.skill_weight}"
+            )
+
+
+PAPER = BiasInfluence()
+"""The published bias influence: of linear layers' outputs, λ = 1, the largest token."""
+
+
 def score_neurons(
     lm: LanguageModel,
     examples: Sequence[Example],
     instructions: Sequence[str],
-    neurons: NeuronKind = "linear",
-    skill_weight: float = 1.0,
+    formula: BiasInfluence = PAPER,
     batch_size: BatchSize = "auto",
-    token_aggregation: TokenAggregation = "max",
     progress: ProgressCallback | None = None,
 ) -> NeuronScores:
     """Compute the bias influence of every neuron.
@@ -56,10 +91,8 @@ def score_neurons(
         lm: The model; its weights are not touched.
         examples: Some 20 suffice (the paper's number).
         instructions: One or more synonymous instructions; the mean goes over all pairs.
-        neurons: `linear` (the paper) or `ffn`.
-        skill_weight: λ, how much of the relevance for the right answer is subtracted.
+        formula: Of which kind of neurons, with which λ and which aggregation of tokens.
         batch_size: Prompts in one pass, or "auto".
-        token_aggregation: What A(a) takes of a prompt's tokens: the "max" (the paper), or the "sum".
         progress: Called with the number of prompts just finished.
 
     Raises:
@@ -70,9 +103,7 @@ def score_neurons(
         raise InputError("instructions must be a list of strings; put a single one into a list")
     if not examples or not instructions:
         raise InputError("neurons can't be scored without examples and instructions; give at least one of each")
-    if not 0 <= skill_weight < float("inf"):
-        raise InputError(f"the skill weight must be a finite number that is not negative, but is {skill_weight}")
-    sites = find_sites(lm.model, neurons)
+    sites = find_sites(lm.model, formula.neurons)
     # Summed in float64 on the CPU, so that the order of batches does not show.
     total = {site.name: torch.zeros(site.width, dtype=torch.float64) for site in sites}
     for asked in portions([(instruction, example) for instruction in instructions for example in examples]):
@@ -87,7 +118,7 @@ def score_neurons(
             batch, answers = [chosen[index] for index in indices], [golden[index] for index in indices]
 
             def compute() -> dict[str, Tensor]:
-                return adapting(lm, lambda: influence_of(lm, batch, answers, sites, skill_weight, token_aggregation))
+                return adapting(lm, lambda: influence_of(lm, batch, answers, sites, formula))
 
             _add(total, finite(lm, compute, lambda found: found.values()))
 
@@ -98,11 +129,11 @@ def score_neurons(
     values = {name: (summed / count).float() for name, summed in distributed.summed(total).items()}
     origin = {
         "model": lm.name,
-        "skill_weight": skill_weight,
-        "token_aggregation": token_aggregation,
+        "skill_weight": formula.skill_weight,
+        "token_aggregation": formula.token_aggregation,
         "prompts": count,
     }
-    return NeuronScores(values=values, kind=neurons, origin=origin)
+    return NeuronScores(values=values, kind=formula.neurons, origin=origin)
 
 
 def biased_answers(scores: Tensor, golden: Tensor) -> Tensor:
@@ -143,17 +174,17 @@ def adapting(lm: LanguageModel, attribute: Callable[[], Found]) -> Found:
         return attribute()
     except UnknownTokensError as error:
         logger.info("prompts of %s are attributed one answer at a time: %s", lm.name, error)
-        lm.tells_tokens = False
+        lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=False)
     except (ChangedInPlaceError, RuntimeError) as error:
         # PyTorch refuses to change a leaf of the graph in place; any other change shows in a tensor's version.
         in_place = isinstance(error, ChangedInPlaceError) or "in-place operation" in str(error)
         if not in_place and "does not require grad" in str(error):
             reason = "it keeps no graph of its layers (reversible or custom backward pass)"
             raise CrisprError(f"model {lm.name} can't be attributed: {reason}") from error
-        if lm.changes_outputs or not in_place:
+        if capabilities_of(lm).writes_in_place or not in_place:
             raise
         logger.info("%s changes outputs of its layers in place; attribution works on copies", lm.name)
-        lm.changes_outputs = True
+        lm.capabilities = replace(capabilities_of(lm), writes_in_place=True)
     return adapting(lm, attribute)
 
 
@@ -162,16 +193,14 @@ def influence_of(
     prompts: Sequence[EncodedPrompt],
     golden: Sequence[int],
     sites: Sequence[NeuronSite],
-    skill_weight: float = 1.0,
-    token_aggregation: TokenAggregation = "max",
+    formula: BiasInfluence = PAPER,
 ) -> dict[str, Tensor]:
     """B of every neuron summed over one batch of prompts; module name to float64 (neurons,) on the CPU."""
-    examine(lm)
-    if lm.tells_tokens:
-        return _influence_of_batch(lm, prompts, golden, sites, skill_weight, token_aggregation)
+    if capabilities_of(lm).tokens_by_shape:
+        return _influence_of_batch(lm, prompts, golden, sites, formula)
     total: dict[str, Tensor] = {}
     for prompt, answer in zip(prompts, golden, strict=True):
-        for name, values in _influence_alone(lm, prompt, answer, sites, skill_weight, token_aggregation).items():
+        for name, values in _influence_alone(lm, prompt, answer, sites, formula).items():
             total[name] = total[name] + values if name in total else values
     return total
 
@@ -181,12 +210,13 @@ def _influence_of_batch(
     prompts: Sequence[EncodedPrompt],
     golden: Sequence[int],
     sites: Sequence[NeuronSite],
-    skill_weight: float,
-    token_aggregation: TokenAggregation,
+    formula: BiasInfluence,
 ) -> dict[str, Tensor]:
     """As `influence_of`, all prompts in one batch."""
     packed = pack(lm, prompts)
-    relevance = Relevance(packed.streams, token_aggregation, copy=lm.changes_outputs)
+    relevance = ActivationGradients(
+        packed.streams, packed.option_counts, formula.token_aggregation, copy=capabilities_of(lm).writes_in_place
+    )
     with watching(sites, relevance.see):
         scores = packed_scores(lm, packed)
         first = torch.tensor([0, *packed.option_counts[:-1]]).cumsum(0)
@@ -195,9 +225,11 @@ def _influence_of_batch(
         golden_index = torch.tensor(golden)
         biased_index = biased_answers(table, golden_index)
         confusion = table.gather(1, biased_index[:, None])[:, 0].exp()  # P(ŷ), (prompts,)
-        of_biased = relevance.backward(scores, first + biased_index, keep_graph=True)
-        of_golden = relevance.backward(scores, first + golden_index, keep_graph=False)
-    return _influence(of_biased, of_golden, confusion, skill_weight)
+        of_biased, of_golden = (
+            relevance.backward(scores[options.to(scores.device)].sum(), options, keep_graph=keep_graph)
+            for options, keep_graph in ((first + biased_index, True), (first + golden_index, False))
+        )
+    return _influence(of_biased, of_golden, confusion, formula.skill_weight)
 
 
 def _influence_alone(
@@ -205,34 +237,37 @@ def _influence_alone(
     prompt: EncodedPrompt,
     golden: int,
     sites: Sequence[NeuronSite],
-    skill_weight: float,
-    token_aggregation: TokenAggregation,
+    formula: BiasInfluence,
 ) -> dict[str, Tensor]:
     """B of every neuron for one prompt, each answer in a pass of its own, unpadded: every token there is counts."""
     with torch.inference_mode():
         scores = scores_of(lm, [prompt])[0][None]
     biased = biased_answers(scores, torch.tensor([golden]))
 
-    def relevance_for(answer: int) -> Mapping[str, Tensor]:
+    def relevance_for(answer: int) -> Mapping[NeuronSite, Tensor]:
         packed = pack_alone(lm, prompt, answer)
-        relevance = Relevance(packed.streams, token_aggregation, alone=True, copy=lm.changes_outputs)
+        relevance = ActivationGradients(
+            packed.streams, [1], formula.token_aggregation, alone=True, copy=capabilities_of(lm).writes_in_place
+        )
         with watching(sites, relevance.see):
-            score = packed_scores(lm, packed)
-            return relevance.backward(score, torch.zeros(1, dtype=torch.int64), keep_graph=False)
+            return relevance.backward(packed_scores(lm, packed).sum(), keep_graph=False)
 
-    return _influence(relevance_for(int(biased)), relevance_for(golden), scores[0, biased].exp(), skill_weight)
+    return _influence(relevance_for(int(biased)), relevance_for(golden), scores[0, biased].exp(), formula.skill_weight)
 
 
 def _influence(
-    of_biased: Mapping[str, Tensor], of_golden: Mapping[str, Tensor], confusion: Tensor, skill_weight: float
+    of_biased: Mapping[NeuronSite, Tensor],
+    of_golden: Mapping[NeuronSite, Tensor],
+    confusion: Tensor,
+    skill_weight: float,
 ) -> dict[str, Tensor]:
     """Equations 3 and 4, summed over prompts; relevances without P(ŷ) (prompts, neurons), confusion P(ŷ) (prompts,)."""
     influence = {}
-    for name in {**of_biased, **of_golden}:
+    for site in {**of_biased, **of_golden}:
         # An expert that only one of the answers reaches has no relevance for the other.
         none = torch.zeros(())
-        biased, golden = (relevance.get(name, none).double().cpu() for relevance in (of_biased, of_golden))
+        biased, golden = (relevance.get(site, none).double() for relevance in (of_biased, of_golden))
         difference = biased - skill_weight * golden.clamp(min=0)
         # P(ŷ) is not negative, so it can be multiplied after tokens are aggregated.
-        influence[name] = (difference * confusion.double()[:, None]).sum(dim=0)
+        influence[site.name] = (difference * confusion.double()[:, None]).sum(dim=0)
     return influence

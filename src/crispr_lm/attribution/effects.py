@@ -7,7 +7,7 @@ The effect of neuron i on it is
 
 summed over all tokens t, with its sign. Scaling the neuron's activations to σ · h changes the contrast by
 (σ − 1) · E_i to first order; eliminating it (σ = 0) by −E_i. Effects of several neurons add up to first order. Unlike
-skill relevance (`crispr_lm.attribution.relevance`) they are kept per example and contrast, so that any ranking of
+skill relevance (`crispr_lm.attribution.bias_influence`) they are kept per example and contrast, so that any ranking of
 `crispr_lm.search.rankings` is computed from them without running the model again.
 
 Knows examples, their prompts and a model; knows no benchmark.
@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from crispr_lm.attribution.activation_gradients import ActivationGradients
 from crispr_lm.attribution.bias_influence import adapting, frozen
-from crispr_lm.attribution.relevance import ChangedInPlaceError, UnknownTokensError
 from crispr_lm.errors import InputError
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
-from crispr_lm.inference.packing import Packed
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import capabilities_of, pack, pack_alone
 from crispr_lm.inference.prompts import EncodedPrompt
-from crispr_lm.inference.scoring import examine, pack, pack_alone, packed_scores
-from crispr_lm.model.hooks import Seen, watching
+from crispr_lm.model.hooks import watching
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
 from crispr_lm.model.numerics import finite
 from crispr_lm.storage.files import write_bytes
@@ -43,7 +43,7 @@ from crispr_lm.storage.untrusted import parse_json
 from crispr_lm.tasks.base import DISAMBIGUATED, Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 FORMAT = "crispr-lm-effects"
 
@@ -58,7 +58,7 @@ class Effects:
         values: float32 (examples, contrasts, neurons), modules side by side; 0 where there is no such contrast.
         contrasts: float32 (examples, contrasts), s(y) − s(o) of every wrong option o, in the order of options; +inf
             where an example has fewer wrong options than others.
-        ambiguous: bool (examples,), whether the context does not give the answer (or the task does not tell): where a
+        ambiguous: bool (examples,), whether the context does not give the answer (or the task does not say): where a
             stereotype shows. False where it does: where skill shows.
         abstaining: int64 (examples,), the contrast whose wrong option is the one that abstains; -1 where there is none,
             as where abstaining is right.
@@ -218,7 +218,7 @@ def measure_effects(
     weights = [
         _contrast_weights(len(prompt.option_ids), answer, most) for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    scores, values = _measure(lm, prompts, weights, sites, batch_size, progress)
+    scores, values = weighted_effects(lm, prompts, weights, sites, batch_size, progress)
     contrasts = np.full((len(prompts), most), np.inf, dtype=np.float32)
     for index, (of_prompt, of_scores) in enumerate(zip(weights, scores, strict=True)):
         there = of_prompt.any(dim=1)
@@ -237,70 +237,7 @@ def measure_effects(
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Importance:
-    """How much ordinary answers hang on each neuron of one kind, modules side by side as in `Effects.values`.
-
-    Attributes:
-        slope: float64 (neurons,), nats per token that the answers lose when the neuron goes, to first order. 0 for a
-            model that has not been edited: its own answers are where the divergence from it is least.
-        curvature: float64 (neurons,), the diagonal of the Fisher information, F: what they lose to second order, twice.
-    """
-
-    slope: NDArray[np.float64]
-    curvature: NDArray[np.float64]
-
-    def harm(self, scale: float) -> NDArray[np.float64]:
-        """KL divergence that scaling each neuron adds, nats per token: (1 − σ) · max(slope, 0) + (1 − σ)² · F / 2.
-
-        What seems to take from the divergence is not counted in a neuron's favour: the most negative of many thousand
-        slopes, measured on a few prompts, is noise.
-        """
-        return (1 - scale) * np.maximum(self.slope, 0) + (1 - scale) ** 2 * self.curvature / 2
-
-    def since(self, original: Importance) -> Importance:
-        """With the slope of the unedited model as 0: greedy answers are likelier than drawn ones, in both alike."""
-        return Importance(self.slope - original.slope, self.curvature)
-
-
-def measure_importance(
-    lm: LanguageModel,
-    prompts: Sequence[EncodedPrompt],
-    kinds: Sequence[NeuronKind],
-    batch_size: BatchSize = "auto",
-    progress: ProgressCallback | None = None,
-) -> dict[NeuronKind, Importance]:
-    """Measure how much ordinary answers hang on each neuron: about the KL divergence that its removal causes.
-
-    With E_i = Σ over t of h_i,t · ∂ log P(continuation) / ∂h_i,t on a prompt, and n tokens in the continuation,
-
-        slope_i = mean over prompts of E_i / n,        F_i = mean over prompts of E_i² / n.
-
-    The continuation is the original model's own, greedy where the definition samples it, so F is rather too small. For
-    the unedited model itself the slope is that bias alone: take it off with `Importance.since`.
-
-    Args:
-        lm: The model, with or without an edit in place; its weights are not touched.
-        prompts: Neutral prompts with the unedited model's continuation as their only option
-            (`ReferenceDistribution.prompts`).
-        kinds: Kinds of neurons.
-        batch_size: Prompts in one pass, or "auto".
-        progress: Called with the number of prompts just finished.
-
-    Raises:
-        InputError: no prompts, or a model without such neurons.
-        CrisprError: an effect is not finite (the module that begins with it is named).
-    """
-    if not prompts:
-        raise InputError("importance can't be measured without prompts; give at least one")
-    sites = {kind: find_sites(lm.model, kind) for kind in kinds}
-    _, values = _measure(lm, prompts, [torch.ones(1, 1)] * len(prompts), sites, batch_size, progress)
-    tokens = np.array([len(prompt.option_ids[0]) for prompt in prompts], dtype=np.float64)[:, None]
-    effects = {kind: of_kind[:, 0].astype(np.float64) for kind, of_kind in values.items()}
-    return {kind: Importance((of / tokens).mean(0), (of**2 / tokens).mean(0)) for kind, of in effects.items()}
-
-
-def _measure(
+def weighted_effects(
     lm: LanguageModel,
     prompts: Sequence[EncodedPrompt],
     weights: Sequence[Tensor],
@@ -381,8 +318,7 @@ def _numbers(found: _Found) -> Iterator[Tensor]:
 def _effects_of(
     lm: LanguageModel, prompts: Sequence[EncodedPrompt], weights: Sequence[Tensor], sites: Sequence[NeuronSite]
 ) -> _Found:
-    examine(lm)
-    if lm.tells_tokens:
+    if capabilities_of(lm).tokens_by_shape:
         return _effects_of_batch(lm, prompts, weights, sites)
     alone = [_effects_alone(lm, prompt, of, sites) for prompt, of in zip(prompts, weights, strict=True)]
     joined = [
@@ -396,12 +332,11 @@ def _effects_of_batch(
     lm: LanguageModel, prompts: Sequence[EncodedPrompt], weights: Sequence[Tensor], sites: Sequence[NeuronSite]
 ) -> _Found:
     packed = pack(lm, prompts)
-    sums = _Sums(_prompt_of_places(packed), len(prompts), copy=lm.changes_outputs)
+    sums = ActivationGradients(packed.streams, packed.option_counts, copy=capabilities_of(lm).writes_in_place)
     with watching(sites, sums.see):
         scores = packed_scores(lm, packed)
         found = []
         for number in range(len(weights[0])):
-            # Prompts do not see each other, so the gradient of the sum is each prompt's own gradient.
             of_options = torch.cat([of_prompt[number] for of_prompt in weights]).to(scores.device)
             found.append(sums.backward((scores * of_options).sum(), keep_graph=number < len(weights[0]) - 1))
     return [of.detach().float().cpu() for of in scores.split(packed.option_counts)], found
@@ -418,101 +353,11 @@ def _effects_alone(
     scores = []
     found = {site: torch.zeros(len(weights), site.width) for site in sites}
     for option in range(len(prompt.option_ids)):
-        sums = _Sums(None, 1, copy=lm.changes_outputs)
+        packed = pack_alone(lm, prompt, option)
+        sums = ActivationGradients(packed.streams, [1], alone=True, copy=capabilities_of(lm).writes_in_place)
         with watching(sites, sums.see):
-            score = packed_scores(lm, pack_alone(lm, prompt, option))
+            score = packed_scores(lm, packed)
             for site, of_option in sums.backward(score.sum(), keep_graph=False).items():
                 found[site] += weights[:, option : option + 1] * of_option
         scores.append(score.detach().float().cpu())
     return torch.cat(scores), found
-
-
-def _prompt_of_places(packed: Packed) -> dict[tuple[int, int], Tensor]:
-    """Per stream's (rows, tokens) the prompt of each row, int64 (rows,); rows may be prompts, or their options."""
-    counts = torch.tensor(packed.option_counts)
-    prompt_of_option = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    places = {}
-    for stream in packed.streams:
-        prompt_of_row = torch.zeros(stream.shape[0], dtype=torch.int64)
-        prompt_of_row[stream.rows.cpu()] = prompt_of_option
-        places[stream.shape] = prompt_of_row
-    return places
-
-
-class _Sums:
-    """Watches activations in the forward pass and sums activation x gradient over tokens in each backward pass.
-
-    Tokens that do not count have no gradient, so the sum can go over all tokens of a prompt's rows.
-    """
-
-    def __init__(self, places: dict[tuple[int, int], Tensor] | None, prompts: int, *, copy: bool) -> None:
-        self.places = places
-        self.prompts = prompts
-        self.copy = copy
-        self.sums: dict[NeuronSite, Tensor] = {}
-
-    def see(self, seen: Seen) -> Tensor:
-        """Register the reduction of this activation's gradient."""
-        values = seen.values
-        if not values.requires_grad:
-            # Parameters are frozen, so the graph starts here: at the first neurons of the model.
-            values = values.detach().requires_grad_(True)
-        # What the hook holds has no graph: the graph holds the hook, and the two would never be freed.
-        activation = values.detach()  # shares memory
-        version = activation._version
-        prompt_of_token = self._prompts_of(seen)
-        site, first = seen.site, seen.first
-        del seen
-
-        def arrived(gradient: Tensor) -> None:
-            if activation._version != version:
-                raise ChangedInPlaceError(f"module {site.name}: its output is changed in place")
-            product = (activation.float() * gradient.float()).flatten(0, -2)
-            sums = product.new_zeros(self.prompts, product.shape[-1])
-            self._add(site, first, sums.index_add(0, prompt_of_token.to(product.device), product))
-
-        values.register_hook(arrived)
-        return values.clone() if self.copy else values
-
-    def backward(self, weighted: Tensor, *, keep_graph: bool) -> dict[NeuronSite, Tensor]:
-        """Effects on this sum of scores; a neuron that runs for none of the tokens has no entry or 0."""
-        self.sums = {}
-        weighted.backward(retain_graph=keep_graph)
-        return {site: sums.cpu() for site, sums in self.sums.items()}
-
-    def _add(self, site: NeuronSite, first: int, sums: Tensor) -> None:
-        """Add to what was seen before: a module may run several times, an expert is part of a site."""
-        if site not in self.sums:
-            self.sums[site] = sums.new_zeros(self.prompts, site.width)
-        self.sums[site][:, first : first + sums.shape[-1]] += sums.to(self.sums[site].device)
-
-    def _prompts_of(self, seen: Seen) -> Tensor:
-        """The prompt of each of an activation's tokens, int64, in the order of its flattened leading dimensions."""
-        shape = tuple(seen.values.shape)
-        tokens = int(np.prod(shape[:-1]))
-        if self.prompts == 1:
-            return torch.zeros(tokens, dtype=torch.int64)
-        assert self.places is not None
-        if seen.tokens is not None:
-            return self._flat(seen.token_count, seen)[seen.tokens.cpu()]
-        if len(shape) == 2:
-            return self._flat(shape[0], seen)
-        between = tokens // (shape[0] * shape[1])
-        if (prompt_of_row := self.places.get((shape[0], shape[1]))) is not None:
-            return prompt_of_row.repeat_interleave(shape[1] * between)
-        if len(shape) == 4 and shape[1] == 1 and (of_row := self.places.get((shape[0], shape[2]))) is not None:
-            return of_row.repeat_interleave(shape[2])
-        if (prompt_of_row := self.places.get((shape[1], shape[0]))) is not None:
-            return prompt_of_row.repeat_interleave(between).repeat(shape[0])
-        raise self._unknown(seen)
-
-    def _flat(self, count: int, seen: Seen) -> Tensor:
-        """The prompt of each of so many rows times tokens."""
-        assert self.places is not None
-        matching = [(of_row, tokens) for (rows, tokens), of_row in self.places.items() if rows * tokens == count]
-        if len(matching) != 1:
-            raise self._unknown(seen)
-        return matching[0][0].repeat_interleave(matching[0][1])
-
-    def _unknown(self, seen: Seen) -> UnknownTokensError:
-        return UnknownTokensError(f"{seen.site.name} gives {tuple(seen.values.shape)}, which tells no prompts")

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from crispr_lm.baselines.errors import NotRunError
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import pack
 from crispr_lm.inference.packing import Packed
 from crispr_lm.inference.prompts import EncodedPrompt
-from crispr_lm.inference.scoring import pack, packed_scores
 from crispr_lm.model.hooks import Seen, watching
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NeuronSite
 
 Tokens = Literal["answer", "all"]

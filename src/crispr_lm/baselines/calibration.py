@@ -27,7 +27,7 @@ from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.inference.batching import BatchSize
 from crispr_lm.inference.scoring import Likelihood, option_scores
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.tasks.base import Example
 
 CONTENT_FREE = ("N/A", "[MASK]", "")

@@ -12,13 +12,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from crispr_lm.attribution.bias_influence import biased_answers, score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence, biased_answers, score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.edits.edit import Edit
 from crispr_lm.inference.prompts import EncodedPrompt, encode
 from crispr_lm.inference.scoring import option_scores
 from crispr_lm.metrics.family import Metrics
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.neuron_count import Candidate, counts_up_to, measure, sweep, validation_part
@@ -93,10 +93,8 @@ class Fit:
                     self.lm,
                     self.parts.attribution,
                     self.instructions,
-                    neurons=kind,
-                    skill_weight=weight,
+                    BiasInfluence(kind, weight, self.settings.token_aggregation),
                     batch_size=self.settings.batch_size,
-                    token_aggregation=self.settings.token_aggregation,
                     progress=advance,
                 )
         return self._scores[kind, weight]

@@ -18,16 +18,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from crispr_lm.attribution.relevance import AGGREGATIONS, TokenAggregation
+from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.baselines.errors import NotRunError
 from crispr_lm.baselines.fit import AnswerPair, Fit
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.inference.batching import ProgressCallback
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.inference.layouts import pack
 from crispr_lm.inference.packing import Packed
 from crispr_lm.inference.prompts import EncodedPrompt
-from crispr_lm.inference.scoring import pack, packed_scores
 from crispr_lm.model.hooks import Seen, watching
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NeuronKind, NeuronSite, find_sites
 
 TOKENS = 4096
@@ -102,7 +103,8 @@ def relevances(
             attributed = IntegratedGradients(partial(_score_with, lm, encoded, site)).attribute(
                 activation, baselines=0.0, n_steps=steps, internal_batch_size=rows if rows < steps else None
             )
-            found[site.name] = AGGREGATIONS[token_aggregation].over(attributed[0].float()[counted], 0).cpu()
+            of_token = attributed[0].float()[counted]
+            found[site.name] = (of_token.amax(0) if token_aggregation == "max" else of_token.sum(0)).cpu()
             if progress is not None:
                 progress(1)
     return found

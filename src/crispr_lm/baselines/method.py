@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crispr_lm.baselines.fit import Fit
     from crispr_lm.baselines.residual import Steering
     from crispr_lm.edits.edit import Edit
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 MethodKind = Literal["original", "library", "control", "baseline"]
 """The model as it is, this library's method, a control that should do worse, or something else a user could do."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from crispr_lm.baselines.errors import NotRunError
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ from crispr_lm.baselines.activations import pack_whole
 from crispr_lm.baselines.fit import Fit, balanced
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.baselines.residual import Steering, blocks, changing
-from crispr_lm.inference.scoring import packed_scores
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.inference.forward import packed_scores
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.search.neuron_count import Candidate, choose
 
 COEFFICIENTS = (0.5, 1.0, 2.0, 4.0, 8.0)

@@ -27,7 +27,7 @@ from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
     from crispr_lm.jobs.hub import Upload
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
     AnyModel: TypeAlias = LanguageModel | nn.Module
     """A loaded model, or the transformers model itself."""

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from crispr_lm.edits.edit import Edit, neurons_by_site
 from crispr_lm.errors import InputError
-from crispr_lm.model.load import count_parameters
+from crispr_lm.model.language_model import count_parameters
 from crispr_lm.model.neuron_sites import NeuronSite, NeuronWeights, find_sites, linear_type
 from crispr_lm.model.reload import hashes
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 WIDTH_NAMES = (
     "intermediate_size",

@@ -17,7 +17,7 @@ from crispr_lm.edits.edit import neurons_by_site
 from crispr_lm.model.neuron_sites import Neuron
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 COUNT = 8
 

@@ -21,7 +21,7 @@ from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 ANSWER_BEGINS = "(answer)"
 """Stands for the token that a decoder begins its answer with."""

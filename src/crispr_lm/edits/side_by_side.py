@@ -13,7 +13,7 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.inference.streaming import Decoding, stream_answer
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 
 def stream_both(

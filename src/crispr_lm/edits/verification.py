@@ -36,7 +36,7 @@ from crispr_lm.model.memory import GIB, explain_out_of_memory, free_memory, plac
 from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 VERIFIED_EXAMPLES = 4
 """How many examples are compared: a wrong value of the configuration shows in any."""

@@ -24,7 +24,7 @@ from crispr_lm.tasks.base import Example, Task
 
 if TYPE_CHECKING:
     from crispr_lm.edits.edit import Edit
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 ScoringMethod = Literal["sum", "mean", "generate"]
 """How the model's answer is found: the option of highest summed log-probability, of highest mean log-probability per

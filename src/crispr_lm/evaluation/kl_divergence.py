@@ -20,14 +20,15 @@ from torch import Tensor
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches
+from crispr_lm.inference.forward import token_logits
 from crispr_lm.inference.generation import continuations
+from crispr_lm.inference.layouts import capabilities_of, pack, pack_alone
 from crispr_lm.inference.prompts import EncodedPrompt, encode_text
-from crispr_lm.inference.scoring import examine, pack, pack_alone, token_logits
 from crispr_lm.metrics.language import DIVERGENCE
 from crispr_lm.model.numerics import finite
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 TOKENS = 8
 """Tokens that each neutral prompt is continued by."""
@@ -107,11 +108,11 @@ def _distributions(
     lm: LanguageModel, prompts: Sequence[EncodedPrompt], batch_size: BatchSize, progress: ProgressCallback | None
 ) -> list[Tensor]:
     """Log-probabilities along each prompt's option, float32 (tokens, vocabulary) on the CPU."""
-    examine(lm)
+    takes = capabilities_of(lm)
     found: list[Tensor] = [torch.empty(0) for _ in prompts]
 
     def of_batch(batch: list[EncodedPrompt]) -> list[Tensor]:
-        if not lm.takes_padding:
+        if not takes.padding:
             return [token_logits(lm, pack_alone(lm, prompt, 0)).log_softmax(dim=-1).cpu() for prompt in batch]
         packed = pack(lm, batch)
         joined = token_logits(lm, packed).log_softmax(dim=-1).cpu()

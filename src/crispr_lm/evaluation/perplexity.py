@@ -27,7 +27,7 @@ from crispr_lm.model.memory import explain_out_of_memory
 from crispr_lm.model.numerics import finite
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 WINDOW = 1024
 CHUNK = 128

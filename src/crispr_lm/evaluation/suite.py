@@ -17,7 +17,7 @@ from crispr_lm.evaluation.perplexity import WINDOW, perplexity, windows
 from crispr_lm.inference.batching import BatchSize
 from crispr_lm.inference.prompts import check_prompts
 from crispr_lm.inference.reader import Reader
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import EvaluateSettings, RunSettings
 from crispr_lm.storage.sanitize import shared_names

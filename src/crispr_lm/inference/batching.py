@@ -21,7 +21,7 @@ from crispr_lm.model.neuron_sites import find_sites
 from crispr_lm.runtime.deterministic import is_deterministic
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def batches(
                 continue
             # Here, where the error and with it the failed pass's tensors are gone.
             logger.warning("out of memory with %d prompts in a batch, going on with %d", len(batch), most)
-            gc.collect()  # hooks and the activations that they look at hold each other
+            gc.collect()  # hooks and the activations that they watch hold each other
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 

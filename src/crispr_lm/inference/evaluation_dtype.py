@@ -16,7 +16,7 @@ from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.runtime.distributed import on_first
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 

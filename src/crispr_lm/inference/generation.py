@@ -21,7 +21,7 @@ from crispr_lm.model.numerics import finite
 from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 EXTRA_TOKENS = 8
 """Tokens that an answer may be longer than the longest option ("The answer is ...")."""

@@ -6,7 +6,7 @@ Two uses, both for scoring alone (attribution needs every prompt's own gradients
 - options continue their prompt from its cache (`continued_scores`), for models whose attention takes no block mask.
 
 Knows token ids and a model; knows no benchmark. Whether a model's cache can be relied on is checked in
-`scoring.examine`.
+`layouts.capabilities_of`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from crispr_lm.errors import CrisprError
 from crispr_lm.inference.prompts import EncodedPrompt
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 FEWEST_SAVED = 256
 """Tokens that reading a beginning once must save to be worth a forward pass of its own, or a batch of its own."""
@@ -91,7 +91,7 @@ def sharing_groups(prompts: Sequence[EncodedPrompt]) -> list[int]:
 
 
 def continued_scores(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> Tensor:
-    """Score options that continue from their prompt's cache; returns as `scoring.packed_scores`.
+    """Score options that continue from their prompt's cache; returns as `forward.packed_scores`.
 
     Prompts of equal length are read together, so that none is padded; options are padded at their end, where nothing
     comes after.

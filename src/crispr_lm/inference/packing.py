@@ -13,7 +13,7 @@ Knows token ids and shapes; knows no model weights, no task.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -121,24 +121,34 @@ def pack_branches(
             rows.append(row)
             column = end
             option += 1
-    column_index = torch.arange(shape[1])
-    causal = column_index[None, :, None] >= column_index[None, None, :]
-    query, key = branch[:, :, None], branch[:, None, :]
-    visible = causal & (((key == 0) & (query >= 0)) | (query == key))  # padding sees itself: no row without a key
-    visible = torch.cat([torch.ones(*visible.shape[:2], shared, dtype=torch.bool), visible], dim=2)
-    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)[:, None]
     row_of_option = torch.tensor(rows)
     number_of_option = torch.cat([torch.arange(len(prompt.option_ids)) for prompt in prompts])
     branch_of_row = branch[row_of_option]
     counted = (branch_of_row == 0) | (branch_of_row == number_of_option[:, None] + 1)
     return _packed(
-        {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": mask},
+        {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": _block_mask(branch, dtype, shared)},
         tokens,
         shape,
         [Stream(shape, row_of_option.to(device), counted.to(device))],
         prompts,
         device,
     )
+
+
+def _block_mask(branch: Tensor, dtype: torch.dtype, shared: int) -> Tensor:
+    """The attention mask (rows, 1, tokens, `shared` + tokens): 0 where a query sees a key, else the least number.
+
+    Args:
+        branch: int64 (rows, tokens), -1 for padding, 0 for the prompt, k + 1 for option k.
+        dtype: Number format of the mask.
+        shared: Number of tokens in the model's cache, which every token sees.
+    """
+    column = torch.arange(branch.shape[1])
+    causal = column[None, :, None] >= column[None, None, :]
+    query, key = branch[:, :, None], branch[:, None, :]
+    visible = causal & (((key == 0) & (query >= 0)) | (query == key))  # padding sees itself: no row without a key
+    visible = torch.cat([torch.ones(*visible.shape[:2], shared, dtype=torch.bool), visible], dim=2)
+    return torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)[:, None]
 
 
 def pack_sequences(prompts: Sequence[EncodedPrompt], pad: int, device: torch.device) -> Packed:
@@ -163,7 +173,7 @@ def pack_encoder_decoder(
 ) -> Packed:
     """Pack prompts for the encoder (a row each) and options for the decoder (a row each), padded on the right.
 
-    With `distinct_lengths` encoder and decoder rows differ in length: inside the model a stream is told by its shape.
+    With `distinct_lengths` encoder and decoder rows differ in length: inside the model a stream is known by its shape.
     """
     options = [ids for prompt in prompts for ids in prompt.option_ids]
     decoder_shape = (len(options), max(map(len, options)))
@@ -199,13 +209,8 @@ def pack_encoder_decoder(
         "attention_mask": attention_mask[prompt_of_row.cpu()],
         "decoder_input_ids": decoder_input_ids,
     }
-    return _packed(
-        inputs,
-        tokens,
-        decoder_shape,
-        streams,
-        prompts,
-        device,
+    return replace(
+        _packed(inputs, tokens, decoder_shape, streams, prompts, device),
         encoder_inputs={"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)},
         prompt_of_row=prompt_of_row,
     )
@@ -245,14 +250,12 @@ def _packed(
     streams: list[Stream],
     prompts: Sequence[EncodedPrompt],
     device: torch.device,
-    encoder_inputs: dict[str, Tensor] | None = None,
-    prompt_of_row: Tensor | None = None,
 ) -> Packed:
     rows, columns, ids, options = (torch.tensor(values, device=device) for values in zip(*tokens, strict=True))
     return Packed(
         inputs={name: tensor.to(device) for name, tensor in inputs.items()},
-        encoder_inputs=encoder_inputs or {},
-        prompt_of_row=prompt_of_row,
+        encoder_inputs={},
+        prompt_of_row=None,
         kept=min(shape[1], max(shape[1] - int(columns.min()), -(-FEWEST_LOGIT_ROWS // shape[0]))),
         token_rows=rows,
         token_columns=columns - shape[1],

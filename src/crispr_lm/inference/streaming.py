@@ -15,12 +15,12 @@ from torch import Tensor
 
 from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.inference.kv_cache import cache_name
+from crispr_lm.inference.layouts import capabilities_of
 from crispr_lm.inference.prompts import encode_conversation
-from crispr_lm.inference.scoring import examine
 from crispr_lm.model.numerics import not_finite
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 Scope = Callable[[], AbstractContextManager[Any]]
 """Gives what the model runs in: nothing, or an applied edit."""
@@ -57,7 +57,7 @@ class Decoding:
 def stream_answer(
     lm: LanguageModel, turns: Sequence[str], decoding: Decoding, scope: Scope = nullcontext
 ) -> Iterator[str]:
-    """Answer the last of the turns; at most as long as the model's context has room for.
+    """Answer the last of the turns; at most as long as the model's context allows.
 
     Args:
         lm: The model.
@@ -91,15 +91,14 @@ def _read_once(lm: LanguageModel, prompt_ids: list[int]) -> None:
 
 def _tokens(lm: LanguageModel, prompt_ids: list[int], decoding: Decoding, scope: Scope) -> Iterator[int]:
     """Tokens of an answer, without the end token."""
-    room = _room(lm, prompt_ids)
-    with torch.inference_mode():
-        examine(lm)
+    longest = _longest_answer(lm, prompt_ids)
+    capabilities_of(lm)  # before `scope`, which may change the model
     ends = lm.model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
     generator = torch.Generator().manual_seed(decoding.seed)
     reader = _encoder_decoder_reader(lm, prompt_ids, scope) if lm.is_encoder_decoder else _reader(lm, prompt_ids, scope)
     token: int | None = None
-    for _ in range(min(decoding.max_new_tokens, room)):
+    for _ in range(min(decoding.max_new_tokens, longest)):
         logits = reader(token)
         if not bool(torch.isfinite(logits).any()) or bool(torch.isnan(logits).any()):
             with torch.inference_mode(), scope():
@@ -110,7 +109,7 @@ def _tokens(lm: LanguageModel, prompt_ids: list[int], decoding: Decoding, scope:
         yield token
 
 
-def _room(lm: LanguageModel, prompt_ids: list[int]) -> int:
+def _longest_answer(lm: LanguageModel, prompt_ids: list[int]) -> int:
     """Tokens that an answer may have.
 
     Raises:
@@ -121,12 +120,12 @@ def _room(lm: LanguageModel, prompt_ids: list[int]) -> int:
         raise InputError(f"there is nothing for {lm.name} to answer; write some words")
     if limit is None:
         return 2**31
-    room = limit + 1 - len(prompt_ids)
-    if room < 1:
+    longest = limit + 1 - len(prompt_ids)
+    if longest < 1:
         raise InputError(
             f"the conversation takes {len(prompt_ids)} tokens, but {lm.name} reads at most {limit}; start a new one"
         )
-    return limit if lm.is_encoder_decoder else room
+    return limit if lm.is_encoder_decoder else longest
 
 
 def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
@@ -143,8 +142,9 @@ _Read = Callable[[int | None], Tensor]
 
 
 def _reader(lm: LanguageModel, prompt_ids: list[int], scope: Scope) -> _Read:
-    """Of a decoder-only model: from its cache where `scoring.examine` found that this changes nothing."""
+    """Of a decoder-only model: from its cache where this was found to changes nothing."""
     ids, cache = list(prompt_ids), None
+    use_cache = capabilities_of(lm).cache
 
     def read(token: int | None) -> Tensor:
         nonlocal cache
@@ -156,10 +156,10 @@ def _reader(lm: LanguageModel, prompt_ids: list[int], scope: Scope) -> _Read:
                 input_ids=torch.tensor([new], device=lm.device),
                 attention_mask=torch.ones((1, len(ids)), dtype=torch.long, device=lm.device),
                 **{cache_name(lm): cache},
-                use_cache=lm.takes_cache,
+                use_cache=use_cache,
                 return_dict=True,
             )
-        cache = getattr(output, cache_name(lm)) if lm.takes_cache else None
+        cache = getattr(output, cache_name(lm)) if use_cache else None
         last: Tensor = output.logits[0, -1].float()
         return last
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crispr_lm.attribution.bias_influence import score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Method, Treatment, measure
@@ -33,7 +33,7 @@ from crispr_lm.jobs.comparison_results import (
     same_measurements,
     stored,
 )
-from crispr_lm.jobs.edit_search import search_edit
+from crispr_lm.jobs.edit_search import Start, find_edit
 from crispr_lm.jobs.preparation import (
     Needs,
     Timings,
@@ -46,7 +46,7 @@ from crispr_lm.jobs.preparation import (
     take_parts,
 )
 from crispr_lm.jobs.record import dated, record_of
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, find_sites
 from crispr_lm.report.comparison import markdown
 from crispr_lm.report.comparison_page import render_comparison
@@ -54,7 +54,8 @@ from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.result import Searched
 from crispr_lm.settings import CompareSettings
 from crispr_lm.storage.files import append_line, make_folder, write_bytes, write_json, write_lines
-from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder, read_rows
+from crispr_lm.storage.records import read_rows
+from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.tasks.base import sample
 from crispr_lm.tasks.parts import Parts
 
@@ -194,8 +195,8 @@ class _Table:
 
         def search(scores: NeuronScores) -> Searched:
             make_folder(folder.path)
-            begun = folder.search.exists()
-            return search_edit(self.lm, scores, [parts], self._reference, self.settings, folder, begun, self.progress)
+            start = Start(scores, self._reference, folder, folder.search.exists())
+            return find_edit(self.lm, [parts], start, self.settings, self.progress)
 
         return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell), search)
 
@@ -310,10 +311,8 @@ class _GrowingScores:
                 fit.lm,
                 new,
                 fit.instructions,
-                neurons=settings.neurons,
-                skill_weight=settings.skill_weight,
+                BiasInfluence(settings.neurons, settings.skill_weight, settings.token_aggregation),
                 batch_size=settings.batch_size,
-                token_aggregation=settings.token_aggregation,
                 progress=advance,
             )
         share = len(new) / (len(new) + len(self.done))

@@ -23,7 +23,8 @@ from crispr_lm.inference.evaluation_dtype import computes_bfloat16
 from crispr_lm.inference.prompts import answer_place, uses_chat_template
 from crispr_lm.inference.reader import PromptFormat
 from crispr_lm.jobs.self_check import self_check
-from crispr_lm.model.load import ModelSource, count_parameters, open_model
+from crispr_lm.model.language_model import count_parameters
+from crispr_lm.model.load import ModelSource, open_model
 from crispr_lm.model.memory import free_memory, weight_bytes
 from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
 from crispr_lm.runtime.threads import observe_cores

@@ -21,7 +21,7 @@ from crispr_lm.jobs.preparation import load_tasks
 from crispr_lm.model.load import open_model
 from crispr_lm.settings import LmEvalSettings
 from crispr_lm.storage.files import write_bytes, write_lines
-from crispr_lm.storage.run_folder import check_new, held_new
+from crispr_lm.storage.output_path import check_new, held_new
 from crispr_lm.storage.sanitize import json_line, printable
 from crispr_lm.tasks.base import SENTENCES, Example
 

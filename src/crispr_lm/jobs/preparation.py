@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from crispr_lm.inference.evaluation_dtype import PROBED_PROMPTS, choose_evaluati
 from crispr_lm.inference.prompts import check_prompts, encode_all
 from crispr_lm.inference.reader import Reader
 from crispr_lm.metrics.registry import family_named
-from crispr_lm.model.load import SPREAD, LanguageModel, ModelSource, check_device, check_quantize, open_model
+from crispr_lm.model.devices import SPREAD, check_device, check_quantize
+from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.model.load import ModelSource, open_model
 from crispr_lm.runtime.deterministic import make_deterministic
 from crispr_lm.runtime.distributed import on_first, ranks
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.runtime.threads import set_threads
+from crispr_lm.search.options import SearchOptions, search_parts
 from crispr_lm.settings import (
     CompareSettings,
     EvaluateSettings,
@@ -34,10 +38,13 @@ from crispr_lm.settings import (
     ScoreSettings,
     TaskSettings,
 )
-from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder, check_writable, read_object
+from crispr_lm.storage.output_path import check_writable
+from crispr_lm.storage.records import read_object
+from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.storage.sanitize import shared_names
 from crispr_lm.tasks.base import Example, Task, of_condition, sample, template_hash, template_hashes
 from crispr_lm.tasks.parts import Parts
+from crispr_lm.tasks.parts import attribution_sample as draw_for_attribution
 from crispr_lm.tasks.registry import draw, load_task
 
 
@@ -79,27 +86,14 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
     Raises:
         InputError: too few templates, or fewer examples to attribute on than asked for.
     """
-    split = task.split(settings.seed)
-    tuned = settings.search == "tuned"
-    validation = sample(split.validation, settings.validation_examples, settings.seed)
-    return Parts(
-        task=task,
-        attribution=attribution_sample(task, settings),
-        validation=validation,
-        test=test_sample(task, split.test, settings),
-        effects=sample(
-            split.attribution, settings.effect_examples * (1 + settings.rounds) if tuned else 0, settings.seed
-        ),
-        reevaluation=further(split.validation, validation, settings.reevaluation_examples, settings.seed)
-        if tuned
-        else (),
-    )
+    parts = search_parts(task, options_of(settings))
+    parts = replace(parts, test=test_sample(task, parts.test, settings))
+    return parts if settings.search == "tuned" else replace(parts, effects=(), reevaluation=())
 
 
-def further(examples: Sequence[Example], drawn: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
-    """Those that a draw of `size` examples holds beyond a smaller one of the same seed."""
-    before = set(map(id, drawn))
-    return tuple(example for example in sample(examples, size, seed) if id(example) not in before)
+def options_of(settings: RunSettings) -> SearchOptions:
+    """The options of the search among those of a run; they have the same names."""
+    return SearchOptions(**{field.name: getattr(settings, field.name) for field in dataclass_fields(SearchOptions)})
 
 
 def attribution_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
@@ -108,18 +102,7 @@ def attribution_sample(task: Task, settings: RunSettings | ScoreSettings) -> tup
     Raises:
         InputError: there are fewer than asked for.
     """
-    if task.measured_only:
-        raise InputError(
-            f"task {task.name} can be measured, but no neurons can be attributed on it; "
-            f"give it as --measure {task.name} beside a --task such as builtin:everyday"
-        )
-    fit = attribution_candidates(task, settings)
-    if len(fit) < settings.examples:
-        raise InputError(
-            f"{settings.examples} examples to attribute on were asked for, but the attribution split of task "
-            f"{task.name} has {len(fit)}; lower --examples or add examples"
-        )
-    return sample(fit, settings.examples, settings.seed)
+    return draw_for_attribution(task, settings.examples, settings.attribute_on, settings.seed)
 
 
 def attribution_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:

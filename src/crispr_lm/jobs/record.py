@@ -17,10 +17,11 @@ from crispr_lm.errors import InputError
 from crispr_lm.evaluation.suite import Subject
 from crispr_lm.inference.prompts import seen_prompt
 from crispr_lm.jobs.preparation import file_hash
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.plugins import loaded
 from crispr_lm.settings import RunSettings
-from crispr_lm.storage.run_folder import MALFORMED, JobFolder, read_object
+from crispr_lm.storage.records import MALFORMED, read_object
+from crispr_lm.storage.run_folder import JobFolder
 from crispr_lm.tasks.parts import Parts
 from crispr_lm.version import __version__
 

@@ -25,7 +25,9 @@ from crispr_lm.runtime.plugins import loaded
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import write_json
-from crispr_lm.storage.run_folder import MALFORMED, RunFolder, check_writable, read_object
+from crispr_lm.storage.output_path import check_writable
+from crispr_lm.storage.records import MALFORMED, read_object
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.version import __version__
 
 DEFAULT_TOLERANCE = 0.02

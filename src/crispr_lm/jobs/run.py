@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
+from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.logit_lens import promoted_tokens
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
@@ -21,7 +22,7 @@ from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, answer_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs.attempts import attempt, reason_of
-from crispr_lm.jobs.edit_search import search_edit
+from crispr_lm.jobs.edit_search import Start, find_edit
 from crispr_lm.jobs.preparation import (
     Needs,
     Timings,
@@ -35,9 +36,8 @@ from crispr_lm.jobs.preparation import (
 )
 from crispr_lm.jobs.record import dated, record_of
 from crispr_lm.jobs.sharing import check_hub, with_upload, write_card
-from crispr_lm.jobs.task_scores import score_tasks
 from crispr_lm.jobs.transfer import Unedited, check_transfer, measure_transfer
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.report.page import write_report
 from crispr_lm.report.statement import outcome
@@ -45,7 +45,8 @@ from crispr_lm.runtime.distributed import is_first, on_first, ranks
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import HubSettings, RunSettings
 from crispr_lm.storage.files import whole_folder, write_errors, write_json, write_lines
-from crispr_lm.storage.run_folder import RunFolder, read_object
+from crispr_lm.storage.records import read_object
+from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks.parts import Parts
 
 
@@ -140,7 +141,7 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
     scores = _scores(work, resumed)
     reference = measure_reference(lm, settings, progress)
     with timings.of("search"):
-        found = search_edit(lm, scores, parts, reference, settings, folder, resumed, progress)
+        found = find_edit(lm, parts, Start(scores, reference, folder, resumed), settings, progress)
     edit = Edit.from_neurons(
         lm,
         found.neurons,
@@ -168,7 +169,7 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
         "verdict": found.verdict,
         "reason": found.reason,
         "search": found.rows,
-        **found.told,
+        **found.entries,
         "saved_model": {"verified": False, "reason": "it has not been saved yet; give the same command again for that"},
         "timings": timings.seconds,
     }

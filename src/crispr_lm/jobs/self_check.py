@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from crispr_lm.attribution.bias_influence import score_neurons
+from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import CrisprError
 from crispr_lm.inference.packing import _decoder_input
 from crispr_lm.inference.prompts import encode
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NEURON_KINDS, NeuronKind, NeuronSite, find_sites
 from crispr_lm.tasks.base import Example
 
@@ -95,7 +95,7 @@ def check_kind(lm: LanguageModel, kind: NeuronKind, result: KindResult) -> None:
     """
     sites = find_sites(lm.model, kind)
     result.neurons = sum(site.width for site in sites)
-    scores = score_neurons(lm, EXAMPLES, [INSTRUCTION], neurons=kind)
+    scores = score_neurons(lm, EXAMPLES, [INSTRUCTION], BiasInfluence(kind))
     expected = brute_force(lm, sites)
     result.scores = max(_relative(scores.values[site.name], expected[site.name]) for site in sites)
 

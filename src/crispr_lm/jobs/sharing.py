@@ -22,11 +22,12 @@ from crispr_lm.report.card import Shared, card
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import HubSettings
 from crispr_lm.storage.files import make_folder, write_bytes, write_json
-from crispr_lm.storage.run_folder import MALFORMED, failures
+from crispr_lm.storage.records import MALFORMED
+from crispr_lm.storage.run_folder import failures
 from crispr_lm.storage.untrusted import parse_json, read_bytes
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 CARD = "README.md"
 RESULTS = "results.json"

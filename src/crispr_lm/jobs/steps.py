@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
+from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.export import export_folder, export_lora, export_slim
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
@@ -30,13 +31,12 @@ from crispr_lm.jobs.preparation import (
     test_sample,
 )
 from crispr_lm.jobs.sharing import RESULTS, check_hub, check_measured_with, results_beside, with_upload, write_card
-from crispr_lm.jobs.task_scores import score_tasks
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.storage.files import whole_folder, write_json
-from crispr_lm.storage.run_folder import check_new, held_new
+from crispr_lm.storage.output_path import check_new, held_new
 from crispr_lm.tasks.base import Example, Task, sample
 from crispr_lm.tasks.registry import load_task
 

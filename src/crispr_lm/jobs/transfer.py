@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import Subject, measure_all
-from crispr_lm.jobs.edit_search import search_edit
-from crispr_lm.jobs.task_scores import score_tasks
+from crispr_lm.jobs.edit_search import Start, find_edit
 from crispr_lm.metrics.statistics import corrected_over_tasks
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import RunSettings
@@ -84,7 +84,7 @@ def measure_transfer(
         below = folder.transfer(number)
         begun = on_first(partial(_begin, below))
         scores = score_tasks(lm, [(part.task, part.attribution)], alone, progress)
-        found = search_edit(lm, scores, [part], unedited.reference, alone, below, begun, progress)
+        found = find_edit(lm, [part], Start(scores, unedited.reference, below, begun), alone, progress)
         edit = Edit.from_neurons(lm, found.neurons, found.scale)
         with edit.applied(lm):
             after = measure_all(lm, measured, settings, progress, "Measuring")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from crispr_lm.model.hooks import scaling, watching
-from crispr_lm.model.load import LanguageModel, load_model, open_model
+from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.model.load import load_model, open_model
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, find_sites
 
 __all__ = [

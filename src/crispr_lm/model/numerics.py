@@ -21,7 +21,7 @@ from crispr_lm.errors import CrisprError
 from crispr_lm.model.memory import GIB, free_memory
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 

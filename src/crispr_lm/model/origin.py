@@ -15,7 +15,7 @@ from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from crispr_lm.model.load import BUILTIN
+from crispr_lm.model.locate import BUILTIN
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from crispr_lm.metrics.registry import FAMILIES
+from crispr_lm.report.console import console
 from crispr_lm.report.markup import markup
-from crispr_lm.report.terminal import console
-from crispr_lm.report.words import difference_told, escaped_markdown
+from crispr_lm.report.words import difference_text, escaped_markdown
 
 FIGURES = (
     ("accuracy_ambiguous", "Accuracy, ambiguous"),
@@ -45,31 +45,31 @@ class TextTable:
     notes: tuple[str, ...] = ()
 
 
-def markdown(told: Mapping[str, Any]) -> str:
+def markdown(comparison: Mapping[str, Any]) -> str:
     """All tables as Markdown."""
-    identity = told["record"]["identity"]
+    identity = comparison["record"]["identity"]
     lines = [f"# Comparison on {escaped_markdown(identity['model'])}", ""]
-    for table in tables(told):
+    for table in tables(comparison):
         lines += [f"## {escaped_markdown(table.title)}", ""]
         lines += [_line(table.header), _line(["---"] * len(table.header)), *map(_line, table.rows), ""]
         for note in table.notes:
             lines += [escaped_markdown(note), ""]
     lines += ["## Methods", ""]
-    for method in told["methods"].values():
+    for method in comparison["methods"].values():
         source = f" ({escaped_markdown(method['source'])})" if method["source"] else ""
         lines.append(f"- **{escaped_markdown(method['label'])}**: {escaped_markdown(method['summary'])}{source}")
     lines += ["", "## Settings", ""]
     lines += [
         f"- {escaped_markdown(name)}: {escaped_markdown(_plain(value))}" for name, value in identity["settings"].items()
     ]
-    versions = ", ".join(f"{name} {version}" for name, version in told["record"]["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in comparison["record"]["versions"].items())
     lines.append(f"- versions: crispr-lm {escaped_markdown(identity['crispr_lm'])}, {escaped_markdown(versions)}")
     return "\n".join(lines) + "\n"
 
 
-def print_comparison(told: Mapping[str, Any], output: Path) -> None:
+def print_comparison(comparison: Mapping[str, Any], output: Path) -> None:
     """Print all tables, and where the files are."""
-    for text in tables(told):
+    for text in tables(comparison):
         table = Table(title=markup(text.title), title_justify="left")
         for number, name in enumerate(text.header):
             table.add_column(markup(name), justify="right" if number else "left")
@@ -82,28 +82,28 @@ def print_comparison(told: Mapping[str, Any], output: Path) -> None:
     console.print(f"Files: {markup(str(output))}", soft_wrap=True)
 
 
-def tables(told: Mapping[str, Any]) -> Iterator[TextTable]:
+def tables(comparison: Mapping[str, Any]) -> Iterator[TextTable]:
     """Every table: all tasks at a glance, figures and differences per task, then transfer and curves."""
-    if len(told["tasks"]) > 1:
-        yield _summary(told)
-        yield _changes(told)
-    for name, task in told["tasks"].items():
-        yield _figures(name, task, told["methods"])
-        yield _differences(name, task, told["methods"])
-    if told["transfer"] is not None:
-        yield _transfer(told)
-        yield _overlap(told["transfer"]["overlap"])
-    for name, curves in (told["curves"] or {}).items():
-        columns = _columns(told["tasks"][name])
+    if len(comparison["tasks"]) > 1:
+        yield _summary(comparison)
+        yield _changes(comparison)
+    for name, task in comparison["tasks"].items():
+        yield _figures(name, task, comparison["methods"])
+        yield _differences(name, task, comparison["methods"])
+    if comparison["transfer"] is not None:
+        yield _transfer(comparison)
+        yield _overlap(comparison["transfer"]["overlap"])
+    for name, curves in (comparison["curves"] or {}).items():
+        columns = _columns(comparison["tasks"][name])
         yield _curve(f"{name}: number of neurons", "Neurons", curves["neurons"], columns)
         yield _curve(f"{name}: number of attribution examples", "Fit examples", curves["examples"], columns)
 
 
-def _summary(told: Mapping[str, Any]) -> TextTable:
+def _summary(comparison: Mapping[str, Any]) -> TextTable:
     rows = []
-    for method, about in told["methods"].items():
+    for method, about in comparison["methods"].items():
         cells = []
-        for name, task in told["tasks"].items():
+        for name, task in comparison["tasks"].items():
             row = task["rows"][method]
             if row["status"] != "done":
                 cells += [DASH, "not run"]
@@ -113,7 +113,7 @@ def _summary(told: Mapping[str, Any]) -> TextTable:
             cells += [str(row["neurons"]), shown]
         rows.append((about["label"], *cells))
     header = ["Method"]
-    for name in told["tasks"]:
+    for name in comparison["tasks"]:
         header += ["Neurons", name]
     note = (
         "Accuracy on ambiguous / disambiguated questions (the headline figure, where a task has no conditions): mean ± "
@@ -122,11 +122,11 @@ def _summary(told: Mapping[str, Any]) -> TextTable:
     return TextTable("All tasks", tuple(header), tuple(rows), (note,))
 
 
-def _changes(told: Mapping[str, Any]) -> TextTable:
+def _changes(comparison: Mapping[str, Any]) -> TextTable:
     rows = []
-    for method, about in told["methods"].items():
+    for method, about in comparison["methods"].items():
         cells = []
-        for name, task in told["tasks"].items():
+        for name, task in comparison["tasks"].items():
             row = task["rows"][method]
             own = row["measured"][name] if row["status"] == "done" else None
             cells.append(DASH if own is None else _changed(own, main_metrics(task)))
@@ -136,7 +136,7 @@ def _changes(told: Mapping[str, Any]) -> TextTable:
         "The same figures as differences from the original, with 95 % intervals over templates (bootstrap); p by "
         "permutation, Holm over tasks."
     )
-    return TextTable("All tasks: difference from the original", ("Method", *told["tasks"]), tuple(rows), (note,))
+    return TextTable("All tasks: difference from the original", ("Method", *comparison["tasks"]), tuple(rows), (note,))
 
 
 def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> TextTable:
@@ -182,16 +182,16 @@ def _differences(name: str, task: Mapping[str, Any], methods: Mapping[str, Any])
         rows.append((methods[method]["label"], *shown))
     note = "Paired differences with 95 % intervals over templates (bootstrap); p by permutation, Holm over tasks."
     if task["few_templates"]:
-        note += f" {task['templates']} templates say little, and the intervals may be too narrow."
+        note += f" {task['templates']} templates are few, and the intervals may be too narrow."
     header = ("Method", *(label for _, label in columns), *further)
     return TextTable(f"{name}: difference from the original", header, tuple(rows), (note,))
 
 
-def _transfer(told: Mapping[str, Any]) -> TextTable:
-    names = list(told["tasks"])
+def _transfer(comparison: Mapping[str, Any]) -> TextTable:
+    names = list(comparison["tasks"])
     rows = []
-    for fitted, measured in told["transfer"]["differences"].items():
-        rows.append((fitted, *(_changed(measured[name], main_metrics(told["tasks"][name])) for name in names)))
+    for fitted, measured in comparison["transfer"]["differences"].items():
+        rows.append((fitted, *(_changed(measured[name], main_metrics(comparison["tasks"][name])) for name in names)))
     note = (
         "Rows: the task that neurons were found on; columns: the task measured. Difference from the original in "
         "ambiguous / disambiguated accuracy (in the headline figure, where a task has no conditions), with its 95 % "
@@ -228,13 +228,13 @@ def _curve(title: str, axis: str, points: Sequence[Mapping[str, Any]], columns: 
 
 
 def _notes(task: Mapping[str, Any], methods: Mapping[str, Any]) -> Iterator[str]:
-    """What figures alone do not say."""
+    """Notes on methods: not run, not recommended, and why."""
     for method, row in task["rows"].items():
         label = methods[method]["label"]
         if row["status"] != "done":
             yield f"{label}: not run: {row['reason']}"
         elif not row["recommended"]:
-            yield f"{label} {NOT_RECOMMENDED}: found nothing worth doing within the limits; shown is the best it tried."
+            yield f"{label} {NOT_RECOMMENDED}: no edit to recommend within the limits; shown is the best one tried."
         elif method == "search":
             yield f"{label}: {row['details'][0]['reason']}."
         if warning := row.get("over_abstention"):
@@ -286,7 +286,7 @@ def _mean_deviation_worst(measured: Mapping[str, Any], metric: str) -> str:
 
 def _tested(measured: Mapping[str, Any], metric: str) -> str:
     found = measured["differences"][metric]
-    return DASH if found["value"] is None else difference_told(found)
+    return DASH if found["value"] is None else difference_text(found)
 
 
 def _changed(measured: Mapping[str, Any], metrics: Sequence[str]) -> str:

@@ -20,18 +20,18 @@ NEAR = 0.08
 """Differences from the original up to which a point has no name beside it."""
 
 
-def render_comparison(told: Mapping[str, Any]) -> str:
+def render_comparison(comparison: Mapping[str, Any]) -> str:
     """The page as text."""
-    identity = told["record"]["identity"]
+    identity = comparison["record"]["identity"]
     drawn: dict[str, go.Figure | None] = {}
-    for number, task in enumerate(told["tasks"].values()):
-        drawn[f"{number}-methods"] = _methods(task, told["methods"])
-    curves = told["curves"] or {}
+    for number, task in enumerate(comparison["tasks"].values()):
+        drawn[f"{number}-methods"] = _methods(task, comparison["methods"])
+    curves = comparison["curves"] or {}
     for number, (name, of_task) in enumerate(curves.items()):
-        metrics = main_metrics(told["tasks"][name])
+        metrics = main_metrics(comparison["tasks"][name])
         for what, axis in (("neurons", "neurons eliminated"), ("examples", "attribution examples")):
             drawn[f"{number}-{what}"] = _curve(of_task[what], metrics, axis)
-    transfer = _transfers(told) if told["transfer"] is not None else {}
+    transfer = _transfers(comparison) if comparison["transfer"] is not None else {}
     drawn |= transfer
     tabs = [("methods", "Methods"), ("tables", "All figures")]
     tabs += [("transfer", "Transfer")] if transfer else []
@@ -42,11 +42,11 @@ def render_comparison(told: Mapping[str, Any]) -> str:
         .render(
             **shared_assets(),
             identity=identity,
-            versions=told["record"]["versions"],
+            versions=comparison["record"]["versions"],
             tabs=[*tabs, ("record", "Record")],
-            methods=[words.short(name) for name in told["tasks"]],
-            described=list(told["methods"].values()),
-            tables=list(tables(told)),
+            methods=[words.short(name) for name in comparison["tasks"]],
+            described=list(comparison["methods"].values()),
+            tables=list(tables(comparison)),
             transfer=list(transfer),
             curves=[words.short(name) for name in curves],
             figures={name: figure_data(figure) for name, figure in drawn.items() if figure is not None},
@@ -91,7 +91,7 @@ def _points(
     metrics: Sequence[str],
     named: set[tuple[int, ...]],
 ) -> go.Scatter:
-    """Methods as points of the plane. Names that would hide those at `named` places are told on hover alone."""
+    """Methods as points of the plane. Names that would hide those at `named` places are shown on hover alone."""
     texts = []
     for label, values in points:
         place = tuple(round(value / NEAR) for value in values)
@@ -128,13 +128,13 @@ def _moved(values: Sequence[float], original: Mapping[str, float | None], metric
     return any(abs(value - (original[metric] or 0.0)) > NEAR for value, metric in zip(values, metrics, strict=True))
 
 
-def _transfers(told: Mapping[str, Any]) -> dict[str, go.Figure]:
+def _transfers(comparison: Mapping[str, Any]) -> dict[str, go.Figure]:
     """A matrix per metric: found on (rows), measured on (columns), difference from the original; and the overlap."""
-    names = list(told["tasks"])
-    differences = told["transfer"]["differences"]
+    names = list(comparison["tasks"])
+    differences = comparison["transfer"]["differences"]
     drawn: dict[str, go.Figure] = {}
-    for metric in dict.fromkeys(metric for task in told["tasks"].values() for metric in main_metrics(task)):
-        measured = [name for name in names if metric in main_metrics(told["tasks"][name])]
+    for metric in dict.fromkeys(metric for task in comparison["tasks"].values() for metric in main_metrics(task)):
+        measured = [name for name in names if metric in main_metrics(comparison["tasks"][name])]
         values = [[_change(differences[fitted].get(name), metric) for name in measured] for fitted in names]
         figure = _matrix(names, measured, values, (-1, 1), "RdBu", _title(metric).replace(", ", ",<br>"))
         figure.data[0].update(
@@ -143,7 +143,7 @@ def _transfers(told: Mapping[str, Any]) -> dict[str, go.Figure]:
             hovertemplate="found on %{y}, measured on %{x}:<br>%{customdata}<extra></extra>",
         )
         drawn[f"transfer-{metric}"] = figure
-    overlaps = told["transfer"]["overlap"]
+    overlaps = comparison["transfer"]["overlap"]
     shares = [[overlaps[first][second]["jaccard"] for second in names] for first in names]
     figure = _matrix(names, names, shares, (0, 1), "Blues", "edits in<br>common")
     figure.data[0].update(
@@ -177,7 +177,7 @@ def _matrix(
 def _hover(measured: Mapping[str, Any] | None, metric: str) -> str:
     """The difference with its interval and test."""
     found = None if measured is None else measured["differences"].get(metric)
-    return "not measured" if found is None else figures.plain(words.difference_told(found))
+    return "not measured" if found is None else figures.plain(words.difference_text(found))
 
 
 def _change(measured: Mapping[str, Any] | None, metric: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Text of strangers as rich prints it unchanged."""
+"""Text of models and files, escaped so that rich prints it unchanged."""
 
 from __future__ import annotations
 

@@ -22,12 +22,15 @@ from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.metrics.statistics import p_value_text
 from crispr_lm.report import figures, words
+from crispr_lm.report.neuron_map import LONGEST_LINE, NeuronLines, neuron_map
+from crispr_lm.report.search_figures import curve, front, front_of_one
 from crispr_lm.report.shared import shared_record
 from crispr_lm.report.statement import statement
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
 from crispr_lm.storage.answers import read_answers
 from crispr_lm.storage.files import write_bytes
-from crispr_lm.storage.run_folder import MALFORMED, RunFolder, failures, read_object
+from crispr_lm.storage.records import MALFORMED, read_object
+from crispr_lm.storage.run_folder import RunFolder, failures
 from crispr_lm.storage.sanitize import all_visible, visible
 from crispr_lm.storage.stages import JUDGING
 
@@ -40,17 +43,17 @@ def write_report(path: Path, results: Mapping[str, Any] | None = None) -> Path:
 
     Args:
         path: The folder.
-        results: What ``results.json`` is about to say; None to read it.
+        results: The content of ``results.json``; None to read it.
 
     Raises:
         InputError: the folder holds no finished run, or one of another version.
     """
     folder = RunFolder(path)
     run, edit = read_object(folder.run), read_object(folder.edit)
-    told = read_object(folder.results) if results is None else json.loads(json.dumps(results))
+    content_read = read_object(folder.results) if results is None else json.loads(json.dumps(results))
     answers, scores = read_answers(folder.answers), NeuronScores.load(folder.scores)
     try:
-        content = render_report(run, told, edit, answers, scores)
+        content = render_report(run, content_read, edit, answers, scores)
     except (jinja2.TemplateError, *MALFORMED) as error:
         raise InputError(
             f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
@@ -77,11 +80,11 @@ def render_report(
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
         **{f"categories-{number}": figures.before_after(rows) for number, rows in enumerate(categories.values())},
-        "front": figures.front(on_trial, results["edit"]["neurons"], results.get("choice"))
+        "front": front(on_trial, results["edit"]["neurons"], results.get("choice"))
         if halves
-        else figures.front_of_one(on_trial, results.get("choice")),
-        "curve": figures.curve(on_trial, halves=halves),
-        "neurons": figures.neuron_map(scores, edit["neurons"], described),
+        else front_of_one(on_trial, results.get("choice")),
+        "curve": curve(on_trial, halves=halves),
+        "neurons": neuron_map(scores, edit["neurons"], described),
         "transfer": transfer_figure(results, columns),
     }
     return (
@@ -90,7 +93,7 @@ def render_report(
         .render(
             **shared_assets(),
             controls=controls(results),
-            finalists=finalists(results),
+            reevaluated=reevaluated(results),
             categories=list(categories),
             found_on=list(run["parts"]),
             elsewhere=[name for name in dict(rows_of(results)) if name not in run["parts"]],
@@ -102,7 +105,7 @@ def render_report(
             changed=len(changed),
             carried=min(len(changed), MOST_EXAMPLES),
             statement=statement(results),
-            failures=[words.sentence(said) for said in failures(results)],
+            failures=[words.sentence(failure) for failure in failures(results)],
             saved=words.saved(results["saved_model"]),
             scored=[neuron for neuron in results["neurons"] if neuron["score"] is not None],
             promoting=[neuron for neuron in results["neurons"] if neuron["promotes"]],
@@ -166,11 +169,11 @@ def controls(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, **row} for name, row in named if row is not None]
 
 
-def finalists(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each finalist gains and costs where it was tried, and on all it was asked; empty without any."""
+def reevaluated(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Trials that were re-evaluated: ``tried`` on the first examples, ``again`` on further ones too."""
     trials = _trials(results)
-    heard = [trials[number] for number in (results.get("choice") or {}).get("finals", [])[1:]]  # behind the original
-    return [{"tried": trials[row["recipe"]["of"]], "heard": row} for row in heard]
+    rows = [trials[number] for number in (results.get("choice") or {}).get("finals", [])[1:]]  # behind the original
+    return [{"tried": trials[row["recipe"]["of"]], "again": row} for row in rows]
 
 
 def _trials(results: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
@@ -182,15 +185,15 @@ def changed_answers(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     """The examples whose answer an edit has changed under some instruction, with probabilities before and after.
 
     Probabilities are the options' own, averaged over instructions; an answer is the one of highest summed
-    log-probability. Better and worse are told by how many instructions give the right answer.
+    log-probability. Better and worse mean under more or fewer instructions right.
     """
-    told = []
+    changed = []
     for row in answers:
         before, after = ([_chosen(scores) for scores in row["scores"][when]] for when in ("before", "after"))
         if before == after:
             continue
         right = [sum(choice == row["answer"] for choice in chosen) for chosen in (before, after)]
-        told.append(
+        changed.append(
             {
                 "task": words.short(row["task"]),
                 "category": row["category"] or "",
@@ -206,9 +209,9 @@ def changed_answers(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
                 "change": "better" if right[1] > right[0] else "worse" if right[1] < right[0] else "other",
             }
         )
-    # Worse ones first: what an edit breaks must not hide behind what it mends.
-    told.sort(key=lambda example: {"worse": 0, "better": 1, "other": 2}[str(example["change"])])
-    return told
+    # Worse ones first: losses must not be hidden behind gains.
+    changed.sort(key=lambda example: {"worse": 0, "better": 1, "other": 2}[str(example["change"])])
+    return changed
 
 
 def spread(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
@@ -237,8 +240,8 @@ def _probabilities(tables: Sequence[Sequence[float | None]]) -> list[float]:
 
 
 def _categories(results: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
-    """Bias task to the figures of each of its categories (or types, or what else its benchmark tells apart)."""
-    told: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    """Bias task to the figures of each of its categories (or types, or other parts that its benchmark has)."""
+    by_task: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for name, task in results["tasks"].items():
         rows: list[tuple[str, Mapping[str, Any]]] = [
             (value if facet == "category" else f"{facet} {value}", {"family": task["family"], **part})
@@ -246,38 +249,38 @@ def _categories(results: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping
             for value, part in values.items()
         ]
         if task["role"] == "bias" and rows:
-            told[name] = rows
-    return told
+            by_task[name] = rows
+    return by_task
 
 
 def tried(search: Sequence[Mapping[str, Any]]) -> str:
-    """How many edits a search has tried, in words; of a tuned one also how many were given up, and why."""
+    """How many edits a search has tried, in words; of a tuned one also how many were stopped early, and why."""
     edits = [row for row in search if row["neurons"] and row.get("stage") not in JUDGING]
     if not any("complete" in row for row in edits):
         return f"{len(edits)} edit{'' if len(edits) == 1 else 's'} tried."
     given_up = sum(not row["complete"] for row in edits)
-    told = f"{len(edits)} edit{'' if len(edits) == 1 else 's'} tried"
+    text = f"{len(edits)} edit{'' if len(edits) == 1 else 's'} tried"
     if given_up:
-        told += (
-            f", {given_up} of them given up before all questions were asked, too far beyond a limit or behind a better "
+        text += (
+            f", {given_up} of them stopped early, too far beyond a limit or behind a better "
             "one; they are in search.jsonl, not in the figures below"
         )
-    return told + "."
+    return text + "."
 
 
 def _described(
     neurons: Sequence[Mapping[str, Any]], strongest: Sequence[Mapping[str, Any]]
-) -> dict[tuple[str, str], figures.Said]:
-    """Kind and module to what is said of its strongest neuron and of those edited: unit, score, promoted tokens."""
-    told: dict[tuple[str, str], figures.Said] = {}
+) -> dict[tuple[str, str], NeuronLines]:
+    """Kind and module to descriptions of its strongest and its edited neurons: unit, score, promoted tokens."""
+    described: dict[tuple[str, str], NeuronLines] = {}
     for name, rows in (("strongest", strongest), ("edited", neurons)):
         for neuron in rows:
             tokens = ", ".join(repr(token) for token in neuron["promotes"])
             score = "" if neuron["score"] is None else f": score {neuron['score']:.3g}"
             line = f"unit {neuron['index']}{score}" + (f", promotes {tokens}" if tokens else "")
-            said = told.setdefault((neuron["kind"], neuron["module"]), figures.Said())
-            getattr(said, name).append(figures.plain(figures.clipped(line, figures.LONGEST_LINE)))
-    return told
+            lines = described.setdefault((neuron["kind"], neuron["module"]), NeuronLines())
+            getattr(lines, name).append(figures.plain(figures.clipped(line, LONGEST_LINE)))
+    return described
 
 
 def _table(task: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -305,7 +308,7 @@ def _table(task: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _breakdowns(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What leads a task's metrics, apart for every value of a facet: name of the facet, heads of columns, rows."""
-    told = []
+    tables = []
     for facet, values in (task.get("breakdown") or {}).items():
         metrics = {
             metric.name: metric for part in values.values() for metric in words.leading(task["family"], part["before"])
@@ -326,8 +329,10 @@ def _breakdowns(task: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
             for value, part in values.items()
         ]
-        told.append({"facet": facet, "heads": [words.column_name(metric) for metric in metrics.values()], "rows": rows})
-    return told
+        tables.append(
+            {"facet": facet, "heads": [words.column_name(metric) for metric in metrics.values()], "rows": rows}
+        )
+    return tables
 
 
 def _deviation(part: Mapping[str, Any], when: str, metric: str) -> float | None:

@@ -1,4 +1,4 @@
-"""The verdict of a run as one statement: what the search has shown on validation, and what the test split says of it.
+"""The verdict of a run as one statement: the search's result on validation, and on the test split.
 
 The only place where a verdict becomes words: terminal, report, model card and app show the same sentence, so that none
 of them calls an edit recommended whose gain unseen templates do not show. Reads result dictionaries only.
@@ -52,14 +52,14 @@ def statement(results: Mapping[str, Any]) -> str:
         verdict = f"{'confirmed in part' if any(shown) else verdict} {UNSEEN}"
     plural = "" if edit["neurons"] == 1 else "s"
     what = f"{verdict}, {edit['neurons']} neuron{plural} {'damped' if edit['scale'] else 'eliminated'}"
-    told = [(name, _change(results["tasks"][name], task, briefly=len(tested) > 1)) for name, task in tested.items()]
-    if not told:
-        return sentence(f"{what}: {_gain_on_validation(found)}; the test split has no figure to tell it by")
+    parts = [(name, _change(results["tasks"][name], task, briefly=len(tested) > 1)) for name, task in tested.items()]
+    if not parts:
+        return sentence(f"{what}: {_gain_on_validation(found)}; the test split has no figure for it")
     where = UNSEEN if found["verdict"] != "not confirmed" else "on the test split"
-    if len(told) == 1:
-        return sentence(f"{what}: {_gain_on_validation(found)}; {where} {told[0][1]}")
-    # Of several tasks the differences are told more briefly, or the sentence would fill the page.
-    of_tasks = "; ".join(f"{short(name)} {change}" for name, change in told)
+    if len(parts) == 1:
+        return sentence(f"{what}: {_gain_on_validation(found)}; {where} {parts[0][1]}")
+    # Of several tasks the differences are written more briefly, or the sentence would fill the page.
+    of_tasks = "; ".join(f"{short(name)} {change}" for name, change in parts)
     intervals = "differences in points with 95 % intervals"
     return sentence(f"{what}: {_gain_on_validation(found)}; {where} ({intervals}): {of_tasks}")
 
@@ -73,8 +73,8 @@ def _gain_on_validation(found: Mapping[str, Any]) -> str:
 
 def _change(task: Mapping[str, Any], tested: Mapping[str, Any], *, briefly: bool) -> str:
     lost = [RIGHT.get(name, name) for name in tested["lost"]]
-    said = f"gain {'' if tested['shown'] else 'not '}shown" + f", loss shown ({' and '.join(lost)})" * bool(lost)
-    return f"{changes(task, briefly=briefly)}: {said}"
+    judged = f"gain {'' if tested['shown'] else 'not '}shown" + f", loss shown ({' and '.join(lost)})" * bool(lost)
+    return f"{changes(task, briefly=briefly)}: {judged}"
 
 
 def _validation(results: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -84,21 +84,21 @@ def _validation(results: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _test_split(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By task that the edit was made for, what the intervals of held-out questions say."""
-    tasks, told = results["tasks"], {}
+    """By task that the edit was made for, the difference on held-out questions, with its interval."""
+    tasks, by_task = results["tasks"], {}
     for name in results.get("made_for") or [name for name, task in tasks.items() if task["role"] == "bias"]:
         task = tasks[name]
         metrics = leading(task["family"], task["before"])
         if not metrics:
             continue
         first, found = metrics[0], task["statistics"][metrics[0].name]
-        told[name] = {
+        by_task[name] = {
             "metric": first.name,
             **{part: found[part] for part in ("value", "low", "high")},
             "shown": _proven(first, task) > 0,
             "lost": [metric.name for metric in metrics if _proven(metric, task) < 0],
         }
-    return told
+    return by_task
 
 
 def _proven(metric: Metric, task: Mapping[str, Any]) -> int:

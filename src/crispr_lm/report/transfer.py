@@ -40,7 +40,7 @@ class Column:
 
 
 def columns_of(results: Mapping[str, Any], found_on: Sequence[str]) -> list[Column]:
-    """The run's edit, and those of each task alone where the run has made them; without neurons nothing is told."""
+    """The run's edit, and those of each task alone where the run has made them; without neurons there is no column."""
     columns = [Column(tuple(found_on), results["edit"]["neurons"], results["tasks"])]
     for name, alone in results.get("transfer", {}).items():
         columns.append(Column((name,), len(alone["neurons"]), alone["tasks"]))
@@ -69,7 +69,9 @@ def transfer_figure(results: Mapping[str, Any], columns: Sequence[Column]) -> go
         colours.append([_gain(metric, before, column.measured.get(name)) for column in columns])
         hovers.append([_hover(name, metric, before, column) for column in columns])
         for number, column in enumerate(columns):
-            figure.add_annotation(x=number, y=place, text=_told(column.measured.get(name), metric), showarrow=False)
+            figure.add_annotation(
+                x=number, y=place, text=_difference(column.measured.get(name), metric), showarrow=False
+            )
             if name in column.found_on:
                 corners = {"x0": number - 0.47, "x1": number + 0.47, "y0": place - 0.42, "y1": place + 0.42}
                 figure.add_shape(type="rect", line={"color": figures.BEFORE, "width": 2}, **corners)
@@ -126,7 +128,7 @@ def _gain(metric: Metric, before: float, measured: Mapping[str, Any] | None) -> 
     return None if found is None else metric.gain(before, before + found["value"])
 
 
-def _told(measured: Mapping[str, Any] | None, metric: Metric) -> str:
+def _difference(measured: Mapping[str, Any] | None, metric: Metric) -> str:
     found = _found(measured, metric)
     if found is None:
         return "-"
@@ -140,9 +142,9 @@ def _hover(name: str, metric: Metric, before: float, column: Column) -> str:
     after = None if measured is None else measured["after"].get(metric.name)
     if after is None:
         return "not measured"
-    own = "found on it, told on other templates" if name in column.found_on else "not found on it"
+    own = "found on it, measured on other templates" if name in column.found_on else "not found on it"
     found = _found(measured, metric)
     tested = "" if found is None else words.significance(found, before="; ")
-    difference = _told(measured, metric) + tested
-    said = (f"{words.short(name)} ({own})", metric.label, f"{before:.3f} to {after:.3f}", difference)
-    return "<br>".join(map(figures.plain, said))
+    difference = _difference(measured, metric) + tested
+    lines = (f"{words.short(name)} ({own})", metric.label, f"{before:.3f} to {after:.3f}", difference)
+    return "<br>".join(map(figures.plain, lines))

@@ -11,12 +11,12 @@ from crispr_lm.metrics.registry import FAMILIES
 from crispr_lm.metrics.statistics import p_value_text
 from crispr_lm.storage.sanitize import printable, without_folders
 
-HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "context tells"}
+HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "disambiguated"}
 """The two accuracies that belong together, and how their columns are called."""
 
 RIGHT = {
     "accuracy_ambiguous": "right on ambiguous questions",
-    "accuracy_disambiguated": "right where the context tells",
+    "accuracy_disambiguated": "right on disambiguated questions",
     "accuracy": "right",
 }
 
@@ -55,30 +55,30 @@ def has_halves(results: Mapping[str, Any]) -> bool:
 
 
 def saved(found: Mapping[str, Any]) -> str:
-    """What came of loading the saved model again.
+    """The outcome of loading the saved model again, as a sentence.
 
     Args:
         found: ``saved_model`` of the results: ``verified``, and the ``reason`` where it is not or what was compared.
     """
     if not found.get("verified", True):
         return sentence(f"The saved model is not verified: {found['reason']}")
-    told = "Loaded again with plain transformers in a fresh process: "
+    text = "Loaded again with plain transformers in a fresh process: "
     if equal := found.get("tensors_equal"):
-        told += f"{equal} tensors equal to the bit, "
+        text += f"{equal} tensors equal to the bit, "
     if not found["options_compared"]:
-        return told + "and the same configuration; there was no memory to compare option scores in float32."
+        return text + "and the same configuration; there was no memory to compare option scores in float32."
     return (
-        f"{told}{found['options_compared']} option scores agree (largest difference "
+        f"{text}{found['options_compared']} option scores agree (largest difference "
         f"{found['largest_difference']:.1e} nats)."
     )
 
 
 def changes(task: Mapping[str, Any], *, briefly: bool = False) -> str:
-    """What has changed in one task: ambiguous and disambiguated accuracy side by side, or what leads its metrics.
+    """The changes in one task: ambiguous and disambiguated accuracy side by side, or what leads its metrics.
 
     Args:
         task: Its results.
-        briefly: Tell differences as bare numbers of percentage points.
+        briefly: Write differences as bare numbers of percentage points.
     """
     parts = []
     for metric in leading(task["family"], task["before"]):
@@ -86,8 +86,8 @@ def changes(task: Mapping[str, Any], *, briefly: bool = False) -> str:
         if after is None:
             continue
         change = points(task["statistics"][metric.name], briefly=briefly)
-        if said := RIGHT.get(metric.name):
-            parts.append(f"{before:.0%} to {after:.0%} {said} ({change})")
+        if right := RIGHT.get(metric.name):
+            parts.append(f"{before:.0%} to {after:.0%} {right} ({change})")
         else:
             parts.append(f"{metric.label} {before:.2f} to {after:.2f} ({change})")
     return ", ".join(parts)
@@ -101,25 +101,25 @@ def short(name: str) -> str:
 
 def points(found: Mapping[str, Any], *, briefly: bool = False) -> str:
     """A difference in percentage points with its 95 % interval."""
-    told = f"{100 * found['value']:+.0f}" + ("" if briefly else " points")
+    text = f"{100 * found['value']:+.0f}" + ("" if briefly else " points")
     if found["low"] is None or found["high"] is None:
-        return told
-    return f"{told}, {'' if briefly else '95 % interval '}{100 * found['low']:+.0f} to {100 * found['high']:+.0f}"
+        return text
+    return f"{text}, {'' if briefly else '95 % interval '}{100 * found['low']:+.0f} to {100 * found['high']:+.0f}"
 
 
 def signed(value: float) -> str:
-    """A difference to three places with its sign; nothing is less than nothing."""
+    """A difference to three places with its sign; never -0."""
     return f"{round(value, 3) + 0.0:+.3f}"
 
 
-def difference_told(found: Mapping[str, Any]) -> str:
+def difference_text(found: Mapping[str, Any]) -> str:
     """A difference with its 95 % interval and the corrected p-value of its test, as far as there are any."""
     if found["value"] is None:
         return "-"
-    told = signed(found["value"])
+    text = signed(found["value"])
     if found["low"] is not None and found["high"] is not None:
-        told += f", {signed(found['low'])} to {signed(found['high'])}"
-    return told + significance(found, before=", ")
+        text += f", {signed(found['low'])} to {signed(found['high'])}"
+    return text + significance(found, before=", ")
 
 
 def significance(found: Mapping[str, Any], before: str = "") -> str:
@@ -143,11 +143,11 @@ def escaped_markdown(content: object) -> str:
     What would become a link by itself stands as code: sites find such words in the text that is left when a backslash
     or an entity has been read, but never in code.
     """
-    text, told, place = printable(" ".join(str(content).split())), "", 0
+    text, escaped, place = printable(" ".join(str(content).split())), "", 0
     for match in LINKED.finditer(text):
-        told += _without_markup(text[place : match.start()]) + f"`{match[0]}`"
+        escaped += _without_markup(text[place : match.start()]) + f"`{match[0]}`"
         place = match.end()
-    return told + _without_markup(text[place:])
+    return escaped + _without_markup(text[place:])
 
 
 def _without_markup(text: str) -> str:

@@ -37,7 +37,7 @@ class Advance(Protocol):
 
 
 class Progress(Protocol):
-    """Something that can show the progress of a step, for example `crispr_lm.report.terminal.terminal_progress`."""
+    """Something that can show the progress of a step, for example `crispr_lm.report.progress.terminal_progress`."""
 
     @property
     def can_ask(self) -> bool:

@@ -1,6 +1,7 @@
 """The search for an edit: which neurons to remove, within limits on what that costs.
 
 Knows a model, prompts and figures; knows no settings, no folder and no terminal (`crispr_lm.jobs.edit_search` does).
+The whole of it is `crispr_lm.search_edit`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bench: tries an edit on growing subsets of the validation split and gives up early on those without hope.
+"""The evaluator: tries an edit on growing subsets of the validation split and gives up early on those without hope.
 
 Scoring, divergence and figures meet here. Knows a model, examples and edits; knows no search strategy.
 """
@@ -30,7 +30,7 @@ from crispr_lm.search.trial import CONSTANTS, Figures, Limits, Trial, figures_of
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example, sample
 
 if TYPE_CHECKING:
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 RUNGS = (0.25, 0.5, 1.0)
 """Shares of the examples after which a trial is judged."""
@@ -56,11 +56,11 @@ class Proposal:
         return frozenset(self.neurons), self.scale
 
 
-class Bench:
+class Evaluator:
     """Tries edits. Every edit is asked the same examples, in the same order, so that trials compare in pairs.
 
     A trial asks the first examples of every task; the last few edits of a search are asked the further ones as well
-    (`hear_out`), which none of them was made or taken for.
+    (`reevaluate`), which none of them was made or taken for.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Bench:
         self.batch_size = batch_size
         self.progress: Progress = SilentProgress()
         self._tried: dict[tuple[frozenset[Neuron], float], Trial] = {}
-        self._heard: dict[tuple[frozenset[Neuron], float], Trial] = {}
+        self._reevaluated: dict[tuple[frozenset[Neuron], float], Trial] = {}
 
     @property
     def prompts(self) -> int:
@@ -108,7 +108,7 @@ class Bench:
 
     def remember(self, trial: Trial) -> None:
         """Take a trial that was done before (by an interrupted run): the same edit is not measured again."""
-        known = self._tried if trial.is_candidate else self._heard
+        known = self._tried if trial.is_candidate else self._reevaluated
         known[trial.edit] = trial
 
     def _divergence(self) -> float:
@@ -179,16 +179,16 @@ class Bench:
         self._tried[proposal.edit] = trial
         return trial
 
-    def hear_out(self, number: int, proposal: Proposal, trial: Trial, original: Trial | None = None) -> Trial:
+    def reevaluate(self, number: int, proposal: Proposal, trial: Trial, original: Trial | None = None) -> Trial:
         """Ask the edit of a complete trial the further examples as well; its figures are then of all there are.
 
         Args:
             number: Of the new trial.
             proposal: Its stage and recipe, with the trial's edit.
             trial: The edit, asked what edits are tried on.
-            original: The original model, heard out before; None for the original itself.
+            original: The original model, re-evaluated before; None for the original itself.
         """
-        known = self._heard.get(proposal.edit)
+        known = self._reevaluated.get(proposal.edit)
         if known is not None:
             return replace(known, number=number, stage=proposal.stage, recipe=proposal.recipe, seconds=0.0)
         start = time.perf_counter()
@@ -201,7 +201,7 @@ class Bench:
                         asked = prompt_scores(self.lm, ahead, self.batch_size, advance)
                     answers[part.task] += map(_highest, asked.tolist())
         of_original = answers if original is None else original.answers
-        heard = replace(
+        reevaluated = replace(
             trial,
             number=number,
             stage=proposal.stage,
@@ -212,18 +212,13 @@ class Bench:
             moved=(),
             seconds=round(time.perf_counter() - start, 3),
         )
-        self._heard[proposal.edit] = heard
-        return heard
+        self._reevaluated[proposal.edit] = reevaluated
+        return reevaluated
 
     def random_control(self, trial: Trial, seed: int) -> Proposal:
         """As many neurons of the same kinds, drawn at random from the whole model."""
-        generator = random.Random(seed)
-        chosen: list[Neuron] = []
-        for kind in sorted({neuron.kind for neuron in trial.neurons}):
-            sites = find_sites(self.lm.model, kind)
-            everywhere = [Neuron(site.name, index, kind) for site in sites for index in range(site.width)]
-            chosen += generator.sample(everywhere, sum(neuron.kind == kind for neuron in trial.neurons))
-        return Proposal("control", {"ranking": "random", "like": trial.number}, tuple(chosen), trial.scale)
+        recipe = {"ranking": "random", "like": trial.number}
+        return Proposal("control", recipe, random_neurons(self.lm, trial.neurons, seed), trial.scale)
 
     def examples(self, task: str) -> tuple[Example, ...]:
         """The examples of a task in the order of asking."""
@@ -328,6 +323,17 @@ class Bench:
             spread = sum((difference - mean) ** 2 for difference in differences) / count
             errors[part.task] = max(math.sqrt(spread / count), 1 / count)
         return errors
+
+
+def random_neurons(lm: LanguageModel, like: Sequence[Neuron], seed: int) -> tuple[Neuron, ...]:
+    """As many neurons of the same kinds, drawn at random from the whole model."""
+    generator = random.Random(seed)
+    chosen: list[Neuron] = []
+    for kind in sorted({neuron.kind for neuron in like}):
+        sites = find_sites(lm.model, kind)
+        everywhere = [Neuron(site.name, index, kind) for site in sites for index in range(site.width)]
+        chosen += generator.sample(everywhere, sum(neuron.kind == kind for neuron in like))
+    return tuple(chosen)
 
 
 def _in_order_of_asking(part: ChoosePart, seed: int) -> ChoosePart:

@@ -12,13 +12,14 @@ from itertools import cycle
 from typing import NamedTuple
 from zlib import crc32
 
-from crispr_lm.attribution.effects import Effects, Importance, measure_effects, measure_importance
+from crispr_lm.attribution.effects import Effects, measure_effects
+from crispr_lm.attribution.importance import Importance, measure_importance
 from crispr_lm.edits.edit import Edit
 from crispr_lm.evaluation.kl_divergence import reference_distribution
 from crispr_lm.inference.batching import BatchSize, ProgressCallback
 from crispr_lm.inference.prompts import EncodedPrompt, encode, open_question
 from crispr_lm.inference.scoring import prompt_scores
-from crispr_lm.model.load import LanguageModel
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.rankings import Evidence, Published

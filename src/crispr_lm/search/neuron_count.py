@@ -1,6 +1,6 @@
 """Search over the number of neurons alone: a sweep over one ranking, or the authors' golden section.
 
-`jobs.edit_search` has the search over everything. Chosen on the validation split; results are told on the `report`
+`search.search_edit` is the search over everything. Chosen on the validation split; results are told on the `report`
 part by others. Always answering "unknown" has a balanced accuracy of 0.5, better than a model that always guesses a
 group, so no single mean is the criterion of the sweep: the gain on ambiguous questions is bought within a limit on the
 loss on disambiguated ones.
@@ -26,7 +26,7 @@ from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
     from crispr_lm.attribution.neuron_scores import NeuronScores
-    from crispr_lm.model.load import LanguageModel
+    from crispr_lm.model.language_model import LanguageModel
 
 COUNTS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500)
 """Numbers of neurons that are tried: dense where the effect is steep."""

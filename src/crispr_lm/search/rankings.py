@@ -19,9 +19,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crispr_lm.attribution.effects import Effects, Importance
+from crispr_lm.attribution.activation_gradients import TokenAggregation
+from crispr_lm.attribution.effects import Effects
+from crispr_lm.attribution.importance import Importance
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.attribution.relevance import TokenAggregation
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
@@ -69,7 +70,7 @@ class Evidence:
     Attributes:
         published: Gives B; measures it when it is first asked for.
         effects: First-order effects by kind of neuron, on the examples of all tasks together.
-        importance: What ordinary answers lose without each neuron, by kind (`effects.measure_importance`): one for each
+        importance: What ordinary answers lose without each neuron, by kind (`measure_importance`): one for each
             group of prompts, so that many prompts of one group don't hide what a neuron does in another.
         kept: Effects on choices that are to stay as they are, by kind: of ordinary questions the contrasts of the
             option that the original chooses; empty for none.

@@ -1,8 +1,8 @@
-"""The final heat: the few edits that may be recommended are asked further questions before one of them is.
+"""Re-evaluation: the few edits that may be recommended are asked further questions before one of them is.
 
 Dozens of edits, each made in the light of what the one before has cost, fit the questions they are tried on: the best
 of them is so by chance in part, and costs more elsewhere. Questions of the same part that none was made or taken for
-tell what is left of it. Knows trials and a bench; knows no model.
+tell what is left of it. Knows trials and an evaluator; knows no model.
 """
 
 from __future__ import annotations
@@ -10,50 +10,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from crispr_lm.search.evaluator import Bench, Proposal
+from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.trial import Limits, Trial, best_within, merit
-from crispr_lm.search.tuning import Tally
+from crispr_lm.search.trial_log import TrialLog
 
-FINALISTS = 8
-"""Edits that are heard out; more, up to twice as many, while those that are left have gained more than the best that
+REEVALUATED = 8
+"""Edits that are re-evaluated; more, up to twice as many, while those that are left have gained more than the best that
 keeps the limits has then."""
 
 
-def hear_finalists(bench: Bench, tally: Tally, limits: Limits) -> list[Trial]:
-    """Hear out the edits that promise to keep the limits, by falling gain; each is a trial of its own in the tally.
+def reevaluate_best(evaluator: Evaluator, log: TrialLog, limits: Limits) -> list[Trial]:
+    """Re-evaluate the edits that promise to keep the limits, by falling gain; each is a trial of its own in the log.
 
     Those are the best trades that keep the limits without a margin for doubt (`Limits.caution`), which the further
     questions make smaller. What Ctrl-C has cut short before is not made longer.
 
     Args:
-        bench: Where edits are asked.
-        tally: The trials, to which these are added.
+        evaluator: Where edits are asked.
+        log: The trials, to which these are added.
         limits: On the cost of an edit.
 
     Returns:
-        The original, then the finalists; nothing where there is no further question, or no edit was heard.
+        The original, then the re-evaluated edits; nothing where there is no further question, or no such edit.
     """
-    waiting = entrants(tally.complete, limits)
-    if not (bench.further_prompts and waiting) or tally.went_on_from("final"):
+    waiting = entrants(log.complete, limits)
+    if not (evaluator.further_prompts and waiting) or log.went_on_from("final"):
         return []
-    original = _heard(bench, tally, tally.trials[0], None)
-    finals: list[Trial] = []
+    original = _reevaluate(evaluator, log, log.trials[0], None)
+    reevaluated: list[Trial] = []
     for trial in waiting:
-        best = best_within(finals, limits)
-        enough = len(finals) >= FINALISTS and best is not None and best.figures.gain >= trial.figures.gain
-        if enough or tally.went_on_from("final"):
+        best = best_within(reevaluated, limits)
+        enough = len(reevaluated) >= REEVALUATED and best is not None and best.figures.gain >= trial.figures.gain
+        if enough or log.went_on_from("final"):
             break
-        finals.append(_heard(bench, tally, trial, original))
-    return [original, *finals] if finals else []
+        reevaluated.append(_reevaluate(evaluator, log, trial, original))
+    return [original, *reevaluated] if reevaluated else []
 
 
-def as_tried(trial: Trial, tally: Tally) -> Trial:
-    """The trial of the search that a finalist is; any other trial itself."""
-    return tally.trials[trial.recipe["of"]] if trial.stage == "final" else trial
+def as_tried(trial: Trial, log: TrialLog) -> Trial:
+    """The trial of the search that a re-evaluated edit is; any other trial itself."""
+    return log.trials[trial.recipe["of"]] if trial.stage == "final" else trial
 
 
 def entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
-    """Edits that may be heard out, by falling gain: so many of the best trades within the limits that there are enough.
+    """Edits that may be re-evaluated, by falling gain: as many of the best trades within the limits as are enough.
 
     The best trades gain the more the more they are expected to lose; without these there are the next best, ...
     """
@@ -65,18 +65,18 @@ def entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
     }
     left = sorted(edits.values(), key=merit, reverse=True)
     enough: list[Trial] = []
-    while left and len(enough) < FINALISTS:
+    while left and len(enough) < REEVALUATED:
         best: list[Trial] = []
         others: list[Trial] = []
         for trial in left:
             cheaper = not best or trial.figures.expected_loss < best[-1].figures.expected_loss
             (best if cheaper else others).append(trial)
         enough, left = enough + best, others
-    return sorted(enough, key=merit, reverse=True)[: 2 * FINALISTS]
+    return sorted(enough, key=merit, reverse=True)[: 2 * REEVALUATED]
 
 
-def _heard(bench: Bench, tally: Tally, trial: Trial, original: Trial | None) -> Trial:
-    return tally.run(
+def _reevaluate(evaluator: Evaluator, log: TrialLog, trial: Trial, original: Trial | None) -> Trial:
+    return log.run(
         lambda: Proposal("final", {"of": trial.number}, trial.neurons, trial.scale),
-        lambda number, proposal: bench.hear_out(number, proposal, trial, original),
+        lambda number, proposal: evaluator.reevaluate(number, proposal, trial, original),
     )

@@ -2,7 +2,7 @@
 
 Changes: the effects are measured anew with the edit in place, and the neurons that then rank first are added, others
 given back for them. Leaving out: neurons that by such effects are missed least are left out, many at once, then fewer,
-down to single ones, wherever that does no harm. Knows trials and a bench; knows no model.
+down to single ones, wherever that does no harm. Knows trials and an evaluator; knows no model.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from functools import cache, partial
 from typing import Any
 
 from crispr_lm.model.neuron_sites import Neuron
-from crispr_lm.search.evaluator import Bench, Proposal
+from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.rankings import Recipe, changed
 from crispr_lm.search.rounds import STRICTER, Following, heavier
 from crispr_lm.search.trial import TOLERANCE, Limits, Trial, merit
-from crispr_lm.search.tuning import Tally
+from crispr_lm.search.trial_log import TrialLog
 
 CHANGED = 0.5
 """How many neurons a change adds (as far as there is room), and may give back for others, as a share of the edit's;
@@ -37,26 +37,28 @@ RETREAT = 0.5
 many each time that a change was in vain: small steps, one after the other, may use up all attempts on one edit."""
 
 
-def refine(bench: Bench, start: Trial, limits: Limits, tally: Tally, attempts: int, following: Following) -> Trial:
+def refine(
+    evaluator: Evaluator, start: Trial, limits: Limits, log: TrialLog, attempts: int, following: Following
+) -> Trial:
     """Improve an edit by changing some neurons and leaving others out; every attempt is a trial of its own.
 
     An attempt is kept if it stays within the limits and gains more (changed neurons), or gains at least as much at no
-    higher loss (fewer neurons). So the result is never worse than the start on the examples of the bench.
+    higher loss (fewer neurons). So the result is never worse than the start on the examples of the evaluator.
 
     Args:
-        bench: Where edits are tried.
+        evaluator: Where edits are tried.
         start: A complete trial within the limits: the best so far, or the original.
         limits: On the cost of an edit.
-        tally: Where trials go.
+        log: Where trials go.
         attempts: Trials that refinement may take, two thirds of them for changes.
         following: Ranks changes anew with an edit in place.
     """
-    best, taken = _change(bench, start, limits, tally, math.ceil(attempts * 2 / 3), following)
-    return _leave_out(bench, best, limits, tally, attempts - taken, following)
+    best, taken = _change(evaluator, start, limits, log, math.ceil(attempts * 2 / 3), following)
+    return _leave_out(evaluator, best, limits, log, attempts - taken, following)
 
 
 def _change(
-    bench: Bench, best: Trial, limits: Limits, tally: Tally, attempts: int, following: Following
+    evaluator: Evaluator, best: Trial, limits: Limits, log: TrialLog, attempts: int, following: Following
 ) -> tuple[Trial, int]:
     """Change neurons of the edit that promises most, until it gains what it promises; the best, and trials taken.
 
@@ -70,12 +72,12 @@ def _change(
     line: _Line | None = None
     for taken in range(attempts):
         if line is None:
-            base = _next_base(tally, limits, gone_on_from, best)
+            base = _next_base(log, limits, gone_on_from, best)
             if base is None:
                 return best, taken
             line = _Line(base, _weighed(base, limits))
         gone_on_from.add(frozenset(line.base.neurons))
-        trial = line.attempt(bench, tally, limits, following)
+        trial = line.attempt(evaluator, log, limits, following)
         if trial is None:
             return best, taken
         better = trial.complete and trial.figures.within(limits) and trial.figures.gain > best.figures.gain
@@ -104,13 +106,13 @@ class _Line:
     weighed: Mapping[str, float]
     share: float = CHANGED
 
-    def attempt(self, bench: Bench, tally: Tally, limits: Limits, following: Following) -> Trial | None:
+    def attempt(self, evaluator: Evaluator, log: TrialLog, limits: Limits, following: Following) -> Trial | None:
         """Try the change; None where there is no time left for it."""
         count = max(1, round(self.share * len(self.base.neurons)))
         recipe = _recipe_like(self.base, min(limits.neurons - len(self.base.neurons), count), count, **self.weighed)
         told = ", ".join([f"{recipe.neurons} added"] * bool(recipe.neurons) + [f"up to {count} exchanged"])
         change = {"change": told, **self.weighed}
-        return _attempt(bench, tally, self.base, change, lambda: changed(recipe.eliminated, following(recipe)))
+        return _attempt(evaluator, log, self.base, change, lambda: changed(recipe.eliminated, following(recipe)))
 
     def weighed_behind(self, trial: Trial, limits: Limits) -> dict[str, float]:
         """λ and ρ behind the change's trial: each that was in vain makes a retreat twice as far."""
@@ -129,13 +131,13 @@ class _Line:
         return _Line(self.base, weighed, self.share / 2)
 
 
-def _next_base(tally: Tally, limits: Limits, gone_on_from: Set[frozenset[Neuron]], best: Trial) -> Trial | None:
+def _next_base(log: TrialLog, limits: Limits, gone_on_from: Set[frozenset[Neuron]], best: Trial) -> Trial | None:
     """The edit to change; None where all that can be changed have been gone on from.
 
     First what promises most. What promises much and is beyond a limit for all that was tried often has siblings that
     promise as much: the best one's turn comes before theirs.
     """
-    left = [trial for trial in tally.complete if frozenset(trial.neurons) not in gone_on_from]
+    left = [trial for trial in log.complete if frozenset(trial.neurons) not in gone_on_from]
     changeable = [trial for trial in left if _can_be_changed(trial, limits)]
     if gone_on_from and best in changeable:
         return best
@@ -182,7 +184,9 @@ def _recipe_like(base: Trial, count: int, returned: int, skill_weight: float, pr
     )
 
 
-def _leave_out(bench: Bench, best: Trial, limits: Limits, tally: Tally, attempts: int, following: Following) -> Trial:
+def _leave_out(
+    evaluator: Evaluator, best: Trial, limits: Limits, log: TrialLog, attempts: int, following: Following
+) -> Trial:
     """Leave out what is missed least by effects measured with the edit in place, as long as that does no harm.
 
     So many neurons at once, and half as many where they are missed after all; then single neurons, one after the other,
@@ -190,7 +194,7 @@ def _leave_out(bench: Bench, best: Trial, limits: Limits, tally: Tally, attempts
     """
     size, left = round(LEFT_OUT * len(best.neurons)), attempts
     while 1 < size < len(best.neurons) and left > 0:
-        trial = _fewer(bench, tally, best, partial(_least_missed, best, limits, following), slice(size))
+        trial = _fewer(evaluator, log, best, partial(_least_missed, best, limits, following), slice(size))
         if trial is None:
             return best
         left -= 1
@@ -202,14 +206,16 @@ def _leave_out(bench: Bench, best: Trial, limits: Limits, tally: Tally, attempts
     for place in range(min(left, len(best.neurons))):
         if len(best.neurons) == 1:  # without it, it is the original
             return best
-        trial = _fewer(bench, tally, best, order, slice(place, place + 1))
+        trial = _fewer(evaluator, log, best, order, slice(place, place + 1))
         if trial is None:
             return best
         best = trial if _no_worse(trial, best, limits) else best
     return best
 
 
-def _fewer(bench: Bench, tally: Tally, edit: Trial, order: Callable[[], list[Neuron]], places: slice) -> Trial | None:
+def _fewer(
+    evaluator: Evaluator, log: TrialLog, edit: Trial, order: Callable[[], list[Neuron]], places: slice
+) -> Trial | None:
     """Try an edit without the neurons at these places of an order, which is not asked for where the trial is known."""
 
     def left() -> list[Neuron]:
@@ -217,7 +223,7 @@ def _fewer(bench: Bench, tally: Tally, edit: Trial, order: Callable[[], list[Neu
         return [neuron for neuron in edit.neurons if neuron not in out]
 
     count = places.stop - (places.start or 0)
-    return _attempt(bench, tally, edit, {"change": f"{count} left out", **_weights(edit)}, left)
+    return _attempt(evaluator, log, edit, {"change": f"{count} left out", **_weights(edit)}, left)
 
 
 def _least_missed(edit: Trial, limits: Limits, following: Following) -> list[Neuron]:
@@ -228,15 +234,15 @@ def _least_missed(edit: Trial, limits: Limits, following: Following) -> list[Neu
 
 
 def _attempt(
-    bench: Bench, tally: Tally, base: Trial, what: Mapping[str, Any], neurons: Callable[[], Sequence[Neuron]]
+    evaluator: Evaluator, log: TrialLog, base: Trial, what: Mapping[str, Any], neurons: Callable[[], Sequence[Neuron]]
 ) -> Trial | None:
     """Try a changed edit; None where there is no time left for it."""
-    if tally.is_over("refine"):
+    if log.is_over("refine"):
         return None
     recipe = {"from": base.number, **what}
-    return tally.run(
+    return log.run(
         lambda: Proposal("refine", recipe, tuple(neurons()), base.scale),
-        lambda number, proposal: bench.attempt(number, proposal, [tally.trials[0], base], race=True),
+        lambda number, proposal: evaluator.attempt(number, proposal, [log.trials[0], base], race=True),
     )
 
 

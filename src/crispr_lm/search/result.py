@@ -3,15 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from crispr_lm.edits.edit import Edit
+from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.search.selection import Decision, Verdict, picked_by_hand
+from crispr_lm.search.trial import Trial
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `crispr_lm.search_edit` has found.
+
+    Attributes:
+        edit: The edit, with the templates it was made on; of no neurons where none is recommended.
+        verdict: "recommended" where its gain is shown on further questions, "untested" where it was not tested on any,
+            else "none".
+        reason: Why, in one sentence.
+        trials: Everything that was tried, in order: the original first, re-evaluations and random neurons last.
+        front: The Pareto front of gain, loss and KL divergence among the trials, by falling gain.
+        decision: The verdict with the trial it is about, and the tests behind it.
+    """
+
+    edit: Edit
+    trials: tuple[Trial, ...]
+    decision: Decision
+
+    @property
+    def verdict(self) -> Verdict:  # noqa: D102
+        return self.decision.verdict
+
+    @property
+    def reason(self) -> str:  # noqa: D102
+        return self.decision.reason
+
+    @property
+    def front(self) -> tuple[Trial, ...]:  # noqa: D102
+        return self.decision.front
+
+    def picked(self, lm: LanguageModel, number: int) -> Found:
+        """The same with another trial of the front as the edit; any but the recommended one is "untested".
+
+        Args:
+            lm: The model that was searched, unedited.
+            number: Of the trial.
+
+        Raises:
+            InputError: the trial is not on the front.
+        """
+        decision = picked_by_hand(self.decision, number)
+        trial, origin = decision.trial, {**self.edit.origin, "reason": decision.reason}
+        edit = Edit.from_neurons(lm, trial.neurons, trial.scale, origin, self.edit.made_on)
+        return replace(self, edit=edit, decision=decision)
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What the search step hands on.
+    """What the search step of a job hands on, whichever search it was.
 
     Attributes:
         neurons: Of the edit, in order of rank; none where no edit is recommended (or picked).
@@ -19,7 +69,7 @@ class Searched:
         reason: Why, in one sentence.
         verdict: "recommended", "untested" or "none" (`crispr_lm.search.selection`).
         rows: Everything that was tried, short, for ``results.json``.
-        told: Further entries of ``results.json``.
+        entries: Further entries of ``results.json``.
     """
 
     neurons: tuple[Neuron, ...]
@@ -27,4 +77,4 @@ class Searched:
     reason: str
     verdict: str
     rows: list[dict[str, Any]]
-    told: Mapping[str, Any] = field(default_factory=dict)
+    entries: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ one measurement says that the job is done, or that nothing is harmed, long after
 `pursuit` is given fresh effects and true margins every few neurons, and of other examples each time, so that no few of
 them decide on all neurons. What earlier passes took may come back, for the first were chosen by effects of a model that
 is no longer there; the last passes only exchange. Every pass is a trial of its own: the number of neurons is chosen
-among the passes. Knows trials and a bench; runs no model.
+among the passes. Knows trials and an evaluator; runs no model.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
-from crispr_lm.search.evaluator import Bench, Proposal
+from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.rankings import TEMPERATURE, Recipe, changed
 from crispr_lm.search.trial import Limits
-from crispr_lm.search.tuning import Tally
+from crispr_lm.search.trial_log import TrialLog
 
 Following = Callable[[Recipe], Sequence[Neuron]]
 """The changes that `pursuit` ranks first by effects that are measured with the recipe's eliminated ones in place."""
@@ -62,8 +62,8 @@ def chains(kinds: Sequence[NeuronKind], most: int, rounds: int) -> list[Chain]:
     return [Chain(kind, max(1, -(-most // growing)), rounds) for kind in kinds] if rounds else []
 
 
-def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tally: Tally) -> None:
-    """Take neurons pass by pass, and give back what no longer helps; the trials are in the tally.
+def follow(evaluator: Evaluator, chain: Chain, following: Following, limits: Limits, log: TrialLog) -> None:
+    """Take neurons pass by pass, and give back what no longer helps; the trials are in the log.
 
     A pass that moves the model too far from the original is taken back, and taken again with more protection of
     ordinary answers. Other costs take nothing back: what the first neurons harm further ones repair, for which λ
@@ -71,20 +71,20 @@ def follow(bench: Bench, chain: Chain, following: Following, limits: Limits, tal
     on the few questions near the border.
 
     Args:
-        bench: Where edits are tried.
+        evaluator: Where edits are tried.
         chain: Which neurons, and how many at once.
         following: Measures and ranks; not called for passes that an interrupted run has done.
         limits: On the cost of an edit.
-        tally: Where trials go.
+        log: Where trials go.
     """
     taken: tuple[Neuron, ...] = ()
     skill_weight, protection = Recipe.skill_weight, limits.protection(PROTECTION)
     done, taken_back = 0, 0
-    while done < chain.rounds and taken_back < PATIENCE and not tally.is_over("rounds"):
+    while done < chain.rounds and taken_back < PATIENCE and not log.is_over("rounds"):
         propose = partial(_proposal, chain, taken, skill_weight, protection, following, limits)
         # Asked every example, unless it is to be taken back: what λ follows is not to hang on a quarter of them.
-        trial = tally.run(
-            propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, within_kl=True)
+        trial = log.run(
+            propose, lambda number, proposal: evaluator.attempt(number, proposal, log.complete, within_kl=True)
         )
         if trial.figures.too_far(limits):
             protection, taken_back = STRICTER * protection, taken_back + 1

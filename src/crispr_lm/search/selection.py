@@ -2,7 +2,7 @@
 
 An edit is picked for its answers, so these say too much of it: of many edits that do nothing the best gains by chance.
 What it gains is therefore tested on further questions alone, on which none was picked, with a correction for the number
-of edits that were asked them. Knows trials and a bench; knows no model.
+of edits that were asked them. Knows trials and an evaluator; knows no model.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 
 from crispr_lm.errors import InputError
 from crispr_lm.metrics.statistics import clustered_error, gain_p_values, p_value_text
-from crispr_lm.search.evaluator import Bench, Proposal
+from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.reevaluation import as_tried, entrants
 from crispr_lm.search.trial import Limits, Trial, best_within, merit, pareto_front
-from crispr_lm.search.tuning import Tally
+from crispr_lm.search.trial_log import TrialLog
 from crispr_lm.tasks.base import AMBIGUOUS, Example
 
 Verdict = Literal["recommended", "untested", "none"]
@@ -75,7 +75,7 @@ class Decision:
         control: As many random neurons; None where no edit came into question.
         over_original: What the best edit gains over the original.
         over_control: The same over the random neurons.
-        finals: The original and the finalists, where further questions were asked.
+        reevaluated: The original and the re-evaluated edits, where further questions were asked.
     """
 
     trial: Trial
@@ -85,73 +85,75 @@ class Decision:
     control: Trial | None = None
     over_original: Gain | None = None
     over_control: Gain | None = None
-    finals: tuple[Trial, ...] = ()
+    reevaluated: tuple[Trial, ...] = ()
 
 
-def decide(bench: Bench, tally: Tally, limits: Limits, seed: int, finals: Sequence[Trial] = ()) -> Decision:
+def decide(
+    evaluator: Evaluator, log: TrialLog, limits: Limits, seed: int, reevaluated: Sequence[Trial] = ()
+) -> Decision:
     """Recommend the best trial within the limits, if its gain over the original and random neurons is shown.
 
-    Where a few edits were asked further questions (`finals.hear_finalists`), one of these is taken, by its answers to
-    all; else one of all that were tried. The best is that of the widest abstention gap among those whose gain is shown
-    and not clearly behind the highest (`of_like_gain`). A gain is shown by further questions alone (`gains`). Where
-    there are none, it must pass the same test on the questions that the edit was picked on, which many an edit that
-    does nothing rounds: it is "untested" then.
+    Where a few edits were asked further questions (`reevaluation.reevaluate_best`), one of these is taken, by its
+    answers to all; else one of all that were tried. The best is that of the widest abstention gap among those whose
+    gain is shown and not clearly behind the highest (`of_like_gain`). A gain is shown by further questions
+    alone (`gains`). Where there are none, it must pass the same test on the questions that the edit was picked on,
+    which some edits without any effect pass by chance: it is "untested" then.
 
     Args:
-        bench: Where the random control is tried.
-        tally: The trials; the control is added.
+        evaluator: Where the random control is tried.
+        log: The trials; the control is added.
         limits: Hard limits on the cost.
         seed: Of the random neurons and the tests.
-        finals: The original and the finalists; none where there was no final heat.
+        reevaluated: The original and the re-evaluated edits; none where there was no re-evaluation.
     """
-    front, heard = tuple(pareto_front(tally.complete)), tuple(finals)
-    original, *edits = judged = heard or tuple(tally.complete)
+    front, further = tuple(pareto_front(log.complete)), tuple(reevaluated)
+    original, *edits = judged = further or tuple(log.complete)
     parted = original.tells_conditions
     highest = best_within(judged, limits) or original
     if not highest.neurons:
-        asked = f"{sum(map(len, original.answers.values()))} questions of " * bool(heard)
-        which, given_up = (f"{len(edits)} finalists", "") if heard else _tried(tally)
+        asked = f"{sum(map(len, original.answers.values()))} questions of " * bool(further)
+        which, given_up = (f"{len(edits)} re-evaluated edits", "") if further else _tried(log)
         reason = (
             f"no edit recommended: none of the {which} answers more {'ambiguous ' * parted}questions right on "
             f"{asked}the validation split within the limits ({_limits_told(limits)}){given_up}"
         )
-        return Decision(tally.trials[0], "none", reason, front, finals=heard)
-    first = {task: len(answers) for task, answers in tally.trials[0].answers.items()} if heard else {}
-    might = len(entrants(tally.complete, limits)) if heard else len(edits)
-    over_original = gains(bench, original, edits, first, might, seed)
+        return Decision(log.trials[0], "none", reason, front, reevaluated=further)
+    first = {task: len(answers) for task, answers in log.trials[0].answers.items()} if further else {}
+    might = len(entrants(log.complete, limits)) if further else len(edits)
+    over_original = gains(evaluator, original, edits, first, might, seed)
     sure = [edit for edit, gain in zip(edits, over_original, strict=True) if gain.shown]
     highest = best_within(sure, limits) or highest
-    alike = of_like_gain(bench, highest, sure, limits)
+    alike = of_like_gain(evaluator, highest, sure, limits)
     best = max(alike, key=lambda trial: (trial.figures.abstention_gap, merit(trial)))
-    control = _try_control(bench, tally, best, original, seed)
+    control = _try_control(evaluator, log, best, original, seed)
     of_best = over_original[edits.index(best)]
-    of_control = gains(bench, control, edits, first, might, seed)[edits.index(best)]
-    found = Decision(tally.trials[0], "none", "", front, control, of_best, of_control, heard)
-    told = _told(of_best, of_control, finalists=bool(heard))
+    of_control = gains(evaluator, control, edits, first, might, seed)[edits.index(best)]
+    found = Decision(log.trials[0], "none", "", front, control, of_best, of_control, further)
+    told = _told(of_best, of_control, of_reevaluated=bool(further))
     allowed = sum(trial.figures.within(limits) for trial in edits)
     if not (of_best.shown and of_control.shown):
         return replace(found, reason=_no_gain(of_best, f"{allowed} trial{'s' * (allowed != 1)}", told))
-    among = f"{allowed} of {len(edits)} {'finalists' if heard else 'complete trials'}"
-    trial = as_tried(best, tally)
+    among = f"{allowed} of {len(edits)} {'re-evaluated edits' if further else 'complete trials'}"
+    trial = as_tried(best, log)
     verdict: Verdict = "recommended" if of_best.further else "untested"
-    why = _why(trial, as_tried(highest, tally), highest.figures.gain)
+    why = _why(trial, as_tried(highest, log), highest.figures.gain)
     return replace(found, trial=trial, verdict=verdict, reason=_reason(best, trial, why, among, limits, told))
 
 
-def _try_control(bench: Bench, tally: Tally, best: Trial, original: Trial, seed: int) -> Trial:
+def _try_control(evaluator: Evaluator, log: TrialLog, best: Trial, original: Trial, seed: int) -> Trial:
     """As many random neurons as the best edit has, asked as much."""
 
     def attempt(number: int, proposal: Proposal) -> Trial:
-        control = bench.attempt(number, proposal, [tally.trials[0]])
+        control = evaluator.attempt(number, proposal, [log.trials[0]])
         if best.stage != "final":
             return control
-        heard = bench.hear_out(number, proposal, control, original)
-        return replace(heard, seconds=round(control.seconds + heard.seconds, 3))
+        reevaluated = evaluator.reevaluate(number, proposal, control, original)
+        return replace(reevaluated, seconds=round(control.seconds + reevaluated.seconds, 3))
 
-    return tally.run(lambda: bench.random_control(best, seed), attempt)
+    return log.run(lambda: evaluator.random_control(best, seed), attempt)
 
 
-def of_like_gain(bench: Bench, highest: Trial, sure: Sequence[Trial], limits: Limits) -> list[Trial]:
+def of_like_gain(evaluator: Evaluator, highest: Trial, sure: Sequence[Trial], limits: Limits) -> list[Trial]:
     """Trials within the limits whose gain is shown, and by no more than a standard error less than the highest.
 
     The one-standard-error rule (Breiman et al., 1984): the highest of many gains is so by chance in part, so what else
@@ -159,7 +161,7 @@ def of_like_gain(bench: Bench, highest: Trial, sure: Sequence[Trial], limits: Li
     paired and clustered by template. What another of these trials dominates has no claim.
 
     Args:
-        bench: Where they were tried.
+        evaluator: Where they were tried.
         highest: The trial of the highest gain within the limits, which is always among them.
         sure: Complete trials whose gain is shown.
         limits: Hard limits on the cost.
@@ -168,15 +170,15 @@ def of_like_gain(bench: Bench, highest: Trial, sure: Sequence[Trial], limits: Li
     return [
         trial
         for trial in front
-        if trial is highest or highest.figures.gain - trial.figures.gain <= _error_between(bench, highest, trial)
+        if trial is highest or highest.figures.gain - trial.figures.gain <= _error_between(evaluator, highest, trial)
     ]
 
 
-def _error_between(bench: Bench, one: Trial, other: Trial) -> float:
+def _error_between(evaluator: Evaluator, one: Trial, other: Trial) -> float:
     """Standard error of the difference in gain of two complete trials: paired, clustered by template."""
     squares = []
     for task in one.answers:
-        asked = list(zip(_asked(bench, one, task), one.answers[task], other.answers[task], strict=True))
+        asked = list(zip(_asked(evaluator, one, task), one.answers[task], other.answers[task], strict=True))
         asked = [row for row in asked if row[0].condition == AMBIGUOUS] or asked  # as `Figures.gain` is of
         differences = [float(this == example.answer) - float(that == example.answer) for example, this, that in asked]
         templates = [example.template for example, _, _ in asked]
@@ -185,7 +187,7 @@ def _error_between(bench: Bench, one: Trial, other: Trial) -> float:
 
 
 def gains(
-    bench: Bench, before: Trial, edits: Sequence[Trial], first: Mapping[str, int], might: int, seed: int
+    evaluator: Evaluator, before: Trial, edits: Sequence[Trial], first: Mapping[str, int], might: int, seed: int
 ) -> list[Gain]:
     """What edits gain over another trial on the questions behind the first ones, tested for all of them together.
 
@@ -194,7 +196,7 @@ def gains(
     largest statistic of several blocks is so large is at most their number times that of one block.
 
     Args:
-        bench: Where they were tried.
+        evaluator: Where they were tried.
         before: What they are compared with: the original, or random neurons.
         edits: Complete trials that were asked the same.
         first: By task how many questions edits were picked on; empty to test on all of them. If there are no others, on
@@ -202,9 +204,9 @@ def gains(
         might: How many edits might have been asked.
         seed: Of the permutations.
     """
-    rows = [row for row in _counted(bench, before) if row[1] >= first.get(row[0], 0)] if first else []
+    rows = [row for row in _counted(evaluator, before) if row[1] >= first.get(row[0], 0)] if first else []
     further = bool(rows)
-    rows = rows or _counted(bench, before)
+    rows = rows or _counted(evaluator, before)
     of_task = Counter(task for task, _, _ in rows)
     weights = np.array([1 / (len(of_task) * of_task[task]) for task, _, _ in rows])
     right = [
@@ -221,19 +223,19 @@ def gains(
     ]
 
 
-def _counted(bench: Bench, trial: Trial) -> list[tuple[str, int, Example]]:
+def _counted(evaluator: Evaluator, trial: Trial) -> list[tuple[str, int, Example]]:
     """Task, place and example of the questions that `Figures.gain` is of: ambiguous ones, where a task tells."""
     counted = []
     for task in trial.answers:
-        asked = list(enumerate(_asked(bench, trial, task)))
+        asked = list(enumerate(_asked(evaluator, trial, task)))
         rows = [row for row in asked if row[1].condition == AMBIGUOUS] or asked
         counted += [(task, index, example) for index, example in rows]
     return counted
 
 
-def _asked(bench: Bench, trial: Trial, task: str) -> tuple[Example, ...]:
-    """The first of a task's examples, or all of them where the trial was heard out."""
-    return bench.examples(task)[: len(trial.answers[task])]
+def _asked(evaluator: Evaluator, trial: Trial, task: str) -> tuple[Example, ...]:
+    """The first of a task's examples, or all of them where the trial was re-evaluated."""
+    return evaluator.examples(task)[: len(trial.answers[task])]
 
 
 def picked_by_hand(decision: Decision, number: int) -> Decision:
@@ -282,18 +284,20 @@ def _no_gain(gain: Gain, trials: str, told: str) -> str:
     return f"no edit recommended: the best of {trials} within the limits gains {told}; no gain is shown{few}"
 
 
-def _tried(tally: Tally) -> tuple[str, str]:
+def _tried(log: TrialLog) -> tuple[str, str]:
     """How many edits were tried, and how many of these were given up early, if any were."""
-    whole = [trial.complete for trial in tally.trials[1:] if trial.is_candidate]
+    whole = [trial.complete for trial in log.trials[1:] if trial.is_candidate]
     given_up = len(whole) - sum(whole)
     which = "all of them" if given_up == len(whole) else f"{given_up} of them"
     return f"{len(whole)} edits tried", f"; {which} given up before all questions were asked" if given_up else ""
 
 
-def _told(over_original: Gain, over_control: Gain, *, finalists: bool) -> str:
+def _told(over_original: Gain, over_control: Gain, *, of_reevaluated: bool) -> str:
     """Both gains with their p-values, and what these are of."""
     what = "further questions" if over_original.further else "questions that it was picked on, which is no test,"
-    family = f"{over_original.edits} {'finalist' if finalists else 'edit'}{'s' * (over_original.edits != 1)}"
+    family = (
+        f"{over_original.edits} {'re-evaluated edit' if of_reevaluated else 'edit'}{'s' * (over_original.edits != 1)}"
+    )
     return (
         f"{over_original.value:+.3f} over the original ({p_value_text(over_original.p_value)}) and "
         f"{over_control.value:+.3f} over as many random neurons ({p_value_text(over_control.p_value)}) on "

@@ -1,27 +1,26 @@
 """Tuning: which edits to try, one after the other, until the trials or the time are used up.
 
-Optuna's multi-objective TPE proposes recipes (ranking, number of neurons, λ, ...), a bench tries them. The study lives
-in memory only: what is kept of it are the finished trials, one line each. To go on after an interruption the study is
-played again with the same seed; trials that are known are told, not tried. So a run that was killed and one that was
-not propose the same. Knows recipes, trials and a bench; knows no model.
+Optuna's multi-objective TPE proposes recipes (ranking, number of neurons, λ, ...), an evaluator tries them. The study
+lives in memory only: what is kept of it are the finished trials, one line each. To resume, the study is played again
+with the same seed; the figures of known trials are given to it, not measured. So a run that was killed and one that was
+not propose the same. Knows recipes, trials and an evaluator; knows no model.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar, get_args
 
 import optuna
 
-from crispr_lm.attribution.relevance import TokenAggregation
+from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.model.neuron_sites import NeuronKind
-from crispr_lm.runtime.distributed import on_first
-from crispr_lm.search.evaluator import Bench, Proposal
+from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.rankings import LAYERS, Evidence, Layers, Recipe, ranked, ranking_named
-from crispr_lm.search.trial import TOLERANCE, Figures, Finished, Limits, Trial, best_within
+from crispr_lm.search.trial import TOLERANCE, Figures, Limits, Trial, best_within
+from crispr_lm.search.trial_log import Budget, TrialLog
 from crispr_lm.tasks.base import AttributeOn
 
 logger = logging.getLogger(__name__)
@@ -75,115 +74,31 @@ class Space:
     token_aggregations: tuple[TokenAggregation, ...] = get_args(TokenAggregation)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """When to stop.
-
-    Attributes:
-        trials: Number of trials.
-        seconds: Time for trials, those of an interrupted run included; None for any.
-    """
-
-    trials: int
-    seconds: float | None = None
-
-
-class Tally:
-    """The trials so far, those of an interrupted run among them, and what is left of the budget."""
-
-    def __init__(self, known: Sequence[Trial], budget: Budget, finished: Finished) -> None:
-        self.trials: list[Trial] = []
-        self._known = {trial.number: trial for trial in known}
-        self._budget = budget
-        self._finished = finished
-        self._start = time.monotonic()
-        self._before = sum(trial.seconds for trial in known)
-
-    @property
-    def complete(self) -> list[Trial]:
-        """Edits that came into question and were asked every example, the original first."""
-        return [trial for trial in self.trials if trial.complete and trial.is_candidate]
-
-    @property
-    def _next(self) -> Trial | None:
-        """What an interrupted run has done next."""
-        return self._known.get(len(self.trials))
-
-    @property
-    def out_of_time(self) -> bool:
-        """Whether the time is used up."""
-        limit = self._budget.seconds
-        if limit is None:
-            return False
-        # Clocks differ between processes, which must all stop at the same trial.
-        return on_first(lambda: self._before + time.monotonic() - self._start >= limit)
-
-    def run(self, propose: Callable[[], Proposal], attempt: Callable[[int, Proposal], Trial]) -> Trial:
-        """Take the next trial from the interrupted run, or else propose and try it."""
-        known = self._next
-        if known is not None:
-            self.trials.append(known)
-            return known
-        start = time.monotonic()
-        proposal = propose()
-        proposing = time.monotonic() - start
-        trial = attempt(len(self.trials), proposal)
-        # All that it took: what it was proposed by (effects measured anew) often takes longer than asking it.
-        trial = replace(trial, seconds=round(trial.seconds + proposing, 3))
-        self.trials.append(trial)
-        self._finished(trial)
-        return trial
-
-    @property
-    def finals(self) -> list[Trial]:
-        """Edits that were heard out, the original first; none where only the original was."""
-        finals = [trial for trial in self.trials if trial.stage == "final"]
-        return finals if len(finals) > 1 else []
-
-    def is_over(self, stage: str) -> bool:
-        """Whether a stage ends before its trials are used up: time is, or an interrupted run went on to another."""
-        return self.out_of_time if self._next is None else self.went_on_from(stage)
-
-    def went_on_from(self, stage: str) -> bool:
-        """Whether an interrupted run has done nothing further of a stage, and something of another."""
-        return self._next is not None and self._next.stage != stage
-
-    def cut_short(self, *, finals: bool = False) -> list[Trial]:
-        """Take what is left of the interrupted run's edits, or of its finalists, and try none further.
-
-        Returns:
-            Every trial that there is, which is what the record must then hold.
-        """
-        while self._next is not None and (self._next.stage == "final" if finals else self._next.is_candidate):
-            self.trials.append(self._next)
-        return [*self.trials, *(trial for trial in self._known.values() if trial.number >= len(self.trials))]
-
-
-def begin(bench: Bench, tally: Tally) -> None:
+def begin(evaluator: Evaluator, log: TrialLog) -> None:
     """Try the original model: trial 0, which all others are compared with."""
-    tally.run(lambda: Proposal("search", {}, ()), lambda _number, _proposal: bench.try_original())
+    log.run(lambda: Proposal("search", {}, ()), lambda _number, _proposal: evaluator.try_original())
 
 
 def tune(
-    bench: Bench,
+    evaluator: Evaluator,
     evidence: Callable[[], Evidence],
     space: Space,
     limits: Limits,
     budget: Budget,
-    tally: Tally,
+    log: TrialLog,
     seed: int,
 ) -> None:
-    """Try recipes until the budget is used up; the trials are in the tally, behind those that are there (`begin`).
+    """Try recipes until the budget is used up; the trials are in the log, behind those that are there (`begin`).
 
     What costs more than a limit is known to the sampler as infeasible.
 
     Args:
-        bench: Where edits are tried.
+        evaluator: Where edits are tried.
         evidence: Gives what rankings are computed from; not called where every trial is known.
         space: What recipes are made of.
         limits: On the cost of an edit.
         budget: Of trials and time.
-        tally: Where trials go; holds those of an interrupted run.
+        log: Where trials go; holds those of an interrupted run.
         seed: The same seed proposes the same trials.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -192,8 +107,8 @@ def tune(
     for point in starting_points(space):
         study.enqueue_trial(point)
     for _ in range(budget.trials):
-        if tally.is_over("search"):
-            logger.info("the search is over after trial %d", len(tally.trials) - 1)
+        if log.is_over("search"):
+            logger.info("the search is over after trial %d", len(log.trials) - 1)
             break
         asked = study.ask()
         recipe, name = _recipe(asked, space, limits)
@@ -202,7 +117,7 @@ def tune(
             chosen = tuple(ranked(name, evidence(), recipe))
             return Proposal("search", {"ranking": name, **_told(recipe, name)}, chosen, recipe.scale)
 
-        trial = tally.run(propose, lambda number, proposal: bench.attempt(number, proposal, tally.complete, race=True))
+        trial = log.run(propose, lambda number, proposal: evaluator.attempt(number, proposal, log.complete, race=True))
         for limit, excess in _excess(trial.figures, limits).items():
             asked.set_constraint(limit, excess)
         study.tell(asked, trial.figures.objectives())

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crispr_lm.storage.run_folder import read_rows
+from crispr_lm.storage.records import read_rows
 
 
 class _Scores(BaseModel):

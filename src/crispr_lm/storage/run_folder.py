@@ -1,4 +1,4 @@
-"""The folder a job leaves behind, and the rules for using one that is not empty.
+"""The folder that a job leaves behind, and the rules for using one that is not empty.
 
 Knows file names, and of their contents only what says whether a job is done.
 
@@ -27,33 +27,25 @@ comparison.html      all of it as one page
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from crispr_lm.errors import InputError
-from crispr_lm.storage.files import LOCK, PART, is_empty, remove_parts, write_errors, write_json
+from crispr_lm.storage.files import LOCK, PART, remove_parts, write_errors, write_json
 from crispr_lm.storage.locking import check_free, held
+from crispr_lm.storage.output_path import check_writable
+from crispr_lm.storage.records import MALFORMED, read_object
 from crispr_lm.storage.untrusted import parse_json, read_bytes
-
-Row = TypeVar("Row")
-
-LONGEST_NUMBER = 2**22
-"""Of a process on Linux; it stands in the names of temporary files."""
-
-LONGEST_INSIDE = "/".join(["model", PART, "x" * 100])
-"""As long a path as a job makes in its folder: a shard of a model's weights has some 40 characters."""
 
 
 @dataclass(frozen=True)
 class JobFolder:
-    """The folder of a job that can be gone on with.
+    """The folder of a job that can be resumed.
 
     Attributes:
         RECORD: File that settings, versions and hashes are written to.
@@ -118,14 +110,14 @@ class JobFolder:
         return held(self.path)
 
     def start(self, record: dict[str, Any], *, overwrite: bool) -> bool:
-        """Make the folder ready and write the record. A run of the same identity is gone on with.
+        """Make the folder ready and write the record. A run of the same identity is resumed.
 
         Args:
-            record: What identifies the run; ``record["identity"]`` must be equal for a run to be gone on with.
+            record: What identifies the run; ``record["identity"]`` must be equal for a run to be resumed.
             overwrite: Keep nothing of an earlier run.
 
         Returns:
-            Whether an earlier run is gone on with.
+            Whether an earlier run is resumed.
 
         Raises:
             InputError: the run there has other settings, model or data (the first difference is named).
@@ -136,7 +128,7 @@ class JobFolder:
         with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self.remove_parts()
-            for name in self.LAST:  # until they are written anew, they may tell of something else
+            for name in self.LAST:  # until they are written anew, they may describe something else
                 (self.path / name).unlink(missing_ok=True)
             if not resumed:
                 self._clear()
@@ -167,7 +159,7 @@ class JobFolder:
                 shown = name if name.isidentifier() else repr(name)  # the record may be a stranger's
                 raise InputError(
                     f"the run in {self.path} had {shown} = {earlier.get(name)!r}, now it is {now.get(name)!r}; "
-                    "give the same settings to go on with it, --overwrite to replace it, or another folder"
+                    "give the same settings to resume it, --overwrite to replace it, or another folder"
                 )
 
     def _clear(self) -> None:
@@ -292,161 +284,14 @@ def _folders(path: Path) -> list[Path]:
     return [path, *(below for below in path.rglob("*") if below.is_dir())] if path.is_dir() else []
 
 
-def check_writable(path: Path) -> None:
-    """Check that `path` can be made or written, without making anything.
-
-    Raises:
-        InputError: it can't.
-    """
-    if "\0" in str(path):  # a settings file can hold one
-        raise InputError(f"{str(path)!r} can't be made: no name has a null character in it; give another path")
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(f"{str(path)!r} can't be used: results name it in UTF-8, which it isn't; rename it") from error
-    existing = path
-    try:
-        while not os.path.lexists(existing) and existing != existing.parent:
-            existing = existing.parent
-        _check_lengths(existing, path)
-        is_there, is_folder = existing.exists(), existing.is_dir()
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{str(path)[:80]}... can't be made ({reason}); give another path") from error
-    if not is_there:
-        raise InputError(f"{path} can't be made: {existing} is a link to what does not exist; give another path")
-    if existing != path and not is_folder:
-        raise InputError(f"{path} can't be made: {existing} is a file; give another path")
-    if not os.access(existing, os.W_OK | os.X_OK if is_folder else os.W_OK):
-        raise InputError(f"{path} can't be written: no permission in {existing}; give another path")
-
-
-def _check_lengths(existing: Path, path: Path) -> None:
-    """Have the file system say whether names are too long, those of temporary files and of files inside as well.
-
-    Raises:
-        OSError: one is.
-    """
-    folder = existing if existing.is_dir() and existing != path else existing.parent
-    for name in path.relative_to(folder).parts:  # of what is not there the system would not look at the rest
-        _look_up(folder / f".{name}.{LONGEST_NUMBER}{PART}")
-    _look_up(path / LONGEST_INSIDE)
-
-
-def _look_up(path: Path) -> None:
-    try:
-        path.lstat()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise
-
-
-def check_new(path: Path) -> None:
-    """Check that a folder can be written that is not there yet, or empty.
-
-    Raises:
-        InputError: it can't, it holds something, or another process is writing into it.
-    """
-    check_writable(path)
-    check_free(path)
-    _check_empty(path)
-
-
-@contextmanager
-def held_new(path: Path) -> Iterator[None]:
-    """Keep other processes out of a folder that was new before (`check_new`) and must be so still.
-
-    A model may have been loaded in between, time enough for another process to fill the folder. Where the block ends
-    with an exception, a folder that was not there is gone again.
-
-    Raises:
-        InputError: it holds something by now, or another process is writing into it.
-    """
-    made = not path.exists()
-    try:
-        with held(path):
-            _check_empty(path)
-            yield
-    except BaseException:
-        if made:
-            with suppress(OSError):  # another process has written into it
-                path.rmdir()
-        raise
-
-
-def _check_empty(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or not is_empty(path)):
-        raise InputError(f"output {path} exists and is not an empty folder; give another one")
-
-
 def failures(results: Mapping[str, Any]) -> list[str]:
     """What a job's results say has failed after the work, a sentence each; nothing where all is done.
 
     Args:
         results: ``failed`` holds step to reason; ``saved_model`` whether the model is ``verified``, with the reason.
     """
-    told = [f"{step}: {reason}" for step, reason in (results.get("failed") or {}).items()]
+    sentences = [f"{step}: {reason}" for step, reason in (results.get("failed") or {}).items()]
     saved = results.get("saved_model") or {}
-    return told if saved.get("verified", True) else [*told, f"the saved model is not verified: {saved.get('reason')}"]
-
-
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-"""What reading a file of another shape than ours can raise."""
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a run that holds one object.
-
-    Raises:
-        InputError: missing, unreadable, or something else.
-    """
-    try:
-        content = parse_json(read_bytes(path))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
-    return content
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON Lines file that a killed run may have left with a torn last line (which is dropped).
-
-    Raises:
-        InputError: a line before the last is damaged, or the file can't be read.
-    """
-    return read_rows(path, lambda row: row)
-
-
-def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
-    """Read what `parse` makes of every line of such a file.
-
-    Raises:
-        InputError: a line before the last is damaged, or the file can't be read.
-    """
-    try:
-        # Bytes: a line can be torn within a character, and JSON strings may hold what splitlines takes for line ends.
-        lines = read_bytes(path).split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror or error}); check the folder") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            if number == len(lines):  # whole lines end with a line break
-                break
-            raise InputError(f"{path}:{number} is damaged; give --overwrite to start anew") from error
-        try:
-            if not isinstance(row, dict):
-                raise TypeError("no object")
-            rows.append(parse(row))
-        except MALFORMED as error:
-            raise InputError(
-                f"{path}:{number} is not what this version writes; give --overwrite to start anew"
-            ) from error
-    return rows
+    if not saved.get("verified", True):
+        sentences.append(f"the saved model is not verified: {saved.get('reason')}")
+    return sentences

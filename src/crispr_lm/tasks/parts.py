@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crispr_lm.tasks.base import Example, Task
+from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import AttributeOn, Example, Task, of_condition, sample
 
 
 @dataclass(frozen=True)
@@ -26,3 +28,29 @@ class Parts:
     def searched_on(self) -> tuple[Example, ...]:
         """All examples that are used before the test split is measured; some are there twice."""
         return self.attribution + self.effects + self.validation + self.reevaluation
+
+
+def attribution_sample(task: Task, size: int, attribute_on: AttributeOn, seed: int) -> tuple[Example, ...]:
+    """Draw so many examples of a condition from the attribution split.
+
+    Raises:
+        InputError: the task can only be measured, or there are fewer.
+    """
+    if task.measured_only:
+        raise InputError(
+            f"task {task.name} can be measured, but no neurons can be attributed on it; "
+            f"give it as --measure {task.name} beside a --task such as builtin:everyday"
+        )
+    candidates = of_condition(task.split(seed).attribution, attribute_on)
+    if len(candidates) < size:
+        raise InputError(
+            f"{size} examples to attribute on were asked for, but the attribution split of task "
+            f"{task.name} has {len(candidates)}; lower --examples or add examples"
+        )
+    return sample(candidates, size, seed)
+
+
+def further(examples: Sequence[Example], drawn: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
+    """Those that a draw of `size` examples holds beyond a smaller one of the same seed."""
+    before = set(map(id, drawn))
+    return tuple(example for example in sample(examples, size, seed) if id(example) not in before)

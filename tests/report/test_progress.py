@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress as RichProgress
 
-from crispr_lm.report import terminal
-from crispr_lm.report.terminal import results_table, spread_table, terminal_progress
+from crispr_lm.report import progress as terminal
+from crispr_lm.report.progress import terminal_progress
+from crispr_lm.report.result_tables import results_table, spread_table
 from crispr_lm.runtime.progress import Pace
 
 from .test_page import bias_task
@@ -98,7 +99,7 @@ def test_time_left_is_a_range_of_the_same_kind_that_holds_what_it_took(log):
     clock, progress, lines = log
     played(recorded_search(), clock, progress)
     end_of_rounds, end = sum(ROUNDS), sum(ROUNDS) + sum(TRIALS) + 400
-    told = [
+    reports = [
         (second, found)
         for second, text in lines
         if (
@@ -107,8 +108,8 @@ def test_time_left_is_a_range_of_the_same_kind_that_holds_what_it_took(log):
             )
         )
     ]
-    assert len(told) > 1000
-    for second, found in told:
+    assert len(reports) > 1000
+    for second, found in reports:
         done, (low, high) = int(found[1]), map(in_seconds, found.group(2, 3))
         if done < len(ROUNDS):  # nothing is said of how long trials take before there was one
             assert found[4]
@@ -121,7 +122,7 @@ def test_time_left_is_a_range_of_the_same_kind_that_holds_what_it_took(log):
     assert end > end_of_rounds
 
 
-def test_a_log_tells_rate_time_left_and_memory(log):
+def test_a_log_shows_rate_time_left_and_memory(log):
     clock, progress, lines = log
     with progress.step("Reading", 3) as advance:
         for _ in range(3):
@@ -139,22 +140,22 @@ def test_a_log_tells_rate_time_left_and_memory(log):
 def test_the_thread_speaks_while_work_is_in_one_call(monkeypatch, capsys):
     monkeypatch.setattr(terminal, "SILENCE", 0.0)
     monkeypatch.setattr(terminal, "LOOK", 0.01)
-    heard = threading.Event()
+    seen = threading.Event()
     say = terminal._PlainProgress.say
 
     def listen(self, sentence):
         say(self, sentence)
         if "so far" in sentence:
-            heard.set()
+            seen.set()
 
     monkeypatch.setattr(terminal._PlainProgress, "say", listen)
     with terminal_progress() as progress, progress.step("Loading"):
-        assert heard.wait(30)
+        assert seen.wait(30)
     assert "Loading: 0 s so far" in capsys.readouterr().err
     assert not [thread for thread in threading.enumerate() if thread.name == "crispr-lm progress"]
 
 
-def test_what_an_earlier_run_has_done_tells_nothing_of_the_time_left():
+def test_what_an_earlier_run_has_done_does_not_count_for_the_time_left():
     clock = Clock()
     pace = Pace("Choosing", 10, clock)
     pace.advance(4)
@@ -179,22 +180,22 @@ def test_a_kind_that_ended_early_is_not_waited_for():
     assert pace.left() == (3, 3)
 
 
-def test_bars_tell_memory_and_leave_none_of_what_is_within_a_step(monkeypatch):
+def test_bars_show_memory_and_leave_none_of_what_is_within_a_step(monkeypatch):
     shown = io.StringIO()
     monkeypatch.setattr(terminal, "messages", Console(file=shown, force_terminal=True, width=140))
     with terminal_progress() as progress, progress.step("Reading", 4) as advance:
         advance(1)
         with progress.step("Turning a page"):
             progress.say("[not markup]")
-    told = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
-    assert "[not markup]" in told
-    assert re.search(r"Reading .*0/4.*[\d.]+ [MG]iB", told)
-    last = told.splitlines()[-1]
+    output = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    assert "[not markup]" in output
+    assert re.search(r"Reading .*0/4.*[\d.]+ [MG]iB", output)
+    last = output.splitlines()[-1]
     assert "4/4" in last
     assert "Turning" not in last
 
 
-def test_bars_tell_rate_and_time_left(monkeypatch):
+def test_bars_show_rate_and_time_left(monkeypatch):
     monkeypatch.setattr("crispr_lm.runtime.progress.INSTANT", -1.0)  # what this test does takes no time
     bars = RichProgress(console=Console(file=io.StringIO()))
     progress = terminal._LiveProgress(bars)
@@ -212,7 +213,7 @@ def test_examples_are_called_held_out_only_where_an_edit_was_made_on_others():
     assert str(results_table(bias_task(), held_out=False).caption).startswith("8 examples of 3 templates")
 
 
-def test_deviation_and_worst_over_instructions_are_told_where_there_are_several():
+def test_deviation_and_worst_over_instructions_are_shown_where_there_are_several():
     task = bias_task()
     task["spread"]["before"]["accuracy"] = {"std": 0.125, "worst": 0.0625}
     table = spread_table(task)

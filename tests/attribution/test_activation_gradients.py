@@ -1,10 +1,10 @@
-"""Which tokens count in what is made of them, told by hand."""
+"""Which tokens count in what is made of them; worked out by hand."""
 
 import pytest
 import torch
 from torch import nn
 
-from crispr_lm.attribution.relevance import Relevance
+from crispr_lm.attribution.activation_gradients import ActivationGradients
 from crispr_lm.inference.packing import Stream
 from crispr_lm.model.hooks import Seen
 from crispr_lm.model.neuron_sites import NeuronSite
@@ -15,11 +15,10 @@ TOKENS, APPENDED, UNITS = 3, 2, 2
 def largest_of(activation, *, tokens=None, token_count=0):
     """Maxima of activation x gradient, both of them the same, in a pass of one prompt of three tokens."""
     stream = Stream((1, TOKENS), rows=torch.tensor([0]), counted=torch.ones(1, TOKENS, dtype=torch.bool))
-    relevance = Relevance([stream], alone=True)
+    relevance = ActivationGradients([stream], [1], "max", alone=True)
     site = NeuronSite("layer", (nn.Linear(UNITS, UNITS),), "ffn", "input", UNITS, ())
     seen = relevance.see(Seen(site, activation, tokens=tokens, token_count=token_count))
-    score = (seen * activation).sum()[None]
-    return relevance.backward(score, torch.tensor([0]), keep_graph=False)["layer"].tolist()
+    return relevance.backward((seen * activation).sum(), keep_graph=False)[site].tolist()
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -43,12 +42,12 @@ def test_of_an_expert_s_tokens_all_count_however_many_there_are(shape):
 def test_tokens_of_several_rows_on_one_line_belong_to_their_prompts():
     """Some layers are given (rows x tokens, width); a token that does not count may be anywhere."""
     counted = torch.tensor([[True, True, False], [False, True, True]])
-    relevance = Relevance([Stream((2, TOKENS), rows=torch.tensor([0, 1]), counted=counted)])
+    relevance = ActivationGradients([Stream((2, TOKENS), rows=torch.tensor([0, 1]), counted=counted)], [1, 1], "max")
     activation = torch.tensor([[1.0, 0], [0, 2], [9, 9], [8, 8], [3, 0], [0, 4]])
     site = NeuronSite("layer", (nn.Linear(UNITS, UNITS),), "ffn", "input", UNITS, ())
     seen = relevance.see(Seen(site, activation))
     scores = (seen * activation).reshape(2, TOKENS, UNITS).sum(dim=(1, 2))
-    found = relevance.backward(scores, torch.tensor([0, 1]), keep_graph=False)["layer"]
+    found = relevance.backward(scores.sum(), keep_graph=False)[site]
     assert found.tolist() == [[1.0, 4.0], [9.0, 16.0]]
 
 
@@ -57,7 +56,7 @@ def test_an_expert_s_tokens_are_aggregated_by_prompt(token_aggregation, expected
     """It is given tokens of both prompts, some that do not count among them; and a second time further ones."""
     counted = torch.tensor([[True, True, False], [True, True, False]])
     stream = Stream((2, TOKENS), rows=torch.tensor([0, 1]), counted=counted)
-    relevance = Relevance([stream], token_aggregation)
+    relevance = ActivationGradients([stream], [1, 1], token_aggregation)
     site = NeuronSite("layer", (nn.Linear(1, 1),), "ffn", "input", 1, ())
     first, second = torch.tensor([[1.0], [7.0], [4.0]]), torch.tensor([[2.0], [3.0]])
     given = relevance.see(Seen(site, first, tokens=torch.tensor([0, 2, 3]), token_count=2 * TOKENS))
@@ -66,4 +65,4 @@ def test_an_expert_s_tokens_are_aggregated_by_prompt(token_aggregation, expected
         [(given[:2] * first[:2]).sum() + (again[:1] * second[:1]).sum(), (given[2:] * first[2:]).sum()]
     )
     scores = scores + torch.stack([torch.zeros(()), (again[1:] * second[1:]).sum()])
-    assert relevance.backward(scores, torch.tensor([0, 1]), keep_graph=False)["layer"].tolist() == expected
+    assert relevance.backward(scores.sum(), keep_graph=False)[site].tolist() == expected

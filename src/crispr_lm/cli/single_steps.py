@@ -1,0 +1,109 @@
+"""Commands for one step of a run: score, evaluate, apply, lm-eval-task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crispr_lm.cli.arguments import ModelArgument, OutputFile
+from crispr_lm.cli.output import (
+    fail_after,
+    fail_with,
+    is_quiet,
+    keep_unwritten,
+    quiet_libraries,
+    show,
+)
+from crispr_lm.settings import (
+    ApplySettings,
+    EvaluateSettings,
+    LmEvalSettings,
+    ScoreSettings,
+)
+from crispr_lm.storage.sanitize import printable
+
+
+def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSettings) -> None:
+    """Attribute bias to neurons, nothing else; writes the score of every neuron.
+
+    Parameters
+    ----------
+    output
+        File to write, for example scores.safetensors.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.inspection import describe_scores
+    from crispr_lm.jobs.steps import score as score_job
+    from crispr_lm.report.inspection import print_scores
+    from crispr_lm.report.progress import terminal_progress
+    from crispr_lm.runtime.distributed import is_first, joined
+
+    with joined():
+        with terminal_progress(silent=is_quiet() or not is_first()) as progress:
+            scores, failed = keep_unwritten(lambda: score_job(model, output, settings, progress))
+        if is_first():
+            where = None if failed else output
+            show(describe_scores(scores), lambda: print_scores(scores, where), lambda: where or "")
+        fail_with(failed)
+
+
+def evaluate(
+    model: ModelArgument, /, *, output: OutputFile, edit: Path | None = None, settings: EvaluateSettings
+) -> None:
+    """Measure a model on a task, before and after an edit if one is given; writes results as JSON.
+
+    Parameters
+    ----------
+    output
+        File to write, for example results.json.
+    edit
+        An edit.json; measured beside the unedited model.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.steps import evaluate as evaluate_job
+    from crispr_lm.report.progress import terminal_progress
+    from crispr_lm.report.result_tables import print_results
+    from crispr_lm.runtime.distributed import is_first, joined
+
+    with joined():
+        with terminal_progress(silent=is_quiet() or not is_first()) as progress:
+            results, failed = keep_unwritten(lambda: evaluate_job(model, output, edit, settings, progress))
+        if is_first():
+            where = None if failed else output
+            show(results, lambda: print_results(results, where), lambda: where or "")
+        fail_with(failed)
+
+
+def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: ApplySettings | None = None) -> None:
+    """Save an edited model: as a plain Hugging Face folder, a LoRA adapter, a slimmer model, or the edit with a card.
+
+    Parameters
+    ----------
+    edit
+        An edit.json made for this model, or hf:OWNER/NAME for one on the hub.
+    output
+        Folder to write; must not exist, or be empty.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.steps import apply as apply_job
+    from crispr_lm.report.progress import terminal_progress
+    from crispr_lm.report.result_tables import print_saved
+
+    with terminal_progress(silent=is_quiet()) as progress:
+        summary = apply_job(model, edit, output, settings or ApplySettings(), progress)
+    show(summary, lambda: print_saved(summary, output), lambda: output)
+    fail_after(summary)
+
+
+def lm_eval_task(model: ModelArgument, /, *, output: OutputFile, settings: LmEvalSettings) -> None:
+    """Write tasks for EleutherAI's lm-eval: the prompts and options that crispr-lm scores with this model.
+
+    Parameters
+    ----------
+    output
+        Folder to write; must not exist, or be empty.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.lm_eval_tasks import lm_eval_tasks
+
+    names = lm_eval_tasks(model, output, settings)
+    show({"tasks": names}, lambda: print(*map(printable, names), sep="\n"), lambda: output)

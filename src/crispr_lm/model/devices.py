@@ -1,0 +1,75 @@
+"""Number formats, devices and quantization by name, checked before anything is read."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+
+from crispr_lm.errors import InputError, first_line, nearest
+
+SPREAD = ("balanced", "sequential")
+"""Ways to spread a model over several accelerators (accelerate's names)."""
+
+
+QUANTIZATIONS = ("none", "8bit", "4bit")
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def parse_dtype(dtype: str) -> torch.dtype | str:
+    """Return the torch dtype of that name, or "auto".
+
+    Raises:
+        InputError: unknown name.
+    """
+    if dtype == "auto":
+        return dtype
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}{nearest(dtype, DTYPES)}; dtypes: {', '.join(DTYPES)}, auto")
+    return DTYPES[dtype]
+
+
+def parse_device(device: str) -> torch.device:
+    """Return the torch device of that name; "auto" is an accelerator where there is one.
+
+    Raises:
+        InputError: unknown or absent device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        parsed = torch.device(device)
+        torch.empty(1, device=parsed)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"device {device!r} can't be used ({first_line(error)}); give auto, cpu, cuda, cuda:1, mps or balanced"
+        ) from error
+    return parsed
+
+
+def check_quantize(quantize: str) -> None:
+    """Check that weights can be shortened here, before anything is read.
+
+    Raises:
+        InputError: unknown way, or bitsandbytes or an accelerator is missing.
+    """
+    if quantize not in QUANTIZATIONS:
+        raise InputError(f"unknown quantization {quantize!r}{nearest(quantize, QUANTIZATIONS)}; give 8bit or 4bit")
+    if quantize != "none" and (importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available()):
+        raise InputError(f"quantize={quantize} needs the package bitsandbytes and a CUDA device; load without it")
+
+
+def check_device(device: str) -> None:
+    """Check that a device can be used, before anything is read.
+
+    Raises:
+        InputError: unknown or absent device, or nothing to spread a model over.
+    """
+    if device not in SPREAD:
+        parse_device(device)
+    elif not torch.cuda.is_available():
+        raise InputError(f"device {device!r} spreads a model over accelerators, but there is none; give cpu or auto")

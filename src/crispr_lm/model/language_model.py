@@ -1,0 +1,148 @@
+"""A loaded model with its tokenizer, and what is known about it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from crispr_lm.model.capabilities import Capabilities
+from crispr_lm.model.classes import PROCESSOR_FILES, sees_images
+from crispr_lm.model.in_memory import check_in_memory
+from crispr_lm.model.locate import shared_name
+
+CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
+"""Where configurations keep the largest number of positions. Models without (T5's are relative) have no limit."""
+
+
+def is_encoder_decoder(config: Any) -> bool:
+    """Whether a configuration is of an encoder and a decoder."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def context_length(config: Any) -> int | None:
+    """Largest number of tokens of a sequence, None if the configuration sets no limit."""
+    text_config = config.get_text_config()
+    values = (getattr(text_config, name, None) for name in CONTEXT_LENGTH_NAMES)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
+@dataclass(eq=False)
+class LanguageModel:
+    """A model ready to be scored and edited: in evaluation mode. From `load_model`, or a model object of the user's.
+
+    Attributes:
+        model: The transformers model.
+        tokenizer: Its tokenizer.
+        name: What it is called: its hub id or built-in name, or the last part of a local path. It may be shared.
+        revision: The hub's commit, None for local files.
+        location: The folder or hub id it was read from; empty for a model made in memory.
+        given: What the user asked for, to load it again: never written into what is shared. Empty as `location`.
+        gguf_file: The GGUF file there, None if it is no GGUF.
+        quantized: Whether its weights are shortened to 8 or 4 bits.
+        is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
+        context_length: Largest number of tokens of a sequence, None if there is no limit.
+        capabilities: How it can be batched; None until `inference.layouts.capabilities_of` has found it out.
+        evaluation_dtype: Number format that answers are measured in (`autocast`); None for the weights' own.
+        prompt_format: "chat": prompts go through the tokenizer's chat template, if it has one; "plain": never.
+        moment: What a chat template that writes the date takes for now; the same for every prompt.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    revision: str | None = None
+    location: str = ""
+    given: str = ""
+    gguf_file: str | None = None
+    quantized: bool = False
+    is_encoder_decoder: bool = False
+    context_length: int | None = None
+    capabilities: Capabilities | None = field(default=None, repr=False)
+    evaluation_dtype: torch.dtype | None = field(default=None, repr=False)
+    prompt_format: Literal["chat", "plain"] = "chat"
+    moment: datetime = field(default_factory=datetime.now, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go (the embedding's device, for a model spread over several)."""
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, torch.Tensor)
+        return weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        dtype = self.model.dtype
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    @staticmethod
+    def from_transformers(
+        model: Any, tokenizer: Any, *, name: str | None = None, prompt_format: Literal["chat", "plain"] = "chat"
+    ) -> LanguageModel:
+        """Take a transformers model that is in memory already; it stays the user's object, nothing is copied.
+
+        Of the model one thing is changed: it is put into evaluation mode (``model.eval()``), since dropout would make
+        every score random. After training it further, call ``model.eval()`` again; scoring in training mode is
+        refused. Whether parameters require gradients is left as it is: attribution freezes them while it runs and puts
+        them back. (`load_model` freezes for good, but there the object is ours.)
+
+        Args:
+            model: What ``AutoModelForCausalLM`` or ``AutoModelForSeq2SeqLM`` gives, on any device.
+            tokenizer: Its tokenizer.
+            name: For messages and records, best the hub id; by default where the model was loaded from.
+            prompt_format: "chat": prompts go through the chat template, if there is one; "plain": they never do.
+
+        Raises:
+            InputError: the model writes no text, carries an adapter, or is not wholly in memory; or the tokenizer is
+                none, or that of another model.
+        """
+        check_in_memory(model, tokenizer)
+        model.eval()
+        return LanguageModel(
+            model=model,
+            tokenizer=tokenizer,
+            name=name or shared_name(model.name_or_path or f"{type(model).__name__} (in memory)"),
+            given=name or model.name_or_path,
+            revision=getattr(model.config, "_commit_hash", None),
+            quantized=bool(getattr(model, "is_quantized", False)),
+            is_encoder_decoder=is_encoder_decoder(model.config),
+            context_length=context_length(model.config),
+            prompt_format=prompt_format,
+        )
+
+    @property
+    def embedded_tokens(self) -> int | None:
+        """Number of tokens that the model has an embedding of, None where it is not known."""
+        embedding = self.model.get_input_embeddings()
+        return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
+
+    def save(self, folder: Path) -> None:
+        """Save model and tokenizer as a plain Hugging Face folder; of a model that sees images also its processor."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        if not self.location or not sees_images(self.model.config):
+            return
+        from transformers.utils import cached_file
+
+        for name in PROCESSOR_FILES:  # read from the folder or the hub's cache; most models have some of them
+            file = cached_file(
+                self.location,
+                name,
+                revision=self.revision,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            if file is not None:
+                shutil.copyfile(file, folder / name)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())

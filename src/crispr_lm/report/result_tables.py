@@ -1,0 +1,200 @@
+"""Tables of results, and what was saved, uploaded or reproduced. Reads result dictionaries, never a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from crispr_lm.metrics.family import Metric
+from crispr_lm.metrics.registry import ordered_metrics
+from crispr_lm.report.console import as_interval, as_number, as_p_value, as_text, console, narrow
+from crispr_lm.report.markup import markup
+from crispr_lm.report.statement import statement
+from crispr_lm.report.words import saved, signed
+
+if TYPE_CHECKING:
+    pass
+
+
+def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
+    """The trials of a Pareto front on the validation split, by falling gain."""
+    table = Table(title="Pareto front on the validation split (differences from the original)", title_justify="left")
+    for name in ("Trial", "Neurons", "Scale", "Ambiguous", "Disambiguated", "Unknown, disambiguated", "KL"):
+        table.add_column(name, justify="right")
+    for trial in front:
+        table.add_row(
+            str(trial["trial"]),
+            str(trial["neurons"]),
+            f"{trial['scale']:g}",
+            signed(trial["gain"]),
+            signed(-trial["loss"]),
+            signed(trial["overabstention"]),
+            f"{trial['kl']:.4f}",
+            style="bold" if trial["trial"] == recommended else None,
+        )
+    return table
+
+
+def print_results(results: Mapping[str, Any], output: Path | None) -> None:
+    """Print the before/after table of every task, the verdict, and where the files are (None: nowhere)."""
+    for name, task in results["tasks"].items():
+        role = " (side effects)" if task["role"] == "capability" and "after" in task else ""
+        console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
+        console.print(results_table(task, held_out="verdict" in results))
+        if (spread := spread_table(task)) is not None:
+            console.print(spread)
+        if warning := task.get("over_abstention"):
+            console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
+    if divergence := results.get("divergence"):
+        low, high, count = divergence["low"], divergence["high"], divergence["prompts"]
+        interval = "" if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}, "
+        console.print(
+            f"KL divergence from the original on neutral prompts: {divergence['kl']:.4f} nats per token "
+            f"({interval}{count} prompt{'' if count == 1 else 's'})",
+            soft_wrap=True,
+        )
+    if edit := results.get("edit"):
+        plural = "" if edit["neurons"] == 1 else "s"
+        what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
+        console.print(f"Edit: {what}, scale {edit['scale']:g}")
+    if "verdict" in results:
+        console.print(f"[bold]{markup(statement(results))}[/]", soft_wrap=True)
+        if results["verdict"] != "none":  # else the statement gives the reason
+            console.print(markup(f"Why this edit: {results['reason']}"), soft_wrap=True)
+    if found := results.get("saved_model"):
+        _print_saved(found)
+    if output is not None:
+        if (report := output / "report.html").is_file():
+            console.print(f"Report: {markup(str(report))}", soft_wrap=True)
+        console.print(f"Files: {markup(str(output))}", soft_wrap=True)
+    _print_upload(results)
+
+
+def print_saved(summary: Mapping[str, Any], output: Path) -> None:
+    """Print what `crispr_lm.jobs.steps.apply` has saved and checked."""
+    if found := summary.get("saved_model"):
+        _print_saved(found)
+    if (fewer := summary.get("parameters_saved")) is not None:
+        console.print(f"Parameters saved: {fewer:,}")
+    what = "Edited model" if "saved_model" in summary else "Edit with its card"
+    console.print(f"{what}: {markup(str(output))}", soft_wrap=True)
+    _print_upload(summary)
+
+
+def _print_upload(summary: Mapping[str, Any]) -> None:
+    """Print what was uploaded, or would be."""
+    upload = summary.get("upload")
+    if upload is None:
+        return
+    who_sees = "private" if upload["private"] else "public"
+    if not upload["dry_run"]:
+        console.print(f"Uploaded ({who_sees} if new): {markup(str(upload['url']))}", soft_wrap=True)
+        return
+    table = Table(title=f"Would be uploaded to {markup(upload['repository'])} ({who_sees})", title_justify="left")
+    table.add_column("File")
+    table.add_column("Bytes", justify="right")
+    for name, size in upload["files"].items():
+        table.add_row(markup(name), f"{size:,}")
+    console.print(table)
+
+
+def _print_saved(found: Mapping[str, Any]) -> None:
+    style = "" if found.get("verified", True) else "[bold red]"
+    console.print(f"{style}{markup(saved(found))}", soft_wrap=True)
+
+
+def results_table(task: Mapping[str, Any], *, held_out: bool = True) -> Table:
+    """Before, after and difference with its 95 % interval and test, for every metric of one task.
+
+    Args:
+        task: Its results.
+        held_out: Whether an edit was made on other examples.
+    """
+    compared = "after" in task
+    table = Table(caption=_caption(task, held_out=held_out), caption_justify="left", **narrow())
+    table.add_column("Metric")
+    table.add_column("Before" if compared else "Value", justify="right", no_wrap=True)
+    if compared:
+        for name in ("After", "Difference", "95 % interval", "p (Holm)"):
+            table.add_column(name, justify="right", no_wrap=True)
+    for metric in ordered_metrics(task["family"], task["before"]):
+        before = task["before"][metric.name]
+        if not compared:
+            table.add_row(metric.label, as_number(before))
+            continue
+        found = task["statistics"][metric.name]
+        table.add_row(
+            metric.label,
+            as_number(before),
+            as_number(task["after"][metric.name]),
+            _difference(metric, before, task["after"][metric.name], found["value"]),
+            as_interval(found["low"], found["high"]),
+            as_p_value(found["p_value_holm"]),
+        )
+    return table
+
+
+def spread_table(task: Mapping[str, Any]) -> Table | None:
+    """Standard deviation and worst of every metric over instructions; None where there was one instruction alone."""
+    if task["instructions"] == 1:
+        return None
+    when = ("before", "after") if "after" in task else ("before",)
+    table = Table(title="Over instructions", title_justify="left", **narrow())
+    table.add_column("Metric")
+    for name in ("Deviation", "Worst"):
+        for which in when:
+            table.add_column(f"{name} {which}" if len(when) > 1 else name, justify="right", no_wrap=True)
+    for metric in ordered_metrics(task["family"], task["before"]):
+        figures = [task["spread"][which][metric.name] for which in when]
+        values = [figure[name] for name in ("std", "worst") for figure in figures]
+        table.add_row(metric.label, *map(as_number, values))
+    return table
+
+
+def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
+    plural = "" if task["instructions"] == 1 else "s"
+    what = "held-out examples" if held_out else "examples"
+    caption = (
+        f"{task['examples']} {what} of {task['templates']} templates, "
+        f"mean over {task['instructions']} instruction{plural}"
+    )
+    if seen := task.get("seen_examples"):
+        caption += f"; {seen} of them are not held out: the edit was made on their templates"
+    if task["few_templates"] and "after" in task:
+        caption += "; with so few templates the intervals may be too narrow"
+    return caption
+
+
+def print_reproduced(found: Mapping[str, Any], output: Path) -> None:
+    """Print what `crispr_lm.jobs.reproduce.reproduce` found: what differs, and how much does not."""
+    for name, versions in found["versions"].items():
+        console.print(f"{markup(name)} was {markup(str(versions['then']))}, is {markup(str(versions['now']))}")
+    differing = [figure for figure in found["figures"] if not figure["same"]]
+    table = Table(title=f"Figures that differ by more than {found['tolerance']:g}", title_justify="left")
+    for name in ("Figure", "Then", "Now"):
+        table.add_column(name, justify="left" if name == "Figure" else "right")
+    for figure in differing:
+        table.add_row(markup(figure["name"]), as_number(figure["then"]), as_number(figure["now"]))
+    if differing:
+        console.print(table)
+    edit = found["edit"]
+    same = "the same" if edit["same"] else f"{edit['common']} in common"
+    console.print(f"Edit: {edit['then']} neurons then, {edit['now']} now, {same}")
+    console.print(f"Verdict: {as_text(found['verdict']['then'])} then, {as_text(found['verdict']['now'])} now")
+    count = len(found["figures"]) - len(differing)
+    outcome = "[green]Reproduced[/]" if found["same"] else "[red]Not reproduced[/]"
+    console.print(f"{outcome}: {count} of {len(found['figures'])} figures within {found['tolerance']:g}")
+    console.print(f"Files: {markup(str(output))}", soft_wrap=True)
+
+
+def _difference(metric: Metric, before: float | None, after: float | None, difference: float | None) -> str:
+    if before is None or after is None or difference is None:
+        return "-"
+    if abs(difference) < 0.0005:
+        return "0.000"
+    gain = metric.gain(before, after)
+    colour = "green" if gain > 0 else "red" if gain < 0 else "default"
+    return f"[{colour}]{difference:+.3f}[/]"

@@ -1,0 +1,98 @@
+"""The trial log: what a search has tried so far, what an interrupted one tried before, and what is left of the budget.
+
+Knows trials; knows no strategy and no model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from crispr_lm.runtime.distributed import on_first
+from crispr_lm.search.evaluator import Proposal
+from crispr_lm.search.trial import Finished, Trial
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop.
+
+    Attributes:
+        trials: Number of trials.
+        seconds: Time for trials, those of an interrupted run included; None for any.
+    """
+
+    trials: int
+    seconds: float | None = None
+
+
+class TrialLog:
+    """The trials so far, those of an interrupted run among them, and what is left of the budget."""
+
+    def __init__(self, known: Sequence[Trial], budget: Budget, finished: Finished) -> None:
+        self.trials: list[Trial] = []
+        self._known = {trial.number: trial for trial in known}
+        self._budget = budget
+        self._finished = finished
+        self._start = time.monotonic()
+        self._before = sum(trial.seconds for trial in known)
+
+    @property
+    def complete(self) -> list[Trial]:
+        """Candidates that were asked every example, the original first."""
+        return [trial for trial in self.trials if trial.complete and trial.is_candidate]
+
+    @property
+    def _next(self) -> Trial | None:
+        """What an interrupted run has done next."""
+        return self._known.get(len(self.trials))
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time is used up."""
+        limit = self._budget.seconds
+        if limit is None:
+            return False
+        # Clocks differ between processes, which must all stop at the same trial.
+        return on_first(lambda: self._before + time.monotonic() - self._start >= limit)
+
+    def run(self, propose: Callable[[], Proposal], attempt: Callable[[int, Proposal], Trial]) -> Trial:
+        """Take the next trial from the interrupted run, or else propose and try it."""
+        known = self._next
+        if known is not None:
+            self.trials.append(known)
+            return known
+        start = time.monotonic()
+        proposal = propose()
+        proposing = time.monotonic() - start
+        trial = attempt(len(self.trials), proposal)
+        # All that it took: what it was proposed by (effects measured anew) often takes longer than asking it.
+        trial = replace(trial, seconds=round(trial.seconds + proposing, 3))
+        self.trials.append(trial)
+        self._finished(trial)
+        return trial
+
+    @property
+    def reevaluated(self) -> list[Trial]:
+        """Trials of the re-evaluation, that of the original first; none where only the original was."""
+        reevaluated = [trial for trial in self.trials if trial.stage == "final"]
+        return reevaluated if len(reevaluated) > 1 else []
+
+    def is_over(self, stage: str) -> bool:
+        """Whether a stage ends before its trials are used up: time is, or an interrupted run went on to another."""
+        return self.out_of_time if self._next is None else self.went_on_from(stage)
+
+    def went_on_from(self, stage: str) -> bool:
+        """Whether an interrupted run has done nothing further of a stage, and something of another."""
+        return self._next is not None and self._next.stage != stage
+
+    def cut_short(self, *, reevaluating: bool = False) -> list[Trial]:
+        """Take what is left of the interrupted run's edits, or of its re-evaluations, and try none further.
+
+        Returns:
+            Every trial that there is, which is what the record must then hold.
+        """
+        while self._next is not None and (self._next.stage == "final" if reevaluating else self._next.is_candidate):
+            self.trials.append(self._next)
+        return [*self.trials, *(trial for trial in self._known.values() if trial.number >= len(self.trials))]

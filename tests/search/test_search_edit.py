@@ -1,0 +1,125 @@
+"""The search as a function: without a folder, the same as the command's, resumable, deterministic."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+import crispr_lm
+from crispr_lm import Checkpoint, InputError, Limits, SearchOptions, Trial, load_model, load_task, search_edit
+from crispr_lm.jobs.run import run
+from crispr_lm.settings import RunSettings
+from crispr_lm.tasks.base import template_hashes
+
+from ..jobs.test_run import questions, settings_for
+
+__all__ = ["questions"]
+
+OPTIONS = SearchOptions(
+    rounds=2,
+    trials=8,
+    refinements=3,
+    examples=6,
+    effect_examples=8,
+    validation_examples=8,
+    neutral_prompts=3,
+)
+LIMITS = Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=5)
+
+
+def rows(trials):
+    return [{name: value for name, value in trial.to_dict().items() if name != "seconds"} for trial in trials]
+
+
+@pytest.fixture(scope="module")
+def given(saved_model, questions):
+    name = f"choices:{questions / 'questions.jsonl'}"
+    lm = load_model(saved_model("llama"), device="cpu")
+    return lm, load_task(name, str(questions / "instructions.txt"))
+
+
+@pytest.fixture(scope="module")
+def whole(given):
+    """A search that nothing has interrupted, and the trials that it handed over."""
+    finished = []
+    return search_edit(*given, LIMITS, OPTIONS, Checkpoint(on_trial=finished.append)), finished
+
+
+def test_it_is_the_search_of_the_command(whole, saved_model, questions, tmp_path):
+    found, _ = whole
+    settings = settings_for(
+        questions,
+        tmp_path / "out",
+        search="tuned",
+        rounds=2,
+        trials=8,
+        refinements=3,
+        effect_examples=8,
+        validation_examples=8,
+        max_kl=9.0,
+        max_overabstention=1.0,
+    )
+    results = run(str(saved_model("llama")), settings)
+    lines = (tmp_path / "out" / "search.jsonl").read_text(encoding="utf-8").splitlines()
+    assert rows(found.trials) == rows(Trial.from_dict(json.loads(line)) for line in lines)
+    assert (found.verdict, found.reason) == (results["verdict"], results["reason"])
+    assert [trial.number for trial in found.front] == results["choice"]["front"]
+    saved = crispr_lm.Edit.load(tmp_path / "out" / "edit.json")
+    assert (found.edit.neurons, found.edit.scale) == (saved.neurons, saved.scale)
+    assert (found.edit.fingerprint, found.edit.made_on) == (saved.fingerprint, saved.made_on)
+
+
+def test_every_trial_is_handed_over_once_and_none_touches_the_test_split(whole, given):
+    found, finished = whole
+    assert finished == list(found.trials)
+    assert [trial.number for trial in finished] == list(range(len(finished)))
+    _, task = given
+    assert set(found.edit.made_on).isdisjoint(template_hashes(task.split(OPTIONS.seed).test))
+
+
+@pytest.mark.parametrize("done", [1, 4, 12])
+def test_resumed_from_its_first_trials_it_ends_as_one_that_was_not_interrupted(whole, given, done):
+    found, finished = whole
+    assert done < len(finished)
+    new = []
+    again = search_edit(*given, LIMITS, OPTIONS, Checkpoint(trials=finished[:done], on_trial=new.append))
+    assert rows(again.trials) == rows(found.trials)
+    assert [trial.number for trial in new] == list(range(done, len(finished)))
+    assert (again.edit, again.reason) == (found.edit, found.reason)
+
+
+def test_another_trial_of_the_front_can_be_taken(whole, given):
+    found, _ = whole
+    lm, _ = given
+    trial = found.front[0]
+    picked = found.picked(lm, trial.number)
+    assert (picked.edit.neurons, picked.edit.made_on) == (trial.neurons, found.edit.made_on)
+    assert picked.reason == picked.edit.origin["reason"]
+    with pytest.raises(InputError, match="is not on the Pareto front"):
+        found.picked(lm, 99)
+
+
+def test_after_ctrl_c_the_caller_is_given_every_trial(given):
+    def interrupted(trial):
+        if trial.number == 2:
+            raise KeyboardInterrupt
+
+    kept = []
+    found = search_edit(*given, LIMITS, OPTIONS, Checkpoint(on_trial=interrupted, on_interrupt=kept.append))
+    assert [trial.number for trial in kept[0]] == [0, 1, 2]
+    assert {trial.stage for trial in found.trials[3:]} <= {"final", "control"}
+
+
+def test_its_defaults_are_those_of_the_command():
+    settings = RunSettings(task=("builtin:everyday",), output="out")
+    assert {field.name: field.default for field in fields(SearchOptions)} == {
+        field.name: getattr(settings, field.name) for field in fields(SearchOptions)
+    }
+    limits = Limits()
+    assert (limits.kl, limits.accuracy_loss, limits.overabstention, limits.neurons, limits.caution) == (
+        settings.max_kl,
+        settings.max_accuracy_loss,
+        settings.max_overabstention,
+        settings.max_neurons,
+        settings.caution,
+    )
