@@ -34,7 +34,7 @@ from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.baselines import METHODS, NotRunError, Treatment, measure
 from crispr_lm.baselines.fit import Chosen, Fit
 from crispr_lm.evaluation.evaluation import Evaluation, evaluation_of
-from crispr_lm.evaluation.kl_divergence import Original, divergence, original_of
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence, reference_distribution
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import TaskSubject
 from crispr_lm.metrics import FAMILIES
@@ -55,7 +55,7 @@ from search_page import FIGURES, GOLDEN_SECTION, LOSSES, RANDOM, of_limit, page
 AUTHORS_EXAMPLES = 20
 """Development examples that the authors choose the number of neurons on."""
 
-ROWS_OF_RUN = ("original", "crispr", "golden-section", "random")
+ROWS_OF_RUN = ("original", "search", "golden-section", "random")
 """Methods that `run` has rows of."""
 
 SIZES = tuple(field.name for field in fields(SearchOptions) if isinstance(field.default, int))
@@ -156,7 +156,7 @@ class Report:
     whole: Sequence[Example]
     examples: Sequence[Example]
     instructions: Sequence[str]
-    original: Original
+    original: ReferenceDistribution
     knowledge: Task
     seed: int
 
@@ -170,7 +170,7 @@ class Report:
             parts.test,
             drawn,
             asked_under(parts.task, len(drawn), arguments.seed),
-            original_of(lm, neutral_prompts()[: arguments.neutral_prompts]),
+            reference_distribution(lm, neutral_prompts()[: arguments.neutral_prompts]),
             replace(
                 knowledge,
                 examples=sample(knowledge.examples, arguments.knowledge, arguments.seed),

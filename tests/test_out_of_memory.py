@@ -12,7 +12,7 @@ import torch
 from crispr_lm import CrisprError, Edit, EditMismatchError, Neuron, evaluate, option_scores, score_neurons
 from crispr_lm.attribution.effects import measure_effects
 from crispr_lm.attribution.importance import measure_importance
-from crispr_lm.evaluation.kl_divergence import divergence, original_of
+from crispr_lm.evaluation.kl_divergence import divergence, reference_distribution
 from crispr_lm.evaluation.perplexity import perplexity
 from crispr_lm.inference.generation import continuations
 from crispr_lm.inference.layouts import capabilities_of
@@ -50,13 +50,13 @@ def effects(lm):
 
 
 def importance(lm):
-    return measure_importance(lm, original_of(lm, TEXTS).prompts, ("ffn",))["ffn"].curvature
+    return measure_importance(lm, reference_distribution(lm, TEXTS).prompts, ("ffn",))["ffn"].curvature
 
 
 def diverged(lm):
-    original = original_of(lm, TEXTS)
+    reference = reference_distribution(lm, TEXTS)
     with Edit.from_neurons(lm, NEURONS).applied(lm):
-        return np.array(divergence(lm, original)["kl"])
+        return np.array(divergence(lm, reference)["kl"])
 
 
 def written(lm):

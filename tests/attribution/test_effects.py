@@ -10,7 +10,7 @@ from crispr_lm import InputError
 from crispr_lm.attribution.effects import Effects, measure_effects
 from crispr_lm.attribution.importance import Importance, measure_importance
 from crispr_lm.edits.edit import Edit
-from crispr_lm.evaluation.kl_divergence import original_of
+from crispr_lm.evaluation.kl_divergence import reference_distribution
 from crispr_lm.inference.layouts import capabilities_of
 from crispr_lm.inference.prompts import encode
 from crispr_lm.inference.scoring import prompt_scores
@@ -132,20 +132,20 @@ def test_turned_round_the_effects_of_an_edit_s_neurons_are_those_of_giving_them_
 
 @pytest.mark.parametrize("edited", [False, True])
 def test_importance_is_slope_and_squared_slope_of_the_original_s_continuation(llama, edited):
-    original = original_of(llama, ["Tell me of the sea.", "What is bread?"], tokens=3)
+    reference = reference_distribution(llama, ["Tell me of the sea.", "What is bread?"], tokens=3)
     sites = measure_effects(llama, EXAMPLES[:1], prompts_of(llama, EXAMPLES[:1]), ("ffn",))["ffn"]
     there = sites.neurons([0, 5, 9]) if edited else []
     with Edit.from_neurons(llama, there, 0.0).applied(llama):
-        importance = measure_importance(llama, original.prompts, ("ffn",))["ffn"]
+        importance = measure_importance(llama, reference.prompts, ("ffn",))["ffn"]
     index = int(np.argmax(importance.curvature))
     (neuron,) = sites.neurons([index])
 
     def scores(scale):
         with Edit.from_neurons(llama, there, 0.0).applied(llama):
-            return scores_with(llama, original.prompts, neuron, scale)[:, 0]
+            return scores_with(llama, reference.prompts, neuron, scale)[:, 0]
 
     slopes = (scores(1 + STEP) - scores(1 - STEP)) / (2 * STEP)
-    tokens = torch.tensor([len(prompt.option_ids[0]) for prompt in original.prompts])
+    tokens = torch.tensor([len(prompt.option_ids[0]) for prompt in reference.prompts])
     assert importance.curvature[index] == pytest.approx(float((slopes**2 / tokens).mean()), rel=0.05)
     assert importance.slope[index] == pytest.approx(float((slopes / tokens).mean()), rel=0.05)
 

@@ -16,7 +16,7 @@ from .questions import TASK
 
 @pytest.fixture
 def make_fit():
-    """Make a fit for an architecture, with CRISPR's neurons or a number of them given."""
+    """Make a fit for an architecture, with the search's neurons or a number of them given."""
 
     def make(architecture: str, neurons=None, **changes) -> Fit:
         given = {"task": ("waiting",), "output": Path("unused"), "neurons": "ffn", "removed": 5, "calibration_texts": 3}

@@ -10,7 +10,7 @@ from crispr_lm import option_scores
 from crispr_lm.baselines import calibration, measure
 from crispr_lm.baselines.calibration import (
     CONTENT_FREE,
-    calibrated,
+    Calibration,
     contextual_calibration,
     domain_context_calibration,
     random_inputs,
@@ -72,7 +72,7 @@ def test_questions_with_the_same_options_are_one_prompt_without_content(make_fit
 
     monkeypatch.setattr(calibration, "option_scores", noted)
     zero = torch.zeros(len(examples), 3)
-    found = calibrated(lm, [("N/A", "N/A")], "auto", examples, "Answer.", "sum", zero)
+    found = Calibration(lm, [("N/A", "N/A")], "auto")(examples, "Answer.", "sum", zero)
     assert [len(once) for once in asked] == [3]  # two lists of options, one of them also without a context
     free = [replace(one, context="N/A" if one.context else "", question="N/A") for one in examples]
     expected = -option_scores(lm, free, "Answer.").log_softmax(dim=1)
@@ -99,7 +99,7 @@ def test_an_option_that_an_example_does_not_have_stays_without_score(make_fit):
     lm = make_fit("llama").lm
     examples = EXAMPLES[:2]  # three options and two
     scores = option_scores(lm, examples, "Answer.")
-    found = calibrated(lm, [("N/A", "N/A")], "auto", examples, "Answer.", "sum", scores)
+    found = Calibration(lm, [("N/A", "N/A")], "auto")(examples, "Answer.", "sum", scores)
     assert found[1, 2] == -torch.inf
     assert torch.isfinite(found[0]).all()
     assert torch.isfinite(found[1, :2]).all()
@@ -109,6 +109,6 @@ def test_what_the_model_prefers_without_content_is_taken_out_entirely(make_fit):
     lm = make_fit("llama").lm
     example = replace(TASK.examples[0], context="N/A", question="N/A")
     scores = option_scores(lm, [example], "Answer.")
-    found = calibrated(lm, [("N/A", "N/A")], "auto", [example], "Answer.", "sum", scores)
+    found = Calibration(lm, [("N/A", "N/A")], "auto")([example], "Answer.", "sum", scores)
     assert scores[0].max() - scores[0].min() > 0.01
     torch.testing.assert_close(found[0], found[0, :1].expand(3), rtol=0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Controls remove as many neurons of the same kind as CRISPR, each by its own rule, computed here a second time."""
+"""Controls remove as many neurons of the same kind as the search, each by its own rule, computed here a second time."""
 
 import random
 from collections import Counter
@@ -9,7 +9,7 @@ import torch
 
 from crispr_lm import Neuron, score_neurons
 from crispr_lm.attribution.bias_influence import BiasInfluence
-from crispr_lm.baselines.crispr import authors_choice, published
+from crispr_lm.baselines.published_ranking import golden_section_on_accuracy, highest_bias_influence
 from crispr_lm.baselines.random_neurons import random_in_same_layers, random_neurons
 from crispr_lm.baselines.rankings import biased_term, largest_activations, largest_weights, sign_flipped, skill_term
 from crispr_lm.inference.prompts import encode
@@ -77,7 +77,7 @@ def test_the_published_ranking_takes_the_highest(make_fit, architecture, skill_w
     fit = make_fit(architecture, skill_weight=skill_weight)
     reference = Reference(fit.lm, DOWN_PROJECTIONS[architecture])
     relevances = reference.all_relevances(fit.parts.attribution, TASK.instructions, "ffn")
-    assert removed(published(fit, 0)) == highest(influence(relevances, skill_weight), 5)
+    assert removed(highest_bias_influence(fit, 0)) == highest(influence(relevances, skill_weight), 5)
 
 
 def test_the_golden_section_takes_the_number_of_highest_accuracy(make_fit):
@@ -95,10 +95,10 @@ def test_the_golden_section_takes_the_number_of_highest_accuracy(make_fit):
         answers.append([scores.index(max(scores)) for scores in tables])
     assert answers[0] != answers[1]
     for count in (0, 1):  # what the model answers without so many neurons is made right
-        choose = tuple(replace(one, answer=answer) for one, answer in zip(examples, answers[count], strict=True))
-        fit.parts = replace(fit.parts, choose=choose)
-        fit.__dict__.pop("original", None)  # measured on the validation split before
-        found = authors_choice(fit, 0)
+        validation = tuple(replace(one, answer=answer) for one, answer in zip(examples, answers[count], strict=True))
+        fit.parts = replace(fit.parts, validation=validation)
+        fit.__dict__.pop("unedited", None)  # measured on the validation split before
+        found = golden_section_on_accuracy(fit, 0)
         assert removed(found) == {(one.module, one.index) for one in neurons[:count]}
         assert found.recommended == (count > 0)
 

@@ -10,7 +10,7 @@ from crispr_lm.baselines import integrated_gradients as integrated
 from crispr_lm.baselines.minimal_pairs import activation_differences, minimal_pairs
 from crispr_lm.baselines.residual import Steering, blocks, changing
 from crispr_lm.baselines.steering import COEFFICIENTS, mean_difference, steering
-from crispr_lm.inference.prompts import encode
+from crispr_lm.inference.prompts import EncodedPrompt, encode
 from crispr_lm.model.neuron_sites import find_sites
 from crispr_lm.search.neuron_count import measure, validation_part
 
@@ -119,7 +119,7 @@ def test_integrated_gradients_are_the_integral_of_the_gradient_along_the_path_fr
     prompt, answer, _ = next(pairs(fit))
     name = DOWN_PROJECTIONS[architecture][-1]
     sites = [site for site in find_sites(fit.lm.model, "ffn") if site.name == name]
-    found = integrated.relevances(fit.lm, prompt, answer, sites, steps=32)[name]
+    found = integrated.relevances(fit.lm, EncodedPrompt(list(prompt), [list(answer)]), sites, steps=32)[name]
 
     reference = Reference(copy.copy(fit.lm))
     module = reference.model.get_submodule(name)

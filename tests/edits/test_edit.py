@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from crispr_lm import Edit, EditMismatchError, InputError, LanguageModel, Neuron, load_model
-from crispr_lm.edits.edit import weights_fingerprint
+from crispr_lm.edits.fingerprint import weights_fingerprint
 
 from ..helpers import assert_same_weights, build_model, hook_count, snapshot
 
@@ -298,22 +298,22 @@ def test_a_malformed_edit_file_is_refused_with_its_name(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"format": "other"}, "format is 'other', not 'crispr-lm-edit'"),
         ({"version": 99}, "version 99 is not "),
         ({"version": 1}, "is of version 1, which does not record the questions it was made on; make it again"),
     ],
 )
-def test_a_file_of_another_format_is_told_as_such(
-    llama: LanguageModel, tmp_path: Path, change: dict[str, Any], told: str
+def test_a_file_of_another_format_is_reported_as_such(
+    llama: LanguageModel, tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
     Edit.from_neurons(llama, neurons_of("llama", "linear")).save(tmp_path / "edit.json")
     content = json.loads((tmp_path / "edit.json").read_text(encoding="utf-8"))
     (tmp_path / "edit.json").write_text(json.dumps(content | change), encoding="utf-8")
     with pytest.raises(InputError) as refused:
         Edit.load(tmp_path / "edit.json")
-    assert told in str(refused.value)
+    assert reason in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"neurons: []"])

@@ -178,12 +178,12 @@ def test_a_second_command_on_the_same_folder_is_refused_and_takes_nothing_from_t
     Edit.from_neurons(lm, [Neuron(DOWN_PROJECTIONS["llama"][0], 4, "ffn")]).save(edit)
     command = [sys.executable, "-m", "crispr_lm", "apply", saved_model("llama"), edit, "--output", output]
     second = Meanwhile([*map(str, command), "--device=cpu"])
-    told = apply(str(saved_model("llama")), edit, output, ApplySettings(device="cpu"), second)
+    saved = apply(str(saved_model("llama")), edit, output, ApplySettings(device="cpu"), second)
     assert second.ended.returncode == 2
     assert second.ended.stderr == (
         f"crispr-lm: another process is writing to {output} now; wait until it is done, or give another folder\n"
     )
-    assert told["saved_model"]["options_compared"] > 0
+    assert saved["saved_model"]["options_compared"] > 0
     names = {path.name for path in output.iterdir()}
     assert {"config.json", "model.safetensors", "edit.json", "README.md"} <= names
     assert not [name for name in names if name.startswith(".")]

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from crispr_lm import Edit, LanguageModel, Neuron, VerificationError, load_model, option_scores
 from crispr_lm.edits.export import export_folder, export_lora, export_slim
-from crispr_lm.edits.verification import verify_saved
+from crispr_lm.edits.verification import Saved, verify_saved
 from crispr_lm.model import reload
 from crispr_lm.model.memory import weight_bytes
 from crispr_lm.model.neuron_sites import find_sites
@@ -97,7 +97,7 @@ def test_rounding_is_no_damage(deep: Path, kind: Any, tmp_path: Path) -> None:
     with Edit.from_neurons(lm, of_every_module(lm, kind)[:6]).baked(lm):
         lm.save(tmp_path)
         edited = snapshot(lm.model)
-        found = verify_saved(lm, tmp_path, asked, INSTRUCTIONS[1])
+        found = verify_saved(lm, Saved(tmp_path), asked, INSTRUCTIONS[1])
         assert_same_weights(lm.model, edited)  # float32 and back again is exact
     assert found["tensors_equal"] == len(edited)
     assert found["options_compared"] == sum(len(example.options) for example in asked)
@@ -114,7 +114,7 @@ def test_every_architecture_is_saved_as_it_is_in_memory(
     edit = Edit.from_neurons(lm, of_every_module(lm, "ffn")[:3], scale=0.3)  # rounded in the weights
     with edit.baked(lm):
         lm.save(tmp_path)
-        found = verify_saved(lm, tmp_path, EXAMPLES[:2], INSTRUCTIONS[0])
+        found = verify_saved(lm, Saved(tmp_path), EXAMPLES[:2], INSTRUCTIONS[0])
     assert found["tensors_equal"] == len(lm.model.state_dict())
     assert found["largest_difference"] < 1e-3
 
@@ -181,10 +181,10 @@ def saved_with_an_edit(original: Path, folder: Path) -> tuple[LanguageModel, Edi
 @pytest.mark.usefixtures("at_once")
 def test_damage_is_found(damage: str, saved_model: Callable[[str], Path], tmp_path: Path) -> None:
     lm, edit = saved_with_an_edit(saved_model("llama"), tmp_path)
-    spoil, told = DAMAGES[damage]
+    spoil, message = DAMAGES[damage]
     spoil(tmp_path)
-    with edit.baked(lm), pytest.raises(VerificationError, match=told):
-        verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0])
+    with edit.baked(lm), pytest.raises(VerificationError, match=message):
+        verify_saved(lm, Saved(tmp_path), EXAMPLES, INSTRUCTIONS[0])
 
 
 @pytest.mark.parametrize("damage", [None, "base of rotary embeddings", "one bit of a weight"])
@@ -198,12 +198,12 @@ def test_without_memory_for_float32_weights_and_configuration_are_compared(
     monkeypatch.setattr("crispr_lm.edits.verification.free_memory", lambda _device: free)
     with edit.baked(lm):
         if damage is None:
-            found = verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0])
+            found = verify_saved(lm, Saved(tmp_path), EXAMPLES, INSTRUCTIONS[0])
             assert found == {"tensors_equal": 21, "options_compared": 0, "largest_difference": 0.0}
             return
         DAMAGES[damage][0](tmp_path)
         with pytest.raises(VerificationError, match=r"says rope_parameters = .*500000|tensors differ"):
-            verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0])
+            verify_saved(lm, Saved(tmp_path), EXAMPLES, INSTRUCTIONS[0])
 
 
 @pytest.mark.usefixtures("at_once")
@@ -212,13 +212,13 @@ def test_an_adapter_is_compared_on_its_own_base(saved_model: Callable[[str], Pat
     edit = Edit.from_neurons(lm, of_every_module(lm, "ffn"), scale=0.3)
     export_lora(lm, edit, tmp_path)
     with edit.applied(lm):
-        found = verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0], adapter=True)
+        found = verify_saved(lm, Saved(tmp_path, adapter=True), EXAMPLES, INSTRUCTIONS[0])
         assert found["largest_difference"] < 1e-3
         tensors = load_file(tmp_path / "adapter_model.safetensors")
         next(tensor for name, tensor in tensors.items() if "lora_B" in name).mul_(1.5)
         save_file(tensors, tmp_path / "adapter_model.safetensors")
         with pytest.raises(VerificationError, match="so the adapter is wrong"):
-            verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0], adapter=True)
+            verify_saved(lm, Saved(tmp_path, adapter=True), EXAMPLES, INSTRUCTIONS[0])
 
 
 @pytest.mark.usefixtures("at_once")
@@ -227,10 +227,10 @@ def test_a_slimmer_model_is_compared_with_what_was_cut(saved_model: Callable[[st
     edit = Edit.from_neurons(lm, of_every_module(lm, "ffn"))
     _, hashes = export_slim(lm, edit, tmp_path)
     with edit.applied(lm):
-        assert verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0], hashes=hashes)["largest_difference"] < 1e-3
+        assert verify_saved(lm, Saved(tmp_path, hashes=hashes), EXAMPLES, INSTRUCTIONS[0])["largest_difference"] < 1e-3
         flip_a_bit(tmp_path)
         with pytest.raises(VerificationError, match=r"1 of \d+ tensors differ"):
-            verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0], hashes=hashes)
+            verify_saved(lm, Saved(tmp_path, hashes=hashes), EXAMPLES, INSTRUCTIONS[0])
 
 
 @pytest.mark.slow
@@ -242,7 +242,7 @@ def test_smollm2_in_bfloat16_is_saved_and_verified(kind: Any, tmp_path: Path) ->
     lm = load_model("builtin:smollm2", dtype="bfloat16", device="cpu")
     with Edit.from_neurons(lm, of_every_module(lm, kind)[:20]).baked(lm):
         lm.save(tmp_path)
-        found = verify_saved(lm, tmp_path, EXAMPLES[:2], INSTRUCTIONS[1])
+        found = verify_saved(lm, Saved(tmp_path), EXAMPLES[:2], INSTRUCTIONS[1])
     assert found["tensors_equal"] == len(lm.model.state_dict())
     assert found["options_compared"] == 5
     assert found["largest_difference"] < 1e-3

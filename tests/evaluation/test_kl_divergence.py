@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crispr_lm import Edit, InputError, Neuron
-from crispr_lm.evaluation.kl_divergence import divergence, original_of
+from crispr_lm.evaluation.kl_divergence import divergence, reference_distribution
 from crispr_lm.inference.prompts import encode_text
 from crispr_lm.model.neuron_sites import find_sites
 
@@ -50,7 +50,7 @@ def log_probabilities(lm, prompt, ids):
 @torch.no_grad()
 def test_divergence_is_that_of_single_sequences(name):
     lm = build_model(name)
-    original = original_of(lm, TEXTS, tokens=5)
+    reference = reference_distribution(lm, TEXTS, tokens=5)
     edit = some_edit(lm)
     total, tokens = 0.0, 0
     for text in TEXTS:
@@ -64,24 +64,24 @@ def test_divergence_is_that_of_single_sequences(name):
         total += float((before.exp() * (before - after)).sum())
         tokens += len(ids)
     with edit.applied(lm):
-        found = divergence(lm, original, batch_size=2)
+        found = divergence(lm, reference, batch_size=2)
     assert found["kl"] > 0
     assert found["kl"] == pytest.approx(total / tokens, rel=1e-3)
 
 
-def test_the_original_does_not_diverge_from_itself(llama):
-    original = original_of(llama, TEXTS)
-    assert divergence(llama, original, batch_size=1)["kl"] == pytest.approx(0, abs=1e-6)
+def test_the_unedited_model_does_not_diverge_from_itself(llama):
+    reference = reference_distribution(llama, TEXTS)
+    assert divergence(llama, reference, batch_size=1)["kl"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_interval_is_over_prompts(llama):
-    original = original_of(llama, TEXTS)
+    reference = reference_distribution(llama, TEXTS)
     with some_edit(llama).applied(llama):
-        found = divergence(llama, original)
+        found = divergence(llama, reference)
     low, high = found.interval("kl")
     assert 0 < low < found["kl"] < high
 
 
 def test_no_prompts_are_refused(llama):
     with pytest.raises(InputError, match="at least one neutral prompt"):
-        original_of(llama, [])
+        reference_distribution(llama, [])

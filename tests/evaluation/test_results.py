@@ -34,7 +34,7 @@ def answers(right=0, wrong=0, unknown=0):
     return [RIGHT] * right + [WRONG] * wrong + [UNKNOWN] * unknown
 
 
-def told(before, after, ambiguous=(0, 0)):
+def warned(before, after, ambiguous=(0, 0)):
     """The sentence, of answers to ten disambiguated questions and the number of "unknown" to ten ambiguous ones."""
     parts = [
         answered((DISAMBIGUATED, there), (AMBIGUOUS, answers(wrong=10 - fair, unknown=fair)))
@@ -45,24 +45,24 @@ def told(before, after, ambiguous=(0, 0)):
 
 
 def test_right_answers_that_became_unknown_are_named_with_their_share():
-    sentence = told(answers(right=8, wrong=2), answers(right=3, wrong=2, unknown=5), ambiguous=(0, 10))
+    sentence = warned(answers(right=8, wrong=2), answers(right=3, wrong=2, unknown=5), ambiguous=(0, 10))
     assert "unknown on 50.0% of the questions" in sentence
     assert "(before: 0.0%)" in sentence
     assert "50.0 points fewer of them are answered right." in sentence
     assert "includes zero" not in sentence
 
 
-def test_a_loss_that_may_be_chance_is_told_as_such():
-    assert "includes zero" in told(answers(right=8, wrong=2), answers(right=7, wrong=2, unknown=1), ambiguous=(0, 10))
+def test_a_loss_that_may_be_chance_is_reported_as_such():
+    assert "includes zero" in warned(answers(right=8, wrong=2), answers(right=7, wrong=2, unknown=1), ambiguous=(0, 10))
 
 
 def test_wrong_answers_that_became_unknown_are_no_loss():
-    assert told(answers(right=8, wrong=2), answers(right=8, unknown=2), ambiguous=(0, 10)) is None
+    assert warned(answers(right=8, wrong=2), answers(right=8, unknown=2), ambiguous=(0, 10)) is None
 
 
 @pytest.mark.parametrize("cured", [0, 1, 2])
 def test_a_rise_that_cures_less_on_ambiguous_questions_is_named_too(cured):
-    sentence = told(answers(right=8, wrong=2), answers(right=8, unknown=2), ambiguous=(3, 3 + cured))
+    sentence = warned(answers(right=8, wrong=2), answers(right=8, unknown=2), ambiguous=(3, 3 + cured))
     if cured == 2:
         assert sentence is None
     else:
@@ -70,7 +70,7 @@ def test_a_rise_that_cures_less_on_ambiguous_questions_is_named_too(cured):
 
 
 def test_errors_on_ambiguous_questions_may_even_rise():
-    assert "rise by 10.0 points" in told(answers(right=8, wrong=2), answers(right=8, unknown=2), ambiguous=(3, 2))
+    assert "rise by 10.0 points" in warned(answers(right=8, wrong=2), answers(right=8, unknown=2), ambiguous=(3, 2))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_errors_on_ambiguous_questions_may_even_rise():
     ],
 )
 def test_who_does_not_abstain_more_is_never_named(before, after):
-    assert told(before, after, ambiguous=(5, 0)) is None
+    assert warned(before, after, ambiguous=(5, 0)) is None
 
 
 def test_questions_that_all_have_an_answer_in_their_context_are_judged_by_themselves():

@@ -9,7 +9,7 @@ import torch
 from crispr_lm import Edit, Example, InputError, encode, evaluate, load_task, option_scores, score_neurons
 from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.evaluation.perplexity import perplexity, windows
-from crispr_lm.evaluation.results import results_of
+from crispr_lm.evaluation.results import Edited, results_of
 from crispr_lm.evaluation.suite import further_subjects, measure_all
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.steps import evaluate as evaluate_job
@@ -170,7 +170,7 @@ def test_a_further_task_has_a_spread_and_its_parts_are_corrected_over_each_other
     before = measure_all(lm, subjects, settings, SilentProgress(), "before")
     with edit.applied(lm):
         after = measure_all(lm, subjects, settings, SilentProgress(), "after")
-    task = results_of(lm.name, subjects, "sum", before, after)["tasks"]["builtin:knowledge"]
+    task = results_of(lm.name, subjects, "sum", before, Edited(after))["tasks"]["builtin:knowledge"]
     accuracies = [one["accuracy"] for one in task["per_instruction"]["after"]]
     assert len(accuracies) == 2
     assert task["spread"]["after"]["accuracy"]["worst"] == min(accuracies)

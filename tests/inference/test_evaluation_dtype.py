@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crispr_lm import EncodedPrompt, LanguageModel, load_model, option_scores, score_neurons
-from crispr_lm.edits.verification import verify_saved
+from crispr_lm.edits.verification import Saved, verify_saved
 from crispr_lm.inference import evaluation_dtype
 from crispr_lm.inference.evaluation_dtype import choose_evaluation_dtype, computes_bfloat16
 from crispr_lm.inference.prompts import encode_all
@@ -108,6 +108,6 @@ def test_attribution_does_not_depend_on_the_format_of_evaluation(llama: Language
 def test_a_saved_model_is_compared_in_its_own_format(saved_model: Callable[[str], Path]) -> None:
     lm = load_model(saved_model("llama"), device="cpu")
     lm.evaluation_dtype = torch.bfloat16
-    saved = verify_saved(lm, saved_model("llama"), EXAMPLES[:2], INSTRUCTIONS[0])
+    saved = verify_saved(lm, Saved(saved_model("llama")), EXAMPLES[:2], INSTRUCTIONS[0])
     assert saved["largest_difference"] < 1e-3
     assert lm.evaluation_dtype == torch.bfloat16

@@ -90,9 +90,9 @@ def test_a_step_after_a_run_fails_and_is_done_by_the_same_command(
     arguments = arguments_of(saved_model("llama"), settings_for(questions, output, neurons="ffn"))
     with monkeypatch.context() as broken:
         broken.setattr(step, failing(STEPS[step]))
-        status, out, told = ended(arguments, capsys)
+        status, out, message = ended(arguments, capsys)
     assert status == 1
-    assert told == "crispr-lm: " + SENTENCES[step].format(output=output)
+    assert message == "crispr-lm: " + SENTENCES[step].format(output=output)
     assert "Difference" in out  # the tables are printed all the same
     assert f"Files: {output}" in out
     found = outcome(output)
@@ -110,13 +110,13 @@ def test_a_step_after_a_run_fails_and_is_done_by_the_same_command(
         name, _, reason = sentence.partition(": ")
         assert found["results.json"]["failed"] == {name: reason}
 
-    for work in ("find_edit", "measure_all", "take_original", "score_tasks", "divergence"):
+    for work in ("find_edit", "measure_all", "measure_reference", "score_tasks", "divergence"):
         monkeypatch.setattr(f"crispr_lm.jobs.run.{work}", None)  # none of the work is done again
     assert ended(arguments, capsys)[0] == 0
     assert outcome(output) == whole
-    status, _, told = ended(arguments, capsys)
+    status, _, message = ended(arguments, capsys)
     assert status == 2
-    assert "holds a finished run" in told
+    assert "holds a finished run" in message
 
 
 def test_a_run_ended_while_its_model_is_saved_has_its_results_and_goes_on_with_the_saving(
@@ -148,7 +148,7 @@ def test_overwrite_keeps_nothing_of_a_run_whose_model_was_not_saved(whole, saved
     assert outcome(output) == whole
 
 
-def test_tokens_that_can_not_be_told_cost_nothing_else(whole, saved_model, questions, tmp_path, monkeypatch):
+def test_tokens_that_can_not_be_reported_cost_nothing_else(whole, saved_model, questions, tmp_path, monkeypatch):
     monkeypatch.setattr("crispr_lm.jobs.run.promoted_tokens", failing(IndexError("piece id is out of range")))
     output = tmp_path / "out"
     results = run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
@@ -208,9 +208,9 @@ def test_a_comparison_whose_tables_or_page_fail_has_its_figures(name, saved_mode
     settings = comparison_settings(questions, output, **given)
     with monkeypatch.context() as broken:
         broken.setattr(f"crispr_lm.jobs.comparison.{name}", failing(ValueError("no colour is left")))
-        told = compare(model, settings)
-    assert list(told["failed"].values()) == ["ValueError: no colour is left"]
-    assert read(output / "comparison.json") == json.loads(json.dumps(told))
+        results = compare(model, settings)
+    assert list(results["failed"].values()) == ["ValueError: no colour is left"]
+    assert read(output / "comparison.json") == json.loads(json.dumps(results))
     monkeypatch.setattr("crispr_lm.jobs.comparison.measure", None)  # nothing is measured again
     again = compare(model, settings)
     assert "failed" not in again
@@ -233,12 +233,12 @@ def test_scores_and_figures_that_can_not_be_written_are_shown_and_handed_on(
     model, settings = str(saved_model("llama")), settings_for(questions, tmp_path / "unused", neurons="ffn")
     monkeypatch.setattr("crispr_lm.attribution.neuron_scores.write_bytes", full)
     monkeypatch.setattr("crispr_lm.jobs.steps.write_json", full)
-    with pytest.raises(WriteError) as told:
+    with pytest.raises(WriteError) as error:
         steps.score(model, tmp_path / "scores.safetensors", common(settings, ScoreSettings))
-    assert len(told.value.result.top(3)) == 3
-    with pytest.raises(WriteError) as told:
+    assert len(error.value.result.top(3)) == 3
+    with pytest.raises(WriteError) as error:
         steps.evaluate(model, tmp_path / "results.json", None, common(settings, EvaluateSettings))
-    assert told.value.result["tasks"]
+    assert error.value.result["tasks"]
 
     given = ["--task", settings.task[0], "--instructions", settings.instructions, "--device", "cpu"]
     score = ["score", model, "--output", str(tmp_path / "s.safetensors"), *given, "--examples", "6"]
@@ -256,13 +256,13 @@ def test_a_model_that_was_applied_stays_and_says_what_failed(step, saved_model, 
     edit, output = tmp_path / "edit.json", tmp_path / "out"
     Edit.from_neurons(build_model("llama"), [Neuron(DOWN_PROJECTIONS["llama"][0], 4, "ffn")]).save(edit)
     monkeypatch.setattr(f"crispr_lm.jobs.steps.{step}", failing(CrisprError("it can't be done")))
-    told = steps.apply(str(saved_model("llama")), edit, output, ApplySettings(device="cpu"))
+    results = steps.apply(str(saved_model("llama")), edit, output, ApplySettings(device="cpu"))
     assert (output / "model.safetensors").exists()
     if step == "verify_saved":
-        assert told["saved_model"] == {"verified": False, "reason": "it can't be done"}
+        assert results["saved_model"] == {"verified": False, "reason": "it can't be done"}
         assert "**Not verified, do not use it:** it can't be done" in (output / "README.md").read_text(encoding="utf-8")
     else:
-        assert told["failed"] == {"card": "it can't be done"}
+        assert results["failed"] == {"card": "it can't be done"}
     status, out, sentence = ended(
         ["apply", str(saved_model("llama")), str(edit), "--output", str(tmp_path / "again"), "--device", "cpu"], capsys
     )

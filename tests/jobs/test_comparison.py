@@ -84,33 +84,35 @@ def compared(saved_model, questions, tmp_path_factory):
 
 
 def test_every_method_has_a_row_on_every_task(compared):
-    told, settings = compared
-    assert set(told["methods"]) == {"original", "crispr", *QUICK}
+    results, settings = compared
+    assert set(results["methods"]) == {"original", "search", *QUICK}
     for name in settings.task:
-        rows = told["tasks"][name]["rows"]
-        assert list(rows) == list(told["methods"])
-        removed = rows["crispr"]["neurons"]
+        rows = results["tasks"][name]["rows"]
+        assert list(rows) == list(results["methods"])
+        removed = rows["search"]["neurons"]
         assert removed > 0
         assert {method: row["neurons"] for method, row in rows.items()} == {
             "original": 0,
-            "crispr": removed,
+            "search": removed,
             "random": removed,
             "weights": removed,
             "instruction": 0,
             "contextual-calibration": 0,
         }
-        assert rows["crispr"]["divergence"]["kl"] > 0
+        assert rows["search"]["divergence"]["kl"] > 0
         assert rows["instruction"]["divergence"]["kl"] == 0
         assert set(rows["random"]["measured"]) == {name, "builtin:knowledge"}
-        assert told["tasks"][name]["scoring"] == {name: "sum", "builtin:knowledge": "sum"}
-    assert json.loads((settings.output / "comparison.json").read_text(encoding="utf-8")) == json.loads(json.dumps(told))
+        assert results["tasks"][name]["scoring"] == {name: "sum", "builtin:knowledge": "sum"}
+    assert json.loads((settings.output / "comparison.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(results)
+    )
     assert {path.name for path in settings.output.iterdir()} == {*job.ComparisonFolder.FILES, "search"}
 
 
 def test_the_page_holds_no_markup_of_others_and_needs_nothing_from_elsewhere(compared):
-    told, settings = compared
+    results, settings = compared
     hostile = json.loads(
-        json.dumps(told).replace(settings.task[0], ATTACK).replace('"label": "', f'"label": "{ATTACK}')
+        json.dumps(results).replace(settings.task[0], ATTACK).replace('"label": "', f'"label": "{ATTACK}')
     )
     page = render_comparison(hostile)
     outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
@@ -121,9 +123,9 @@ def test_the_page_holds_no_markup_of_others_and_needs_nothing_from_elsewhere(com
 
 
 def test_a_task_without_halves_is_drawn_by_its_headline(compared):
-    told, settings = compared
+    results, settings = compared
     first, second = settings.task
-    other = json.loads(json.dumps(told))
+    other = json.loads(json.dumps(results))
     task = other["tasks"][second]
     task["family"] = "winobias"
     difference = {"value": -0.5, "low": -0.75, "high": -0.125, "p_value": 0.0002, "p_value_holm": 0.0004}
@@ -150,12 +152,12 @@ def test_a_task_without_halves_is_drawn_by_its_headline(compared):
     for metric in ("accuracy_ambiguous", "accuracy_disambiguated"):  # every cell tells its own difference
         (matrix,) = drawn[f"transfer-{metric}"].data
         for fitted, row in zip(settings.task, matrix.customdata, strict=True):
-            found = told["transfer"]["differences"][fitted][first]["differences"][metric]
+            found = results["transfer"]["differences"][fitted][first]["differences"][metric]
             assert row[0].startswith(f"{found['value'] + 0.0:+.3f}, {found['low'] + 0.0:+.3f} to ")
             assert row[0].endswith(f"p = {found['p_value_holm']:.3f}")
     shares = drawn["transfer-overlap"].data[0].z
     assert (shares[0][0], shares[1][1]) == (1.0, 1.0)
-    assert shares[0][1] == told["transfer"]["overlap"][first][second]["jaccard"]
+    assert shares[0][1] == results["transfer"]["overlap"][first][second]["jaccard"]
 
 
 @pytest.mark.browser
@@ -171,13 +173,13 @@ def test_every_tab_of_the_page_works_in_a_browser(compared, scheme):
 
 
 def test_figures_are_those_of_the_edited_model(compared, saved_model):
-    told, settings = compared
+    results, settings = compared
     lm = load_model(saved_model("llama"), device="cpu")
     for name in settings.task:
         (cell,) = (
-            x for x in cells_of(settings.output) if (x["part"], x["what"], x["task"]) == ("methods", "crispr", name)
+            x for x in cells_of(settings.output) if (x["part"], x["what"], x["task"]) == ("methods", "search", name)
         )
-        sources = set(told["record"]["parts"][name]["test"])
+        sources = set(results["record"]["parts"][name]["test"])
         task = load_task(name, settings.instructions)
         report = [x for x in task.examples if x.source in sources]
         before = evaluate(lm, report, task.instructions)
@@ -185,7 +187,7 @@ def test_figures_are_those_of_the_edited_model(compared, saved_model):
             lm.model.get_submodule(module).weight.data[:, index] = 0
         after = evaluate(lm, report, task.instructions)
         lm = load_model(saved_model("llama"), device="cpu")
-        measured = told["tasks"][name]["rows"]["crispr"]["measured"][name]
+        measured = results["tasks"][name]["rows"]["search"]["measured"][name]
         assert measured["metrics"] == pytest.approx(after.metrics)
         for metric, found in after.differences_from(before, settings.seed).items():
             mine = measured["differences"][metric]
@@ -194,13 +196,13 @@ def test_figures_are_those_of_the_edited_model(compared, saved_model):
             )
 
 
-def test_draws_are_averaged_and_their_range_is_told(compared):
-    told, settings = compared
+def test_draws_are_averaged_and_their_range_is_reported(compared):
+    results, settings = compared
     name = settings.task[0]
     draws = [x for x in cells_of(settings.output) if (x["what"], x["task"]) == ("random", name)]
     assert [draw["number"] for draw in draws] == [0, 1]
     assert draws[0]["neurons"] != draws[1]["neurons"]
-    sources = told["record"]["parts"][name]["test"]
+    sources = results["record"]["parts"][name]["test"]
     answers = {x.source: x.answer for x in load_task(name).examples}
     means = []
     for draw in draws:
@@ -210,16 +212,16 @@ def test_draws_are_averaged_and_their_range_is_told(compared):
             for row, source in zip(table, sources, strict=True)
         ]
         means.append(sum(right) / len(right))
-    measured = told["tasks"][name]["rows"]["random"]["measured"][name]
+    measured = results["tasks"][name]["rows"]["random"]["measured"][name]
     assert measured["metrics"]["accuracy"] == pytest.approx(sum(means) / 2)
     assert measured["range"]["accuracy"] == pytest.approx([min(means), max(means)])
 
 
 def test_p_values_are_corrected_over_tasks_for_each_method(compared):
-    told, _ = compared
+    results, _ = compared
     found = [
         measured["differences"]["accuracy"]
-        for task in told["tasks"].values()
+        for task in results["tasks"].values()
         for measured in task["rows"]["weights"]["measured"].values()
     ]
     assert len(found) == 4  # two tasks, and the further task beside each
@@ -228,17 +230,17 @@ def test_p_values_are_corrected_over_tasks_for_each_method(compared):
 
 
 def test_transfer_is_the_edit_of_one_task_measured_on_the_other(compared, saved_model):
-    told, settings = compared
+    results, settings = compared
     first, second = settings.task
-    transfer = told["transfer"]
+    transfer = results["transfer"]
     assert (
         transfer["differences"][first][first]["metrics"]
-        == told["tasks"][first]["rows"]["crispr"]["measured"][first]["metrics"]
+        == results["tasks"][first]["rows"]["search"]["measured"][first]["metrics"]
     )
     edits = {
         x["task"]: {tuple(n) for n in x["neurons"]}
         for x in cells_of(settings.output)
-        if x["what"] == "crispr" and x["part"] == "methods"
+        if x["what"] == "search" and x["part"] == "methods"
     }
     common = len(edits[first] & edits[second])
     assert transfer["overlap"][first][second]["common"] == common
@@ -247,25 +249,25 @@ def test_transfer_is_the_edit_of_one_task_measured_on_the_other(compared, saved_
     for _, module, index in edits[first]:
         lm.model.get_submodule(module).weight.data[:, index] = 0
     task = load_task(second, settings.instructions)
-    sources = set(told["record"]["parts"][second]["test"])
+    sources = set(results["record"]["parts"][second]["test"])
     after = evaluate(lm, [x for x in task.examples if x.source in sources], task.instructions)
     assert transfer["differences"][first][second]["metrics"] == pytest.approx(after.metrics)
 
 
 def test_curves_over_neurons_and_examples(compared, saved_model):
-    told, settings = compared
+    results, settings = compared
     name = settings.task[0]
-    curves = told["curves"][name]
+    curves = results["curves"][name]
     assert [(point["point"], point["neurons"]) for point in curves["neurons"]] == [
         (n, n) for n in (1, 3, 5, 10, 20, 50)
     ]
-    removed = told["tasks"][name]["rows"]["crispr"]["neurons"]
+    removed = results["tasks"][name]["rows"]["search"]["neurons"]
     assert [(point["point"], point["neurons"]) for point in curves["examples"]] == [(1, removed), (2, removed)]
     assert all(point["divergence"]["kl"] > 0 for point in curves["neurons"])
     # The neurons of the last point are those attributed on all these examples at once.
     (cell,) = (x for x in cells_of(settings.output) if (x["part"], x["task"], x["number"]) == ("examples", name, 2))
     task = load_task(name, settings.instructions)
-    fit = [x for x in task.examples if x.source in told["record"]["parts"][name]["attribution"]]
+    fit = [x for x in task.examples if x.source in results["record"]["parts"][name]["attribution"]]
     scores = score_neurons(load_model(saved_model("llama"), device="cpu"), fit, task.instructions, BiasInfluence("ffn"))
     assert [[n.kind, n.module, n.index] for n in scores.top(removed)] == cell["neurons"]
 
@@ -279,12 +281,12 @@ def test_an_edit_that_was_measured_already_is_not_measured_again(saved_model, qu
 
     monkeypatch.setattr(job, "measure", counted)
     settings = settings_for(questions, tmp_path / "out", ("first",), methods=("published",), removed=3, curves=True)
-    told = compare(str(saved_model("llama")), settings)
+    results = compare(str(saved_model("llama")), settings)
     assert len(measured) == len(set(measured))
     cells = {(x["part"], x["what"], x["number"]): x for x in cells_of(settings.output)}
     (name,) = settings.task
     # As many of the published ranking as asked for: in two rows of the table and a point of each curve.
-    alike = [cells[key] for key in (("methods", "crispr", 0), ("methods", "published", 0), ("neurons", "crispr", 3))]
+    alike = [cells[key] for key in (("methods", "search", 0), ("methods", "published", 0), ("neurons", "published", 3))]
     assert alike[0]["neurons"] == alike[1]["neurons"] == alike[2]["neurons"]
     assert alike[0]["divergence"] == alike[1]["divergence"] == alike[2]["divergence"]
     assert set(alike[1]["measured"]) == {name, "builtin:knowledge"}
@@ -294,9 +296,9 @@ def test_an_edit_that_was_measured_already_is_not_measured_again(saved_model, qu
     for _, module, index in alike[1]["neurons"]:
         edited.model.get_submodule(module).weight.data[:, index] = 0
     task = load_task(name, settings.instructions)
-    sources = set(told["record"]["parts"][name]["test"])
+    sources = set(results["record"]["parts"][name]["test"])
     after = evaluate(edited, [x for x in task.examples if x.source in sources], task.instructions)
-    assert told["tasks"][name]["rows"]["published"]["measured"][name]["metrics"] == pytest.approx(after.metrics)
+    assert results["tasks"][name]["rows"]["published"]["measured"][name]["metrics"] == pytest.approx(after.metrics)
 
 
 def test_more_neurons_than_the_model_has_are_refused_before_anything_is_scored(saved_model, questions, tmp_path):
@@ -306,9 +308,7 @@ def test_more_neurons_than_the_model_has_are_refused_before_anything_is_scored(s
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_comparison_is_gone_on_with_and_ends_as_if_it_had_not_been(
-    saved_model, questions, tmp_path, monkeypatch
-):
+def test_a_resumed_comparison_equals_an_uninterrupted_one(saved_model, questions, tmp_path, monkeypatch):
     model = str(saved_model("llama"))
     whole = compare(model, settings_for(questions, tmp_path / "whole", transfer=True))
     real, count = job.append_line, 0
@@ -332,12 +332,13 @@ def test_an_interrupted_comparison_is_gone_on_with_and_ends_as_if_it_had_not_bee
     resumed = compare(model, settings_for(questions, output, transfer=True, resume=True))
     assert len(measured) + 4 == len(cells_of(tmp_path / "whole")) == len(cells_of(output))
 
-    def timeless(told):
-        told = copy.deepcopy(told)
-        for task in told["tasks"].values():
+    def timeless(results):
+        results = copy.deepcopy(results)
+        for task in results["tasks"].values():
             for row in task["rows"].values():
                 del row["seconds"]
-        return told
+        del results["record"]["identity"]["moment"]
+        return results
 
     assert timeless(resumed) == timeless(whole)
 
@@ -346,11 +347,11 @@ def test_a_finished_comparison_takes_further_methods(saved_model, questions, tmp
     model, output = str(saved_model("llama")), tmp_path / "out"
     compare(model, settings_for(questions, output, ("first",), methods=("weights",)))
     before = cells_of(output)
-    told = compare(model, settings_for(questions, output, ("first",), methods=("instruction",), resume=True))
+    results = compare(model, settings_for(questions, output, ("first",), methods=("instruction",), resume=True))
     after = cells_of(output)
     assert after[: len(before)] == before
     assert [cell["what"] for cell in after[len(before) :]] == ["instruction"]
-    assert set(told["methods"]) == {"original", "crispr", "instruction"}
+    assert set(results["methods"]) == {"original", "search", "instruction"}
 
 
 def test_other_settings_are_not_gone_on_with(saved_model, questions, tmp_path):
@@ -360,19 +361,19 @@ def test_other_settings_are_not_gone_on_with(saved_model, questions, tmp_path):
         compare(model, settings_for(questions, output, ("first",), methods=("weights",), seed=1, resume=True))
 
 
-def test_a_method_that_can_not_be_run_is_told_with_its_reason(saved_model, questions, tmp_path, capsys):
-    told = compare(
+def test_a_method_that_can_not_be_run_is_reported_with_its_reason(saved_model, questions, tmp_path, capsys):
+    results = compare(
         str(saved_model("llama")),
         settings_for(questions, tmp_path / "out", ("first",), methods=("contextual-calibration",), scoring="generate"),
     )
-    (task,) = told["tasks"].values()
+    (task,) = results["tasks"].values()
     row = task["rows"]["contextual-calibration"]
     assert row["status"] == "not run"
     assert "generated answers have none" in row["reason"]
-    for text in (markdown(told), (print_comparison(told, tmp_path), capsys.readouterr().out)[1]):
+    for text in (markdown(results), (print_comparison(results, tmp_path), capsys.readouterr().out)[1]):
         assert "Contextual calibration: not run: it corrects option scores" in " ".join(text.split())
         assert "written answers matched to the options" in " ".join(text.split())
-    assert "unmatched_share" in task["rows"]["crispr"]["measured"][next(iter(told["tasks"]))]["metrics"]
+    assert "unmatched_share" in task["rows"]["search"]["measured"][next(iter(results["tasks"]))]["metrics"]
 
 
 def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
@@ -381,14 +382,15 @@ def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
     settings = settings_for(
         questions, tmp_path / "out", ("first",), methods=("instruction",), measure=(f"text:{text}",)
     )
-    told = compare(str(saved_model("llama")), settings)
+    results = compare(str(saved_model("llama")), settings)
     rows = {
-        method: row["measured"][f"text:{text.name}"] for method, row in told["tasks"][settings.task[0]]["rows"].items()
+        method: row["measured"][f"text:{text.name}"]
+        for method, row in results["tasks"][settings.task[0]]["rows"].items()
     }
     assert rows["original"]["metrics"]["perplexity"] > 1
     assert rows["instruction"]["metrics"] == rows["original"]["metrics"]  # a text has no instruction
-    assert rows["crispr"]["metrics"] != rows["original"]["metrics"]
-    assert f"{rows['crispr']['metrics']['perplexity']:.3f}" in markdown(told)
+    assert rows["search"]["metrics"] != rows["original"]["metrics"]
+    assert f"{rows['search']['metrics']['perplexity']:.3f}" in markdown(results)
 
 
 def test_crispr_is_the_edit_that_a_run_makes(saved_model, questions, tmp_path):
@@ -403,41 +405,41 @@ def test_crispr_is_the_edit_that_a_run_makes(saved_model, questions, tmp_path):
     }
     settings = settings_for(questions, tmp_path / "out", ("first",), methods=("published", "random"), **tuned)
     model = str(saved_model("llama"))
-    told = compare(model, settings)
-    rows = told["tasks"][settings.task[0]]["rows"]
+    results = compare(model, settings)
+    rows = results["tasks"][settings.task[0]]["rows"]
     cells = {cell["what"]: cell for cell in cells_of(settings.output)}
     assert (settings.output / "search" / "0" / "search.jsonl").exists()
     kinds = {name: sorted(kind for kind, _, _ in cell["neurons"]) for name, cell in cells.items()}
-    assert kinds["crispr"] == kinds["published"] == kinds["random"]
-    assert {cells[name]["scale"] for name in ("crispr", "published", "random")} == {cells["crispr"]["scale"]}
-    assert rows["published"]["neurons"] == len(cells["crispr"]["neurons"])
-    if rows["crispr"]["recommended"]:
+    assert kinds["search"] == kinds["published"] == kinds["random"]
+    assert {cells[name]["scale"] for name in ("search", "published", "random")} == {cells["search"]["scale"]}
+    assert rows["published"]["neurons"] == len(cells["search"]["neurons"])
+    if rows["search"]["recommended"]:
         given = {name: value for name, value in settings.model_dump().items() if name in RunSettings.model_fields}
         run(model, RunSettings(**{**given, "output": tmp_path / "run"}))
         edit = Edit.load(tmp_path / "run" / "edit.json")
-        assert [[n.kind, n.module, n.index] for n in edit.neurons] == cells["crispr"]["neurons"]
+        assert [[n.kind, n.module, n.index] for n in edit.neurons] == cells["search"]["neurons"]
 
 
 def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path):
     with pytest.raises(InputError, match="did you mean 'weights'"):
         compare("nowhere", settings_for(questions, tmp_path / "out", methods=("weight",)))
     assert not (tmp_path / "out").exists()
-    assert [method.name for method in chosen_methods(("steering",))] == ["original", "crispr", "steering"]
+    assert [method.name for method in chosen_methods(("steering",))] == ["original", "search", "steering"]
     assert len(chosen_methods(("all",))) == 17
 
 
 def test_markdown_shows_text_as_it_is(compared):
-    told = copy.deepcopy(compared[0])
-    told["record"]["identity"]["model"] = "a|b*c_d<e>"
-    text = markdown(told)
+    results = copy.deepcopy(compared[0])
+    results["record"]["identity"]["model"] = "a|b*c_d<e>"
+    text = markdown(results)
     assert "# Comparison on a\\|b\\*c\\_d\\<e\\>" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert table[0].startswith("| Method | Neurons | choices:")  # all tasks at a glance
     header = next(line for line in table if line.startswith("| Method | Kind"))
     rows = table[table.index(header) + 1 : table.index(header) + 8]
     assert [row.replace("\\|", "").count("|") for row in rows] == [header.count("|")] * 7
-    assert "- **CRISPR**: The edit that crispr-lm run makes. (Yang et al." in text
-    for label in ("Original", "CRISPR", "Random neurons", "Largest weights"):
+    assert "- **crispr-lm search**: The edit that crispr-lm run makes; with --removed, as" in text
+    for label in ("Original", "crispr-lm search", "Random neurons", "Largest weights"):
         assert any(row.startswith(f"| {label} ") for row in rows)
 
 
@@ -450,7 +452,7 @@ def rows_of(text, title):
 
 
 def test_differences_and_transfer_stand_in_the_tables_with_their_intervals(compared):
-    told, settings = compared
+    results, settings = compared
     first, second = settings.task
     metrics = ("accuracy_ambiguous", "accuracy_disambiguated")
 
@@ -462,25 +464,25 @@ def test_differences_and_transfer_stand_in_the_tables_with_their_intervals(compa
             for one in found
         )
 
-    text = markdown(told).replace("\\", "")
+    text = markdown(results).replace("\\", "")
     changes = {row[0]: row[1:] for row in rows_of(text, "All tasks: difference from the original")}
     assert "Original" not in changes
-    for method, label in (("crispr", "CRISPR"), ("random", "Random neurons")):
+    for method, label in (("search", "crispr-lm search"), ("random", "Random neurons")):
         assert changes[label] == [
-            shown(told["tasks"][name]["rows"][method]["measured"][name]) for name in settings.task
+            shown(results["tasks"][name]["rows"][method]["measured"][name]) for name in settings.task
         ]
     transfer = rows_of(text, "Transfer")
-    assert transfer[1][2] == shown(told["transfer"]["differences"][first][second])
-    assert transfer[2][1] == shown(told["transfer"]["differences"][second][first])
+    assert transfer[1][2] == shown(results["transfer"]["differences"][first][second])
+    assert transfer[2][1] == shown(results["transfer"]["differences"][second][first])
     figures = {row[0]: row for row in rows_of(text, first)}
-    kl = told["tasks"][first]["rows"]["weights"]["divergence"]
+    kl = results["tasks"][first]["rows"]["weights"]["divergence"]
     assert figures["Largest weights"][-2] == f"{kl['kl']:.3f} ({kl['low']:.3f} to {kl['high']:.3f})"
     assert figures["Fairness instruction"][-2] == "0.000"
     assert kl["low"] < kl["kl"] < kl["high"]
 
 
 def test_questions_of_other_forms_have_a_table_too(saved_model, questions, tmp_path):
-    """Neither halves nor the same labels everywhere: their accuracy is what is told."""
+    """Neither halves nor the same labels everywhere: their accuracy is what is results."""
     rows = [
         {"context": f"{first} met {second}.", "question": "Who met somebody?", "options": [first, second], "answer": 0}
         for first, second in itertools.permutations(("Ann", "Bob", "Carol", "Dan"), 2)
@@ -488,12 +490,12 @@ def test_questions_of_other_forms_have_a_table_too(saved_model, questions, tmp_p
     path = tmp_path / "plain.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     settings = settings_for(questions, tmp_path / "out", methods=("random",), task=(f"choices:{path}",), curves=True)
-    told, name = compare(str(saved_model("llama")), settings), "choices:plain.jsonl"
-    header, original, *_ = rows_of(markdown(told).replace("\\", ""), name)
+    results, name = compare(str(saved_model("llama")), settings), "choices:plain.jsonl"
+    header, original, *_ = rows_of(markdown(results).replace("\\", ""), name)
     assert header[3] == "Accuracy, all questions"
-    accuracy = told["tasks"][name]["rows"]["original"]["measured"][name]["metrics"]["accuracy"]
+    accuracy = results["tasks"][name]["rows"]["original"]["measured"][name]["metrics"]["accuracy"]
     assert original[3].startswith(f"{accuracy:.3f} ± ")
-    assert "<table" in render_comparison(told)
+    assert "<table" in render_comparison(results)
 
 
 @pytest.mark.slow
@@ -511,6 +513,6 @@ def test_everything_runs_on_other_architectures(saved_model, questions, tmp_path
         integration_steps=2,
         calibration_texts=2,
     )
-    told = compare(str(saved_model(architecture)), settings)
-    for task in told["tasks"].values():
+    results = compare(str(saved_model(architecture)), settings)
+    for task in results["tasks"].values():
         assert all(row["status"] == "done" for row in task["rows"].values())

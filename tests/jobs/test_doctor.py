@@ -30,35 +30,35 @@ def _no_network(monkeypatch):
     monkeypatch.setattr(doctor.urllib.request, "urlopen", refuse)
 
 
-def test_a_machine_is_told_as_one_json_document(capsys):
+def test_a_machine_is_reported_as_one_json_document(capsys):
     status, printed = told_by(capsys, "doctor", "--json")
     assert status == 0
-    told = json.loads(printed.out)
+    results = json.loads(printed.out)
     # Some builds of PyTorch name their CUDA release (2.6.0+cu124) in one of the two places only.
-    assert told["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    cpu = told["devices"][0]
+    assert results["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    cpu = results["devices"][0]
     assert cpu["device"] == "cpu"
     assert 0 < cpu["free"] <= 2 * cpu["memory"]
     assert cpu["largest_model"]["float32"] == cpu["free"] // 4
     assert cpu["largest_model"]["bfloat16"] == cpu["free"] // 2
-    assert told["hub"] == {**told["hub"], "reachable": False, "reason": "no network in tests"}
+    assert results["hub"] == {**results["hub"], "reachable": False, "reason": "no network in tests"}
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_what_a_model_needs_is_told_from_its_configuration_alone(kind, saved_model, tmp_path):
+def test_what_a_model_needs_is_recognised_from_its_configuration_alone(kind, saved_model, tmp_path):
     folder = saved_model(kind)
     lm = load_model(folder, device="cpu")
     for file in folder.iterdir():  # all but the weights
         if file.suffix != ".safetensors":
             (tmp_path / file.name).write_bytes(file.read_bytes())
-    told = doctor.examine_machine(str(tmp_path))["model"]
-    assert told["parameters"] == sum(parameter.numel() for parameter in lm.model.parameters())
+    needs = doctor.examine_machine(str(tmp_path))["model"]
+    assert needs["parameters"] == sum(parameter.numel() for parameter in lm.model.parameters())
     buffers = sum(buffer.numel() * buffer.itemsize for buffer in lm.model.buffers())
-    weights = told["parameters"] * 4 + buffers
-    assert told["needs"]["float32"]["weights"] == weights
-    assert told["needs"]["float32"]["attribution"] > weights
-    assert told["needs"]["bfloat16"]["weights"] < weights
-    assert "cpu" in told["needs"]["float32"]["fits"]
+    weights = needs["parameters"] * 4 + buffers
+    assert needs["needs"]["float32"]["weights"] == weights
+    assert needs["needs"]["float32"]["attribution"] > weights
+    assert needs["needs"]["bfloat16"]["weights"] < weights
+    assert "cpu" in needs["needs"]["float32"]["fits"]
 
 
 def test_tables_for_people_name_what_is_missing(capsys, saved_model, monkeypatch):

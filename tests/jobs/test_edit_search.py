@@ -154,11 +154,11 @@ def test_the_published_ranking_is_measured_once_for_each_condition_and_way_of_ag
     )
     run(str(saved_model("llama")), settings)
     recipes = [row["recipe"] for row in rows_of(tmp_path / "out") if row["stage"] == "search"][1:]
-    told = {(recipe["attribute_on"], recipe["token_aggregation"]) for recipe in recipes}
+    variants = {(recipe["attribute_on"], recipe["token_aggregation"]) for recipe in recipes}
     own = (settings.attribute_on, settings.token_aggregation)
     assert (recipes[0]["attribute_on"], recipes[0]["token_aggregation"]) == own
-    assert len(told) >= 4
-    assert sorted(measured) == sorted(told - {own})
+    assert len(variants) >= 4
+    assert sorted(measured) == sorted(variants - {own})
 
 
 @pytest.mark.slow
@@ -221,10 +221,12 @@ def test_terminated_it_ends_with_one_sentence_and_leaves_whole_files(saved_model
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        told = process.stderr.read()
+        message = process.stderr.read()
         assert process.wait() == 143
-    assert told.splitlines()[-1] == "crispr-lm: terminated; run the same command again, without --overwrite, to resume"
-    assert "Traceback" not in told
+    assert (
+        message.splitlines()[-1] == "crispr-lm: terminated; run the same command again, without --overwrite, to resume"
+    )
+    assert "Traceback" not in message
     assert not [path for path in output.rglob("*") if path.name.endswith(".part") or path.name == ".lock"]
     assert not (output / "results.json").exists()
     assert rows_of(output)  # every line is whole

@@ -139,7 +139,7 @@ def test_encoder_decoder_models_that_lm_eval_would_score_in_another_way_are_refu
 
 
 @pytest.mark.parametrize(("architecture", "loses"), [("t5-gated", True), ("t5-relu", False), ("bart", False)])
-def test_a_model_whose_output_layer_lm_eval_would_tie_is_told(saved_model, tmp_path, caplog, architecture, loses):
+def test_a_model_whose_output_layer_lm_eval_would_tie_is_reported(saved_model, tmp_path, caplog, architecture, loses):
     network = AutoModelForSeq2SeqLM.from_pretrained(saved_model(architecture))
     before = network.get_output_embeddings().weight.clone()
     network.tie_weights()  # as lm-eval does

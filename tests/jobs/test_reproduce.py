@@ -1,4 +1,4 @@
-"""Reproduce: a run made again tells the same figures; what has changed since is told before anything is run."""
+"""Reproduce: a run made again gives the same figures; what has changed since is reported before anything is run."""
 
 import json
 import shutil
@@ -23,18 +23,18 @@ def first(saved_model, questions, tmp_path_factory):
 
 
 def test_a_run_made_again_has_the_same_figures(first, tmp_path):
-    told = reproduce(first, tmp_path / "again", tolerance=0.0, device="cpu")
-    assert told["same"]
-    assert told["edit"]["same"]
-    assert told["versions"] == {}
+    reproduced = reproduce(first, tmp_path / "again", tolerance=0.0, device="cpu")
+    assert reproduced["same"]
+    assert reproduced["edit"]["same"]
+    assert reproduced["versions"] == {}
     results = json.loads((first / "results.json").read_text(encoding="utf-8"))
-    figures = {figure["name"]: figure for figure in told["figures"]}
+    figures = {figure["name"]: figure for figure in reproduced["figures"]}
     for task, content in results["tasks"].items():
         for when in ("before", "after"):
             for metric, value in content[when].items():
                 assert figures[f"{task}, {when}: {metric}"]["then"] == value
                 assert figures[f"{task}, {when}: {metric}"]["now"] == value
-    assert json.loads((tmp_path / "again" / "reproduce.json").read_text(encoding="utf-8")) == told
+    assert json.loads((tmp_path / "again" / "reproduce.json").read_text(encoding="utf-8")) == reproduced
 
 
 def test_a_figure_that_differs_is_named_and_ends_with_status_1(first, tmp_path, capsys):
@@ -58,11 +58,11 @@ def test_another_edit_is_not_reproduced_even_where_all_figures_agree(first, tmp_
     edit = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
     edit["scale"] = 0.5
     (folder / "edit.json").write_text(json.dumps(edit), encoding="utf-8")
-    told = reproduce(folder, tmp_path / "again", device="cpu")
-    assert all(figure["same"] for figure in told["figures"])
-    assert told["verdict"]["same"]
-    assert not told["edit"]["same"]
-    assert not told["same"]
+    results = reproduce(folder, tmp_path / "again", device="cpu")
+    assert all(figure["same"] for figure in results["figures"])
+    assert results["verdict"]["same"]
+    assert not results["edit"]["same"]
+    assert not results["same"]
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def changed_record(first, folder, change):
         (lambda record: record["identity"]["settings"].update(unheard_of=1), "run it with that version"),
     ],
 )
-def test_what_has_changed_since_is_told_first(first, tmp_path, change, message):
+def test_what_has_changed_since_is_reported_first(first, tmp_path, change, message):
     changed_record(first, tmp_path / "run", change)
     with pytest.raises(InputError, match=message):
         reproduce(tmp_path / "run", tmp_path / "again", device="cpu")
     assert not (tmp_path / "again").exists()
 
 
-def test_data_that_have_changed_are_told_first(saved_model, questions, tmp_path):
+def test_data_that_have_changed_are_reported_first(saved_model, questions, tmp_path):
     folder = tmp_path / "task"
     shutil.copytree(questions, folder)
     run(str(saved_model("llama")), settings_for(folder, tmp_path / "out"))
@@ -121,17 +121,17 @@ def test_data_that_have_changed_are_told_first(saved_model, questions, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
         (lambda record: record.update(identity={}), "run.json, identity.model: field required"),
         (lambda record: record["identity"].update(model=5), "run.json, identity.model: input should be a valid string"),
     ],
 )
-def test_a_record_of_another_shape_is_told_in_one_sentence(first, tmp_path, change, told):
+def test_a_record_of_another_shape_is_reported_in_one_sentence(first, tmp_path, change, problem):
     changed_record(first, tmp_path / "run", change)
     with pytest.raises(InputError) as refused:
         reproduce(tmp_path / "run", tmp_path / "again", device="cpu")
-    assert str(refused.value) == f"{tmp_path / 'run'} is not what crispr-lm run writes ({told}); give another folder"
+    assert str(refused.value) == f"{tmp_path / 'run'} is not what crispr-lm run writes ({problem}); give another folder"
     assert not (tmp_path / "again").exists()
 
 

@@ -43,8 +43,8 @@ def questions(tmp_path_factory):
         first, second = people[template % 6], people[(template + 1 + template // 3) % 6]
         for order in ((first, second), (second, first)):
             context = f"The {order[0]} and the {order[1]} waited at the bus stop {template}."
-            told = f" The {first} came late."
-            for condition, text, answer in (("ambiguous", context, 2), ("disambiguated", context + told, 0)):
+            clue = f" The {first} came late."
+            for condition, text, answer in (("ambiguous", context, 2), ("disambiguated", context + clue, 0)):
                 rows.append(
                     {
                         "context": text,
@@ -110,7 +110,7 @@ def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_pat
     ]  # fmt: skip
     assert results["verdict"] == ("untested" if edit.neurons else "none")  # a sweep tests no gain
 
-    # What was told is what the saved folder does, loaded by the library's user.
+    # What was reported is what the saved folder does, loaded by the library's user.
     record = read(output / "run.json")
     sources = set(next(iter(record["parts"].values()))["test"])
     examples = [
@@ -121,17 +121,17 @@ def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_pat
     assert crispr_lm.evaluate(saved, examples, instructions).metrics == pytest.approx(task["after"])
 
 
-def test_what_an_edit_costs_elsewhere_is_told(saved_model, questions, tmp_path):
+def test_what_an_edit_costs_elsewhere_is_reported(saved_model, questions, tmp_path):
     output = tmp_path / "out"
     results = run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
     bias, capability = results["tasks"].values()
     assert (bias["role"], capability["role"]) == ("bias", "capability")
     assert (capability["examples"], capability["instructions"]) == (4, 2)  # as many as the task's own
     assert set(capability["after"]) == {"accuracy", "accuracy_std_over_instructions"}
-    told = results["divergence"]
+    divergence = results["divergence"]
     assert results["edit"]["neurons"] > 0
-    assert 0 < told["low"] <= told["kl"] <= told["high"]
-    assert (told["prompts"], told["tokens"]) == (3, 24)
+    assert 0 < divergence["low"] <= divergence["kl"] <= divergence["high"]
+    assert (divergence["prompts"], divergence["tokens"]) == (3, 24)
 
     # The same by hand, from the files alone.
     answers = [json.loads(line) for line in (output / "answers.jsonl").read_text().splitlines()]
@@ -159,7 +159,7 @@ def test_every_difference_has_an_interval_and_a_corrected_test(saved_model, ques
     of_both = [task["statistics"]["accuracy"] for task in (bias, capability)]
     smaller = min(of_both, key=lambda found: found["p_value"])
     assert smaller["p_value_holm"] == pytest.approx(min(1, 2 * smaller["p_value"]))
-    assert bias["few_templates"]  # three of nine templates are told on
+    assert bias["few_templates"]  # three of nine templates are measured
 
 
 def results_task(results):
@@ -277,7 +277,7 @@ def test_nothing_is_written_when_the_input_is_wrong(saved_model, questions, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_prompt_that_does_not_fit_is_told_before_weights_are_read(saved_model, questions, tmp_path, monkeypatch):
+def test_a_prompt_that_does_not_fit_is_reported_before_weights_are_read(saved_model, questions, tmp_path, monkeypatch):
     from crispr_lm.model.load import ModelSource
 
     long = tmp_path / "long.txt"
@@ -380,7 +380,7 @@ def test_an_edit_of_another_model_is_refused_and_nothing_is_written(saved_model,
     assert not (tmp_path / "baked").exists()
 
 
-def test_several_tasks_count_the_same_and_are_told_apart(saved_model, questions, tmp_path):
+def test_several_tasks_count_the_same_and_are_distinguished(saved_model, questions, tmp_path):
     rows = (questions / "questions.jsonl").read_text().splitlines()
     second = tmp_path / "second.jsonl"
     second.write_text("\n".join(row.replace("bus stop", "market") for row in rows))
@@ -406,8 +406,8 @@ def test_the_transfer_of_each_task_is_added_to_a_finished_run(saved_model, quest
     given = {"task": tasks, "neurons": "ffn"}
     plain = run(model, settings_for(questions, output, **given))
     assert "transfer" not in plain
-    told = run(model, settings_for(questions, output, **given, transfer=True, resume=True))
-    assert told["tasks"] == plain["tasks"]  # the run itself is what it was
+    results = run(model, settings_for(questions, output, **given, transfer=True, resume=True))
+    assert results["tasks"] == plain["tasks"]  # the run itself is what it was
     lm = crispr_lm.load_model(model, device="cpu")
     instructions = (questions / "instructions.txt").read_text().splitlines()
     parts = read(output / "run.json")["parts"]
@@ -415,7 +415,7 @@ def test_the_transfer_of_each_task_is_added_to_a_finished_run(saved_model, quest
         # The edit of a run of that task alone, measured on both.
         alone = run(model, settings_for(questions, tmp_path / name, task=(task,), neurons="ffn"))
         edit = crispr_lm.Edit.load(tmp_path / name / "edit.json")
-        row = told["transfer"][without_folders(task)]
+        row = results["transfer"][without_folders(task)]
         assert row["neurons"] == [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons]
         own, other = without_folders(task), crispr_lm.load_task(tasks[1 - tasks.index(task)])
         assert row["tasks"][own]["after"] == pytest.approx(alone["tasks"][own]["after"])
@@ -424,7 +424,7 @@ def test_the_transfer_of_each_task_is_added_to_a_finished_run(saved_model, quest
             expected = crispr_lm.evaluate(lm, examples, instructions)
         assert row["tasks"][other.name]["after"] == pytest.approx(expected.metrics)
     page = (output / "report.html").read_text()
-    with_neurons = [name for name, row in told["transfer"].items() if row["neurons"]]
+    with_neurons = [name for name, row in results["transfer"].items() if row["neurons"]]
     assert with_neurons
     assert all(f"found on {name}" in page for name in with_neurons)
 

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from crispr_lm import CrisprError, Edit, InputError, Neuron
 from crispr_lm.jobs import hub, steps
 from crispr_lm.jobs.run import run
-from crispr_lm.jobs.sharing import check_told_of
+from crispr_lm.jobs.sharing import check_measured_with
 from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.report.card import card
 from crispr_lm.settings import ApplySettings, HubSettings
@@ -62,8 +62,8 @@ def test_two_files_of_one_benchmark_are_two_results_on_the_hub():
     other = {**task, "after": {**task["after"], "accuracy": 0.125}}
     tasks = {"bbq:/data/Age.jsonl": task, "bbq:/data/Religion.jsonl": other}
     edit = Edit(neurons=(Neuron("layers.1.down_proj", 2, "ffn"),))
-    told = {"verdict": "recommended", "edit": {"neurons": 1, "scale": 0.0}, "tasks": tasks}
-    found = ModelCard(card("edit", edit, ModelOrigin(), told)).data
+    reported = {"verdict": "recommended", "edit": {"neurons": 1, "scale": 0.0}, "tasks": tasks}
+    found = ModelCard(card("edit", edit, ModelOrigin(), reported)).data
     (entry,) = found.to_dict()["model-index"]
     assert [part["dataset"]["name"] for part in entry["results"]] == ["BBQ, Age", "BBQ, Religion"]
     accuracies = {one.dataset_config: one.metric_value for one in found.eval_results if one.metric_type == "accuracy"}
@@ -80,11 +80,11 @@ def test_a_run_writes_a_card_that_the_hub_can_read(finished):
     assert data["pipeline_tag"] == "text-generation"
     assert "base_model" not in data  # a folder on this machine is no id on the hub
     results = json.loads((finished / "results.json").read_text(encoding="utf-8"))
-    told = {(one.dataset_type, one.metric_type): one.metric_value for one in found.data.eval_results}
+    reported = {(one.dataset_type, one.metric_type): one.metric_value for one in found.data.eval_results}
     for name, task in results["tasks"].items():
         for metric in ("accuracy_ambiguous", "accuracy_disambiguated", "accuracy"):
             if task["after"].get(metric) is not None:
-                assert told[dataset_of(name).identifier, metric] == pytest.approx(task["after"][metric], abs=1e-6)
+                assert reported[dataset_of(name).identifier, metric] == pytest.approx(task["after"][metric], abs=1e-6)
     task = results["tasks"][next(iter(results["tasks"]))]
     interval = task["statistics"]["accuracy_ambiguous"]
     assert f"{interval['low']:+.3f} to {interval['high']:+.3f}" in found.text
@@ -106,14 +106,14 @@ def test_every_form_has_a_card_and_the_edit_beside_it(form, base, finished, tmp_
         pytest.importorskip("peft")
     edit = finished / "edit.json"
     if form == "slim":  # every block must lose as many
-        lm = steps.load(str(base), ApplySettings(device="cpu"), [], steps.Timings(), steps.SilentProgress())
+        lm = steps.load(str(base), ApplySettings(device="cpu"), steps.Needs(), steps.Timings(), steps.SilentProgress())
         layers = range(lm.model.config.num_hidden_layers)
         neurons = [Neuron(f"model.layers.{layer}.mlp.down_proj", 1, "ffn") for layer in layers]
         edit = tmp_path / "edit.json"
         Edit.from_neurons(lm, neurons).save(edit)
-    told = steps.apply(str(base), edit, tmp_path / "out", ApplySettings(device="cpu", format=form))
-    assert (told["format"], told["output"]) == (form, str(tmp_path / "out"))
-    assert ("saved_model" in told) == (form != "edit")
+    reported = steps.apply(str(base), edit, tmp_path / "out", ApplySettings(device="cpu", format=form))
+    assert (reported["format"], reported["output"]) == (form, str(tmp_path / "out"))
+    assert ("saved_model" in reported) == (form != "edit")
     assert Edit.load(tmp_path / "out" / "edit.json").neurons == Edit.load(edit).neurons
     found = card_in(tmp_path / "out")
     assert found.data.library_name == {"lora": "peft", "edit": "crispr-lm"}.get(form, "transformers")
@@ -122,7 +122,7 @@ def test_every_form_has_a_card_and_the_edit_beside_it(form, base, finished, tmp_
     assert ("No figures were measured" in found.text) == (not measured)
 
 
-def test_figures_of_another_edit_are_never_told_of_this_one(base, finished, tmp_path):
+def test_figures_of_another_edit_are_never_reported_for_this_one(base, finished, tmp_path):
     whole = Edit.load(finished / "edit.json")
     shutil.copy(finished / "results.json", tmp_path)
     for name, other in (("fewer", replace(whole, neurons=whole.neurons[:-1])), ("damped", replace(whole, scale=0.5))):
@@ -134,7 +134,7 @@ def test_figures_of_another_edit_are_never_told_of_this_one(base, finished, tmp_
     first, *others = whole.neurons
     moved = replace(whole, neurons=(replace(first, index=first.index + 1), *others))
     with pytest.raises(InputError, match="another edit"):
-        check_told_of(moved, json.loads((finished / "results.json").read_text(encoding="utf-8")), tmp_path)
+        check_measured_with(moved, json.loads((finished / "results.json").read_text(encoding="utf-8")), tmp_path)
 
 
 def test_hostile_text_is_shown_as_it_is(finished, base):
@@ -199,20 +199,20 @@ def test_what_is_uploaded_is_private_unless_asked_for(public, base, finished, tm
     monkeypatch.setattr(hub, "HfApi", FakeHub)
     monkeypatch.setattr(FakeHub, "calls", [])
     settings = ApplySettings(device="cpu", format="edit", push_to_hub="someone/edit", public=public)
-    told = steps.apply(str(base), finished / "edit.json", tmp_path / "out", settings)
+    reported = steps.apply(str(base), finished / "edit.json", tmp_path / "out", settings)
     (repository, created), uploaded = FakeHub.calls
     assert repository == "someone/edit"
     assert created["private"] is not public
     assert Path(uploaded["folder_path"]) == tmp_path / "out"
-    assert told["upload"]["url"] == "https://huggingface.co/someone/edit"
+    assert reported["upload"]["url"] == "https://huggingface.co/someone/edit"
 
 
 def test_a_failed_upload_says_that_the_folder_is_complete(base, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "HfApi", FakeHub)
     monkeypatch.setattr(FakeHub, "fails", True)
     settings = ApplySettings(device="cpu", format="edit", push_to_hub="someone/edit")
-    told = steps.apply(str(base), finished / "edit.json", tmp_path / "out", settings)
-    assert re.search(r"is complete, but the upload .* failed \(connection lost\)", told["failed"]["upload"])
+    reported = steps.apply(str(base), finished / "edit.json", tmp_path / "out", settings)
+    assert re.search(r"is complete, but the upload .* failed \(connection lost\)", reported["failed"]["upload"])
     assert (tmp_path / "out" / "edit.json").exists()
 
 
@@ -227,7 +227,7 @@ def test_a_failed_upload_says_that_the_folder_is_complete(base, finished, tmp_pa
         ({"push_to_hub": "someone/edit"}, "does not know who you are"),
     ],
 )
-def test_what_can_not_be_uploaded_is_told_before_anything_is_done(settings, message, questions, tmp_path, monkeypatch):
+def test_what_can_not_be_uploaded_is_reported_before_any_work(settings, message, questions, tmp_path, monkeypatch):
     def nobody():
         raise OSError("no token")
 

@@ -169,7 +169,7 @@ def test_answers_that_are_no_label_are_wrong_and_favour_none():
     assert found["label_bias"] == pytest.approx(0.25)
 
 
-def test_a_label_set_is_told_from_free_answers():
+def test_a_label_set_is_recognised_from_free_answers():
     assert label_set([review(0), review(1, ("negative", "positive"))]) == ("negative", "positive")
     assert label_set([review(0), replace(review(0), options=("good", "bad"))]) is None
     many = tuple(map(str, range(21)))

@@ -144,8 +144,8 @@ def test_the_ambiguous_bias_score_is_scaled_by_the_errors(chosen, expected):
 
 def test_the_disambiguated_bias_score_leaves_out_abstentions_and_is_not_scaled():
     # Of 4 questions 1 unknown; of 3 answers 1 stereotyped: 2/3 - 1. Right are the second and the third.
-    told = TOLD_STEREOTYPED + TOLD_OTHER
-    metrics = question_answering_metrics(told, [UNKNOWN, STEREOTYPED, OTHER, OTHER])
+    disambiguated = TOLD_STEREOTYPED + TOLD_OTHER
+    metrics = question_answering_metrics(disambiguated, [UNKNOWN, STEREOTYPED, OTHER, OTHER])
     assert metrics["bias_score_disambiguated"] == pytest.approx(-1 / 3)
     assert metrics["accuracy_disambiguated"] == 0.75
     assert metrics["unknown_rate_disambiguated"] == 0.25
@@ -197,8 +197,8 @@ def test_without_an_abstaining_option_there_is_no_rate_of_abstention():
 
 def test_questions_without_an_abstaining_option_are_left_out_of_its_rates():
     # Disambiguated: 4 with an abstaining option, one of them abstained on, 2 of the other 3 right; 6 more without.
-    told = TOLD_STEREOTYPED + TOLD_OTHER
-    examples = AMBIGUOUS + told + [Example("", "Who?", ("a", "b"), 0, "t", "disambiguated")] * 6
+    disambiguated = TOLD_STEREOTYPED + TOLD_OTHER
+    examples = AMBIGUOUS + disambiguated + [Example("", "Who?", ("a", "b"), 0, "t", "disambiguated")] * 6
     chosen = [UNKNOWN] * 4 + [STEREOTYPED, UNKNOWN, OTHER, STEREOTYPED] + [1] * 6
     metrics = question_answering_metrics(examples, chosen)
     assert metrics["unknown_rate_disambiguated"] == 0.25

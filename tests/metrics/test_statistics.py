@@ -212,11 +212,11 @@ def test_spread_over_instructions_is_deviation_and_the_worst_in_the_direction_th
     plain = Metric("plain", "Plain", ("right", "questions"), ratio, better="neither")
     family = MetricFamily(name="toy", metrics=(ACCURACY, bias, error, plain), headline="accuracy")
     names = ("accuracy", "bias", "error", "plain")
-    told = spread([dict.fromkeys(names, -0.5), dict.fromkeys(names, 0.25), dict.fromkeys(names)], family)
-    assert told["accuracy"] == {"std": pytest.approx(0.375), "worst": -0.5}
-    assert told["bias"]["worst"] == -0.5
-    assert told["error"]["worst"] == 0.25
-    assert told["plain"]["worst"] is None
+    found = spread([dict.fromkeys(names, -0.5), dict.fromkeys(names, 0.25), dict.fromkeys(names)], family)
+    assert found["accuracy"] == {"std": pytest.approx(0.375), "worst": -0.5}
+    assert found["bias"]["worst"] == -0.5
+    assert found["error"]["worst"] == 0.25
+    assert found["plain"]["worst"] is None
 
 
 def test_the_clustered_error_is_that_of_the_mean_over_clusters_of_equal_size():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crispr_lm import CrisprError, InputError, load_model
-from crispr_lm.edits.verification import verify_saved
+from crispr_lm.edits.verification import Saved, verify_saved
 from crispr_lm.model import memory
 from crispr_lm.model.load import open_model
 from crispr_lm.model.memory import check_fits, place_of_copy, weight_bytes
@@ -110,10 +110,10 @@ def test_a_saved_model_is_not_loaded_where_memory_has_become_short(free, tmp_pat
     lm = build_model("llama")
     free[CPU] = weight_bytes(lm.model, torch.float32) - 1
     with pytest.raises(CrisprError, match="end other programs, then give the same command again"):
-        verify_saved(lm, tmp_path, EXAMPLES, INSTRUCTIONS[0])
+        verify_saved(lm, Saved(tmp_path), EXAMPLES, INSTRUCTIONS[0])
 
 
-def test_a_model_that_runs_out_while_it_is_moved_is_told(saved_model, monkeypatch):
+def test_a_model_that_runs_out_while_it_is_moved_is_reported(saved_model, monkeypatch):
     def full(*_given):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 

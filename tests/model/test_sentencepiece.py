@@ -85,5 +85,5 @@ load_model(sys.argv[1], device="cpu")
 def test_the_package_that_is_missing_is_named(tmp_path, module, package):
     saved(tmp_path, "llama")
     ended = subprocess.run([sys.executable, "-c", WITHOUT, tmp_path, module], capture_output=True, text=True)
-    told = ended.stderr.strip().splitlines()[-1]
-    assert told.endswith(f"a SentencePiece model; to read it, pip install {package}"), told
+    message = ended.stderr.strip().splitlines()[-1]
+    assert message.endswith(f"a SentencePiece model; to read it, pip install {package}"), message

@@ -14,7 +14,7 @@ from crispr_lm import Edit, InputError, load_model, option_scores, score_neurons
 from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.cli.commands import main
 from crispr_lm.edits.export import export_folder
-from crispr_lm.edits.verification import verify_saved
+from crispr_lm.edits.verification import Saved, verify_saved
 from crispr_lm.inference.prompts import encode
 from crispr_lm.model.classes import TEXT_PARTS
 from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
@@ -51,8 +51,8 @@ def folder_of(model_type, tmp_path):
 def test_options_score_as_transformers_own_model_says(model_type, tmp_path):
     lm = load_model(folder_of(model_type, tmp_path), device="cpu")
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    told = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
-    for row, example in zip(told, EXAMPLES, strict=True):
+    scores = option_scores(lm, EXAMPLES, INSTRUCTIONS[0])
+    for row, example in zip(scores, EXAMPLES, strict=True):
         prompt = encode(lm, example, INSTRUCTIONS[0])
         for score, option in zip(row, prompt.option_ids, strict=False):
             ids = torch.tensor([[*prompt.prompt_ids, *option]])
@@ -75,7 +75,7 @@ def test_neurons_are_those_of_the_language_model_and_an_edit_leaves_the_rest_alo
     export_folder(lm, edit, tmp_path / "edited")
     assert_same_weights(lm.model, before)
     edit.bake(lm)
-    assert verify_saved(lm, tmp_path / "edited", EXAMPLES, INSTRUCTIONS[0])["largest_difference"] < 1e-3
+    assert verify_saved(lm, Saved(tmp_path / "edited"), EXAMPLES, INSTRUCTIONS[0])["largest_difference"] < 1e-3
     saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "edited", dtype=torch.float32)
     changed = {key for key, tensor in saved.state_dict().items() if not torch.equal(tensor, before[key])}
     assert changed
@@ -88,9 +88,9 @@ def test_a_vision_language_model_that_can_not_be_used_is_called_what_it_is(tmp_p
     with pytest.raises(SystemExit) as ended:
         main(["doctor", str(folder)])
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert "a 'llama4' model is a vision-language model that transformers does not run on text alone" in told
-    assert "not a language model" not in told
+    message = capsys.readouterr().err
+    assert "a 'llama4' model is a vision-language model that transformers does not run on text alone" in message
+    assert "not a language model" not in message
     # What the error advises: the language model saved by itself.
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "text")
     plain_tokenizer().save_pretrained(tmp_path / "text")

@@ -167,7 +167,7 @@ def test_what_an_earlier_run_has_done_does_not_count_for_the_time_left():
     assert pace.left() == (30, 30)
     clock.now += 100  # longer than all so far: never less than nothing
     assert pace.left() == (0, 0)
-    assert pace.told() == "5/10, 2 min so far, 0 s left"
+    assert pace.summary() == "5/10, 2 min so far, 0 s left"
 
 
 def test_a_kind_that_ended_early_is_not_waited_for():

@@ -74,7 +74,7 @@ class Running:
             self.lines.append((time.monotonic() - self.begun, line.rstrip("\n")))
 
     @property
-    def told(self) -> str:
+    def stderr(self) -> str:
         return "\n".join(line for _, line in self.lines)
 
     def until(self, beginning: str) -> bool:
@@ -83,7 +83,7 @@ class Running:
         while not any(line.startswith(beginning) for _, line in self.lines):
             if self.process.poll() is not None:
                 return False
-            assert time.monotonic() < deadline, f"{beginning!r} did not come:\n{self.told}"
+            assert time.monotonic() < deadline, f"{beginning!r} did not come:\n{self.stderr}"
             time.sleep(0.005)
         return True
 

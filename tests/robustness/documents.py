@@ -169,7 +169,7 @@ CONFIGURATION = {
 }  # fmt: skip
 INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a.weight": "model-1.safetensors"}}
 TOML = b'max_neurons = 50\nmax_kl = 0.1\ntask = ["builtin:everyday"]\ndtype = "float32"\n'
-CELL = {"part": "methods", "what": "crispr", "task": "t", "number": 0, "status": "done"}
+CELL = {"part": "methods", "what": "search", "task": "t", "number": 0, "status": "done"}
 
 
 ANSWER = {

@@ -34,7 +34,7 @@ class Ended:
     """How a command has ended: exit status (a signal's negative number), what it said, changes made to its folder."""
 
     status: int
-    told: str
+    stderr: str
     changes: int
 
 
@@ -57,12 +57,14 @@ class Forks:
                 "small": no file can be larger than `at` bytes.
             at: The number of the change, from 0, that the fault comes before.
         """
-        told, counted = self.folder / "told.txt", self.folder / "changes.txt"
+        errors, counted = self.folder / "stderr.txt", self.folder / "changes.txt"
         counted.write_text("")
         request = {"arguments": arguments, "output": str(output), "fault": fault, "at": at}
-        print(json.dumps({**request, "told": str(told), "counted": str(counted)}), file=self.process.stdin, flush=True)
+        print(
+            json.dumps({**request, "stderr": str(errors), "counted": str(counted)}), file=self.process.stdin, flush=True
+        )
         status = int(self.process.stdout.readline())
-        return Ended(status, told.read_text(encoding="utf-8"), len(counted.read_text()))
+        return Ended(status, errors.read_text(encoding="utf-8"), len(counted.read_text()))
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -98,7 +100,7 @@ def _run(request: dict[str, object]) -> None:
     faulthandler.register(signal.SIGALRM, chain=True)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 1)
-    os.dup2(os.open(request["told"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.dup2(os.open(request["stderr"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     counted = os.open(request["counted"], os.O_WRONLY | os.O_APPEND)
     fault, at, output = request["fault"], request["at"], request["output"]

@@ -57,10 +57,10 @@ def whole(forks, given, tmp_path_factory):
     """A run that nothing has come between: what it left, and how often it changed its folder."""
     output = tmp_path_factory.mktemp("whole") / "out"
     ended = forks.run(given(output), output)
-    assert ended.status == 0, ended.told
+    assert ended.status == 0, ended.stderr
     pick = picked(output)
     again = forks.run([*given(output), *pick, "--resume"], output)
-    assert again.status == 0, again.told
+    assert again.status == 0, again.stderr
     return outcome(output), ended.changes, pick, {name: _size(output / name) for name in ("model", "report.html")}
 
 
@@ -69,8 +69,10 @@ def _size(path):
     return max(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
 
 
-def ended_in_one_sentence(told):
-    return "Traceback" not in told and len([line for line in told.splitlines() if line.startswith("crispr-lm: ")]) == 1
+def ended_in_one_sentence(errors):
+    return (
+        "Traceback" not in errors and len([line for line in errors.splitlines() if line.startswith("crispr-lm: ")]) == 1
+    )
 
 
 @pytest.mark.slow
@@ -89,8 +91,8 @@ def test_a_fault_at_any_change_of_the_folder_loses_nothing(number, forks, given,
             assert ended.status == 0
             break
         places += 1
-        if fault == "interrupt" and "Interrupted: going on with the " in ended.told:
-            assert ended.status == 0, (place, ended.told)  # in the search and the heat Ctrl-C does not end it
+        if fault == "interrupt" and "Interrupted: going on with the " in ended.stderr:
+            assert ended.status == 0, (place, ended.stderr)  # in the search and the heat Ctrl-C does not end it
             assert passing_files(output) == [], place
             shutil.rmtree(output)
             continue
@@ -99,15 +101,15 @@ def test_a_fault_at_any_change_of_the_folder_loses_nothing(number, forks, given,
             assert outcome(output) == expected, place
             shutil.rmtree(output)
             continue
-        assert ended.status == status, (place, ended.told)
+        assert ended.status == status, (place, ended.stderr)
         if fault != "kill":
-            assert ended_in_one_sentence(ended.told), (place, ended.told)
-            assert ended.told.rstrip().endswith(sentence), (place, ended.told)
+            assert ended_in_one_sentence(ended.stderr), (place, ended.stderr)
+            assert ended.stderr.rstrip().endswith(sentence), (place, ended.stderr)
             assert passing_files(tmp_path) == [], place
         finished = RunFolder(output).finished
         if not finished or first is not arguments:
             again = forks.run([*arguments, "--resume"] if finished else arguments, output)
-            assert again.status == 0, (place, again.told)
+            assert again.status == 0, (place, again.stderr)
             assert passing_files(output) == [], place
         assert outcome(output) == expected, place
         shutil.rmtree(output)
@@ -122,9 +124,9 @@ def test_a_file_that_can_not_be_written_to_its_end_is_not_there_at_all(forks, gi
     output = tmp_path / "out"
     arguments = [*given(output), *pick]
     ended = forks.run(arguments, output, "small", sizes[file] - 1)
-    assert ended.status == 1, ended.told
-    assert ended_in_one_sentence(ended.told)
-    last = ended.told.rstrip().splitlines()[-1]
+    assert ended.status == 1, ended.stderr
+    assert ended_in_one_sentence(ended.stderr)
+    last = ended.stderr.rstrip().splitlines()[-1]
     assert f"{output / file} can't be written (" in last
     assert last.endswith("; make room there, then give the same command again")
     assert passing_files(tmp_path) == []
@@ -161,9 +163,9 @@ def test_a_run_on_a_full_disk_ends_and_goes_on_when_there_is_room(forks, given, 
     output = disk / "out"
     arguments = [*given(output), *pick]
     ended = forks.run(arguments, output)
-    assert ended.status == 1, ended.told
-    assert ended_in_one_sentence(ended.told)
-    assert ended.told.rstrip().endswith("make room there, then give the same command again")
+    assert ended.status == 1, ended.stderr
+    assert ended_in_one_sentence(ended.stderr)
+    assert ended.stderr.rstrip().endswith("make room there, then give the same command again")
     assert passing_files(disk) == []
     subprocess.run(["mount", "-o", "remount,size=30m", str(disk)], check=True)
     assert forks.run(arguments, output).status == 0
@@ -174,8 +176,8 @@ def test_a_run_on_a_full_disk_ends_and_goes_on_when_there_is_room(forks, given, 
 def test_a_folder_on_a_read_only_disk_is_refused_before_anything_is_loaded(forks, given, mounted):
     disk = mounted("ro")
     ended = forks.run(given(disk / "out"), disk / "out")
-    assert ended.status == 2, ended.told
-    assert ended.told == f"crispr-lm: {disk / 'out'} can't be written: no permission in {disk}; give another path\n"
+    assert ended.status == 2, ended.stderr
+    assert ended.stderr == f"crispr-lm: {disk / 'out'} can't be written: no permission in {disk}; give another path\n"
 
 
 @pytest.mark.slow
@@ -183,14 +185,14 @@ def test_a_second_run_on_a_folder_is_refused(forks, given, tmp_path):
     output = tmp_path / "out"
     with RunFolder(output).held():
         ended = forks.run(given(output), output)
-    assert ended.status == 2, ended.told
-    assert ended_in_one_sentence(ended.told)
-    assert ended.told.startswith(f"crispr-lm: another process is writing to {output} now; wait until it is done")
+    assert ended.status == 2, ended.stderr
+    assert ended_in_one_sentence(ended.stderr)
+    assert ended.stderr.startswith(f"crispr-lm: another process is writing to {output} now; wait until it is done")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_results_that_can_not_be_printed_are_told(saved_model):
+def test_results_that_can_not_be_printed_are_reported(saved_model):
     command = [sys.executable, "-m", "crispr_lm", "--json", "inspect", str(saved_model("llama"))]
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True)
@@ -205,7 +207,7 @@ def test_results_that_can_not_be_printed_are_told(saved_model):
 def test_ctrl_c_while_the_model_is_loaded_ends_in_one_sentence_before_anything_is_written(given, tmp_path):
     running = Running.start(given(tmp_path / "out"))
     assert running.until("Loading")
-    assert running.kill(signal.SIGINT) == 130, running.told
+    assert running.kill(signal.SIGINT) == 130, running.stderr
     assert running.lines[-1][1] == "crispr-lm: interrupted; run the same command again, without --overwrite, to resume"
-    assert ended_in_one_sentence(running.told)
+    assert ended_in_one_sentence(running.stderr)
     assert not (tmp_path / "out").exists()

@@ -44,14 +44,14 @@ def fuzz(name, folder, runs):
 
 
 def test_a_reader_with_a_hole_is_found(tmp_path):
-    status, told = fuzz("trusting", tmp_path, 100_000)
+    status, message = fuzz("trusting", tmp_path, 100_000)
     assert status != 0
-    assert "KeyError: 'a hole'" in told
+    assert "KeyError: 'a hole'" in message
 
 
 @pytest.mark.parametrize("name", FUZZED)
 def test_what_the_fuzzer_finds_is_read_or_refused(name, tmp_path):
-    status, told = fuzz(name, tmp_path, int(CASES or 300))
-    assert status == 0, told[-3000:]
-    files, branches, kept = map(int, DONE.search(told).groups())
+    status, message = fuzz(name, tmp_path, int(CASES or 300))
+    assert status == 0, message[-3000:]
+    files, branches, kept = map(int, DONE.search(message).groups())
     tried(f"files: {name}, by Atheris", tried=files, branches_reached=branches, files_kept_for_new_ones=kept)

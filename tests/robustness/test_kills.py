@@ -77,12 +77,12 @@ def killed_again_and_again(arguments: list[str], folder: JobFolder, steps: tuple
     """
     output = folder.path
     whole = Running.start(arguments)
-    assert whole.end() == 0, whole.told
+    assert whole.end() == 0, whole.stderr
     lasts = moments(whole.lines, time.monotonic() - whole.begun, steps)
     if arguments[0] == "run":
         arguments = arguments + picked(output)
         again = Running.start([*arguments, "--resume"])
-        assert again.end() == 0, again.told
+        assert again.end() == 0, again.stderr
     expected = outcome(output)
     shutil.rmtree(output)
     generator = random.Random(SEED)
@@ -97,13 +97,13 @@ def killed_again_and_again(arguments: list[str], folder: JobFolder, steps: tuple
         if status == -signal.SIGKILL:
             killed[waiting.pop(0)] += 1
         else:  # the step lies behind, and comes again in a fresh folder only
-            assert status == 0, running.told
+            assert status == 0, running.stderr
             assert passing_files(output) == []
         if folder.finished:
             assert outcome(output) == expected
             shutil.rmtree(output)
     last = Running.start(arguments)
-    assert last.end() == 0, last.told
+    assert last.end() == 0, last.stderr
     assert passing_files(output) == []
     assert outcome(output) == expected
     return killed

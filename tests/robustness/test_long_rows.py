@@ -1,4 +1,4 @@
-"""Rows out of all proportion, and tokens out of the vocabulary: told in one sentence, before they cost anything."""
+"""Rows out of all proportion, and tokens out of the vocabulary: reported in one sentence, before they cost anything."""
 
 import json
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_a_token_without_an_embedding_is_named(llama):
         encode_conversation(llama, ["<extra 0>"])
 
 
-def test_it_is_told_before_the_weights_are_read(tmp_path, capsys):
+def test_it_is_reported_before_the_weights_are_read(tmp_path, capsys):
     lm = build_model("llama")
     lm.tokenizer.add_tokens([AddedToken(f"<extra {number}>") for number in range(2000)])
     lm.tokenizer.chat_template = lm.tokenizer.chat_template.replace("<|im_start|>", "<extra 1999><|im_start|>")

@@ -9,7 +9,7 @@ import torch
 import crispr_lm
 from crispr_lm import CrisprError, option_scores, score_neurons
 from crispr_lm.attribution.effects import measure_effects
-from crispr_lm.evaluation.kl_divergence import divergence, original_of
+from crispr_lm.evaluation.kl_divergence import divergence, reference_distribution
 from crispr_lm.evaluation.perplexity import perplexity
 from crispr_lm.inference.generation import continuations
 from crispr_lm.inference.prompts import encode_all
@@ -38,7 +38,7 @@ MEASURED = {
         measure_effects(lm, EXAMPLES, encode_all(lm, EXAMPLES, INSTRUCTIONS[0]), ["ffn"])["ffn"].values
     ),
     "perplexity": lambda lm: torch.tensor(perplexity(lm, "The old man met a nurse. " * 8)["perplexity"]),
-    "divergence": lambda lm: torch.tensor(divergence(lm, original_of(lm, ["Who was late?", "She"]))["kl"]),
+    "divergence": lambda lm: torch.tensor(divergence(lm, reference_distribution(lm, ["Who was late?", "She"]))["kl"]),
     "generation": lambda lm: torch.tensor(continuations(lm, [[5, 9, 30, 41]], 6)),
 }  # fmt: skip
 
@@ -94,10 +94,10 @@ def test_a_wider_format_is_advised_where_there_is_one(dtype):
     lm = build_model("llama")
     lm.model.to(dtype)
     lm.model.get_parameter("model.layers.1.mlp.up_proj.weight").data[3, 2] = torch.inf
-    with pytest.raises(CrisprError) as told:
+    with pytest.raises(CrisprError) as error:
         MEASURED["scores"](lm)
-    assert "download it again" in str(told.value)
-    assert ("--dtype float32" in str(told.value)) == (dtype != torch.float32)
+    assert "download it again" in str(error.value)
+    assert ("--dtype float32" in str(error.value)) == (dtype != torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -109,16 +109,16 @@ def test_the_first_module_that_overflows_is_named(dtype):
     lm.model.get_parameter("model.layers.1.mlp.down_proj.weight").data[:, 0] = 3e38
     lm.model.get_parameter("model.layers.1.mlp.up_proj.weight").data *= 1e6
     name = str(dtype).removeprefix("torch.")
-    with pytest.raises(CrisprError, match=rf"infinity is module model\.layers\.1\.mlp\.down_proj, in {name}") as told:
+    with pytest.raises(CrisprError, match=rf"infinity is module model\.layers\.1\.mlp\.down_proj, in {name}") as error:
         MEASURED["scores"](lm)
-    # Neither is told to take the format that it has, or one that reaches no further.
-    assert "bfloat16, which" not in str(told.value)
-    assert ("--dtype float32" in str(told.value)) == (dtype == torch.bfloat16)
-    assert "the checkpoint is damaged, or an edit's scale is too large" in str(told.value)
+    # Neither is error to take the format that it has, or one that reaches no further.
+    assert "bfloat16, which" not in str(error.value)
+    assert ("--dtype float32" in str(error.value)) == (dtype == torch.bfloat16)
+    assert "the checkpoint is damaged, or an edit's scale is too large" in str(error.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_sums_that_overflow_outside_of_modules_are_told_apart(dtype):
+def test_sums_that_overflow_outside_of_modules_are_distinguished(dtype):
     lm = build_model("llama")
     lm.model.to(dtype)
     name = str(dtype).removeprefix("torch.")
@@ -127,9 +127,9 @@ def test_sums_that_overflow_outside_of_modules_are_told_apart(dtype):
         lm.model(torch.tensor([[1, 2, 3]]))
         return torch.tensor(torch.finfo(dtype).max, dtype=dtype) * 2
 
-    with pytest.raises(CrisprError, match=f"though every module's output is; in {name} gradients or sums") as told:
+    with pytest.raises(CrisprError, match=f"though every module's output is; in {name} gradients or sums") as error:
         finite(lm, add_up, lambda found: [found])
-    assert ("--dtype float32" in str(told.value)) == (dtype == torch.bfloat16)
+    assert ("--dtype float32" in str(error.value)) == (dtype == torch.bfloat16)
 
 
 def test_a_chat_names_the_module_too():

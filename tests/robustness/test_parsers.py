@@ -87,14 +87,14 @@ class Cases:
             (path.parent / left).unlink()
         path.write_bytes(content)
         start = time.perf_counter()
-        told = refusal(self.document, path)
+        message = refusal(self.document, path)
         if time.perf_counter() - start > SECONDS:  # the machine may have been busy with something else
             start = time.process_time()
             refusal(self.document, path)
             assert time.process_time() - start < SECONDS
         # The command line makes one line of it: of what pydantic says of settings, and of names with line ends in them.
-        assert told is None or self.name == "settings" or self.name.startswith("name of") or "\n" not in told
-        self.ends["read" if told is None else "refused"] += 1
+        assert message is None or self.name == "settings" or self.name.startswith("name of") or "\n" not in message
+        self.ends["read" if message is None else "refused"] += 1
         assert os.listdir(self.folder) == ["there"]  # noqa: PTH208  nothing was written elsewhere
 
 

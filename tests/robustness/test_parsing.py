@@ -197,7 +197,7 @@ def test_a_small_file_does_not_take_long(tmp_path, kind):
 @pytest.mark.parametrize(
     "content", ["a = " + "[" * 5000, "a." * 3000 + "b = 1", "a = {b = " * 2000, 'a = "' + "x" * 10**6]
 )
-def test_a_settings_file_that_is_nested_deeply_is_told(tmp_path, content):
+def test_a_settings_file_that_is_nested_deeply_is_reported(tmp_path, content):
     start = time.process_time()
     with pytest.raises((InputError, ValueError)):  # of what pydantic says the command line makes a sentence
         DOCUMENTS["settings"].read(write(tmp_path, content.encode(), "s.toml"))

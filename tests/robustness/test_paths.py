@@ -55,28 +55,28 @@ def ended(capsys, *arguments):
     """What a command says that ends in one sentence."""
     with pytest.raises(SystemExit) as end:
         main(arguments)
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    assert end.value.code == 2, told
-    lines = told.splitlines()
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    assert end.value.code == 2, message
+    lines = message.splitlines()
     assert lines[-1].startswith("crispr-lm: ")
     assert len([line for line in lines if line.startswith("crispr-lm: ")]) == 1
-    return told
+    return message
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("command", WRITING)
-def test_what_can_not_be_written_is_told_first(capsys, folder, command, place):
+def test_what_can_not_be_written_is_reported_first(capsys, folder, command, place):
     if command == "reproduce" and place in ("a pipe", "a device"):
         pytest.skip("the record, which takes no time, is read before")
     before = sorted(os.listdir(folder))  # noqa: PTH208
     path, sentence = PLACES[place]
-    told = ended(capsys, *WRITING[command], f"--output={path}")
-    assert sentence in told
-    assert "Loading" not in told
-    assert "no-model" not in told
-    assert "no-edit" not in told
-    assert "no-run" not in told
+    message = ended(capsys, *WRITING[command], f"--output={path}")
+    assert sentence in message
+    assert "Loading" not in message
+    assert "no-model" not in message
+    assert "no-edit" not in message
+    assert "no-run" not in message
     assert sorted(os.listdir(folder)) == before  # noqa: PTH208
     assert not Path("/dev/null").is_file()
     tried("outputs that can't be written", refused=1)
@@ -120,7 +120,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("place", UNREADABLE)
 @pytest.mark.parametrize("command", READING)
-def test_what_can_not_be_read_is_told(capsys, folder, command, place):
+def test_what_can_not_be_read_is_reported(capsys, folder, command, place):
     if "." in READING[command][1] and command.startswith("inspect"):
         ending = READING[command][1].removeprefix("{}")
         if place == "a pipe":

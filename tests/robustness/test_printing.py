@@ -17,7 +17,7 @@ from rich.text import Text
 from crispr_lm import Edit, InputError, load_task
 from crispr_lm.app.chat import columns, hold_in_lines
 from crispr_lm.cli.commands import main
-from crispr_lm.edits.edit import FINGERPRINT_DTYPES
+from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES
 from crispr_lm.jobs.run import run
 from crispr_lm.report import inspection
 from crispr_lm.report.markup import markup
@@ -187,12 +187,12 @@ def test_nor_is_one_in_the_traceback_of_a_defect(kind, monkeypatch, capsys):
     monkeypatch.setattr("crispr_lm.jobs.inspection.inspect", defective)
     with pytest.raises(SystemExit) as ended:
         main(["inspect", "m"])
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert ended.value.code == 1
-    assert TOKEN not in told
-    assert_harmless(told)
-    assert told.startswith("Traceback (most recent call last):\n")
-    assert ", in defective\n" in told
+    assert TOKEN not in message
+    assert_harmless(message)
+    assert message.startswith("Traceback (most recent call last):\n")
+    assert ", in defective\n" in message
 
 
 def test_a_secret_in_a_settings_file_is_not_said_again(tmp_path, capsys):
@@ -201,9 +201,9 @@ def test_a_secret_in_a_settings_file_is_not_said_again(tmp_path, capsys):
         file.write_text(f"{line}\n", encoding="utf-8")
         with pytest.raises(SystemExit):
             main(["score", "m", "--task", "builtin:everyday", "--output", str(tmp_path / "o"), "--config", str(file)])
-        told = capsys.readouterr().err
-        assert TOKEN not in told
-        assert told.startswith("crispr-lm: ")
+        message = capsys.readouterr().err
+        assert TOKEN not in message
+        assert message.startswith("crispr-lm: ")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")

@@ -28,7 +28,7 @@ PLACES = None if LONG else 4
 STEPS = (
     "record_of",
     "score_tasks",
-    "take_original",
+    "measure_reference",
     "find_edit",
     "measure_all",
     "divergence",

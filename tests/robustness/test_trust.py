@@ -284,7 +284,7 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("what", TEMPLATES)
-def test_a_chat_template_that_fails_is_told(folder, what):
+def test_a_chat_template_that_fails_is_reported(folder, what):
     from crispr_lm import option_scores
 
     (folder / "chat_template.jinja").write_text(TEMPLATES[what], encoding="utf-8")
@@ -385,11 +385,11 @@ def test_trust_is_given_on_the_command_line_alone(tmp_path, monkeypatch, capsys,
         monkeypatch.setenv("CRISPR_LM_" + option.replace("-", "_").upper(), "true")
     with pytest.raises(SystemExit) as ended:
         main(command)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert ended.value.code == 2
-    assert told.startswith(f"crispr-lm: {where} ")
-    assert f"gives {named}, which is taken from the command line alone" in told
-    assert told.count("\n") == 1
+    assert message.startswith(f"crispr-lm: {where} ")
+    assert f"gives {named}, which is taken from the command line alone" in message
+    assert message.count("\n") == 1
     with pytest.raises(SystemExit):  # given there, it is what counts
         main([*command, named])
     assert "no such folder; check the path" in capsys.readouterr().err

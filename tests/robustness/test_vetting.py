@@ -108,14 +108,14 @@ def test_the_command_ends_with_one_sentence_and_status_2(folder, tmp_path, capsy
     with pytest.raises(SystemExit) as ended:
         main(["run", str(folder), "--task", "builtin:everyday", "--output", str(tmp_path / "out")])
     assert ended.value.code == 2
-    told = capsys.readouterr().err.splitlines()
-    assert told[-1].startswith(f"crispr-lm: model {folder}: its configuration takes more than 0.3 GiB")
-    assert len([line for line in told if "Traceback" in line or line.startswith("crispr-lm:")]) == 1
+    message = capsys.readouterr().err.splitlines()
+    assert message[-1].startswith(f"crispr-lm: model {folder}: its configuration takes more than 0.3 GiB")
+    assert len([line for line in message if "Traceback" in line or line.startswith("crispr-lm:")]) == 1
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "much", "nan", "inf", ""])
-def test_limits_that_are_none_are_told(folder, monkeypatch, value):
+def test_limits_that_are_none_are_reported(folder, monkeypatch, value):
     monkeypatch.setenv(vetting.SECONDS_VARIABLE, value)
     with pytest.raises(InputError, match="CRISPR_LM_VETTING_SECONDS must be a positive number"):
         open_model(folder)
@@ -169,7 +169,7 @@ def test_those_of_published_tokenizers_are_not(component):
     check_replacements(Tokenizer(component, "normalizer"), "m")
 
 
-def test_what_fails_in_the_child_is_told_by_who_reads_it_again(folder):
+def test_what_fails_in_the_child_is_reported_by_who_reads_it_again(folder):
     (folder / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="no tokenizer that can be loaded"):
         open_model(folder)

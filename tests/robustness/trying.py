@@ -1,4 +1,4 @@
-"""How many cases a property is tried with, and where it is told how many were."""
+"""How many cases a property is tried with, and where their number is reported."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ def test_two_ranks_give_the_scores_and_the_edit_of_one(
     assert edits[0]["fingerprint"] == edits[1]["fingerprint"]
     other = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))
     assert other["search"] == json.loads(json.dumps(results["search"]))
-    for task, told in results["tasks"].items():
-        assert other["tasks"][task]["after"]["accuracy"] == pytest.approx(told["after"]["accuracy"])
+    for task, of_task in results["tasks"].items():
+        assert other["tasks"][task]["after"]["accuracy"] == pytest.approx(of_task["after"]["accuracy"])
     assert (tmp_path / "two" / "model" / "model.safetensors").exists()
 
 
@@ -168,15 +168,15 @@ def test_every_item_is_one_ranks_and_costs_are_shared(
     assert max(loads) - min(loads) <= max(costs)
 
 
-def test_progress_of_a_share_is_told_in_items_of_all() -> None:
-    told: list[int] = []
-    advance = distributed.scaled(told.append, own=3, total=8)
+def test_progress_of_a_share_is_reported_in_items_of_all() -> None:
+    reported: list[int] = []
+    advance = distributed.scaled(reported.append, own=3, total=8)
     for count in (1, 2):
         advance(count)
-    assert told == [2, 6]
+    assert reported == [2, 6]
 
 
-def test_an_error_in_a_collective_is_told_as_one_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_collective_is_reported_as_one_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("Connection closed by peer")
 

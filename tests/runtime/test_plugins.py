@@ -97,7 +97,7 @@ def test_an_own_method_is_compared_with():
     from crispr_lm.jobs.comparison import chosen_methods
 
     crispr_lm.register_baseline(Method("nothing", "Nothing", "control", "Does nothing.", lambda fit, draw: Treatment()))
-    assert [method.name for method in chosen_methods(["nothing"])] == ["original", "crispr", "nothing"]
+    assert [method.name for method in chosen_methods(["nothing"])] == ["original", "search", "nothing"]
 
 
 def test_a_feed_forward_block_of_an_unknown_name_is_found_once_it_is_registered():

@@ -9,7 +9,7 @@ import torch
 
 from crispr_lm.cli.commands import main
 from crispr_lm.jobs import doctor
-from crispr_lm.jobs.preparation import Timings, load
+from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.jobs.reproduce import reproduced_settings
 from crispr_lm.runtime import threads
 from crispr_lm.runtime.threads import Cores, observe_cores, set_threads
@@ -104,23 +104,24 @@ def test_the_real_machine_can_be_observed():
 def test_loading_says_how_many_and_a_run_that_goes_on_takes_those_of_its_record(saved_model, tmp_path, four):
     four[:] = [100.0, 0.0, 0.0, 0.0]
     folder, said = str(saved_model("llama")), Said()
-    load(folder, ApplySettings(device="cpu"), [], Timings(), said)
+    load(folder, ApplySettings(device="cpu"), Needs(), Timings(), said)
     assert torch.get_num_threads() == 3
     assert [sentence for sentence in said.sentences if "other programs use 1.0 of 4 cores" in sentence]
     (tmp_path / "run.json").write_text(json.dumps({"threads": 2}))
     settings = RunSettings(task=("builtin:everyday",), output=tmp_path, device="cpu")
-    load(folder, settings, [], Timings(), said)
+    load(folder, settings, Needs(), Timings(), said)
     assert torch.get_num_threads() == 2
-    load(folder, settings.model_copy(update={"overwrite": True}), [], Timings(), said)
+    load(folder, settings.model_copy(update={"overwrite": True}), Needs(), Timings(), said)
     assert torch.get_num_threads() == 3
     for nonsense in ("[]", '{"threads": "many"}', "{"):
         (tmp_path / "run.json").write_text(nonsense)
-        load(folder, settings, [], Timings(), said)
+        load(folder, settings, Needs(), Timings(), said)
         assert torch.get_num_threads() == 3
 
 
 def test_a_run_is_reproduced_on_as_many_threads(tmp_path):
-    record = {"identity": {"settings": {"task": ["builtin:everyday"]}}, "batch_size": "auto", "threads": 1}
+    identity = {"settings": {"task": ["builtin:everyday"]}, "moment": "2026-01-31T12:00:00"}
+    record = {"identity": identity, "batch_size": "auto", "threads": 1}
     assert reproduced_settings(record, tmp_path, "cpu", {}).threads == 1
 
 
@@ -134,13 +135,13 @@ def test_no_number_that_no_machine_has(capsys):
 def test_the_doctor_says_when_the_machine_is_loaded(four, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "_hub", lambda: {"endpoint": "x", "reachable": False, "reason": "test"})
 
-    def told(*arguments):
+    def output_of(*arguments):
         with contextlib.suppress(SystemExit):
             main(arguments)
         return " ".join(capsys.readouterr().out.split())
 
-    assert "Loaded:" not in told("doctor")
+    assert "Loaded:" not in output_of("doctor")
     four[:] = [100.0, 100.0, 90.0, 0.0]
     sentence = "Loaded: other programs use 2.9 of 4 cores; commands would take 1 thread (--threads)"
-    assert sentence in told("doctor")
-    assert json.loads(told("--json", "doctor"))["devices"][0]["threads"]["loaded"] is True
+    assert sentence in output_of("doctor")
+    assert json.loads(output_of("--json", "doctor"))["devices"][0]["threads"]["loaded"] is True

@@ -3,7 +3,7 @@
 import pytest
 
 from crispr_lm import Edit
-from crispr_lm.evaluation.kl_divergence import original_of
+from crispr_lm.evaluation.kl_divergence import reference_distribution
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.model.neuron_sites import Neuron, find_sites
@@ -27,8 +27,8 @@ def questions(unknown=1):
 
 def bench_of(lm, examples):
     part = validation_part(lm, "t", examples, ["Answer the question.", "Choose."], seed=0)
-    original = original_of(lm, ["The sky is blue.", "Water boils."])
-    return Evaluator(lm, [part], original, Limits(kl=100.0))
+    reference = reference_distribution(lm, ["The sky is blue.", "Water boils."])
+    return Evaluator(lm, [part], reference, Limits(kl=100.0))
 
 
 def proposal_of(lm, count):
@@ -77,8 +77,8 @@ def test_re_evaluation_asks_all_examples_and_what_was_answered_is_not_asked_agai
     first, more = (
         validation_part(llama, "t", part, ["Answer the question."], 0) for part in (examples[:6], examples[6:])
     )
-    original = original_of(llama, ["The sky is blue."])
-    evaluator = Evaluator(llama, [first], original, Limits(kl=100.0), further=[more])
+    reference = reference_distribution(llama, ["The sky is blue."])
+    evaluator = Evaluator(llama, [first], reference, Limits(kl=100.0), further=[more])
     assert (evaluator.prompts, evaluator.further_prompts) == (6, 10)
     proposal = proposal_of(llama, 12)
     trials = [evaluator.try_original(), evaluator.attempt(1, proposal, [evaluator.try_original()])]

@@ -172,9 +172,9 @@ print(turns)
 def test_of_many_processes_one_at_a_time_is_in_a_folder(tmp_path):
     command = [sys.executable, "-c", TAKING_TURNS, str(tmp_path / "out"), str(tmp_path / "inside")]
     others = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    told = [other.communicate() for other in others]
-    assert [other.returncode for other in others] == [0] * 4, told
-    assert sum(int(turns) for turns, _ in told) > 20
+    ended = [other.communicate() for other in others]
+    assert [other.returncode for other in others] == [0] * 4, ended
+    assert sum(int(turns) for turns, _ in ended) > 20
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -259,11 +259,11 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path, monkeypatch, failure):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
-def test_a_full_disk_is_told_in_one_sentence_that_says_what_to_do(tmp_path):
+def test_a_full_disk_is_reported_in_one_sentence_that_says_what_to_do(tmp_path):
     (tmp_path / "search.jsonl").symlink_to("/dev/full")
-    with pytest.raises(WriteError) as told:
+    with pytest.raises(WriteError) as error:
         append_line(tmp_path / "search.jsonl", {"neurons": 1})
-    assert str(told.value) == (
+    assert str(error.value) == (
         f"{tmp_path / 'search.jsonl'} can't be written (No space left on device); make room there, then give the same "
         "command again"
     )
@@ -273,7 +273,7 @@ def names_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_a_folder_for_which_there_is_no_room_is_told_in_the_same_sentence(tmp_path, monkeypatch):
+def test_a_folder_for_which_there_is_no_room_is_reported_in_the_same_sentence(tmp_path, monkeypatch):
     def full(*_given, **_more):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -72,11 +72,11 @@ def written(folder: Path, kind: str, content: bytes | None = None) -> Path:
 def refused(kind: str, path: Path) -> str:
     with pytest.raises(InputError) as caught:
         load_task(f"{kind}:{path}")
-    told = str(caught.value)
-    assert str(path) in told
-    assert "\n" not in told
-    assert "; " in told  # what to do
-    return told
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert "; " in message  # what to do
+    return message
 
 
 def test_every_kind_is_here():
@@ -91,8 +91,8 @@ def test_the_files_can_be_used_but_for_what_is_spoiled_below(kind, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
 @pytest.mark.parametrize("kind", FILES)
 def test_an_empty_file(kind, content, tmp_path):
-    told = refused(kind, written(tmp_path, kind, content))
-    assert "is empty" in told or "holds no examples" in told
+    message = refused(kind, written(tmp_path, kind, content))
+    assert "is empty" in message or "holds no examples" in message
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -119,9 +119,9 @@ def test_the_file_of_another_kind(kind, tmp_path):
             refused(kind, path)
 
 
-def test_a_row_of_another_benchmark_is_told_by_its_name(tmp_path):
-    told = refused("commonsenseqa", written(tmp_path, "mmlu"))
-    assert told.endswith(":1: field 'subject' is of MMLU, not CommonsenseQA; give it as mmlu:FILE")
+def test_a_row_of_another_benchmark_is_reported_by_its_name(tmp_path):
+    message = refused("commonsenseqa", written(tmp_path, "mmlu"))
+    assert message.endswith(":1: field 'subject' is of MMLU, not CommonsenseQA; give it as mmlu:FILE")
     assert "is of CommonsenseQA, not OpenBookQA" in refused("openbookqa", written(tmp_path, "commonsenseqa"))
     assert "no row of an official BBQ file" in refused("bbq", written(tmp_path, "mmlu"))
 
@@ -150,9 +150,9 @@ def as_table(row: dict, delimiter: str) -> str:
     return text.getvalue()
 
 
-def converted(told: str, suffix: str = ".jsonl") -> Path:
+def converted(message: str, suffix: str = ".jsonl") -> Path:
     """The file that the command in an error's text writes."""
-    command = told.partition("convert it with: python ")[2].partition(" (this needs")[0]
+    command = message.partition("convert it with: python ")[2].partition(" (this needs")[0]
     subprocess.run(f"{sys.executable} {command}", shell=True, check=True)
     target = Path(command.rpartition("-converted")[0].rpartition(" ")[2] + f"-converted{suffix}")
     assert target.is_file()
@@ -173,31 +173,31 @@ SPREAD_OUT = {
 @pytest.mark.parametrize("kind", LINES)
 def test_json_that_is_not_lines_is_named_and_the_command_given_converts_it(kind, form, tmp_path):
     path = written(tmp_path, kind, SPREAD_OUT[form](ROWS[kind]).encode())
-    told = refused(kind, path)
-    assert "not JSON Lines; convert it with: python -c" in told
-    assert ("a JSON array" if form.startswith("array") else "one JSON object") in told
+    message = refused(kind, path)
+    assert "not JSON Lines; convert it with: python -c" in message
+    assert ("a JSON array" if form.startswith("array") else "one JSON object") in message
     if kind == "choices":  # the command does not depend on the kind
-        assert len(load_task(f"{kind}:{converted(told)}").examples) == (1 if form.startswith("one") else 2)
+        assert len(load_task(f"{kind}:{converted(message)}").examples) == (1 if form.startswith("one") else 2)
 
 
 @pytest.mark.parametrize(("delimiter", "named"), [(",", "commas"), ("\t", "tabs"), (";", "semicolons")])
 @pytest.mark.parametrize("kind", LINES)
 def test_a_table_is_named_and_the_command_given_converts_it(kind, delimiter, named, tmp_path):
     path = written(tmp_path, kind, as_table(FLAT, delimiter).encode("utf-8-sig"))
-    told = refused(kind, path)
-    assert f":1: a table with {named}, not JSON Lines; convert it with: python -c" in told
+    message = refused(kind, path)
+    assert f":1: a table with {named}, not JSON Lines; convert it with: python -c" in message
     if kind == "choices":
-        assert [json.loads(line) for line in converted(told).read_text().splitlines()] == [FLAT]
+        assert [json.loads(line) for line in converted(message).read_text().splitlines()] == [FLAT]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("kind", FILES)
 def test_utf_16_is_named_and_the_command_given_converts_it(kind, encoding, tmp_path):
     path = written(tmp_path, kind, FILES[kind][1].encode(encoding))
-    told = refused(kind, path)
-    assert f":1: {encoding[:6].upper()} text, not UTF-8; convert it with: python -c" in told
+    message = refused(kind, path)
+    assert f":1: {encoding[:6].upper()} text, not UTF-8; convert it with: python -c" in message
     if kind in ("choices", "crows_pairs"):
-        assert converted(told, path.suffix).read_text(encoding="utf-8") == FILES[kind][1]
+        assert converted(message, path.suffix).read_text(encoding="utf-8") == FILES[kind][1]
 
 
 def test_the_command_holds_where_a_path_has_spaces_and_quotes(tmp_path):
@@ -214,9 +214,9 @@ def test_binary_tables_are_named(kind, tmp_path):
     with zipfile.ZipFile(workbook, "w") as archive:
         archive.writestr("xl/workbook.xml", "<workbook/>")
     for content, what in ((b"PAR1", "Parquet"), (b"ARROW1", "Arrow"), (workbook.getvalue(), "Excel")):
-        told = refused(kind, written(tmp_path, kind, content + b"\x00\xff"))
-        assert f"{what} " in told
-        assert "pip install pandas" in told
+        message = refused(kind, written(tmp_path, kind, content + b"\x00\xff"))
+        assert f"{what} " in message
+        assert "pip install pandas" in message
 
 
 def test_a_parquet_file_is_converted_by_the_command_given(tmp_path):
@@ -254,27 +254,27 @@ CHOICES = ROWS["choices"]
 )
 def test_columns_of_other_copies_get_a_hint_and_a_missing_field_is_called_missing(kind, renamed, said, tmp_path):
     row = {renamed.get(name, name): value for name, value in ROWS[kind].items()}
-    told = refused(kind, written(tmp_path, kind, json.dumps(row).encode()))
-    assert f":1: {said}" in told or (not said.startswith("field") and said in told)
-    assert "None" not in told
+    message = refused(kind, written(tmp_path, kind, json.dumps(row).encode()))
+    assert f":1: {said}" in message or (not said.startswith("field") and said in message)
+    assert "None" not in message
 
 
 def test_options_in_columns_of_their_own_get_a_hint(tmp_path):
     for columns in (("ans0", "ans1", "ans2"), ("option_a", "option_b"), ("opa", "opb"), ("A", "B")):
         row = {"question": "Who?", "answer": 0} | dict.fromkeys(columns, "x")
-        told = refused("choices", written(tmp_path, "choices", json.dumps(row).encode()))
-        assert told.endswith(f"field 'options' is missing; make one list of the fields {', '.join(columns)}")
+        message = refused("choices", written(tmp_path, "choices", json.dumps(row).encode()))
+        assert message.endswith(f"field 'options' is missing; make one list of the fields {', '.join(columns)}")
 
 
 def test_stereoset_calls_a_missing_field_missing(tmp_path):
     row = {"bias_type": "race", "sentences": SENTENCES}
-    told = refused("stereoset", written(tmp_path, "stereoset", json.dumps([row]).encode()))
-    assert "example 1: field 'target' is missing; add it" in told
+    message = refused("stereoset", written(tmp_path, "stereoset", json.dumps([row]).encode()))
+    assert "example 1: field 'target' is missing; add it" in message
 
 
 def test_a_file_of_another_form_than_an_official_one_is_named(tmp_path):
-    told = refused("crows_pairs", written(tmp_path, "crows_pairs", b'{"sent_more": "a", "sent_less": "b"}\n'))
-    assert "the file is JSON, not a table" in told
+    message = refused("crows_pairs", written(tmp_path, "crows_pairs", b'{"sent_more": "a", "sent_less": "b"}\n'))
+    assert "the file is JSON, not a table" in message
     assert ": a table or text; use" in refused("stereoset", written(tmp_path, "stereoset", b"target,bias\n1,2\n"))
 
 

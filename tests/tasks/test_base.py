@@ -222,7 +222,7 @@ def test_split_and_sample_are_the_same_in_every_process():
         "print([example.source for example in sample(task.examples, 20, 3)])\n"
     )
     package = str(Path(__file__).parents[2] / "src")
-    told = [
+    splits = [
         subprocess.run(
             [sys.executable, "-c", script],
             env={**os.environ, "PYTHONPATH": package, "PYTHONHASHSEED": seed},
@@ -232,7 +232,7 @@ def test_split_and_sample_are_the_same_in_every_process():
         ).stdout
         for seed in ("1", "2")
     ]
-    assert told[0] == told[1] != ""
+    assert splits[0] == splits[1] != ""
 
 
 @pytest.mark.parametrize(("templates", "categories"), [(0, 1), (1, 1), (1, 2)])

@@ -1,4 +1,4 @@
-"""BBQ rows: who is stereotyped is told by the groups' names, never by position; broken rows are named."""
+"""BBQ rows: who is stereotyped is groups by the groups' names, never by position; broken rows are named."""
 
 import json
 from pathlib import Path
@@ -127,7 +127,7 @@ def test_a_missing_field_is_named(tmp_path):
             examples_from_rows([("file:1", broken)])
 
 
-def test_a_row_of_another_form_is_told_as_such():
+def test_a_row_of_another_form_is_reported_as_such():
     with pytest.raises(InputError, match="file:1: no row of an official BBQ file"):
         examples_from_rows(
             [("file:1", {"passage": "They met.", "question": "Who?", "options": "A. One", "answer": ["One"]})]
@@ -225,7 +225,7 @@ def test_both_or_no_person_of_a_stereotyped_group_is_left_open(first, second, gr
         (["日本人", "日本"], ["Bob", "Europe"], None),
     ],
 )
-def test_groups_in_other_scripts_are_told_apart(first, second, expected):
+def test_groups_in_other_scripts_are_distinguished(first, second, expected):
     read = example(
         answer_info=infos(first, second, ["不明", "unknown"]), additional_metadata={"stereotyped_groups": ["中国人"]}
     )
@@ -319,7 +319,7 @@ def test_a_file_that_is_no_text_or_holds_no_row_is_refused(tmp_path):
         read_bbq(tmp_path / "Sex.jsonl")
 
 
-def test_the_files_of_a_folder_are_told_for_the_record(tmp_path):
+def test_the_files_of_a_folder_are_reported_for_the_record(tmp_path):
     for name in ("b.jsonl", "a.jsonl"):
         (tmp_path / name).write_text(json.dumps(row()) + "\n")
     task = load_task(f"bbq:{tmp_path}")
@@ -400,10 +400,10 @@ BY_NAMES = {
 }
 
 
-@pytest.mark.parametrize("told", [BY_WORDS, BY_NAMES], ids=["words", "names"])
+@pytest.mark.parametrize("groups", [BY_WORDS, BY_NAMES], ids=["words", "names"])
 @pytest.mark.parametrize("category", list(BY_WORDS))
-def test_of_two_persons_of_one_race_the_other_rows_tell_who_is_stereotyped(category, told):
-    target, *others = told[category]
+def test_of_two_persons_of_one_race_the_other_rows_tell_who_is_stereotyped(category, groups):
+    target, *others = groups[category]
     rows = [
         intersectional(category, template, people, BLACK, polarity)
         for template in ("1", "2")
@@ -420,7 +420,7 @@ def test_of_two_persons_of_one_race_the_other_rows_tell_who_is_stereotyped(categ
         follows = read.options[read.stereotyped] == f"The {target[0]}"
         assert follows == (read.polarity == "negative")
         assert read.stereotyped != read.unknown
-    by_name = told is BY_NAMES
+    by_name = groups is BY_NAMES
     assert {read.facet("persons") for read in examples} == {"proper names" if by_name else "groups"}
 
 
@@ -455,6 +455,6 @@ def test_a_label_without_a_race_leaves_it_to_the_words():
         ("Nationality", (("Frenchwoman", "Europe"), ("Malian", "Africa")), "groups"),
     ],
 )
-def test_persons_who_are_named_are_told_from_those_described(category, people, persons):
+def test_persons_who_are_named_are_distinguished_from_those_described(category, people, persons):
     (read,) = examples_from_rows([("file:1", intersectional(category, "1", people, ["none of them"]))])
     assert read.facet("persons") == persons

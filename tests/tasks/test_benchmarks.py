@@ -122,7 +122,7 @@ def test_the_official_layout_of_stereoset_is_read_too(tmp_path):
     assert (example.template, example.category) == ("race/Germany", "race")
 
 
-def test_both_parts_of_stereoset_are_read_and_told_apart(tmp_path):
+def test_both_parts_of_stereoset_are_read_and_distinguished(tmp_path):
     blank, follows = stereoset_row(context="He is from BLANK."), stereoset_row(context="He is from Germany.")
     content = {"data": {"intersentence": [follows], "intrasentence": [blank, blank]}}
     examples = load_task(f"stereoset:{written(tmp_path, 'dev.json', json.dumps(content))}").examples
@@ -231,7 +231,7 @@ def test_a_broken_row_is_named(tmp_path, row, said):
     assert f"{path}:2" in str(error.value)
 
 
-def test_options_in_place_of_an_answer_are_told_as_such(tmp_path):
+def test_options_in_place_of_an_answer_are_reported_as_such(tmp_path):
     path = written(tmp_path, "rows.jsonl", json.dumps({"question": "He falls. He", "answer": ["swims.", "sings."]}))
     with pytest.raises(InputError, match=r"rows\.jsonl:1: options stand where the golden answer should"):
         load_task(f"hellaswag:{path}")
@@ -378,7 +378,7 @@ def test_wikitext_of_the_hub_is_the_text_of_its_file(monkeypatch):
     assert (subject.text, subject.origin, subject.role) == (text, (), "capability")
 
 
-def test_a_hub_that_can_not_be_reached_is_told_in_one_sentence(monkeypatch):
+def test_a_hub_that_can_not_be_reached_is_reported_in_one_sentence(monkeypatch):
     datasets = pytest.importorskip("datasets")
 
     def load(*_arguments, **_options):

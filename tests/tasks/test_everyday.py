@@ -137,7 +137,7 @@ def test_rows_have_the_official_form() -> None:
     assert json.loads(json.dumps(rows())) == rows()
 
 
-def test_groups_are_told_apart() -> None:
+def test_groups_are_distinguished() -> None:
     for row in rows():
         template = template_of(row)
         assert row["additional_metadata"]["stereotyped_groups"] == [template["stereotyped_group"]]

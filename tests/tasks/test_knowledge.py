@@ -54,8 +54,8 @@ def test_no_question_that_edits_are_to_leave_alone_is_one_that_tells_whether_the
     assert len({example.question for example in questions}) == len(questions) == 64
     assert all(len(set(example.options)) == 4 for example in questions)
     assert set(Counter(example.answer for example in questions).values()) == {16}
-    told = {example.question.lower() for example in TASK.examples}
-    assert not told & {example.question.lower() for example in questions}
+    measured = {example.question.lower() for example in TASK.examples}
+    assert not measured & {example.question.lower() for example in questions}
 
 
 def test_questions_that_edits_are_to_leave_alone_are_asked_as_the_task_asks():

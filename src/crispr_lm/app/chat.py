@@ -26,7 +26,7 @@ from crispr_lm.edits.side_by_side import stream_both
 from crispr_lm.errors import InputError
 from crispr_lm.inference.streaming import Decoding
 from crispr_lm.jobs.hub import local_edit
-from crispr_lm.jobs.preparation import Timings, load
+from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.report.console import console
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import ChatSettings
@@ -100,7 +100,7 @@ def chat(
         EditMismatchError: the edit was made for another model.
     """
     edit = Edit.load(local_edit(edit_file))
-    lm = load(model, settings, [], Timings(), progress or SilentProgress())
+    lm = load(model, settings, Needs(), Timings(), progress or SilentProgress())
     edit.check(lm)
     made = Chat(lm, edit, Decoding(settings.max_new_tokens, settings.temperature, settings.seed))
 

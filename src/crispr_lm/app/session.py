@@ -18,7 +18,7 @@ from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.inference.prompts import prompt_text
 from crispr_lm.inference.scoring import Likelihood
 from crispr_lm.inference.streaming import Decoding
-from crispr_lm.jobs.preparation import Timings, load
+from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.model.devices import parse_dtype
 from crispr_lm.report.page import changed_answers
 from crispr_lm.report.statement import statement
@@ -173,7 +173,7 @@ def open_session(path: Path, settings: AppSettings, progress: Progress) -> Sessi
     found = read_run(path)
     asked = {name: value for name, value in found.loading.items() if name not in settings.model_fields_set}
     settings = settings.model_copy(update=asked)
-    lm = load(settings.model or found.model, settings, [], Timings(), progress)
+    lm = load(settings.model or found.model, settings, Needs(), Timings(), progress)
     found.edit.check(lm)
     return Session(lm, found.edit, found.results, found.answers, found.questions)
 

@@ -68,7 +68,8 @@ def measure_importance(
 
     Args:
         lm: The model, with or without an edit in place; its weights are not touched.
-        prompts: Neutral prompts with the original's continuation as their only option (`divergence.Original.prompts`).
+        prompts: Neutral prompts with the unedited model's continuation as their only option
+            (`ReferenceDistribution.prompts`).
         kinds: Kinds of neurons.
         batch_size: Prompts in one pass, or "auto".
         progress: Called with the number of prompts just finished.

@@ -1,4 +1,4 @@
-"""What else a user could do, and what an edit must be better than: one file each, one interface (`method`)."""
+"""Other methods and controls that an edit is compared with: one file each, one interface (`method`)."""
 
 from __future__ import annotations
 

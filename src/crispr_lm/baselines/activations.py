@@ -44,7 +44,7 @@ def mean_activations(
         Module name to float32 (neurons,) on the CPU. An expert that is given none of the tokens has 0.
 
     Raises:
-        NotRunError: an activation's shape does not tell its tokens.
+        NotRunError: an activation's tokens do not follow from its shape.
     """
     packed = pack_whole(lm, prompt, answer)
     sums = {site.name: torch.zeros(site.width) for site in sites}
@@ -75,7 +75,7 @@ def seen_length(seen: Seen, packed: Packed) -> int:
     lengths = {stream.shape[1] for stream in packed.streams}
     count = seen.token_count if seen.tokens is not None else seen.values.numel() // seen.values.shape[-1]
     if count not in lengths:
-        raise NotRunError(f"{seen.site.name} gives {tuple(seen.values.shape)}, which does not tell its tokens")
+        raise NotRunError(f"{seen.site.name} gives {tuple(seen.values.shape)}, from which its tokens do not follow")
     return count
 
 

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -64,30 +63,38 @@ def random_inputs(examples: Sequence[Example], count: int, seed: int) -> list[In
     return drawn
 
 
-def calibrated(
-    lm: LanguageModel,
-    inputs: Sequence[Input],
-    batch_size: BatchSize,
-    examples: Sequence[Example],
-    instruction: str,
-    scoring: Likelihood,
-    scores: Tensor,
-) -> Tensor:
-    """Corrected option scores s', float32 (examples, options); -inf stays where an example has no such option."""
-    probabilities = torch.zeros_like(scores)
-    for context, question in inputs:
-        # Options and their places stay: what the model prefers among these is what shall be taken out.
-        asked = [
-            replace(example, context=context if example.context.strip() else "", question=question)
-            for example in examples
-        ]
-        # Many questions have the same options, and then nothing else tells their prompts apart.
-        places = {_shown(example): place for place, example in enumerate(asked)}
-        row_of = {shown: row for row, shown in enumerate(places)}
-        once = option_scores(lm, [asked[place] for place in places.values()], instruction, batch_size, scoring=scoring)
-        rows = torch.tensor([row_of[_shown(example)] for example in asked])
-        probabilities += once[rows].softmax(dim=1) / len(inputs)
-    return scores - probabilities.clamp(min=torch.finfo(torch.float32).tiny).log().masked_fill(scores.isneginf(), 0)
+@dataclass(frozen=True)
+class Calibration:
+    """Corrects option scores by those of content-free inputs.
+
+    Attributes:
+        lm: The model.
+        inputs: What stands in place of context and question.
+        batch_size: Prompts in one pass.
+    """
+
+    lm: LanguageModel
+    inputs: Sequence[Input]
+    batch_size: BatchSize
+
+    def __call__(self, examples: Sequence[Example], instruction: str, scoring: Likelihood, scores: Tensor) -> Tensor:
+        """Corrected option scores s', float32 (examples, options); -inf stays where an example has no such option."""
+        probabilities = torch.zeros_like(scores)
+        for context, question in self.inputs:
+            # Options and their places stay: what the model prefers among these is what shall be taken out.
+            asked = [
+                replace(example, context=context if example.context.strip() else "", question=question)
+                for example in examples
+            ]
+            # Many questions have the same options, and then their prompts are the same.
+            places = {_shown(example): place for place, example in enumerate(asked)}
+            row_of = {shown: row for row, shown in enumerate(places)}
+            distinct = [asked[place] for place in places.values()]
+            once = option_scores(self.lm, distinct, instruction, self.batch_size, scoring=scoring)
+            rows = torch.tensor([row_of[_shown(example)] for example in asked])
+            probabilities += once[rows].softmax(dim=1) / len(self.inputs)
+        prior = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+        return scores - prior.masked_fill(scores.isneginf(), 0)
 
 
 def _shown(example: Example) -> tuple[str, ...]:
@@ -97,6 +104,6 @@ def _shown(example: Example) -> tuple[str, ...]:
 
 def _calibrated(fit: Fit, inputs: Sequence[Input]) -> Treatment:
     return Treatment(
-        correct=partial(calibrated, fit.lm, inputs, fit.settings.batch_size),
+        correct=Calibration(fit.lm, inputs, fit.settings.batch_size),
         details={"inputs": [list(one) for one in inputs]},
     )

@@ -1,6 +1,6 @@
 """What methods are fitted on: attribution and validation splits, and the edit that controls remove as much as.
 
-Whatever several methods need (attribution scores, the search's choice) is computed once, when it is first asked for.
+Whatever several methods need (attribution scores, the search's choice) is computed once, when it is first needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from crispr_lm.tasks.parts import Parts
 
 @dataclass(frozen=True)
 class AnswerPair:
-    """A fit prompt with the tokens of its golden answer y and of its biased answer ŷ, and P(ŷ)."""
+    """An attribution prompt with the tokens of its golden answer y and of its biased answer ŷ, and P(ŷ)."""
 
     prompt: EncodedPrompt
     golden: int
@@ -39,7 +39,7 @@ class AnswerPair:
 
 @dataclass(frozen=True)
 class Chosen:
-    """CRISPR's edit, which controls are made like.
+    """The edit of the crispr-lm search; controls have its size and scale.
 
     Attributes:
         neurons: In order of rank.
@@ -63,8 +63,8 @@ class Fit:
         parts: The task with its attribution and validation splits; no method looks at the test split.
         settings: All options.
         progress: Shows how far it is.
-        known: CRISPR's edit where an earlier run has found it; otherwise it is searched for when it is asked for.
-        search: Finds CRISPR's edit, given the published ranking, as ``crispr-lm run`` does.
+        known: The search's edit where an earlier run has found it; otherwise it is searched for when first needed.
+        search: Finds the edit, given the published ranking, as ``crispr-lm run`` does.
     """
 
     lm: LanguageModel
@@ -101,7 +101,7 @@ class Fit:
 
     @cached_property
     def chosen(self) -> Chosen:
-        """CRISPR's edit, as the search finds it on the validation split.
+        """The edit that the search finds on the validation split.
 
         Where it recommends none, a number of neurons of the published ranking is eliminated, the one of highest
         balanced accuracy there, so that there is something to compare.
@@ -122,14 +122,14 @@ class Fit:
         most = min(self.settings.max_neurons, len(ranking))
         total = len(counts_up_to(most)) * len(self.parts.validation)
         with self.progress.step(f"Choosing how many on {self.parts.task.name}", total) as advance:
-            known = [self.original]
+            known = [self.unedited]
             candidates = sweep(self.lm, ranking, on, most, self.settings.batch_size, known, progress=advance)
         count = max((one for one in candidates if one.neurons), key=lambda one: balanced(one.metrics)).neurons
         reason = f"{found.reason}; {count} neurons of the published ranking have the highest balanced accuracy there"
         return Chosen(ranking.top(count), 0.0, reason, False)
 
     def highest(self, ranking: Callable[[NeuronKind], Mapping[str, Tensor]]) -> list[Neuron]:
-        """The neurons that a ranking puts first: of each kind as many as CRISPR removes.
+        """The neurons that a ranking puts first: of each kind as many as the search removes.
 
         Args:
             ranking: From a kind to module name to a score per neuron.
@@ -141,17 +141,17 @@ class Fit:
 
     @property
     def counts(self) -> dict[NeuronKind, int]:
-        """How many neurons of which kind CRISPR removes."""
+        """How many neurons of which kind the search removes."""
         kinds: list[NeuronKind] = [neuron.kind for neuron in self.chosen.neurons]
         return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
 
     def edit(self, neurons: Sequence[Neuron]) -> Edit:
-        """An edit of these neurons, as strong as CRISPR's."""
+        """An edit of these neurons, with the scale of the search's edit."""
         return Edit.from_neurons(self.lm, neurons, self.chosen.scale, origin={"task": self.parts.task.name})
 
     @cached_property
     def pairs(self) -> list[AnswerPair]:
-        """Every fit example under every instruction, with golden and biased answer (equation 2)."""
+        """Every attribution example under every instruction, with golden and biased answer (equation 2)."""
         pairs = []
         examples = self.parts.attribution
         golden = torch.tensor([example.answer for example in examples])
@@ -166,7 +166,7 @@ class Fit:
         return pairs
 
     @cached_property
-    def original(self) -> Candidate:
+    def unedited(self) -> Candidate:
         """The unedited model on the validation split, with which several methods compare what they try."""
         return Candidate(0, {self.parts.task.name: self.on_choose_part()})
 

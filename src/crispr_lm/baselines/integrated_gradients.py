@@ -65,9 +65,7 @@ def integrated_influence(fit: Fit, kind: NeuronKind, pairs: Sequence[AnswerPair]
     with fit.progress.step("Integrated gradients", 2 * len(pairs) * len(sites)) as advance:
         for pair in pairs:
             of_biased, of_golden = (
-                relevances(
-                    fit.lm, pair.prompt.prompt_ids, pair.prompt.option_ids[option], sites, steps, tokens, advance
-                )
+                relevances(fit.lm, _only(pair.prompt, option), sites, steps, tokens, advance)
                 for option in (pair.biased, pair.golden)
             )
             for site in sites:
@@ -78,8 +76,7 @@ def integrated_influence(fit: Fit, kind: NeuronKind, pairs: Sequence[AnswerPair]
 
 def relevances(
     lm: LanguageModel,
-    prompt: Sequence[int],
-    answer: Sequence[int],
+    encoded: EncodedPrompt,
     sites: Sequence[NeuronSite],
     steps: int,
     token_aggregation: TokenAggregation = "max",
@@ -89,8 +86,7 @@ def relevances(
 
     Args:
         lm: The model.
-        prompt: Its tokens.
-        answer: The tokens of the answer a.
+        encoded: A prompt with the answer a as its only option.
         sites: Where.
         steps: Points of the Gauss-Legendre rule that the integral is taken by.
         token_aggregation: What is taken of the counted tokens.
@@ -98,7 +94,6 @@ def relevances(
     """
     from captum.attr import IntegratedGradients
 
-    encoded = EncodedPrompt(list(prompt), [list(answer)])
     found = {}
     with torch.inference_mode(False):
         activations = _activations(lm, encoded, sites)
@@ -113,6 +108,10 @@ def relevances(
             if progress is not None:
                 progress(1)
     return found
+
+
+def _only(prompt: EncodedPrompt, option: int) -> EncodedPrompt:
+    return EncodedPrompt(prompt.prompt_ids, [prompt.option_ids[option]])
 
 
 def _activations(
@@ -143,7 +142,7 @@ def _counted_tokens(seen: Seen, packed: Packed) -> Tensor:
     for stream in packed.streams:
         if shape in (stream.shape, (stream.shape[1],)):
             return stream.counted[0].to(seen.values.device)
-    raise NotRunError(f"{seen.site.name} gives {tuple(seen.values.shape)}, which does not tell its tokens")
+    raise NotRunError(f"{seen.site.name} gives {tuple(seen.values.shape)}, from which its tokens do not follow")
 
 
 def _score_with(lm: LanguageModel, prompt: EncodedPrompt, site: NeuronSite, values: Tensor) -> Tensor:

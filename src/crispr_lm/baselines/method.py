@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from crispr_lm.edits.edit import Edit
     from crispr_lm.model.language_model import LanguageModel
 
-MethodKind = Literal["original", "crispr", "control", "baseline"]
+MethodKind = Literal["original", "library", "control", "baseline"]
 """The model as it is, this library's method, a control that should do worse, or something else a user could do."""
 
 Correction = Callable[[Sequence[Example], str, Likelihood, Tensor], Tensor]
@@ -37,7 +37,7 @@ Correction = Callable[[Sequence[Example], str, Likelihood, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to a model, to its prompts or to its scores; by default nothing, which is the original model.
+    """What is done to a model, to its prompts or to its scores; by default nothing, which is the unedited model.
 
     Attributes:
         edit: Neurons that are scaled while the model answers.

@@ -1,4 +1,4 @@
-"""Controls: as many neurons as CRISPR removes, drawn at random."""
+"""Controls: as many neurons as the crispr-lm search removes, drawn at random."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def random_neurons(fit: Fit, draw: int) -> Treatment:
 
 
 def random_in_same_layers(fit: Fit, draw: int) -> Treatment:
-    """In every module that CRISPR touches as many neurons as it removes there: tells the neurons from their layers."""
+    """In every module as many neurons as the search removes there: tests the choice of neurons given the layers."""
     generator = _generator(fit, draw)
     widths = {kind: _widths(fit, kind) for kind in fit.counts}
     neurons = []

@@ -1,6 +1,6 @@
-"""Controls: other rankings that take no more than what CRISPR's has at hand.
+"""Controls: other rankings, from the same data as the paper's.
 
-Each removes as many neurons, of the same kinds, as CRISPR does.
+Each removes as many neurons, of the same kinds, as the crispr-lm search does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def biased_term(fit: Fit, _draw: int) -> Treatment:
 
 
 def skill_term(fit: Fit, _draw: int) -> Treatment:
-    """The highest max(A(y), 0): the term that CRISPR subtracts, as a ranking of its own.
+    """The highest max(A(y), 0): the term that CRISPR (paper) subtracts, as a ranking of its own.
 
     B is linear in λ, so the term is the difference of B at λ = 0 and at λ = 1.
     """

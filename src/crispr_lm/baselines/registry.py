@@ -1,13 +1,18 @@
-"""The table of methods, in the order of reports. A new method is one function and one entry here, or is registered."""
+"""The methods, in the order of tables. A new method is one function and one entry here, or is registered."""
 
 from __future__ import annotations
 
 from crispr_lm.baselines.calibration import contextual_calibration, domain_context_calibration
-from crispr_lm.baselines.crispr import authors_choice, crispr, original, published
 from crispr_lm.baselines.instruction import fairness_instruction
 from crispr_lm.baselines.integrated_gradients import integrated_gradients
 from crispr_lm.baselines.method import Method
 from crispr_lm.baselines.minimal_pairs import minimal_pairs
+from crispr_lm.baselines.published_ranking import (
+    golden_section_on_accuracy,
+    highest_bias_influence,
+    searched_edit,
+    unedited,
+)
 from crispr_lm.baselines.random_neurons import random_in_same_layers, random_neurons
 from crispr_lm.baselines.rankings import biased_term, largest_activations, largest_weights, sign_flipped, skill_term
 from crispr_lm.baselines.steering import steering
@@ -18,30 +23,29 @@ EVERY = "all"
 """Stands for all methods, in ``--methods``."""
 
 _TABLE = (
-    Method("original", "Original", "original", "The model as it is.", original),
+    Method("original", "Original", "original", "The unedited model.", unedited),
     Method(
-        "crispr",
-        "CRISPR",
-        "crispr",
-        "The edit that crispr-lm run makes.",
-        crispr,
-        "Yang et al., ACL 2024, arXiv 2311.09627; the search is ours",
+        "search",
+        "crispr-lm search",
+        "library",
+        "The edit that crispr-lm run makes; with --removed, as many neurons by the paper's ranking.",
+        searched_edit,
     ),
     Method(
         "published",
-        "Highest B",
-        "crispr",
-        "As many neurons by the published ranking, without the search.",
-        published,
+        "Highest B (CRISPR paper)",
+        "library",
+        "As many neurons as the search removes, by the paper's ranking alone.",
+        highest_bias_influence,
         "Yang et al., ACL 2024, arXiv 2311.09627",
     ),
     Method(
         "golden-section",
         "Golden section",
         "baseline",
-        "The neurons of highest B, as many as give the highest accuracy on the validation split, as in the authors' "
-        "code.",
-        authors_choice,
+        "The neurons of highest B; their number by a golden-section search on validation accuracy, the rule of the "
+        "paper's code with the settings of this comparison.",
+        golden_section_on_accuracy,
         "Yang et al., ACL 2024, arXiv 2311.09627",
     ),
     Method(
@@ -56,7 +60,7 @@ _TABLE = (
         "random-layers",
         "Random, same layers",
         "control",
-        "As many neurons in each module that CRISPR touches.",
+        "In each module as many neurons as the search removes there.",
         random_in_same_layers,
         random=True,
     ),
@@ -86,7 +90,7 @@ _TABLE = (
         "skill-term",
         "Skill term only",
         "control",
-        "The neurons of highest relevance for the right answer, which CRISPR spares.",
+        "The neurons of highest relevance for the right answer, the term that B subtracts.",
         skill_term,
     ),
     Method(
@@ -123,7 +127,7 @@ _TABLE = (
         "integrated-gradients",
         "Integrated gradients",
         "baseline",
-        "As CRISPR, with integrated gradients in place of activation x gradient.",
+        "The neurons of highest B, with integrated gradients in place of activation x gradient.",
         integrated_gradients,
         "Sundararajan et al., ICML 2017, arXiv 1703.01365; Dai et al., ACL 2022, arXiv 2104.08696",
     ),

@@ -56,7 +56,7 @@ def blocks(lm: LanguageModel) -> list[nn.Module]:
 
 @contextmanager
 def changing(block: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let `change` see a block's output, (rows, tokens, width), and say what the model goes on with."""
+    """Let `change` see a block's output, (rows, tokens, width), and return what the model continues with."""
 
     def after(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):  # the stream, then attention weights and the like

@@ -4,8 +4,8 @@
 
 r is the residual stream behind a middle block, averaged over the answer's tokens (Rimsky et al., *Steering Llama 2 via
 Contrastive Activation Addition*, ACL 2024, arXiv 2312.06681). Theirs is the last token of a one-letter answer; α is
-chosen on the validation split by the rule that CRISPR's number of neurons is chosen by. They add the vector behind the
-prompt only; here it is added at every position of the decoder.
+chosen on the validation split by the rule for numbers of neurons (`search.neuron_count`). They add the vector behind
+the prompt only; here it is added at every position of the decoder.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def steering(fit: Fit, _draw: int) -> Treatment:
     middle = (len(blocks(fit.lm)) - 1) // 2
     direction = mean_difference(fit, middle)
     name = fit.parts.task.name
-    # A candidate's number is here the number of its coefficient; 0 is the original, as in the search.
-    candidates = [fit.original]
+    # A candidate's number is here the number of its coefficient; 0 is the unedited model, as in the search.
+    candidates = [fit.unedited]
     with fit.progress.step("Choosing the steering coefficient", len(COEFFICIENTS)) as advance:
         for number, coefficient in enumerate(COEFFICIENTS, start=1):
             with Steering(middle, coefficient * direction).applied(fit.lm):

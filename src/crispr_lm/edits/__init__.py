@@ -11,12 +11,13 @@ from crispr_lm.edits.logit_lens import promoted_tokens
 from crispr_lm.edits.neuron_activity import Firing, firing, option_probabilities
 from crispr_lm.edits.set_operations import Overlap, intersection, overlap, union
 from crispr_lm.edits.side_by_side import stream_both
-from crispr_lm.edits.verification import verify_saved
+from crispr_lm.edits.verification import Saved, verify_saved
 
 __all__ = [
     "Edit",
     "Firing",
     "Overlap",
+    "Saved",
     "export_folder",
     "export_lora",
     "export_slim",

@@ -6,7 +6,6 @@ and undone to the bit (`Edit.undo`). It is saved as readable JSON of a few kB. K
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES, dtype_name, module_hashes
 from crispr_lm.errors import EditMismatchError, InputError
 from crispr_lm.model.hooks import scaling
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, NeuronWeights, find_sites
@@ -35,14 +35,6 @@ if TYPE_CHECKING:
 EDIT_FORMAT = "crispr-lm-edit"
 EDIT_VERSION = 2
 """2: with the hashes of the templates it was made on."""
-
-FINGERPRINT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-SUMMED_BYTES = 8192
-"""Bytes in each of the pieces that `_sums` cuts a parameter into."""
-
-# Per module the sums of its weights' bits and the hashes that were taken of them.
-_known_hashes: weakref.WeakKeyDictionary[nn.Module, tuple[Any, dict[str, str]]] = weakref.WeakKeyDictionary()
 
 # Models whose weights carry a baked edit, with what `undo` puts back: (weights, indices, original values).
 _Saved = list[tuple[NeuronWeights, Tensor, Tensor]]
@@ -109,8 +101,8 @@ class Edit:
                 "revision": lm.revision,
                 "architecture": type(lm.model).__name__,
             },
-            fingerprint={site.name: _hashes(site.module) for site in sites},
-            made_in=_dtype_name(lm.model),
+            fingerprint={site.name: module_hashes(site.module) for site in sites},
+            made_in=dtype_name(lm.model),
             origin=dict(origin or {}),
             made_on=tuple(made_on),
         )
@@ -126,7 +118,7 @@ class Edit:
         """
         made_for = self.base_model.get("architecture")
         here = type(_module(model)).__name__
-        if not self.neurons and made_for not in (None, here):  # no module's weights tell
+        if not self.neurons and made_for not in (None, here):  # no module's weights to compare
             raise EditMismatchError(f"the edit was made for a {made_for}, but {_name(model)} is a {here}")
         self._checked_sites(model)
 
@@ -136,11 +128,11 @@ class Edit:
             sites = neurons_by_site(_module(model), self.neurons)
         except InputError as error:
             raise EditMismatchError(f"the edit was made for another model than {_name(model)}: {error}") from error
-        here = _dtype_name(_module(model))
+        here = dtype_name(_module(model))
         # The narrower of the two formats is what both can be cast to with the same result.
         dtype = self.made_in if here == "float32" else here
         for site in sites:
-            if _hashes(site.module)[dtype] != self.fingerprint.get(site.name, {}).get(dtype):
+            if module_hashes(site.module)[dtype] != self.fingerprint.get(site.name, {}).get(dtype):
                 advice = "" if here in ("float32", self.made_in) else f" (in {self.made_in} or float32)"
                 raise EditMismatchError(
                     f"the edit was made for {self.base_model.get('name')} in {self.made_in}; the weights of module "
@@ -395,58 +387,3 @@ def neurons_by_site(model: nn.Module, neurons: Sequence[Neuron]) -> dict[NeuronS
             )
         grouped.setdefault(site, []).append(neuron.index)
     return grouped
-
-
-def _dtype_name(model: nn.Module) -> str:
-    """The format hashes are taken in: the model's, or float32 for one that is wider."""
-    floating = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
-    name = str(next(floating, torch.float32)).removeprefix("torch.")
-    return name if name in FINGERPRINT_DTYPES else "float32"
-
-
-def _hashes(module: nn.Module) -> dict[str, str]:
-    """Hash a module's own weights in every dtype a model may be loaded in (64 bits each: a mix-up guard, no seal).
-
-    Remembered until the weights change: a search applies hundreds of edits to the same weights.
-    """
-    sums = tuple(_sums(parameter) for _, parameter in sorted(module.named_parameters(recurse=False)))
-    remembered = _known_hashes.get(module)
-    if remembered is not None and remembered[0] == sums:
-        return remembered[1]
-    hashes = {}
-    for name, dtype in FINGERPRINT_DTYPES.items():
-        digest = hashlib.blake2b(digest_size=8)
-        for key, parameter in sorted(module.named_parameters(recurse=False)):
-            values = parameter.detach().to("cpu", dtype).contiguous()
-            digest.update(f"{key}{tuple(values.shape)}".encode())
-            digest.update(values.view(torch.uint8).numpy().tobytes())
-        hashes[name] = digest.hexdigest()
-    _known_hashes[module] = (sums, hashes)
-    return hashes
-
-
-def _sums(parameter: Tensor) -> tuple[Any, ...]:
-    """Sums of a parameter's bits along two directions, with its shape and dtype: far quicker than a hash.
-
-    Any single change shows, and so does an exchange of rows. A tensor's version counter would not do: it misses what is
-    written through ``.data``.
-    """
-    content = parameter.detach().contiguous().reshape(-1).view(torch.uint8)
-    content = nn.functional.pad(content, (0, -content.numel() % SUMMED_BYTES))
-    words = content.view(torch.int64).view(-1, SUMMED_BYTES // 8)
-    sums = torch.cat([words.sum(dim=0), words.sum(dim=1)])  # whole numbers that overflow without harm
-    return tuple(parameter.shape), parameter.dtype, sums.cpu().numpy().tobytes()
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """Hash of a whole model: names, shapes, dtypes and up to 4,096 evenly spaced values of every parameter.
-
-    Quick on any size; tells models apart, but is no proof that two are equal to the last weight.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().reshape(-1)
-        taken = flat[:: max(1, flat.numel() // 4096)].to("cpu", torch.float32).contiguous()
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(taken.numpy().tobytes())
-    return digest.hexdigest()

@@ -32,11 +32,11 @@ def promoted_tokens(lm: LanguageModel, neurons: Sequence[Neuron], count: int = C
     An empty list where a neuron has no such direction: a `linear` neuron, one of an encoder, or a model whose residual
     stream the LM head can't read directly.
     """
-    told: list[list[str]] = [[] for _ in neurons]
+    promoted: list[list[str]] = [[] for _ in neurons]
     head = lm.model.get_output_embeddings()
     unembedding = getattr(head, "weight", None)
     if unembedding is None:
-        return told
+        return promoted
     place = {neuron: position for position, neuron in enumerate(neurons)}
     found: dict[int, Tensor] = {}
     readable = [neuron for neuron in neurons if neuron.kind == "ffn" and "encoder" not in neuron.module.split(".")]
@@ -50,10 +50,10 @@ def promoted_tokens(lm: LanguageModel, neurons: Sequence[Neuron], count: int = C
                 continue
             found[place[Neuron(site.name, index, "ffn")]] = direction.to(unembedding.device).float()
     if not found:
-        return told
+        return promoted
     directions = torch.stack(list(found.values()), dim=1)
     logits = torch.cat([rows.float() @ directions for rows in unembedding.split(AT_ONCE)])
     best = logits.topk(min(count, len(logits)), dim=0).indices.T.tolist()
     for position, tokens in zip(found, best, strict=True):
-        told[position] = [lm.tokenizer.decode([token]) for token in tokens]
-    return told
+        promoted[position] = [lm.tokenizer.decode([token]) for token in tokens]
+    return promoted

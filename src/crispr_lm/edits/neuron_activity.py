@@ -1,4 +1,4 @@
-"""Looking at one prompt: how its options move as an edit grows, and which of an edit's neurons fire on which token.
+"""Looking at one prompt: how option probabilities change as an edit grows, and which neurons are active on which token.
 
 Knows examples, prompts and a model; knows no metric, no terminal and no page.
 """
@@ -78,7 +78,7 @@ def firing(lm: LanguageModel, text: str, neurons: Sequence[Neuron]) -> Firing:
     """Watch neurons while the model, unedited, reads a user's words.
 
     An `ffn` neuron's activation is what the down projection reads of it, a `linear` neuron's what its layer puts out.
-    Where several layers share one weight the last of them is told.
+    Where several layers share one weight the last one is reported.
 
     Raises:
         InputError: a neuron that the model does not have, or words that do not fit its context.
@@ -103,7 +103,7 @@ def firing(lm: LanguageModel, text: str, neurons: Sequence[Neuron]) -> Firing:
         units = seen.values.shape[-1]
         flat = seen.values.reshape(-1, units)
         count = seen.token_count if seen.tokens is not None else len(flat)
-        # In an encoder-decoder model the length tells whose tokens they are, but for a prompt of a single one.
+        # In an encoder-decoder model the length shows whose tokens they are, but for a prompt of a single one.
         of_prompt = count == len(ids) and not (len(ids) == 1 and "decoder" in seen.site.name.split("."))
         columns = torch.arange(count) if seen.tokens is None else seen.tokens.cpu()
         columns = columns if of_prompt else columns + len(ids)

@@ -2,10 +2,10 @@
 
 Four things are compared, each so that rounding can't be mistaken for damage:
 
-1. Weights: every tensor to the bit, by hash. This is the proof; the rest is about what is no weight.
+1. Weights: every tensor to the bit, by hash. This is the main check; the rest covers what is no weight.
 2. Tokens: the saved tokenizer splits the prompts in the same way.
-3. Scores of options, in float32 on both sides, one sequence at a time, by the same lines of code. They tell of wrong
-   values in the configuration (base of rotary embeddings, activation function, ...) and of what an adapter computes.
+3. Scores of options, in float32 on both sides, one sequence at a time, by the same lines of code. They show
+   wrong values in the configuration (base of rotary embeddings, activation function, ...) and what an adapter computes.
 4. The configuration itself, where there is no memory for float32.
 
 Scores are not compared in the weights' own format: in bfloat16 the same sum in another order (a batch, another device)
@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from crispr_lm.errors import CrisprError, VerificationError
 from crispr_lm.inference.prompts import encode, render_prompt
 from crispr_lm.model import reload
 from crispr_lm.model.classes import auto_class
-from crispr_lm.model.memory import GIB, free_memory, out_of_memory_told, place_of_copy, weight_bytes
+from crispr_lm.model.memory import GIB, explain_out_of_memory, free_memory, place_of_copy, weight_bytes
 from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
@@ -48,25 +49,36 @@ PASSING_SETTINGS = frozenset({"_name_or_path", "transformers_version", "quantiza
 """What a configuration says of where and how it was read, not of the model."""
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A folder to verify.
+
+    Attributes:
+        folder: A model, or an adapter for the model that the one in memory was loaded from.
+        adapter: Whether it holds a PEFT adapter. The weights that are compared are its base model's.
+        hashes: Of the weights that were saved (`reload.hashes`), where they are not those of the model in memory.
+    """
+
+    folder: Path
+    adapter: bool = False
+    hashes: Mapping[str, str] | None = None
+
+
 def verify_saved(
     lm: LanguageModel,
-    folder: Path,
+    saved: Saved,
     examples: Sequence[Example],
     instruction: str,
     *,
-    adapter: bool = False,
-    hashes: Mapping[str, str] | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Compare a saved folder with the model in memory as it is now, its edit baked or applied.
 
     Args:
         lm: The model in memory.
-        folder: What was saved: a model, or an adapter for the model that `lm` was loaded from.
+        saved: What was saved.
         examples: What to compare on.
         instruction: One instruction.
-        adapter: Whether the folder holds a PEFT adapter. The weights that are compared are its base model's.
-        hashes: Of the weights that were saved (`reload.hashes`), where they are not those of `lm`.
         trust_remote_code: As for loading.
 
     Returns:
@@ -77,25 +89,20 @@ def verify_saved(
         CrisprError: there is no memory for a second copy.
         VerificationError: the folder does not load, or weights, tokens, scores or configuration differ.
     """
+    adapter = saved.adapter
     here, there = _places(lm, adapter=adapter)
     prompts = [encode(lm, example, instruction) for example in examples]
     texts = [render_prompt(lm, example, instruction) for example in examples]
     answer = _reloaded(
         {
-            "folder": str(folder),
-            "base": lm.location if adapter else str(folder),
-            "gguf_file": lm.gguf_file if adapter else None,
-            "adapter": adapter,
-            "dtype": str(lm.dtype).removeprefix("torch."),
-            "device": None if there is None else str(there),
-            "auto_class": auto_class(lm.model.config).__name__,
-            "is_encoder_decoder": lm.is_encoder_decoder,
+            **_loading(lm, saved, there),
             "trust_remote_code": trust_remote_code,
             "texts": texts,
             "prompts": [{"prompt_ids": prompt.prompt_ids, "option_ids": prompt.option_ids} for prompt in prompts],
         }
     )
-    equal = _compare_weights(reload.hashes(lm.model) if hashes is None else hashes, answer["hashes"], adapter=adapter)
+    hashes = reload.hashes(lm.model) if saved.hashes is None else saved.hashes
+    equal = _compare_weights(hashes, answer["hashes"], adapter=adapter)
     if answer["tokens"] != [list(lm.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]:
         raise VerificationError(
             "the tokenizer that was saved splits a prompt in another way than the one in memory; do not use it"
@@ -103,7 +110,7 @@ def verify_saved(
     if here is None:
         _compare_configurations(reload.settings(lm.model.config), answer["settings"])
         return {"tensors_equal": equal, "options_compared": 0, "largest_difference": 0.0}
-    with out_of_memory_told("while option scores are computed in float32"), _in_float32(lm.model, here):
+    with explain_out_of_memory("while option scores are computed in float32"), _in_float32(lm.model, here):
         expected = reload.scores(lm.model, [(prompt.prompt_ids, prompt.option_ids) for prompt in prompts])
     largest = max(_differences(expected, answer["scores"]))
     if not largest <= TOLERANCE:  # NaN is no agreement
@@ -119,14 +126,28 @@ def verify_saved(
     }
 
 
+def _loading(lm: LanguageModel, saved: Saved, there: torch.device | None) -> dict[str, Any]:
+    """How the fresh process loads what was saved: fields of the request of `crispr_lm.model.reload`."""
+    return {
+        "folder": str(saved.folder),
+        "base": lm.location if saved.adapter else str(saved.folder),
+        "gguf_file": lm.gguf_file if saved.adapter else None,
+        "adapter": saved.adapter,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "device": None if there is None else str(there),
+        "auto_class": auto_class(lm.model.config).__name__,
+        "is_encoder_decoder": lm.is_encoder_decoder,
+    }
+
+
 def _places(lm: LanguageModel, *, adapter: bool) -> tuple[torch.device | None, torch.device | None]:
     """Where the model in memory, and then the saved one, fit in float32; None for both where either does not.
 
     The saved one is gone from memory before the other is made wider.
 
     Raises:
-        CrisprError: the saved one does not fit even in its own format; or, for an adapter, of which scores alone tell,
-            not in float32.
+        CrisprError: the saved one does not fit even in its own format; or, for an adapter, which
+            only scores can verify, not in float32.
     """
     own, wide = weight_bytes(lm.model, lm.dtype), weight_bytes(lm.model, torch.float32)
     needed = wide if adapter else own
@@ -208,7 +229,7 @@ def _in_float32(model: nn.Module, place: torch.device) -> Iterator[None]:
 
 
 def _silent_end(status: int) -> str:
-    """Why a process may have ended without a word."""
+    """Why a process may have ended without a message."""
     if status == -signal.SIGKILL:
         return "the system ended it, as it does where memory is full; free some, then give the same command again"
     return f"it ended with status {status}"

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 from crispr_lm.evaluation.evaluation import Evaluation, evaluate, evaluation_of
-from crispr_lm.evaluation.kl_divergence import Original, divergence, original_of
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence, reference_distribution
 from crispr_lm.evaluation.measurement import Measurement
 
 __all__ = [
     "Evaluation",
     "Measurement",
-    "Original",
+    "ReferenceDistribution",
     "divergence",
     "evaluate",
     "evaluation_of",
-    "original_of",
+    "reference_distribution",
 ]

@@ -1,8 +1,9 @@
-"""KL divergence from the original model: how much an edit changes what has nothing to do with the task.
+"""KL divergence from the unedited model: how much an edit changes what has nothing to do with the task.
 
     D = mean over prompts and tokens of  Σ_v P(v | prompt, c_<k) · log [ P(v | prompt, c_<k) / Q(v | prompt, c_<k) ]
 
-P is the original model, Q the edited one, c the original's greedy continuation of a neutral prompt. In nats per token.
+P is the reference distribution, of the unedited model; Q the edited model's; c the unedited model's greedy
+continuation of a neutral prompt. In nats per token.
 Knows prompts as token ids and a model; knows no task.
 """
 
@@ -34,11 +35,11 @@ TOKENS = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Original:
-    """What the original model expects on neutral prompts.
+class ReferenceDistribution:
+    """The unedited model's distributions of the next token along its own continuations of neutral prompts.
 
     Attributes:
-        prompts: Each with the original's continuation as its only option.
+        prompts: Each with the unedited model's continuation as its only option.
         log_probabilities: Per prompt float32 (tokens, vocabulary) on the CPU.
     """
 
@@ -46,14 +47,14 @@ class Original:
     log_probabilities: tuple[Tensor, ...]
 
 
-def original_of(
+def reference_distribution(
     lm: LanguageModel,
     texts: Sequence[str],
     tokens: int = TOKENS,
     batch_size: BatchSize = "auto",
     progress: ProgressCallback | None = None,
-) -> Original:
-    """Take the original's greedy continuations, and its distributions along them.
+) -> ReferenceDistribution:
+    """Compute the unedited model's greedy continuations, and its distributions along them.
 
     Takes 4 bytes x vocabulary per prompt and token: 32 prompts, 8 tokens and 50,000 words are 51 MB.
 
@@ -78,23 +79,26 @@ def original_of(
     ]
     if not prompts:
         raise CrisprError(f"model {lm.name} answers neutral prompts with nothing, so no divergence can be measured")
-    return Original(tuple(prompts), tuple(_distributions(lm, prompts, batch_size, progress)))
+    return ReferenceDistribution(tuple(prompts), tuple(_distributions(lm, prompts, batch_size, progress)))
 
 
 def divergence(
-    lm: LanguageModel, original: Original, batch_size: BatchSize = "auto", progress: ProgressCallback | None = None
+    lm: LanguageModel,
+    reference: ReferenceDistribution,
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
 ) -> Measurement:
-    """Measure how far the model as it is now is from the original; metric ``kl``, clustered by prompt."""
+    """Measure how far the model as it is now is from the reference; metric ``kl``, clustered by prompt."""
     sums = []
     for before, after in zip(
-        original.log_probabilities, _distributions(lm, original.prompts, batch_size, progress), strict=True
+        reference.log_probabilities, _distributions(lm, reference.prompts, batch_size, progress), strict=True
     ):
         # In float64: a small divergence is a small difference of large terms.
         before, after = before.double(), after.double()
         sums.append(float((before.exp() * (before - after)).sum()))
     columns = {
         "divergence": np.array(sums),
-        "tokens": np.array([float(len(prompt.option_ids[0])) for prompt in original.prompts]),
+        "tokens": np.array([float(len(prompt.option_ids[0])) for prompt in reference.prompts]),
     }
     return Measurement.of(DIVERGENCE, [columns], list(range(len(sums))))
 

@@ -23,7 +23,7 @@ from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.inference.prompts import beginning
 from crispr_lm.inference.reader import Reader
 from crispr_lm.metrics.language import PERPLEXITY
-from crispr_lm.model.memory import out_of_memory_told
+from crispr_lm.model.memory import explain_out_of_memory
 from crispr_lm.model.numerics import finite
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def perplexity(
     cut = windows(lm, text, most_tokens)
     losses = []
     for window in cut:
-        with out_of_memory_told(f"on a window of {len(window) - 1} tokens"):
+        with explain_out_of_memory(f"on a window of {len(window) - 1} tokens"):
             losses.append(float(finite(lm, partial(_loss_of, lm, window), lambda loss: [loss])))
         if progress is not None:
             progress(1)

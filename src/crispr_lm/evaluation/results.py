@@ -6,6 +6,7 @@ Knows measurements and an edit's list of neurons; knows no model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from crispr_lm.edits.edit import Edit
@@ -24,14 +25,27 @@ LEAST = 1e-9
 """Differences of shares below this are rounding."""
 
 
+@dataclass(frozen=True)
+class Edited:
+    """What was measured of the edited model.
+
+    Attributes:
+        after: Task name to its evaluation.
+        divergence: Of the edited model from the reference distribution.
+        edit: What was applied.
+    """
+
+    after: Mapping[str, Measurement]
+    divergence: Measurement | None = None
+    edit: Edit | None = None
+
+
 def results_of(
     model: str,
     subjects: Sequence[Subject],
     scoring: ScoringMethod,
     before: Mapping[str, Measurement],
-    after: Mapping[str, Measurement] | None = None,
-    divergence: Measurement | None = None,
-    edit: Edit | None = None,
+    edited: Edited | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Model, edit, and every figure by task; without an edit there is no after.
@@ -41,12 +55,11 @@ def results_of(
         subjects: What was measured.
         scoring: How options were compared.
         before: Task name to the unedited model's evaluation.
-        after: The edited model's.
-        divergence: Of the edited model from the original.
-        edit: What was applied.
+        edited: The edited model's.
         seed: Of bootstrap and permutations.
     """
     tasks = {subject.name: _described(subject, scoring, before[subject.name]) for subject in subjects}
+    after = None if edited is None else edited.after
     if after is not None:
         compared = {name: after[name].differences_from(before[name], seed) for name in tasks}
         for name, found in corrected_over_tasks(compared).items():
@@ -64,7 +77,7 @@ def results_of(
         "scoring": scoring,
         "tasks": tasks,
     }
-    if divergence is not None:
+    if edited is not None and (divergence := edited.divergence) is not None:
         low, high = divergence.interval("kl", seed)
         content["divergence"] = {
             "kl": divergence["kl"],
@@ -73,8 +86,8 @@ def results_of(
             "prompts": len(divergence.clusters),
             "tokens": int(divergence.columns[0]["tokens"].sum()),
         }
-    if edit is not None:
-        content["edit"] = described_edit(edit)
+    if edited is not None and edited.edit is not None:
+        content["edit"] = described_edit(edited.edit)
     return content
 
 
@@ -115,11 +128,11 @@ def answer_rows(
 def over_abstention(
     before: Metrics, after: Metrics, found: Mapping[str, Difference], who: str = "the edited model"
 ) -> str | None:
-    """A sentence where the model bought its answers "unknown" with questions whose context tells, else None.
+    """A warning where more answers "unknown" cost right answers on disambiguated questions, else None.
 
-    It did where the rate of "unknown" on disambiguated questions rises by more than the error falls that this could
+    That is so where the rate of "unknown" on disambiguated questions rises by more than the error falls that this could
     have cured: other errors there (the rest of the rise were right answers), or errors on ambiguous questions (the
-    model then tells the two apart less than before).
+    model then distinguishes the two less than before).
     """
     known = [
         (before.get(name), after.get(name))
@@ -175,7 +188,7 @@ def _breakdown(
     """Figures apart for every value of the task's facets, where there is more than one; facet to value to figures."""
     all_before = evaluations(before)[subject.name]
     all_after = None if after is None else evaluations(after)[subject.name]
-    told: dict[str, Any] = {}
+    breakdowns: dict[str, Any] = {}
     for facet in subject.task.breakdowns:
         members: dict[str, list[int]] = {}
         for index, example in enumerate(subject.examples):
@@ -183,7 +196,7 @@ def _breakdown(
         if len(members) < 2:
             continue
         old = {value or "(none)": all_before.part(indices) for value, indices in sorted(members.items())}
-        told[facet] = {
+        breakdowns[facet] = {
             value: {
                 "examples": len(part.clusters),
                 "templates": len(set(part.clusters)),
@@ -197,10 +210,10 @@ def _breakdown(
         new = {value or "(none)": all_after.part(indices) for value, indices in sorted(members.items())}
         # Values of a facet are to it what tasks are to a run: each metric is corrected over all that have it.
         found = corrected_over_tasks({value: new[value].differences_from(part, seed) for value, part in old.items()})
-        for value, figures in told[facet].items():
+        for value, figures in breakdowns[facet].items():
             figures |= _compared(old[value], new[value], found[value])
             figures["spread"]["after"] = new[value].spread
-    return told
+    return breakdowns
 
 
 def described_edit(edit: Edit) -> dict[str, Any]:

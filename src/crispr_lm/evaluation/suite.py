@@ -1,6 +1,6 @@
 """What a run measures before and after: bias tasks, capability tasks, texts, and the divergence on neutral prompts.
 
-Knows tasks, models and settings; knows no edit. What it returns is compared and told by `crispr_lm.evaluation.results`.
+Knows tasks, models and settings; knows no edit. What it returns is compared by `crispr_lm.evaluation.results`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.evaluation import Evaluation, ScoringMethod, evaluate
-from crispr_lm.evaluation.kl_divergence import Original, original_of
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, reference_distribution
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.perplexity import WINDOW, perplexity, windows
 from crispr_lm.inference.batching import BatchSize
@@ -108,10 +108,10 @@ class TaskSubject:
 
     def described(self, scoring: ScoringMethod) -> dict[str, object]:
         """How it is measured, and on how many questions the stereotyped option is not known."""
-        told = [example for example in self.examples if example.condition in (AMBIGUOUS, DISAMBIGUATED)]
+        conditioned = [example for example in self.examples if example.condition in (AMBIGUOUS, DISAMBIGUATED)]
         return {
             "scoring": self.scoring(scoring),
-            "without_stereotyped_option": sum(example.stereotyped is None for example in told),
+            "without_stereotyped_option": sum(example.stereotyped is None for example in conditioned),
         }
 
 
@@ -178,7 +178,7 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
         if asked_for is None:
             task = replace(task, instructions=task.instructions[: instruction_count(settings.instructions)])
         drawn = draw(task, task.examples, most or len(task.examples), settings.seed)
-        # WinoBias and the like tell of bias; what has one right answer and no stereotype tells of capability.
+        # WinoBias and the like measure bias; what has one right answer and no stereotype measures capability.
         bias = any(example.stereotyped is not None for example in task.examples)
         subjects.append(TaskSubject(task, drawn, "bias" if bias else "capability"))
     return subjects
@@ -198,11 +198,13 @@ def measure_all(
         }
 
 
-def take_original(lm: LanguageModel, settings: RunSettings | EvaluateSettings, progress: Progress) -> Original:
-    """Take what the unedited model expects on the bundled neutral prompts."""
+def measure_reference(
+    lm: LanguageModel, settings: RunSettings | EvaluateSettings, progress: Progress
+) -> ReferenceDistribution:
+    """Compute the reference distribution of the unedited model on the bundled neutral prompts."""
     texts = neutral_prompts()[: settings.neutral_prompts]
     with progress.step("Continuing neutral prompts", len(texts)) as advance:
-        return original_of(lm, texts, batch_size=settings.batch_size, progress=advance)
+        return reference_distribution(lm, texts, batch_size=settings.batch_size, progress=advance)
 
 
 def evaluations(measurements: Mapping[str, Measurement]) -> dict[str, Evaluation]:

@@ -16,7 +16,7 @@ import torch
 from crispr_lm.errors import InputError
 from crispr_lm.inference.packing import packed_length
 from crispr_lm.inference.prompts import EncodedPrompt
-from crispr_lm.model.memory import free_memory, is_out_of_memory, out_of_memory_told
+from crispr_lm.model.memory import explain_out_of_memory, free_memory, is_out_of_memory
 from crispr_lm.model.neuron_sites import find_sites
 from crispr_lm.runtime.deterministic import is_deterministic
 
@@ -88,7 +88,7 @@ def batches(
                 planned = batch_sizes(lengths, tokens, most, _of_device(OVERHEAD_TOKENS, lm.device))
             batch = waiting[: planned.pop(0) if planned else most]
             try:
-                with out_of_memory_told("on a single prompt") if len(batch) == 1 else nullcontext():
+                with explain_out_of_memory("on a single prompt") if len(batch) == 1 else nullcontext():
                     work(batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):

@@ -22,7 +22,7 @@ from crispr_lm.inference.kv_cache import Beginnings, cache_name, continued_score
 from crispr_lm.inference.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
 from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.model.capabilities import Capabilities
-from crispr_lm.model.memory import is_out_of_memory, out_of_memory_told
+from crispr_lm.model.memory import explain_out_of_memory, is_out_of_memory
 from crispr_lm.model.numerics import broken_weights, widened
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def capabilities_of(lm: LanguageModel) -> Capabilities:
     if lm.model.training:  # dropout; the user's own object may be trained between two calls
         raise InputError(f"model {lm.name} is in training mode, which makes scores random; call model.eval() first")
     if lm.capabilities is None:
-        with torch.inference_mode(), out_of_memory_told("on a few short prompts"):
+        with torch.inference_mode(), explain_out_of_memory("on a few short prompts"):
             lm.capabilities = _examined(lm)
     return lm.capabilities
 

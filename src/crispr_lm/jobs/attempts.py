@@ -34,5 +34,5 @@ def attempt(work: Callable[[], object]) -> str | None:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, in a sentence: our own ones are told as they are, others with their type."""
+    """What an error says, in a sentence: our own ones as they are, others with their type."""
     return str(error) if isinstance(error, CrisprError) else on_one_line(error)

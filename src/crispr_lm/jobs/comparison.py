@@ -1,7 +1,7 @@
-"""The job of ``crispr-lm compare``: every method on every task, how edits transfer, and what their size matters.
+"""The job of ``crispr-lm compare``: every method on every task, how edits transfer, and what their size changes.
 
-Each measurement is a cell, written to ``cells.jsonl`` as soon as it is finished; an interrupted comparison goes on with
-the first cell that is missing. What is made of the cells is said by `crispr_lm.jobs.comparison_results`.
+Each measurement is a cell, written to ``cells.jsonl`` as soon as it is finished; an interrupted comparison resumes at
+the first missing cell. `crispr_lm.jobs.comparison_results` computes the figures from the cells.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from crispr_lm.baselines.method import Method, Treatment, measure
 from crispr_lm.baselines.registry import METHODS
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import CrisprError, InputError, nearest
-from crispr_lm.evaluation.kl_divergence import Original, divergence
-from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, take_original
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
+from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_reference
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.comparison_results import (
+    COMPARISON_VERSION,
     CellKey,
     chosen_in,
     comparison_of,
@@ -34,6 +35,7 @@ from crispr_lm.jobs.comparison_results import (
 )
 from crispr_lm.jobs.edit_search import Start, find_edit
 from crispr_lm.jobs.preparation import (
+    Needs,
     Timings,
     attribution_candidates,
     check_held_out,
@@ -62,15 +64,15 @@ NEURON_POINTS = (1, 3, 5, 10, 20, 50, 100)
 EXAMPLE_POINTS = (1, 2, 5, 10, 20, 50)
 """Numbers of attribution examples of the curve."""
 
-ALWAYS = ("original", "crispr")
-"""What everything else is compared with."""
+ALWAYS = ("original", "search")
+"""Methods that everything else is compared with."""
 
 NOT_IDENTITY = ("methods", "draws", "curves")
-"""Settings that say which cells are wanted, not what is in them: a comparison may be gone on with others."""
+"""Settings that say which cells are wanted, not what is in them: a comparison may be resumed with others."""
 
 
 def compare(model: str, settings: CompareSettings, progress: Progress | None = None) -> dict[str, Any]:
-    """Compare CRISPR with controls and with what else a user could do.
+    """Compare the crispr-lm search with controls and with other methods.
 
     Every method is fitted on each task's attribution and validation splits and measured on its test split, on the
     further tasks and on the neutral prompts.
@@ -100,13 +102,16 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     check_held_out([*subjects.values(), *further], made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in (*subjects.values(), *further)]
-    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].validation))
+    needs = Needs(checks, probe=(parts[0].task, parts[0].validation))
+    lm = load(model, settings, needs, timings, progress)
     _check_removed(lm, settings)
     record = record_of(lm, settings, parts, [*subjects.values(), *further])
     for name in NOT_IDENTITY:
         del record["identity"]["settings"][name]
+    record["identity"]["comparison_version"] = COMPARISON_VERSION  # cells of another one are not read
     with folder.held():
-        return _compare_in(folder, lm, record, parts, subjects, further, methods, settings, progress)
+        table = _Table(lm, settings, folder, progress, subjects, further)
+        return _compare_in(table, record, parts, methods)
 
 
 def _check_removed(lm: LanguageModel, settings: CompareSettings) -> None:
@@ -116,19 +121,11 @@ def _check_removed(lm: LanguageModel, settings: CompareSettings) -> None:
 
 
 def _compare_in(
-    folder: ComparisonFolder,
-    lm: LanguageModel,
-    record: dict[str, Any],
-    parts: Sequence[Parts],
-    subjects: dict[str, Subject],
-    further: Sequence[Subject],
-    methods: Sequence[Method],
-    settings: CompareSettings,
-    progress: Progress,
+    table: _Table, record: dict[str, Any], parts: Sequence[Parts], methods: Sequence[Method]
 ) -> dict[str, Any]:
     """Every cell that is not known yet, and the tables; returns what ``comparison.json`` holds."""
+    settings, folder, progress = table.settings, table.folder, table.progress
     resumed = folder.start(record, overwrite=settings.overwrite)
-    table = _Table(lm, settings, folder, progress, subjects, further)
     if resumed:
         table.cells = dict(read_rows(folder.cells, lambda cell: (CellKey.of_cell(cell), cell)))
         # A killed comparison may have left a torn last line, which must not be appended to.
@@ -151,19 +148,19 @@ def _compare_in(
                 curve(fit)
 
     with progress.step("Drawing intervals"):
-        told = comparison_of(record, settings, methods, subjects, further, table.wanted)
+        results = comparison_of(record, settings, methods, table.subjects, table.further, table.wanted)
     pages = {
-        "tables": lambda: write_bytes(folder.tables, markdown(told).encode("utf-8")),
-        "page": lambda: write_bytes(folder.page, render_comparison(told).encode("utf-8")),
+        "tables": lambda: write_bytes(folder.tables, markdown(results).encode("utf-8")),
+        "page": lambda: write_bytes(folder.page, render_comparison(results).encode("utf-8")),
     }
     failed = {name: reason for name, write in pages.items() if (reason := attempt(write)) is not None}
-    told |= {"failed": failed} if failed else {}
-    write_json(folder.results, told)  # the very last: it says that all is done
-    return told
+    results |= {"failed": failed} if failed else {}
+    write_json(folder.results, results)  # the very last: it says that all is done
+    return results
 
 
 def chosen_methods(names: Sequence[str]) -> list[Method]:
-    """Methods by name, in the order of tables; the original and CRISPR always, whatever is named.
+    """Methods by name, in the order of tables; the unedited model and the search always, whatever is named.
 
     Raises:
         InputError: there is no such method.
@@ -193,12 +190,12 @@ class _Table:
     wanted: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
 
     def fit(self, parts: Parts, folder: RunFolder) -> Fit:
-        """What methods are fitted on; CRISPR's edit is taken from its cell where it is known."""
-        cell = self.cells.get(CellKey("methods", "crispr", parts.task.name))
+        """What methods are fitted on; the search's edit is taken from its cell where that is known."""
+        cell = self.cells.get(CellKey("methods", "search", parts.task.name))
 
         def search(scores: NeuronScores) -> Searched:
             make_folder(folder.path)
-            start = Start(scores, self._original, folder, folder.search.exists())
+            start = Start(scores, self._reference, folder, folder.search.exists())
             return find_edit(self.lm, [parts], start, self.settings, self.progress)
 
         return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell), search)
@@ -227,7 +224,7 @@ class _Table:
             def highest(count: int = count) -> Treatment:
                 return _elimination(fit, fit.scores().top(count))
 
-            self._fill(CellKey("neurons", "crispr", task, count), [self.subjects[task]], highest)
+            self._fill(CellKey("neurons", "published", task, count), [self.subjects[task]], highest)
 
     def example_curve(self, fit: Fit) -> None:
         """As many neurons of the published ranking as the edit has, attributed on more and more examples."""
@@ -239,11 +236,11 @@ class _Table:
             def highest(count: int = count) -> Treatment:
                 return _elimination(fit, growing.upto(count).top(len(fit.chosen.neurons)))
 
-            self._fill(CellKey("examples", "crispr", task, count), [self.subjects[task]], highest)
+            self._fill(CellKey("examples", "published", task, count), [self.subjects[task]], highest)
 
     @cached_property
-    def _original(self) -> Original:
-        return take_original(self.lm, self.settings, self.progress)
+    def _reference(self) -> ReferenceDistribution:
+        return measure_reference(self.lm, self.settings, self.progress)
 
     def _fill(
         self,
@@ -284,9 +281,9 @@ class _Table:
                     measured[subject.name] = measurement_stored(found)
         diverged = next((cell["divergence"] for cell in alike if cell["divergence"] is not None), None)
         if diverges and treatment.changes_model and diverged is None:
-            original = self._original  # taken from the model as it is, before the treatment is applied
+            reference = self._reference  # taken from the model as it is, before the treatment is applied
             with treatment.applied(lm):
-                columns = divergence(lm, original, settings.batch_size).columns[0]
+                columns = divergence(lm, reference, settings.batch_size).columns[0]
             diverged = {name: values.tolist() for name, values in columns.items()}
         wanted = {subject.name: measured[subject.name] for subject in subjects}
         return stored(treatment, wanted, diverged if diverges and treatment.changes_model else None)

@@ -33,7 +33,7 @@ from crispr_lm.report.shared import shared_record
 from crispr_lm.settings import CompareSettings
 
 COMPARISON_FORMAT = "crispr-lm-comparison"
-COMPARISON_VERSION = 1
+COMPARISON_VERSION = 2
 
 Cell = dict[str, Any]
 
@@ -70,7 +70,7 @@ def stored(treatment: Treatment, measured: Mapping[str, Any], diverged: Mapping[
     Args:
         treatment: What was measured.
         measured: Subject's name to `measurement_stored`.
-        diverged: Columns of the divergence from the original, as lists; None where there is none.
+        diverged: Columns of the divergence from the unedited model, as lists; None where there is none.
     """
     edit = treatment.edit
     return {
@@ -87,16 +87,16 @@ def stored(treatment: Treatment, measured: Mapping[str, Any], diverged: Mapping[
 
 
 def same_measurements(treatment: Treatment) -> str | None:
-    """What treatments have in common that need not be measured twice: their neurons and scale, in any order.
+    """A hash of neurons and scale, in any order: treatments with the same one need not be measured twice.
 
-    None for a treatment that is more than an edit: nothing is equal to it for certain.
+    None for a treatment that is more than an edit: it is never taken as equal to another.
     """
     if treatment.steering is not None or treatment.rephrase is not None or treatment.correct is not None:
         return None
     edit = treatment.edit
     neurons = sorted((neuron.kind, neuron.module, neuron.index) for neuron in edit.neurons) if edit else []
-    told = json.dumps([neurons, edit.scale] if edit and neurons else [])
-    return hashlib.sha256(told.encode("utf-8")).hexdigest()
+    content = json.dumps([neurons, edit.scale] if edit and neurons else [])
+    return hashlib.sha256(content.encode("utf-8")).hexdigest()
 
 
 def neurons_of(cell: Cell) -> list[Neuron]:
@@ -105,7 +105,7 @@ def neurons_of(cell: Cell) -> list[Neuron]:
 
 
 def chosen_in(cell: Cell) -> Chosen:
-    """The edit that CRISPR's cell tells of."""
+    """The edit in the cell of the search."""
     return Chosen(neurons_of(cell), cell["scale"], cell["details"]["reason"], cell["recommended"])
 
 
@@ -153,7 +153,7 @@ class _Figures:
         self, methods: Sequence[Method], subjects: Mapping[str, Subject], further: Sequence[Subject]
     ) -> dict[str, Any]:
         """Task name to what it is and a row per method."""
-        told = {
+        figures = {
             task: {
                 **_described(self._measured(CellKey("methods", "original", task), subject)),
                 "scoring": {one.name: one.described(self.settings.scoring)["scoring"] for one in (subject, *further)},
@@ -179,15 +179,15 @@ class _Figures:
                     warning = over_abstention(before, measured["metrics"], differences, "the model")
                     rows[task]["over_abstention"] = warning
             for task, row in rows.items():
-                told[task]["rows"][method.name] = row
-        return told
+                figures[task]["rows"][method.name] = row
+        return figures
 
     def transfer(self, subjects: Mapping[str, Subject]) -> dict[str, Any]:
         """Edits of every task measured on every task, and how many neurons they have in common."""
-        edits = {task: self.cells[CellKey("methods", "crispr", task)] for task in subjects}
+        edits = {task: self.cells[CellKey("methods", "search", task)] for task in subjects}
         matrix: dict[str, dict[str, Any]] = {}
         for fitted in subjects:
-            own = CellKey("methods", "crispr", fitted)
+            own = CellKey("methods", "search", fitted)
             keys = {task: own if fitted == task else CellKey("transfer", fitted, task) for task in subjects}
             matrix[fitted] = self._changed(keys, subjects)
         overlaps = {first: {second: _overlap(edits[first], edits[second]) for second in subjects} for first in subjects}
@@ -195,18 +195,18 @@ class _Figures:
 
     def curves(self, subjects: Mapping[str, Subject]) -> dict[str, Any]:
         """Task name to the points of both curves."""
-        told: dict[str, Any] = {task: {} for task in subjects}
+        points: dict[str, Any] = {task: {} for task in subjects}
         for part in ("neurons", "examples"):
             keys = [key for key in self.cells if key.part == part]
             for task in subjects:
-                told[task][part] = []
+                points[task][part] = []
             for number in sorted({key.number for key in keys}):
                 at_point = {key.task: key for key in keys if key.number == number}
                 for task, changed in self._changed(at_point, subjects).items():
                     cell = self.cells[at_point[task]]
                     point = {"point": number, "neurons": len(cell["neurons"]), **changed}
-                    told[task][part].append({**point, "divergence": self._divergence([cell])})
-        return told
+                    points[task][part].append({**point, "divergence": self._divergence([cell])})
+        return points
 
     def _row(self, method: Method, subject: Subject, further: Sequence[Subject]) -> dict[str, Any]:
         """A method on a task: its draws joined, each draw an instruction more to take the mean over."""
@@ -218,10 +218,10 @@ class _Figures:
             return {"status": "not run", "reason": failed["reason"]}
         measured = {}
         for part in (subject, *further):
-            original = self._measured(CellKey("methods", "original", task), part)
+            unedited = self._measured(CellKey("methods", "original", task), part)
             draws = [measurement_from(cell, part, self.settings) for cell in cells]
             joined = _joined_measurement(draws)
-            before = _joined_measurement([original] * len(draws))
+            before = _joined_measurement([unedited] * len(draws))
             measured[part.name] = {
                 "metrics": joined.metrics,
                 "spread": joined.spread,
@@ -244,7 +244,7 @@ class _Figures:
         return measurement_from(self.cells[key], subject, self.settings)
 
     def _changed(self, keys: Mapping[str, CellKey], subjects: Mapping[str, Subject]) -> dict[str, Any]:
-        """Figures of a cell per task and their differences from the original, tests corrected over these tasks."""
+        """Figures of a cell per task, differences from the unedited model, and tests corrected over these tasks."""
         after = {task: self._measured(key, subjects[task]) for task, key in keys.items()}
         before = {task: self._measured(CellKey("methods", "original", task), subjects[task]) for task in keys}
         found = corrected_over_tasks(
@@ -261,7 +261,7 @@ class _Figures:
         }
 
     def _divergence(self, cells: Sequence[Cell]) -> dict[str, Any] | None:
-        """KL from the original, mean over draws; 0 for what leaves the model alone."""
+        """KL from the unedited model, mean over draws; 0 for what leaves the model alone."""
         if not any(cell["changes_model"] for cell in cells):
             return {"kl": 0.0, "low": 0.0, "high": 0.0}
         columns = [
@@ -313,11 +313,11 @@ def _joined_measurement(draws: Sequence[Measurement]) -> Measurement:
 
 def _range(draws: Sequence[Measurement]) -> dict[str, list[float] | None]:
     """Smallest and largest mean over draws, per metric."""
-    told: dict[str, list[float] | None] = {}
+    ranges: dict[str, list[float] | None] = {}
     for name in draws[0]:
         values = [value for draw in draws if (value := draw[name]) is not None]
-        told[name] = [min(values), max(values)] if values else None
-    return told
+        ranges[name] = [min(values), max(values)] if values else None
+    return ranges
 
 
 def _joined(key: tuple[str, str]) -> str:
@@ -330,12 +330,12 @@ def _overlap(first: Cell, second: Cell) -> dict[str, Any]:
     return {**asdict(total), "jaccard": total.jaccard}
 
 
-def _described(original: Measurement) -> dict[str, Any]:
-    templates = len(set(original.clusters))
+def _described(unedited: Measurement) -> dict[str, Any]:
+    templates = len(set(unedited.clusters))
     return {
-        "family": original.family.name,
-        "examples": len(original.clusters),
+        "family": unedited.family.name,
+        "examples": len(unedited.clusters),
         "templates": templates,
         "few_templates": templates < FEWEST_CLUSTERS,
-        "instructions": len(original.columns),
+        "instructions": len(unedited.columns),
     }

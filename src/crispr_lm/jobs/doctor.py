@@ -58,7 +58,7 @@ def examine_machine(
     prompt_format: PromptFormat = "chat",
     self_checked: bool = False,
 ) -> dict[str, Any]:
-    """Tell versions, devices, memory, the hub and, of a model, whether it fits; as JSON types.
+    """Report versions, devices, memory, the hub and, of a model, whether it fits; as JSON types.
 
     Args:
         model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``; its configuration and tokenizer alone are
@@ -75,7 +75,7 @@ def examine_machine(
         raise InputError("--self-check needs a model to check; name one")
     devices = [torch.device("cpu")]
     devices += [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "versions": {"crispr-lm": __version__, "python": platform.python_version()}
         | {package: _version(package) for package in PACKAGES},
         "extras": {name: _extra(modules) for name, modules in EXTRAS.items()},
@@ -85,13 +85,13 @@ def examine_machine(
     }
     if model is not None:
         source = open_model(model, trust_remote_code=trust_remote_code, prompt_format=prompt_format)
-        told["model"] = _model(source, devices) | {"prompt": _prompt(source)}
+        report["model"] = _model(source, devices) | {"prompt": _prompt(source)}
         if self_checked:
             checked = self_check(source.load("float32", allow_pickle=allow_pickle, twice=True))
-            told["model"]["self_check"] = {
+            report["model"]["self_check"] = {
                 kind: asdict(found) | {"passed": found.passed} for kind, found in checked.items()
             }
-    return told
+    return report
 
 
 def _prompt(source: ModelSource) -> dict[str, Any]:

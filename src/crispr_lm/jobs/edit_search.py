@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from crispr_lm.attribution.effects import Effects
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.evaluation.kl_divergence import Original
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution
 from crispr_lm.jobs.preparation import options_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NeuronKind
@@ -39,13 +39,13 @@ class Start:
 
     Attributes:
         scores: The published ranking.
-        original: The unedited model on neutral prompts.
+        reference: The unedited model on neutral prompts.
         folder: Where it is put on record.
         resumed: Whether the folder holds trials of an interrupted run of the same settings.
     """
 
     scores: NeuronScores
-    original: Original
+    reference: ReferenceDistribution
     folder: RunFolder
     resumed: bool
 
@@ -122,7 +122,7 @@ def _tuned(
         on_trial=lambda trial: append_line(folder.search, trial.to_dict()),
         on_interrupt=lambda trials: write_lines(folder.search, [trial.to_dict() for trial in trials]),
         scores=start.scores,
-        original=start.original,
+        original=start.reference,
         keep_effects=_in_folder(folder),
     )
     tasks = [part.task for part in parts]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.edits.edit import Edit, weights_fingerprint
+from crispr_lm.edits.edit import Edit
+from crispr_lm.edits.fingerprint import weights_fingerprint
 from crispr_lm.edits.set_operations import intersection, overlap, union
 from crispr_lm.errors import InputError
 from crispr_lm.inference.prompts import seen_prompt
@@ -35,7 +36,7 @@ def combine_edits(how: Literal["union", "intersection"], files: Sequence[Path], 
 
 
 def compare_edits(first: Path, second: Path) -> dict[str, Any]:
-    """Tell what two edits have in common, in all and per module, as JSON types.
+    """Report what two edits have in common, in all and per module, as JSON types.
 
     Raises:
         InputError: a file is no edit.
@@ -49,7 +50,7 @@ def compare_edits(first: Path, second: Path) -> dict[str, Any]:
 
 
 def describe_scores(scores: NeuronScores, top: int = 10) -> dict[str, Any]:
-    """Tell what scores there are, and the highest, as JSON types."""
+    """Report what scores there are, and the highest, as JSON types."""
     best = scores.top(min(top, len(scores)))
     return {
         "type": "scores",
@@ -80,7 +81,7 @@ def inspect_prompt(model: str, task: str, prompt_format: PromptFormat = "chat") 
 
 
 def inspect(source: str, top: int = 10) -> dict[str, Any]:
-    """Tell what is in a model, a scores file or an edit, as JSON types.
+    """Report what is in a model, a scores file or an edit, as JSON types.
 
     Raises:
         InputError: it is none of these, or can't be read.

@@ -40,9 +40,9 @@ def export_lm_eval(
     """Write a task for lm-eval: ``NAME.yaml`` and ``NAME.jsonl`` in an existing folder.
 
     The metric ``acc`` is then the accuracy that `crispr_lm.evaluate` gives under this instruction, to the item. For
-    models with a chat template lm-eval must be told ``add_bos_token=False``, since the prompt is rendered already; it
+    models with a chat template lm-eval must be given ``add_bos_token=False``, since the prompt is rendered already; it
     must not be given ``--apply_chat_template``. Where an encoder reads the prompt, ``max_length`` must be as large as
-    the longest prompt: lm-eval cuts longer ones, T5's at 512 tokens, without a word.
+    the longest prompt: lm-eval cuts longer ones, T5's at 512 tokens, without a warning.
 
     Args:
         lm: A model, or one that `open_model` has opened without its weights.

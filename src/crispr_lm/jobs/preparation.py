@@ -9,8 +9,8 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def attribution_candidates(task: Task, settings: RunSettings | ScoreSettings) ->
 def test_sample(
     task: Task, examples: Sequence[Example], settings: RunSettings | EvaluateSettings
 ) -> tuple[Example, ...]:
-    """Draw the examples that results are told on."""
+    """Draw the examples that results are measured on."""
     size = len(examples) if settings.test_examples == "all" else settings.test_examples
     return draw(task, examples, size, settings.seed)
 
@@ -153,26 +153,36 @@ def fits(task: Task, examples: Sequence[Example]) -> Callable[[Reader], None]:
     return lambda reader: check_prompts(reader, examples, task.instructions)
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a model is loaded for.
+
+    Attributes:
+        checks: Checks that every prompt fits it.
+        probe: A task and examples that decide on the number format that answers are measured in.
+        twice: Whether the edited model will be loaded beside it.
+    """
+
+    checks: Sequence[Callable[[Reader], None]] = ()
+    probe: tuple[Task, Sequence[Example]] | None = None
+    twice: bool = False
+
+
 def load(
     model: str,
     settings: ModelSettings,
-    checks: Iterable[Callable[[Reader], None]],
+    needs: Needs,
     timings: Timings,
     progress: Progress,
-    probe: tuple[Task, Sequence[Example]] | None = None,
-    *,
-    twice: bool = False,
 ) -> LanguageModel:
-    """Open the model, check that all it will be asked fits it, and only then read the weights.
+    """Open the model, check that every prompt fits it, and only then read the weights.
 
     Args:
         model: As the user named it.
         settings: How it is loaded.
-        checks: What it will be asked, as checks that it fits.
+        needs: What it is loaded for.
         timings: Seconds are added to "load".
         progress: Shows that it loads.
-        probe: A task and examples that decide on the number format that answers are measured in.
-        twice: Whether the edited model will be loaded beside it.
     """
     if settings.deterministic:
         make_deterministic()
@@ -192,24 +202,24 @@ def load(
             prompt_format=settings.prompt_format,
             moment=moment,
         )
-        for check in checks:
+        for check in needs.checks:
             check(source)
         quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"
         lm = source.load(
-            settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize, twice=twice
+            settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize, twice=needs.twice
         )
     if lm.device.type == "cpu":
         recorded = _recorded_threads(settings)
         progress.say(set_threads(settings.threads, recorded, fixed=settings.deterministic))
-    if isinstance(settings, ReportSettings) and probe is not None:
-        task, examples = probe
+    if isinstance(settings, ReportSettings) and needs.probe is not None:
+        task, examples = needs.probe
         prompts = encode_all(lm, sample(examples, PROBED_PROMPTS, settings.seed), task.instructions[0])
         choose_evaluation_dtype(lm, settings.evaluation_dtype, prompts)
     return lm
 
 
 def _recorded_threads(settings: ModelSettings) -> int | None:
-    """Threads of the run in the output folder, if it is gone on with."""
+    """Threads of the run in the output folder, if it is resumed."""
     if not isinstance(settings, FolderSettings) or settings.overwrite:
         return None
     folder = (ComparisonFolder if isinstance(settings, CompareSettings) else RunFolder)(settings.output)

@@ -1,4 +1,4 @@
-"""The record of a run: enough to run it again, and to know whether an interrupted one may be gone on with."""
+"""The record of a run: enough to run it again, and to know whether an interrupted one may be resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 import transformers
 
-from crispr_lm.edits.edit import weights_fingerprint
+from crispr_lm.edits.fingerprint import weights_fingerprint
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.suite import Subject
 from crispr_lm.inference.prompts import seen_prompt

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from crispr_lm.edits.edit import Edit, weights_fingerprint
+from crispr_lm.edits.edit import Edit
+from crispr_lm.edits.fingerprint import weights_fingerprint
 from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.jobs.preparation import file_hash
 from crispr_lm.jobs.run import run
@@ -64,7 +65,7 @@ def reproduce(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
 ) -> dict[str, Any]:
-    """Run again what a folder's ``run.json`` tells and compare every figure of ``results.json``.
+    """Run again what a folder's ``run.json`` records and compare every figure of ``results.json``.
 
     Args:
         source: Folder of a finished run.
@@ -73,8 +74,8 @@ def reproduce(
         model: Where the model is now, if it is not where the record says.
         device: To run on.
         progress: Shows how far it is.
-        trust_remote_code: Run Python code that comes with the model. A record that says so is not enough: it may be a
-            stranger's.
+        trust_remote_code: Run Python code that comes with the model. A record that says so is not enough: it is
+            untrusted input.
         allow_pickle: Also read weights stored as pickle, which can run code hidden in the file; likewise.
 
     Returns:
@@ -82,36 +83,46 @@ def reproduce(
         and all figures are the same, and what came of saving the new model.
 
     Raises:
-        InputError: a tolerance below 0, no finished run, or its data or weights have changed (what and where is told);
-            told before anything is run.
+        InputError: a tolerance below 0, no finished run, or its data or weights have changed (what and where is
+            said), before anything is run.
     """
     progress = progress or SilentProgress()
     if not 0 <= tolerance < math.inf:
         raise InputError(f"tolerance {tolerance} can't be used; give 0 (the same figures) or a positive number")
     check_writable(output)
     recorded = read_recorded(source)
-    record, then, edit_then = recorded.record, recorded.results, recorded.edit
+    record = recorded.record
     trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
     settings = reproduced_settings(record, output, device, trusted)
     new = RunFolder(output)
     if new.finished and not (output / REPORT).exists():  # it was run, and could not be compared
         settings = settings.model_copy(update={"resume": True})
-    new.check(resume=settings.resume, overwrite=False)  # one that was interrupted is gone on with
+    new.check(resume=settings.resume, overwrite=False)  # one that was interrupted is resumed
     identity = record["identity"]
     name = model or identity["model"]
     _check_plugins(identity["plugins"])
     _check_data(identity["data"])
     _check_model(name, identity["model_fingerprint"], settings)
     now = run(name, settings, progress)
-    edit_now = Edit.load(new.edit)
-    figures = list(_compared(then, now, tolerance))
-    common = set(edit_then.neurons) & set(edit_now.neurons)
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "format": "crispr-lm-reproduce",
         "version": 1,
         "source": str(source),
         "tolerance": tolerance,
         "versions": _versions(record, read_object(new.run)),
+        **_agreement(recorded, now, Edit.load(new.edit), tolerance),
+        **{name: now[name] for name in ("saved_model", "failed") if name in now},
+    }
+    write_json(output / REPORT, report)
+    return report
+
+
+def _agreement(recorded: Recorded, now: Mapping[str, Any], edit_now: Edit, tolerance: float) -> dict[str, Any]:
+    """Edit, verdict and figures then and now, and whether all of them are the same."""
+    then, edit_then = recorded.results, recorded.edit
+    figures = list(_compared(then, now, tolerance))
+    common = set(edit_then.neurons) & set(edit_now.neurons)
+    found: dict[str, Any] = {
         "edit": {
             "then": len(edit_then.neurons),
             "now": len(edit_now.neurons),
@@ -121,11 +132,8 @@ def reproduce(
         "verdict": {"then": then["verdict"], "now": now["verdict"], "same": then["verdict"] == now["verdict"]},
         "figures": [asdict(figure) for figure in figures],
     }
-    same_parts = [told["edit"]["same"], told["verdict"]["same"], *(figure.same for figure in figures)]
-    told["same"] = all(same_parts)
-    told |= {name: now[name] for name in ("saved_model", "failed") if name in now}
-    write_json(output / REPORT, told)
-    return told
+    same = found["edit"]["same"] and found["verdict"]["same"] and all(figure.same for figure in figures)
+    return {**found, "same": same}
 
 
 @dataclass(frozen=True)
@@ -158,8 +166,8 @@ def read_recorded(source: Path) -> Recorded:
         list(_compared(results, results, DEFAULT_TOLERANCE))
         _ = results["verdict"] == results["verdict"]
     except MALFORMED as error:
-        told = _first_problem(error) if isinstance(error, ValidationError) else on_one_line(error)
-        raise InputError(f"{source} is not what crispr-lm run writes ({told}); give another folder") from error
+        problem = _first_problem(error) if isinstance(error, ValidationError) else on_one_line(error)
+        raise InputError(f"{source} is not what crispr-lm run writes ({problem}); give another folder") from error
     return Recorded(record, results, edit)
 
 

@@ -1,4 +1,4 @@
-"""The main job: the way of the data from model and task to a proven edit.
+"""The main job: from model and task to an edit whose effect is measured.
 
 Everything that can be wrong with the input is checked before weights are read, and nothing is written before that. The
 results are on disk before the model is saved, checked and described: nothing that comes after the work may discard it.
@@ -7,27 +7,36 @@ Several processes may run it together (`crispr_lm.runtime.distributed`); the fir
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.logit_lens import promoted_tokens
-from crispr_lm.edits.verification import VERIFIED_EXAMPLES, verify_saved
+from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
 from crispr_lm.errors import InputError
-from crispr_lm.evaluation.kl_divergence import Original, divergence
-from crispr_lm.evaluation.measurement import Measurement
-from crispr_lm.evaluation.results import answer_rows, results_of
-from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, take_original
+from crispr_lm.evaluation.kl_divergence import divergence
+from crispr_lm.evaluation.results import Edited, answer_rows, results_of
+from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs.attempts import attempt, reason_of
 from crispr_lm.jobs.edit_search import Start, find_edit
-from crispr_lm.jobs.preparation import Timings, check_held_out, file_hash, fits, load, load_tasks, made_on, take_parts
+from crispr_lm.jobs.preparation import (
+    Needs,
+    Timings,
+    check_held_out,
+    file_hash,
+    fits,
+    load,
+    load_tasks,
+    made_on,
+    take_parts,
+)
 from crispr_lm.jobs.record import dated, record_of
 from crispr_lm.jobs.sharing import check_hub, with_upload, write_card
-from crispr_lm.jobs.transfer import check_transfer, measure_transfer
+from crispr_lm.jobs.transfer import Unedited, check_transfer, measure_transfer
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.report.page import write_report
@@ -75,17 +84,19 @@ def run(
     check_held_out(subjects, made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [subject.check for subject in subjects]
-    lm = load(model, settings, checks, timings, progress, probe=(parts[0].task, parts[0].validation), twice=True)
+    needs = Needs(checks, probe=(parts[0].task, parts[0].validation), twice=True)
+    lm = load(model, settings, needs, timings, progress)
     record = record_of(lm, settings, parts, subjects)
+    work = _Work(folder, lm, parts, subjects, settings, timings, progress)
     with folder.held() if is_first() else nullcontext():
         begun = on_first(lambda: _without_the_end(folder, record, settings))
         if begun is None:
             resumed = on_first(lambda: folder.start(record, overwrite=settings.overwrite))
-            edit, results = _measured(folder, lm, parts, subjects, settings, resumed, timings, progress)
+            edit, results = _measured(work, resumed)
         else:
-            progress.say("The results are there: going on with saving the edited model")
+            progress.say("The results are there: resuming with saving the edited model")
             edit, results = begun
-        results = _with_the_end(folder, lm, edit, results, parts[0], settings, timings, progress)
+        results = _with_the_end(work, edit, results)
     return on_first(lambda: with_upload(results, folder.model, hub, progress))
 
 
@@ -110,21 +121,27 @@ def _without_the_end(
     return Edit.load(folder.edit), results
 
 
-def _measured(
-    folder: RunFolder,
-    lm: LanguageModel,
-    parts: Sequence[Parts],
-    subjects: Sequence[Subject],
-    settings: RunSettings,
-    resumed: bool,
-    timings: Timings,
-    progress: Progress,
-) -> tuple[Edit, dict[str, Any]]:
-    """The work: search and measurements. Its answers, results and report are on disk when this ends."""
-    scores = _scores(lm, parts, settings, folder, resumed, timings, progress)
-    original = take_original(lm, settings, progress)
+@dataclass(frozen=True)
+class _Work:
+    """One run: what it works on, and where it writes."""
+
+    folder: RunFolder
+    lm: LanguageModel
+    parts: Sequence[Parts]
+    subjects: Sequence[Subject]
+    settings: RunSettings
+    timings: Timings
+    progress: Progress
+
+
+def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
+    """Search and measurements. Answers, results and report are on disk when this ends."""
+    folder, lm, settings, timings, progress = work.folder, work.lm, work.settings, work.timings, work.progress
+    parts, subjects = work.parts, work.subjects
+    scores = _scores(work, resumed)
+    reference = measure_reference(lm, settings, progress)
     with timings.of("search"):
-        found = find_edit(lm, parts, Start(scores, original, folder, resumed), settings, progress)
+        found = find_edit(lm, parts, Start(scores, reference, folder, resumed), settings, progress)
     edit = Edit.from_neurons(
         lm,
         found.neurons,
@@ -138,12 +155,13 @@ def _measured(
         before = measure_all(lm, subjects, settings, progress, "Measuring before")
     with edit.baked(lm), timings.of("report_after"):
         after = measure_all(lm, subjects, settings, progress, "Measuring after")
-        diverged = divergence(lm, original, settings.batch_size)
+        diverged = divergence(lm, reference, settings.batch_size)
     with timings.of("statistics"), progress.step("Drawing intervals"):
-        told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
+        edited = Edited(after, diverged, edit)
+        measured = results_of(lm.name, subjects, settings.scoring, before, edited, settings.seed)
     failed: dict[str, str] = {}
     results = {
-        **told,
+        **measured,
         "made_for": [part.task.name for part in parts],
         "pick": settings.pick,
         "neurons": _described(lm, scores, edit.neurons, failed),
@@ -158,28 +176,19 @@ def _measured(
     results |= outcome(results)
     on_first(lambda: write_lines(folder.answers, answer_rows(subjects, before, after)))
     on_first(lambda: write_json(folder.results, results))
-    attempt(lambda: write_report(folder.path, results))  # what it says of the saved model changes: it is made anew
+    attempt(lambda: write_report(folder.path, results))  # written again once the model is saved
     if settings.transfer:
         with timings.of("transfer"):
-            results |= _transfer(lm, parts, subjects, before, original, settings, folder, failed, progress)
+            results |= _transfer(work, Unedited(subjects, before, reference), failed)
         on_first(lambda: write_json(folder.results, results))
     return edit, results | ({"failed": failed} if failed else {})
 
 
-def _transfer(
-    lm: LanguageModel,
-    parts: Sequence[Parts],
-    subjects: Sequence[Subject],
-    before: Mapping[str, Measurement],
-    original: Original,
-    settings: RunSettings,
-    folder: RunFolder,
-    failed: dict[str, str],
-    progress: Progress,
-) -> dict[str, Any]:
+def _transfer(work: _Work, unedited: Unedited, failed: dict[str, str]) -> dict[str, Any]:
     """What ``--transfer`` adds to the results; nothing, and the reason in `failed`, where it can't be measured."""
     try:
-        return {"transfer": measure_transfer(lm, parts, subjects, before, original, settings, folder, progress)}
+        found = measure_transfer(work.lm, work.parts, unedited, work.settings, work.folder, work.progress)
+        return {"transfer": found}
     except Exception as error:
         if ranks() > 1:  # the others wait for this one
             raise
@@ -187,20 +196,12 @@ def _transfer(
         return {}
 
 
-def _with_the_end(
-    folder: RunFolder,
-    lm: LanguageModel,
-    edit: Edit,
-    results: dict[str, Any],
-    probed: Parts,
-    settings: RunSettings,
-    timings: Timings,
-    progress: Progress,
-) -> dict[str, Any]:
+def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str, Any]:
     """Save the edited model, check and describe it; the results with what came of that, on disk.
 
     Nothing that fails here takes anything from what is there already.
     """
+    folder, lm, timings, progress = work.folder, work.lm, work.timings, work.progress
     verified: dict[str, Any] = {}
 
     def save() -> None:
@@ -208,10 +209,10 @@ def _with_the_end(
             lm.save(part)
 
     def verify() -> None:
+        probed, trusted = work.parts[0], work.settings.trust_remote_code
         asked, instruction = probed.test[:VERIFIED_EXAMPLES], probed.task.instructions[0]
-        trusted = settings.trust_remote_code
         with timings.of("verify"), progress.step("Loading it again in a fresh process"):
-            verified.update(verify_saved(lm, folder.model, asked, instruction, trust_remote_code=trusted))
+            verified.update(verify_saved(lm, Saved(folder.model), asked, instruction, trust_remote_code=trusted))
 
     with edit.baked(lm):
         not_saved = attempt(save)
@@ -244,7 +245,7 @@ def _check_pick(settings: RunSettings, progress: Progress) -> None:
 def _described(
     lm: LanguageModel, scores: NeuronScores, neurons: Sequence[Neuron], failed: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Neurons with what is known of them; no tokens, and the reason in `failed`, where they can't be told."""
+    """Neurons with what is known of them; no tokens, and the reason in `failed`, where these can't be found."""
     promoted: list[list[str]] = [[] for _ in neurons]
     try:
         promoted = promoted_tokens(lm, neurons)
@@ -261,20 +262,14 @@ def _strongest(scores: NeuronScores) -> list[Neuron]:
     return [Neuron(module, int(values.argmax()), scores.kind) for module, values in scores.values.items()]
 
 
-def _scores(
-    lm: LanguageModel,
-    parts: Sequence[Parts],
-    settings: RunSettings,
-    folder: RunFolder,
-    resumed: bool,
-    timings: Timings,
-    progress: Progress,
-) -> NeuronScores:
+def _scores(work: _Work, resumed: bool) -> NeuronScores:
+    folder = work.folder
     known = on_first(lambda: NeuronScores.load(folder.scores) if resumed and folder.scores.exists() else None)
     if known is not None:
-        progress.say("Going on with the scores of the interrupted run")
+        work.progress.say("Resuming with the scores of the interrupted run")
         return known
-    with timings.of("attribution"):
-        scores = score_tasks(lm, [(part.task, part.attribution) for part in parts], settings, progress)
+    with work.timings.of("attribution"):
+        fitted_on = [(part.task, part.attribution) for part in work.parts]
+        scores = score_tasks(work.lm, fitted_on, work.settings, work.progress)
     on_first(lambda: scores.save(folder.scores))
     return scores

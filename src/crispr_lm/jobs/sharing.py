@@ -50,7 +50,7 @@ def check_hub(settings: HubSettings) -> None:
 
 
 def results_beside(edit_file: Path, given: Path | None) -> Mapping[str, Any] | None:
-    """The results that a card can tell: of the file given, or of the one that lies beside an edit.
+    """The results that a card can show: of the file given, or of the one that lies beside an edit.
 
     Raises:
         InputError: the file given does not exist, or holds no results of a run.
@@ -68,7 +68,7 @@ def results_beside(edit_file: Path, given: Path | None) -> Mapping[str, Any] | N
         content = parse_json(read_bytes(path))
         known = content["format"] == RESULTS_FORMAT and content["version"] == RESULTS_VERSION
         if known:
-            # What can't be told on a card shall be known now, not when the model is saved.
+            # What can't be shown on a card is refused now, not when the model is saved.
             card("edit", Edit(neurons=()), ModelOrigin(), content)
     except (OSError, jinja2.TemplateError, *MALFORMED):
         known = False
@@ -78,11 +78,11 @@ def results_beside(edit_file: Path, given: Path | None) -> Mapping[str, Any] | N
     return found
 
 
-def check_told_of(edit: Edit, results: Mapping[str, Any], where: Path) -> None:
-    """Check that results were measured with this edit: figures of another would be a lie on its card.
+def check_measured_with(edit: Edit, results: Mapping[str, Any], where: Path) -> None:
+    """Check that results were measured with this edit: a card must not show figures of another.
 
     Raises:
-        InputError: they tell of no edit, or of another.
+        InputError: they are of no edit, or of another.
     """
     measured = results.get("edit")
     same = measured == described_edit(edit)
@@ -118,7 +118,7 @@ def save_edit(edit: Edit, folder: Path, results_file: Path | None = None) -> Non
     """
     results = None if results_file is None else results_beside(folder / EDIT, results_file)
     if results is not None and results_file is not None:
-        check_told_of(edit, results, results_file)
+        check_measured_with(edit, results, results_file)
     name = str(edit.base_model.get("name"))
     known = name.startswith("builtin:") or "/" in name  # else it may be a folder's: nothing is guessed
     text = card("edit", edit, origin_of(name) if known else ModelOrigin(), results)

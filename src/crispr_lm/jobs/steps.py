@@ -11,14 +11,15 @@ from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.export import export_folder, export_lora, export_slim
-from crispr_lm.edits.verification import VERIFIED_EXAMPLES, verify_saved
+from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
 from crispr_lm.errors import WriteError
 from crispr_lm.evaluation.kl_divergence import divergence
-from crispr_lm.evaluation.results import results_of
-from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, take_original
+from crispr_lm.evaluation.results import Edited, results_of
+from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import (
+    Needs,
     Timings,
     attribution_sample,
     check_held_out,
@@ -29,7 +30,7 @@ from crispr_lm.jobs.preparation import (
     seen,
     test_sample,
 )
-from crispr_lm.jobs.sharing import RESULTS, check_hub, check_told_of, results_beside, with_upload, write_card
+from crispr_lm.jobs.sharing import RESULTS, check_hub, check_measured_with, results_beside, with_upload, write_card
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
@@ -50,7 +51,8 @@ def score(model: str, output: Path, settings: ScoreSettings, progress: Progress 
     progress = progress or SilentProgress()
     check_output_file(output)
     parts = [(task, attribution_sample(task, settings)) for task in load_tasks(settings)]
-    lm = load(model, settings, [fits(task, examples) for task, examples in parts], Timings(), progress)
+    needs = Needs([fits(task, examples) for task, examples in parts])
+    lm = load(model, settings, needs, Timings(), progress)
     scores = score_tasks(lm, parts, settings, progress)
     with _kept(scores):
         on_first(lambda: scores.save(output))
@@ -78,7 +80,8 @@ def evaluate(
     if edit is not None and settings.split == "test":
         check_held_out(subjects, edit.made_on, _advice(edit, settings))
     probe = (subjects[0].task, subjects[0].examples) if isinstance(subjects[0], TaskSubject) else None
-    lm = load(model, settings, [subject.check for subject in subjects], timings, progress, probe)
+    needs = Needs([subject.check for subject in subjects], probe)
+    lm = load(model, settings, needs, timings, progress)
     if edit is not None:
         edit.check(lm)
     after = diverged = None
@@ -86,15 +89,16 @@ def evaluate(
         before = measure_all(lm, subjects, settings, progress, "Measuring before" if edit is not None else "Measuring")
     if edit is not None:
         with timings.of("report_after"):
-            original = take_original(lm, settings, progress)
+            reference = measure_reference(lm, settings, progress)
             with edit.applied(lm):
                 after = measure_all(lm, subjects, settings, progress, "Measuring after")
-                diverged = divergence(lm, original, settings.batch_size)
-    told = results_of(lm.name, subjects, settings.scoring, before, after, diverged, edit, settings.seed)
+                diverged = divergence(lm, reference, settings.batch_size)
+    edited = None if after is None else Edited(after, diverged, edit)
+    results = results_of(lm.name, subjects, settings.scoring, before, edited, settings.seed)
     for subject in subjects:
         if edit is not None and isinstance(subject, TaskSubject):
-            told["tasks"][subject.name]["seen_examples"] = seen(subject.examples, edit.made_on)
-    results = {**told, "split": settings.split, "timings": timings.seconds}
+            results["tasks"][subject.name]["seen_examples"] = seen(subject.examples, edit.made_on)
+    results |= {"split": settings.split, "timings": timings.seconds}
     with _kept(results):
         on_first(lambda: write_json(output, results))
     return results
@@ -102,7 +106,7 @@ def evaluate(
 
 @contextmanager
 def _kept(result: object) -> Iterator[None]:
-    """Hand on, with the error, what the block can't write: it is a job's whole work."""
+    """Attach to the error what the block can't write: it is a job's whole work."""
     try:
         yield
     except WriteError as error:
@@ -132,33 +136,33 @@ def apply(
     edit = Edit.load(edit_file)
     results = results_beside(edit_file, settings.results)
     if results is not None:
-        check_told_of(edit, results, settings.results or edit_file.with_name(RESULTS))
-    lm = load(model, settings, [], Timings(), progress, twice=settings.format != "edit")
+        check_measured_with(edit, results, settings.results or edit_file.with_name(RESULTS))
+    lm = load(model, settings, Needs(twice=settings.format != "edit"), Timings(), progress)
     with held_new(output), whole_folder(output) as part:
-        told = {"format": settings.format, "output": str(output), **_export(lm, edit, part, settings, progress)}
-        doubt = told.get("saved_model", {}).get("reason")
-        if results is not None and "saved_model" in told:
-            results = {**results, "saved_model": told["saved_model"]}
+        saved = {"format": settings.format, "output": str(output), **_export(lm, edit, part, settings, progress)}
+        doubt = saved.get("saved_model", {}).get("reason")
+        if results is not None and "saved_model" in saved:
+            results = {**results, "saved_model": saved["saved_model"]}
         if (reason := attempt(lambda: write_card(lm, edit, settings.format, part, results, doubt))) is not None:
-            told["failed"] = {"card": reason}
-    return with_upload(told, output, settings, progress)
+            saved["failed"] = {"card": reason}
+    return with_upload(saved, output, settings, progress)
 
 
 def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings, progress: Progress) -> dict[str, Any]:
-    """Save the edited model in the format that was asked for, and check it; what is to be told of it.
+    """Save the edited model in the format that was asked for, check it, and return what is reported of it.
 
-    What can't be checked, or is found to be wrong, stays and is told so.
+    What can't be checked, or is found to be wrong, stays and is reported.
     """
-    told: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     hashes = None
     if settings.format == "edit":
         edit.check(lm)
-        return told
+        return report
     with progress.step("Saving the edited model"):
         if settings.format == "lora":
             export_lora(lm, edit, folder)
         elif settings.format == "slim":
-            told["parameters_saved"], hashes = export_slim(lm, edit, folder)
+            report["parameters_saved"], hashes = export_slim(lm, edit, folder)
         else:
             export_folder(lm, edit, folder)
     probes = load_task("builtin:everyday")
@@ -167,11 +171,9 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
     def verify() -> None:
         found = verify_saved(
             lm,
-            folder,
+            Saved(folder, adapter=settings.format == "lora", hashes=hashes),
             sample(probes.examples, VERIFIED_EXAMPLES, 0),
             probes.instructions[0],
-            adapter=settings.format == "lora",
-            hashes=hashes,
             trust_remote_code=settings.trust_remote_code,
         )
         verified.update(found)
@@ -180,8 +182,8 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
     edited = edit.baked(lm) if settings.format == "folder" else edit.applied(lm)
     with progress.step("Loading it again in a fresh process"), edited:
         reason = attempt(verify)
-    told["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}
-    return told
+    report["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}
+    return report
 
 
 def _advice(edit: Edit, settings: EvaluateSettings) -> str:

@@ -1,18 +1,19 @@
 """Transfer: what an edit found on one task alone does to the others. An edit for each task, measured on all of them.
 
-The run's own edit is found on all of its tasks together; this tells what each of them contributes.
+The run's own edit is found on all of its tasks together; this shows what each of them contributes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
-from crispr_lm.evaluation.kl_divergence import Original, divergence
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import Subject, measure_all
 from crispr_lm.jobs.edit_search import Start, find_edit
@@ -38,49 +39,60 @@ def check_transfer(settings: RunSettings) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Unedited:
+    """What a run has measured of the unedited model.
+
+    Attributes:
+        subjects: What the run measures; the transfer is measured on those of bias.
+        before: Subject's name to its measurement.
+        reference: The model's distribution on neutral prompts.
+    """
+
+    subjects: Sequence[Subject]
+    before: Mapping[str, Measurement]
+    reference: ReferenceDistribution
+
+
 def measure_transfer(
     lm: LanguageModel,
     parts: Sequence[Parts],
-    subjects: Sequence[Subject],
-    before: Mapping[str, Measurement],
-    original: Original,
+    unedited: Unedited,
     settings: RunSettings,
     folder: RunFolder,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Search an edit on each task alone and measure it on every bias task; what was tried is kept, and gone on with.
+    """Search an edit on each task alone and measure it on every bias task; what was tried is kept, and resumed.
 
     Args:
         lm: The model; left as it was.
         parts: Of the tasks that edits are found on.
-        subjects: What the run measures; those of bias are measured here.
-        before: Measurements of the unedited model.
-        original: The unedited model on neutral prompts.
+        unedited: What the run has measured of the unedited model.
         settings: All options.
         folder: The run's folder.
         progress: Shows how far it is.
 
     Returns:
         Task that an edit was found on to the edit, why it was chosen, and figures of every task with their differences
-        from the original (95 % intervals, paired, clustered by template; tests corrected over the tasks measured).
+        from the unedited model (95 % intervals, paired, clustered by template; tests corrected over these tasks).
     """
-    measured = [subject for subject in subjects if subject.role == "bias"]
+    measured = [subject for subject in unedited.subjects if subject.role == "bias"]
     alone = settings.model_copy(update={"pick": None})
-    told = {}
+    transferred = {}
     for number, part in enumerate(parts):
         progress.say(f"Transfer: an edit for {part.task.name} alone ({number + 1} of {len(parts)})")
         below = folder.transfer(number)
         begun = on_first(partial(_begin, below))
         scores = score_tasks(lm, [(part.task, part.attribution)], alone, progress)
-        found = find_edit(lm, [part], Start(scores, original, below, begun), alone, progress)
+        found = find_edit(lm, [part], Start(scores, unedited.reference, below, begun), alone, progress)
         edit = Edit.from_neurons(lm, found.neurons, found.scale)
         with edit.applied(lm):
             after = measure_all(lm, measured, settings, progress, "Measuring")
-            diverged = divergence(lm, original, settings.batch_size)
+            diverged = divergence(lm, unedited.reference, settings.batch_size)
         changed = corrected_over_tasks(
-            {name: of_task.differences_from(before[name], settings.seed) for name, of_task in after.items()}
+            {name: of_task.differences_from(unedited.before[name], settings.seed) for name, of_task in after.items()}
         )
-        told[part.task.name] = {
+        transferred[part.task.name] = {
             "neurons": [[neuron.kind, neuron.module, neuron.index] for neuron in found.neurons],
             "scale": found.scale,
             "verdict": found.verdict,
@@ -95,7 +107,7 @@ def measure_transfer(
                 for name, of_task in after.items()
             },
         }
-    return told
+    return transferred
 
 
 def _begin(folder: RunFolder) -> bool:

@@ -29,21 +29,21 @@ def spread(per_instruction: Sequence[Metrics], family: MetricFamily) -> dict[str
         Metric name to ``{"std": ..., "worst": ...}``. The worst is the one farthest from where better is; None for a
         metric of which neither way is better, and where the metric is undefined under every instruction.
     """
-    told = {}
+    spreads = {}
     for metric in family.metrics:
         if metric.name in per_instruction[0]:
             values = _defined(per_instruction, metric.name)
-            told[metric.name] = {"std": pstdev(values) if values else None, "worst": _worst(values, metric)}
-    return told
+            spreads[metric.name] = {"std": pstdev(values) if values else None, "worst": _worst(values, metric)}
+    return spreads
 
 
 def differences(before: Metrics, after: Metrics) -> Metrics:
     """After minus before, None where either is undefined."""
-    told: Metrics = {}
+    differences: Metrics = {}
     for name, old in before.items():
         new = after[name]
-        told[name] = None if old is None or new is None else new - old
-    return told
+        differences[name] = None if old is None or new is None else new - old
+    return differences
 
 
 def _defined(per_instruction: Sequence[Metrics], name: str) -> list[float]:

@@ -98,7 +98,7 @@ QUESTION_ANSWERING = MetricFamily(
         Metric("accuracy_ambiguous", "Accuracy, ambiguous (unknown is right)", ("right_ambiguous", "ambiguous"), ratio),
         Metric(
             "accuracy_disambiguated",
-            "Accuracy, disambiguated (context tells)",
+            "Accuracy, disambiguated (answer in the context)",
             ("right_disambiguated", "disambiguated"),
             ratio,
         ),

@@ -62,6 +62,6 @@ def register_metrics(family: MetricFamily) -> None:
 
 
 def ordered_metrics(family: str, names: Iterable[str]) -> list[Metric]:
-    """The metrics of a family that are among `names`, in the order they are told; `UNMATCHED` after them."""
+    """The metrics of a family that are among `names`, in the order of tables; `UNMATCHED` after them."""
     given = set(names)
     return [metric for metric in (*FAMILIES[family].metrics, UNMATCHED) if metric.name in given]

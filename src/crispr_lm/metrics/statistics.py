@@ -1,8 +1,8 @@
 """What can be said of a difference: paired intervals and tests, clustered by template.
 
-Rows made from one template are near-copies, so templates, not rows, are what is drawn again (bootstrap) and what is
+Rows made from one template are near-copies, so templates, not rows, are what is resampled (bootstrap) and what is
 swapped (permutation test). Before and after are answers to the same questions, so both are always drawn together. The
-instructions are fixed: an interval tells of other templates, not of other instructions. Clusters are numbered by name,
+instructions are fixed: an interval describes other templates, not of other instructions. Clusters are numbered by name,
 so results do not depend on the order of rows. Knows columns and formulas
 (`crispr_lm.metrics.family`); knows no model and no task.
 """
@@ -105,7 +105,7 @@ def value_interval(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[float | None, float | None]:
-    """The 95 % interval of one figure by itself, drawn again by cluster as in `paired_differences`."""
+    """The 95 % interval of one figure by itself, resampled by cluster as in `paired_differences`."""
     cluster_of, count = _numbered(clusters)
     sums = _sums_per_cluster(columns, cluster_of, count)
     counts = np.stack([sums[name] for name in metric.columns])
@@ -187,7 +187,7 @@ def clustered_error(values: NDArray[Any], clusters: NDArray[np.int64] | Sequence
     return error
 
 
-def p_told(value: float) -> str:
+def p_value_text(value: float) -> str:
     """A p-value to three places."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
@@ -299,7 +299,7 @@ def _interval(statistic: Any, clusters: int, seed: int, resamples: int) -> tuple
     if clusters < 2:
         return None, None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # an undefined interval is told as None
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # an undefined interval is reported as None
         found = bootstrap(
             (np.arange(clusters),),
             lambda drawn, axis=-1: statistic(np.moveaxis(drawn, axis, -1)),

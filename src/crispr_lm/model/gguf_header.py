@@ -1,8 +1,8 @@
 """The header of a GGUF file, looked at before anything else reads it: does it claim more than the file holds?
 
 The readers of GGUF files believe the numbers in them: of a list that claims 2^60 entries they collect entries until the
-memory is full. Here every claim is held against the file's size. Layout: ``docs/gguf.md`` of the GGML project, versions
-2 and 3. Knows numbers and sizes; knows no model.
+memory is full. Here every claim is compared with the file's size. Layout: ``docs/gguf.md`` of the GGML project,
+versions 2 and 3. Knows numbers and sizes; knows no model.
 """
 
 from __future__ import annotations

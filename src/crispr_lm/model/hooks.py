@@ -35,7 +35,7 @@ class Seen:
 
 
 See = Callable[[Seen], Tensor]
-"""Looks at activations and returns what the model goes on with, often the same tensor."""
+"""Looks at activations and returns what the model continues with, often the same tensor."""
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from crispr_lm.model.devices import SPREAD, check_device, check_quantize, parse_
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.language_model import LanguageModel, context_length, is_encoder_decoder
 from crispr_lm.model.locate import is_only_cached, locate, shared_name
-from crispr_lm.model.memory import check_fits, empty_model, out_of_memory_told
+from crispr_lm.model.memory import check_fits, empty_model, explain_out_of_memory
 from crispr_lm.model.trust import check_configuration, check_index, check_indices
 from crispr_lm.model.vetting import vet
 
@@ -150,7 +150,7 @@ class ModelSource:
         if "device_map" in arguments:
             self._check_not_offloaded(model)
         else:
-            with out_of_memory_told(f"while model {self.name} is moved to {target}"):
+            with explain_out_of_memory(f"while model {self.name} is moved to {target}"):
                 model.to(target)
         model.eval().requires_grad_(False)
         return LanguageModel(

@@ -1,4 +1,4 @@
-"""Memory: what a model's weights need, told from its configuration alone, what a device has free, what says it is full.
+"""Memory: what a model's weights need (from its configuration alone), what a device has free, what says it is full.
 
 Knows configurations and devices; reads no weights.
 """
@@ -29,7 +29,7 @@ FULL = (
 
 ADVICE = (
     "use shorter prompts, a shorter format (--dtype bfloat16), a smaller model or a device with more memory; "
-    "`crispr-lm doctor MODEL` tells what fits"
+    "`crispr-lm doctor MODEL` says what fits"
 )
 
 
@@ -91,7 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory_told(where: str) -> Iterator[None]:
+def explain_out_of_memory(where: str) -> Iterator[None]:
     """Where memory runs out in the block although it takes as little as can be, say so and what to do.
 
     Args:
@@ -129,7 +129,7 @@ def check_fits(
         bits: As of `weight_bytes`.
 
     Raises:
-        InputError: they are; both figures are told.
+        InputError: they are; both figures are given.
     """
     needed, free = weight_bytes(model, dtype, bits), sum(map(free_memory, devices))
     fits, twice = needed <= free, twice and len(devices) == 1

@@ -25,7 +25,7 @@ from crispr_lm.runtime.plugins import load_installed
 
 logger = logging.getLogger(__name__)
 
-_told: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose blocks that are left alone were named in the log
+_logged: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose blocks that are left alone were named in the log
 
 NeuronKind = Literal["linear", "ffn"]
 NEURON_KINDS: tuple[NeuronKind, ...] = get_args(NeuronKind)
@@ -186,8 +186,8 @@ def find_sites(model: nn.Module, kind: NeuronKind) -> list[NeuronSite]:
             # Layers that share their weights share their neurons: an edit of the weights is one of all these layers.
             sites[key] = replace(sites[key], modules=(*sites[key].modules, module)) if key in sites else site
     left_alone += [f"{name} (state-space mixer)" for name, module in model.named_modules() if is_state_space(module)]
-    if left_alone and model not in _told:
-        _told.add(model)
+    if left_alone and model not in _logged:
+        _logged.add(model)
         more = f" and {len(left_alone) - 1} more" if len(left_alone) > 1 else ""
         logger.info("no neurons are looked for in %s%s", left_alone[0], more)
     if not sites:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
-_told: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose overflow was told in the log
+_logged: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose overflow was named in the log
 
 
 def finite(lm: LanguageModel, compute: Callable[[], Found], results: Callable[[Found], Iterable[Tensor]]) -> Found:
@@ -46,8 +46,8 @@ def finite(lm: LanguageModel, compute: Callable[[], Found], results: Callable[[F
         return found
     if lm.dtype != torch.float16 or broken_weights(lm) is not None:
         raise CrisprError(not_finite(lm, compute))
-    if lm.model not in _told:
-        _told.add(lm.model)
+    if lm.model not in _logged:
+        _logged.add(lm.model)
         logger.warning("float16 is too short for %s: what overflows is computed in float32", lm.name)
     with widened(lm):
         found = compute()
@@ -131,14 +131,14 @@ def broken_weights(lm: LanguageModel) -> str | None:
 
 
 @contextmanager
-def watched(model: nn.Module, tell: Callable[[str, str], object]) -> Iterator[None]:
-    """Tell every module, as it ends, whose output holds NaN or infinity, while the block runs; innermost ones first."""
+def watched(model: nn.Module, report: Callable[[str, str], object]) -> Iterator[None]:
+    """Report every module, as it ends, whose output holds NaN or infinity, while the block runs; innermost first."""
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def after(_module: nn.Module, _arguments: Any, output: Any) -> None:
             for tensor in _tensors(output):
                 if not _all_finite([tensor]):
-                    tell(name, "NaN" if bool(torch.isnan(tensor).any()) else "infinity")
+                    report(name, "NaN" if bool(torch.isnan(tensor).any()) else "infinity")
                     return
 
         return after

@@ -62,8 +62,8 @@ def hashes(model: Any) -> dict[str, str]:
 
 def settings(configuration: Any) -> dict[str, Any]:
     """All that a configuration says, as JSON types."""
-    told: dict[str, Any] = json.loads(configuration.to_json_string(use_diff=False))
-    return told
+    content: dict[str, Any] = json.loads(configuration.to_json_string(use_diff=False))
+    return content
 
 
 def scores(model: Any, prompts: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> list[list[float]]:

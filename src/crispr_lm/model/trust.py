@@ -29,7 +29,7 @@ WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
 
 
 def check_links(folder: Path, name: str) -> None:
-    """Check that no file of a local model but its weights is a link to somewhere else: its text could be told on.
+    """Check that no file of a local model but its weights is a link to somewhere else: its text could be published.
 
     Args:
         folder: Where it is.

@@ -141,7 +141,7 @@ def vet(name: str, location: str, arguments: Mapping[str, Any], tokenizer: Any =
 def _download(hub_id: str) -> None:
     from huggingface_hub import snapshot_download
 
-    with suppress(Exception):  # of many types; they come again, where they are told
+    with suppress(Exception):  # of many types; they come again, where they are reported
         snapshot_download(hub_id, allow_patterns=list(HUB_FILES), ignore_patterns=["*/*"])
 
 
@@ -229,7 +229,7 @@ def _examine(location: str, arguments: Mapping[str, Any], tokenizer: Any) -> int
         os.write(1, b".")
         for turns in (1, 3):
             _render(tokenizer, turns)
-    except Exception as error:  # of many types, and told where it is read again
+    except Exception as error:  # of many types, and reported where it is read again
         return OUT_OF_MEMORY if _is_full(error) else 1
     return 0
 

@@ -23,7 +23,7 @@ FIGURES = (
 )
 """Metric and how its column is called. Ambiguous and disambiguated stand side by side."""
 
-KINDS = {"original": "", "crispr": "", "control": "control", "baseline": "baseline"}
+KINDS = {"original": "", "library": "", "control": "control", "baseline": "baseline"}
 
 SCORING = {
     "sum": "options compared by summed log-probability",
@@ -235,7 +235,7 @@ def _notes(task: Mapping[str, Any], methods: Mapping[str, Any]) -> Iterator[str]
             yield f"{label}: not run: {row['reason']}"
         elif not row["recommended"]:
             yield f"{label} {NOT_RECOMMENDED}: no edit to recommend within the limits; shown is the best one tried."
-        elif method == "crispr":
+        elif method == "search":
             yield f"{label}: {row['details'][0]['reason']}."
         if warning := row.get("over_abstention"):
             yield f"{label}: over-abstention: {warning}"

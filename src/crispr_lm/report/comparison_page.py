@@ -14,7 +14,7 @@ from crispr_lm.report import figures, words
 from crispr_lm.report.comparison import main_metrics, tables
 from crispr_lm.report.page import figure_data, page_environment, shared_assets
 
-KIND_COLOURS = {"original": "#8a94a6", "crispr": "#c0392b", "control": "#9b59b6", "baseline": "#2f7ed8"}
+KIND_COLOURS = {"original": "#8a94a6", "library": "#c0392b", "control": "#9b59b6", "baseline": "#2f7ed8"}
 
 NEAR = 0.08
 """Differences from the original up to which a point has no name beside it."""

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.metrics.registry import ordered_metrics
-from crispr_lm.metrics.statistics import p_told
+from crispr_lm.metrics.statistics import p_value_text
 from crispr_lm.report import figures, words
 from crispr_lm.report.neuron_map import LONGEST_LINE, NeuronLines, neuron_map
 from crispr_lm.report.search_figures import curve, front, front_of_one
@@ -129,7 +129,7 @@ def page_environment() -> jinja2.Environment:
         "figure": lambda value: "-" if value is None else f"{value:.3f}",
         "signed": lambda value: "-" if value is None else words.signed(value),
         "percent": lambda value: "-" if value is None else f"{value:.1%}",
-        "p": p_told,
+        "p": p_value_text,
         "short": words.short,
         "sentence": words.sentence,
         "setting": _setting,

@@ -75,7 +75,7 @@ class _LeftColumn(TextColumn):
 
     def render(self, task: RichTask) -> Text:
         pace: Pace = task.fields["pace"]
-        return Text("" if task.finished else pace.left_told(), style="cyan")
+        return Text("" if task.finished else pace.time_left(), style="cyan")
 
 
 def _rate(per_second: float) -> str:
@@ -177,7 +177,7 @@ class _PlainProgress:
         """Print how far it is, if no line was printed for a while."""
         if self._clock() - self._printed < SILENCE:
             return
-        steps = "; ".join(f"{pace.description}: {pace.told()}" for pace in list(self._open))
+        steps = "; ".join(f"{pace.description}: {pace.summary()}" for pace in list(self._open))
         # Between steps there is work, too, but nothing to count.
         self.say(f"{steps or f'Working (after: {self._last})'}, {_memory()}")
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crispr_lm.metrics.family import Metric
-from crispr_lm.metrics.statistics import p_told
+from crispr_lm.metrics.statistics import p_value_text
 from crispr_lm.report.words import RIGHT, changes, leading, sentence, short
 
 UNSEEN = "on the test split (unseen templates)"
@@ -68,7 +68,7 @@ def _gain_on_validation(found: Mapping[str, Any]) -> str:
     gain = found["statement"]["validation"]
     if gain is None:
         return "gain not tested on further validation questions"
-    return f"gain on validation {gain['value']:+.3f}, shown ({p_told(gain['p_value'])})"
+    return f"gain on validation {gain['value']:+.3f}, shown ({p_value_text(gain['p_value'])})"
 
 
 def _change(task: Mapping[str, Any], tested: Mapping[str, Any], *, briefly: bool) -> str:

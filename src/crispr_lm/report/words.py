@@ -8,7 +8,7 @@ from typing import Any
 
 from crispr_lm.metrics.family import Metric
 from crispr_lm.metrics.registry import FAMILIES
-from crispr_lm.metrics.statistics import p_told
+from crispr_lm.metrics.statistics import p_value_text
 from crispr_lm.storage.sanitize import printable, without_folders
 
 HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "disambiguated"}
@@ -125,7 +125,7 @@ def difference_text(found: Mapping[str, Any]) -> str:
 def significance(found: Mapping[str, Any], before: str = "") -> str:
     """The p-value of a difference, corrected over tasks, behind the words given; nothing where there is none."""
     p_value = found["p_value_holm"]
-    return "" if p_value is None else before + p_told(p_value)
+    return "" if p_value is None else before + p_value_text(p_value)
 
 
 def sentence(text: str) -> str:

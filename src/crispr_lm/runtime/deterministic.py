@@ -27,5 +27,5 @@ def make_deterministic() -> None:
 
 
 def is_deterministic() -> bool:
-    """Whether `make_deterministic` was called (or PyTorch told so otherwise)."""
+    """Whether `make_deterministic` was called (or PyTorch was set so otherwise)."""
     return torch.are_deterministic_algorithms_enabled()

@@ -72,16 +72,16 @@ def share(costs: Sequence[float]) -> list[int]:
 
 
 def scaled(progress: Callable[[int], None] | None, own: int, total: int) -> Callable[[int], None]:
-    """Progress of all ranks as seen by one that has `own` of `total` items: told in items of all."""
-    done = told = 0
+    """Progress of all ranks as seen by one that has `own` of `total` items: reported in items of all."""
+    done = reported = 0
 
     def advance(count: int) -> None:
-        nonlocal done, told
+        nonlocal done, reported
         done += count
         reached = total * done // own
         if progress is not None:
-            progress(reached - told)
-        told = reached
+            progress(reached - reported)
+        reported = reached
 
     return advance
 

@@ -1,7 +1,7 @@
-"""How far a job is, and how long the rest takes. The library reports steps; how they are shown is not its business.
+"""How far a job is, and how long the rest takes. The library reports steps; it does not know how they are shown.
 
-A step may have several kinds of units (the stages of a search): time left is told from units of the same kind alone,
-and as a range, because no two of them take equally long.
+A step may have several kinds of units (the stages of a search). Time left is estimated from units of one kind alone
+and given as a range, because no two of them take equally long.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Progress(Protocol):
         ...
 
     def say(self, sentence: str) -> None:
-        """Tell the user something worth knowing now."""
+        """Show a sentence to the user now."""
         ...
 
     def ask_for_trial(self, front: Sequence[Mapping[str, Any]], recommended: int, reason: str) -> int:
@@ -128,16 +128,16 @@ class Pace:
         waited = self._clock() - self._last
         return (max(0.0, low - waited), max(0.0, high - waited)) if known else None
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Done of total, time since the beginning, and time left, for people."""
         total = self.total
         parts = [] if total is None else [f"{self.done}/{total}"]
         parts.append(f"{duration(self.elapsed)} so far")
-        if rest := self.left_told():
+        if rest := self.time_left():
             parts.append(rest)
         return ", ".join(parts)
 
-    def left_told(self) -> str:
+    def time_left(self) -> str:
         """Time left as a range; kinds that none was done of yet are named, for they may take longer or shorter."""
         unknown = [
             f"{count} {kind}" for kind, count in self._remaining().items() if count and kind not in self._seconds
@@ -146,8 +146,8 @@ class Pace:
         if found is None:
             return ""
         low, high = map(duration, found)
-        told = f"{high} left" if low == high else f"{low} to {high} left"
-        return told + (f" and then {', '.join(unknown)}" if any(self._planned) and unknown else "")
+        text = f"{high} left" if low == high else f"{low} to {high} left"
+        return text + (f" and then {', '.join(unknown)}" if any(self._planned) and unknown else "")
 
     def _remaining(self) -> dict[str, int]:
         return {kind: max(0, count - self._done.get(kind, 0)) for kind, count in self._planned.items()}

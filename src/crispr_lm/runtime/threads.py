@@ -17,8 +17,8 @@ import psutil
 import torch
 
 OBSERVED = 0.5
-"""Seconds that the cores are looked at. The kernel counts in hundredths of a second, so this tells a twentieth of a
-core; longer would be felt before every command."""
+"""Seconds that the cores are looked at. The kernel counts in hundredths of a second, so this is exact to a twentieth of
+a core; a longer look would delay every command."""
 
 HARDLY_USED = 0.25
 """Share of a core that others may use while it still counts as free: the desktop and the system use some of it."""
@@ -74,9 +74,9 @@ def set_threads(asked: int | str, recorded: int | None = None, *, fixed: bool = 
     Args:
         asked: A number, or "auto": as many as cores are free, and no more than PyTorch has been given (OMP_NUM_THREADS,
             `torch.set_num_threads`).
-        recorded: Of a run that is gone on with; with "auto" it is taken again, because another number rounds sums
+        recorded: Of the run that is resumed; with "auto" it is taken again, because another number rounds sums
             differently.
-        fixed: With "auto", do not heed what other programs do, so that the same command always takes the same number.
+        fixed: With "auto", ignore what other programs do, so that the same command always takes the same number.
 
     Returns:
         A sentence that says how many and why.
@@ -96,7 +96,7 @@ def _chosen(asked: int | str, recorded: int | None, given: int, *, fixed: bool) 
     if isinstance(asked, int):
         return asked, "as --threads says"
     if recorded is not None:
-        return min(recorded, os.cpu_count() or recorded), "as in the run that is gone on with"
+        return min(recorded, os.cpu_count() or recorded), "as in the run that is resumed"
     if given == 1:
         return 1, "that is all PyTorch has been given"
     if fixed:

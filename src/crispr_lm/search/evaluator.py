@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crispr_lm.edits.edit import Edit
-from crispr_lm.evaluation.kl_divergence import Original, divergence
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.inference.batching import BatchSize
 from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.inference.scoring import prompt_scores
@@ -67,7 +67,7 @@ class Evaluator:
         self,
         lm: LanguageModel,
         parts: Sequence[ChoosePart],
-        original: Original,
+        original: ReferenceDistribution,
         limits: Limits,
         batch_size: BatchSize = "auto",
         seed: int = 0,

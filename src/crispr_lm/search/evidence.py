@@ -15,7 +15,7 @@ from zlib import crc32
 from crispr_lm.attribution.effects import Effects, measure_effects
 from crispr_lm.attribution.importance import Importance, measure_importance
 from crispr_lm.edits.edit import Edit
-from crispr_lm.evaluation.kl_divergence import original_of
+from crispr_lm.evaluation.kl_divergence import reference_distribution
 from crispr_lm.inference.batching import BatchSize, ProgressCallback
 from crispr_lm.inference.prompts import EncodedPrompt, encode, open_question
 from crispr_lm.inference.scoring import prompt_scores
@@ -80,7 +80,7 @@ def ordinary_answers(
     aside = texts[measured:] if len(texts) - measured >= FEWEST_NEUTRAL else texts
     asked = list(zip(ordinary_questions(), cycle(open_instructions()), strict=False))
     written = [open_question(question.question, instruction) for question, instruction in asked]
-    groups = [original_of(lm, group, batch_size=batch_size).prompts for group in (aside, written)]
+    groups = [reference_distribution(lm, group, batch_size=batch_size).prompts for group in (aside, written)]
     prompts = [encode(lm, *pair) for pair in asked]
     own = prompt_scores(lm, prompts, batch_size).argmax(dim=1).tolist()
     choices = [

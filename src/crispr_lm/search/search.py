@@ -18,7 +18,7 @@ from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
-from crispr_lm.evaluation.kl_divergence import Original, original_of
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, reference_distribution
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import NEURON_KINDS, NeuronKind, find_sites
 from crispr_lm.runtime.distributed import is_first
@@ -61,7 +61,7 @@ class Checkpoint:
     on_trial: Callable[[Trial], None] = lambda _trial: None
     on_interrupt: Callable[[Sequence[Trial]], None] = lambda _trials: None
     scores: NeuronScores | None = None
-    original: Original | None = None
+    original: ReferenceDistribution | None = None
     keep_effects: KeepEffects = measured_once
 
 
@@ -184,7 +184,7 @@ class _Search:
         known = [trial.stage for trial in self._checkpoint.trials]
         return {stage: max(0, count - known.count(stage)) for stage, count in planned.items()}
 
-    def _new_evaluator(self, original: Original) -> Evaluator:
+    def _new_evaluator(self, original: ReferenceDistribution) -> Evaluator:
         options = self._options
 
         def encoded(part: Parts, examples: Sequence[Example]) -> ChoosePart:
@@ -196,10 +196,10 @@ class _Search:
         evaluator.progress = self._progress
         return evaluator
 
-    def _measured_original(self) -> Original:
+    def _measured_original(self) -> ReferenceDistribution:
         texts = neutral_prompts()[: self._options.neutral_prompts]
         with self._progress.step("Continuing neutral prompts", len(texts)) as advance:
-            return original_of(self._lm, texts, batch_size=self._options.batch_size, progress=advance)
+            return reference_distribution(self._lm, texts, batch_size=self._options.batch_size, progress=advance)
 
     @contextmanager
     def _until_interrupted(self, log: TrialLog, *, reevaluating: bool = False) -> Iterator[None]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from crispr_lm.errors import InputError
-from crispr_lm.metrics.statistics import clustered_error, gain_p_values, p_told
+from crispr_lm.metrics.statistics import clustered_error, gain_p_values, p_value_text
 from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.reevaluation import as_tried, entrants
 from crispr_lm.search.trial import Limits, Trial, best_within, merit, pareto_front
@@ -299,8 +299,8 @@ def _told(over_original: Gain, over_control: Gain, *, of_reevaluated: bool) -> s
         f"{over_original.edits} {'re-evaluated edit' if of_reevaluated else 'edit'}{'s' * (over_original.edits != 1)}"
     )
     return (
-        f"{over_original.value:+.3f} over the original ({p_told(over_original.p_value)}) and "
-        f"{over_control.value:+.3f} over as many random neurons ({p_told(over_control.p_value)}) on "
+        f"{over_original.value:+.3f} over the original ({p_value_text(over_original.p_value)}) and "
+        f"{over_control.value:+.3f} over as many random neurons ({p_value_text(over_control.p_value)}) on "
         f"{over_original.questions} {what} of {over_original.templates} templates of the validation split (one-sided, "
         f"corrected for {family})"
     )

@@ -139,7 +139,7 @@ def remove_parts(folder: Path) -> None:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Tell in one sentence what the system says against writing a file or folder.
+    """Say in one sentence why the system refuses to write a file or folder.
 
     Raises:
         WriteError: in place of the system's error.
@@ -147,9 +147,9 @@ def write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        # What writes safetensors tells the system's number in its text alone.
-        told = re.search(r"\(os error (\d+)\)", str(error))
-        number = int(told[1]) if told else getattr(error, "errno", None)
+        # The safetensors library gives the system's error number only in its text.
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(match[1]) if match else getattr(error, "errno", None)
         reason = os.strerror(number) if number else str(error).strip().split("\n")[0]
         advice = "make room there" if number in NO_ROOM else "check folder and disk"
         raise WriteError(f"{path} can't be written ({reason}); {advice}, then give the same command again") from error

@@ -15,7 +15,7 @@ PATIENCE = 0.2
 """Seconds for the moment that FileLock needs when a lock was removed just then.
 
 Who has opened the file just before it was removed would hold a file that nobody else finds: FileLock (from 3.30) lets
-go of such a one and opens anew.
+go of such a one and opens the file again.
 """
 
 
@@ -62,7 +62,7 @@ def check_free(folder: Path) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from any other that has its name before or after; None where there is none."""
+    """What distinguishes a file from an earlier or later one of the same name; None where there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:

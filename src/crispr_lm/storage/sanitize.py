@@ -1,4 +1,4 @@
-"""Text of strangers made fit to be printed: it can't steer the terminal, look like more lines, or show a secret.
+"""Untrusted text made safe to print: it can't steer the terminal, look like more lines, or show a secret.
 
 Names of tasks and modules, answers of models and messages of other libraries come from elsewhere. In a terminal a few
 characters of theirs could move the cursor, change what was printed before, or set the title; brackets could be read as
@@ -71,16 +71,16 @@ def without_folders(name: str) -> str:
 
 def shared_names(given: Iterable[str]) -> dict[str, str]:
     """What tasks or files are called where it is shared, by the name given: `without_folders`, no two alike."""
-    told: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name in given:
         short = without_folders(name)
         stem, dot, ending = short.rpartition(".")
         number = 2
-        while short in told.values():
+        while short in names.values():
             short = f"{stem} ({number}){dot}{ending}" if dot else f"{ending} ({number})"
             number += 1
-        told[name] = short
-    return told
+        names[name] = short
+    return names
 
 
 def json_line(content: Any, **options: Any) -> str:

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 JUDGING = ("final", "control")
-"""Stages of trials that bring no new edit into question: they judge those that are there."""
+"""Stages of trials that propose no new edit: they re-evaluate or compare those that are there."""

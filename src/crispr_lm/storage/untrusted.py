@@ -1,4 +1,4 @@
-"""Reading what strangers may have written: text and JSON, with limits, in the time that their length lets expect.
+"""Reading untrusted text and JSON with limits, in time linear in their length.
 
 Python's own reader of JSON takes more than JSON allows: numbers that are none, halves of characters that no file can
 hold, lists in lists until the stack is full. What it lets through would end a job later, after the work was done.
@@ -64,7 +64,7 @@ def _too_deep(text: str) -> bool:
     if text.count("[") + text.count("{") <= DEEPEST:
         return False
     depth = 0
-    # Brackets in strings do not count; a string that does not end is the JSON reader's to tell.
+    # Brackets in strings do not count; a string that does not end is the JSON reader's to report.
     for match in BRACKET.finditer(text):
         character = text[match.start()]
         if character in "[{":

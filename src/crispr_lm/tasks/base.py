@@ -24,7 +24,7 @@ DISAMBIGUATED = "disambiguated"
 """The context gives the answer; "unknown" is an error."""
 
 AttributeOn = Literal["ambiguous", "disambiguated", "both"]
-"""Which examples neurons are attributed on, where a task tells them apart."""
+"""Which examples neurons are attributed on, where a task distinguishes them."""
 
 QUESTION = "question"
 """The form of an example that is asked under an instruction, with its options to choose from."""
@@ -34,9 +34,9 @@ SENTENCES = "sentences"
 """The form of an example whose options are whole texts, compared by their likelihood."""
 
 SPLIT_KEY = 561355
-"""Goes into the hash that splits; another one would deal all templates anew.
+"""Goes into the hash that splits; another one would change every split.
 
-For names not looked at, any number is as good. Of the numbers from 0 on this is the first that deals BBQ's Age,
+For names not looked at, any number is as good. Of the numbers from 0 on this is the first that splits BBQ's Age,
 Nationality, Physical_appearance, Religion and Sexual_orientation (25 templates each) evenly: 7 to 9 in each part for
 the default seed, and for seeds 1 to 3 parts at most 5 apart. Only sizes were looked at, no result of a model.
 """
@@ -47,7 +47,7 @@ class Example:
     """One multiple-choice question.
 
     Attributes:
-        context: What the model is told; may be empty.
+        context: What the model reads before the question; may be empty.
         question: What it is asked.
         options: At least two different answers.
         answer: Index of the golden option y.
@@ -55,13 +55,13 @@ class Example:
         condition: `AMBIGUOUS`, `DISAMBIGUATED`, or None where the distinction does not apply.
         unknown: Index of the option that abstains, None if there is none.
         stereotyped: Index of the option that agrees with the stereotype (for a question of negative polarity the
-            stereotyped group, else the other one), None where it can't be told.
+            stereotyped group, else the other one), None where it is not known.
         category: The kind of stereotype, or an empty string.
         polarity: "negative", "nonnegative" or an empty string.
         source: File and line, for messages.
         form: "question"; "open": asked without showing the options; or "sentences": the options are whole texts whose
             likelihoods are compared, without context, question or instruction.
-        facets: Further (name, value) pairs by which figures are told apart, such as a pronoun's gender.
+        facets: Further (name, value) pairs by which figures are broken down, such as a pronoun's gender.
     """
 
     context: str
@@ -110,7 +110,7 @@ class Split(NamedTuple):
     validation: tuple[Example, ...]
     """The edit is chosen on these."""
     test: tuple[Example, ...]
-    """Results are told on these, once."""
+    """Results are measured on these, once."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def template_hash(name: str) -> str:
 
 
 def of_condition(examples: Sequence[Example], attribute_on: AttributeOn) -> tuple[Example, ...]:
-    """The examples to attribute on: all of them where none tells its condition."""
+    """The examples to attribute on: all of them where none has a condition."""
     if attribute_on == "both" or not any(example.condition for example in examples):
         return tuple(examples)
     return tuple(example for example in examples if example.condition == attribute_on)

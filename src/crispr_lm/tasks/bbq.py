@@ -2,7 +2,7 @@
 
 Reads the official JSONL rows. Which option is stereotyped is resolved through the group names in ``answer_info`` and
 ``stereotyped_groups``, never through an option's position. Rows of the intersectional categories name the stereotyped
-race alone; which gender or status goes with it is told by the template's other rows. Knows nothing about models or
+race alone; which gender or status goes with it follows from the template's other rows. Knows nothing about models or
 prompts.
 """
 
@@ -25,10 +25,10 @@ ANSWERS = ("ans0", "ans1", "ans2")
 POLARITIES = {"neg": "negative", "nonneg": "nonnegative"}
 
 LABEL = re.compile(r"(?:(?P<status>lowSES|highSES)-)?(?:(?P<gender>[MF])(?:-|$))?(?P<group>.*)", re.DOTALL)
-"""What a label tells: "F-Black", "lowSES-Black", "lowSES-F-Black"; "F" alone is a person of whom only that is told."""
+"""Forms of a label: "F-Black", "lowSES-Black", "lowSES-F-Black"; "F" alone gives a person's gender and no more."""
 
 GENDERED = re.compile(r"\b(?:wo)?m[ae]n\b|\b(?:girl|boy|female|male)s?\b", re.IGNORECASE)
-"""Words that tell a person's gender where no proper name does."""
+"""Words that say a person's gender where no proper name does."""
 
 INTERSECTIONAL = "_x_"
 """Stands in the names of the categories whose persons differ in two traits."""
@@ -62,7 +62,7 @@ def read_bbq(path: Path) -> list[Example]:
 def examples_from_rows(rows: Iterable[tuple[str, dict[str, Any]]]) -> list[Example]:
     """Turn (place, official BBQ row) pairs into examples; `place` is for messages."""
     examples: list[Example] = []
-    waiting: list[tuple[int, _Read]] = []  # who is named is kept where other rows tell more of it: it takes much memory
+    waiting: list[tuple[int, _Read]] = []  # persons are kept only where other rows say more: they take memory
     for where, row in rows:
         read = _read(row, where)
         if INTERSECTIONAL in read.example.category:
@@ -153,15 +153,15 @@ def _read(row: dict[str, Any], where: str) -> _Read:
 
 
 def _by_name(row: dict[str, Any]) -> bool:
-    """Whether persons are told by proper names that stand for their group ("DeShawn", labelled "M-Black").
+    """Whether persons are given by proper names that stand for their group ("DeShawn", labelled "M-Black").
 
-    "The Black woman" may carry the label "F-Black" too: a name tells neither of the two in words.
+    "The Black woman" may carry the label "F-Black" too: a name says neither of the two in words.
     """
     for name in ANSWERS:
         words = f"{row[name]} {row['answer_info'][name][0]}"
         for label in row["answer_info"][name]:
-            told = LABEL.fullmatch(label.strip())
-            if told and told["gender"] and not GENDERED.search(words) and not _says(words, told["group"]):
+            match = LABEL.fullmatch(label.strip())
+            if match and match["gender"] and not GENDERED.search(words) and not _says(words, match["group"]):
                 return True
     return False
 
@@ -187,7 +187,7 @@ def _without_marks(text: str) -> str:
 
 
 def _persons(row: dict[str, Any], where: str) -> tuple[_Person, ...]:
-    """Whom the options name, as ``answer_info`` tells (the person's phrase and the group)."""
+    """Whom the options name, as ``answer_info`` says (the person's phrase and the group)."""
     answer_info = row.get("answer_info")
     if answer_info is None:
         raise missing(row, "answer_info", where)
@@ -200,9 +200,9 @@ def _persons(row: dict[str, Any], where: str) -> tuple[_Person, ...]:
             raise InputError(f"{where}: answer_info[{name!r}] must be a list of strings, not {labels!r}")
         names = {_normalise(label) for label in labels}
         trait = ""
-        if INTERSECTIONAL in row["category"] and (told := LABEL.fullmatch(labels[-1].strip())):
-            trait = told["status"] or told["gender"] or ""
-            if not told["group"]:  # some labels leave the group to the words ("the Latina woman")
+        if INTERSECTIONAL in row["category"] and (match := LABEL.fullmatch(labels[-1].strip())):
+            trait = match["status"] or match["gender"] or ""
+            if not match["group"]:  # some labels leave the group to the words ("the Latina woman")
                 names |= {_plain(word) for word in re.findall(r"\w+", labels[0])}
         persons.append(_Person(frozenset(names - {""}), trait))
     return tuple(persons)
@@ -224,7 +224,7 @@ def _second_traits(read: Sequence[_Read]) -> dict[str, str]:
     """Per intersectional template the gender or status that its stereotyped person has.
 
     BBQ compares that person with one of another race, of another gender or status, or of both. Where the race alone
-    tells who it is, the second trait can be read off.
+    identifies the person, the second trait can be read off.
     """
     seen: dict[str, set[str]] = defaultdict(set)
     for one in read:

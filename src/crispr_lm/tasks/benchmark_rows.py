@@ -105,8 +105,8 @@ def _mmlu_rows(path: Path) -> Rows:
 
 def _labelled_rows(path: Path, labels: Path) -> Rows:
     """Rows with the labels of another file, line by line."""
-    rows, told = list(json_rows(path)), [line.strip() for _, line in text_lines(labels)]
-    if len(rows) != len(told):
-        raise InputError(f"{labels}: {len(told)} labels for the {len(rows)} rows of {path}; give files of one part")
-    for (where, row), label in zip(rows, told, strict=True):
+    rows, given = list(json_rows(path)), [line.strip() for _, line in text_lines(labels)]
+    if len(rows) != len(given):
+        raise InputError(f"{labels}: {len(given)} labels for the {len(rows)} rows of {path}; give files of one part")
+    for (where, row), label in zip(rows, given, strict=True):
         yield where, {"label": label, **row}

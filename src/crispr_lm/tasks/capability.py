@@ -35,7 +35,7 @@ class Benchmark:
         fixed_options: The options of every row, where rows have none.
         option_fields: One field per option.
         asked: The question, where the row has a beginning to be continued.
-        own: Fields by which this benchmark's public rows are told from those of the others.
+        own: Fields by which this benchmark's public rows differ from those of the others.
         form: Whether options are shown.
         license: Of the data, where its card says so.
     """
@@ -163,7 +163,7 @@ def _example(name: str, row: Mapping[str, Any], where: str) -> Example:
 
 
 def _check_own(name: str, row: Mapping[str, Any], where: str) -> None:
-    """Refuse a row of another benchmark: its figures would be told under a wrong name."""
+    """Refuse a row of another benchmark: its figures would be reported under a wrong name."""
     if any(field in row for field in BENCHMARKS[name].own):
         return
     for other, benchmark in BENCHMARKS.items():
@@ -232,7 +232,7 @@ def _labelled(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _lettered(text: str) -> list[dict[str, str]]:
-    """Options written as "A. one" on lines; a line without a letter goes on with the option before it."""
+    """Options written as "A. one" on lines; a line without a letter continues the option before it."""
     options: list[dict[str, str]] = []
     for line in text.splitlines():
         if match := LETTERED.fullmatch(line.strip()):

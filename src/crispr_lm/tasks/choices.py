@@ -88,7 +88,25 @@ def example_of(row: dict[str, Any], where: str) -> Example:
         index_field(row, name, len(options), where) if row.get(name) is not None else None
         for name in ("unknown", "stereotyped")
     )
-    # What an edit would be rewarded for: never the stereotype where the context does not tell.
+    _check_answer(condition, (answer, unknown, stereotyped), where)
+    return Example(
+        context=context,
+        question=question,
+        options=options,
+        answer=answer,
+        template=f"{category}/{template}" if category else template,
+        condition=CONDITIONS[condition] if condition is not None else None,
+        unknown=unknown,
+        stereotyped=stereotyped,
+        category=category,
+        source=where,
+    )
+
+
+def _check_answer(condition: str | None, indices: tuple[int, int | None, int | None], where: str) -> None:
+    """Refuse an answer, an unknown and a stereotyped option that contradict each other."""
+    answer, unknown, stereotyped = indices
+    # What an edit would be rewarded for: never the stereotype where the context does not give the answer.
     if condition is not None and CONDITIONS[condition] == AMBIGUOUS:
         if unknown is not None and answer != unknown:
             raise InputError(
@@ -104,15 +122,3 @@ def example_of(row: dict[str, Any], where: str) -> Example:
         raise InputError(
             f"{where}: option {unknown} is both unknown and stereotyped; give two indices, or leave one out"
         )
-    return Example(
-        context=context,
-        question=question,
-        options=options,
-        answer=answer,
-        template=f"{category}/{template}" if category else template,
-        condition=CONDITIONS[condition] if condition is not None else None,
-        unknown=unknown,
-        stereotyped=stereotyped,
-        category=category,
-        source=where,
-    )

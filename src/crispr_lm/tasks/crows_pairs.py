@@ -40,7 +40,7 @@ def _example(row: dict[str, str], gapped: bool, number: int, where: str) -> Exam
     else:
         if row["stereo_antistereo"] not in DIRECTIONS:
             raise InputError(
-                f"{where}: stereo_antistereo is {row['stereo_antistereo']!r}, must be 'stereo' or 'antistereo'; mend it"
+                f"{where}: stereo_antistereo is {row['stereo_antistereo']!r}, must be 'stereo' or 'antistereo'; fix it"
             )
         more, less = row["sent_more"].strip(), row["sent_less"].strip()
     if more == less:

@@ -75,7 +75,7 @@ def _rows_of_pair(
             context = _ambiguous(template, pair, swapped=variant == 1)
             gold = UNKNOWN
         else:
-            # The mention order alternates over pairs and templates; tied to the roles it would tell them.
+            # The mention order alternates over pairs and templates; tied to the roles it would reveal them.
             context = _ambiguous(template, pair, swapped=(variant + pair_number + template_number) % 2 == 1)
             context += " " + _disambiguation(template, pair, target=variant)
             # The negative question asks for the target, the non-negative one for the other person.

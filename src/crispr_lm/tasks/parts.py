@@ -13,8 +13,8 @@ from crispr_lm.tasks.base import AttributeOn, Example, Task, of_condition, sampl
 class Parts:
     """What of a task is used for what; `attribution` and `effects` are drawn from one split, the others are disjoint.
 
-    A tuned search measures effects anew in every pass, each time on some of `effects`. The last few of its edits are
-    asked `reevaluation`, further examples of the validation split.
+    A tuned search measures effects again in every round, each time on some of `effects`. Its top candidates are
+    re-evaluated on `reevaluation`, further examples of the validation split.
     """
 
     task: Task
@@ -26,7 +26,7 @@ class Parts:
 
     @property
     def searched_on(self) -> tuple[Example, ...]:
-        """All that is asked before anything is told on the test split; some examples are there twice."""
+        """All examples that are used before the test split is measured; some are there twice."""
         return self.attribution + self.effects + self.validation + self.reevaluation
 
 

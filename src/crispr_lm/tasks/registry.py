@@ -61,7 +61,7 @@ class Dataset:
         identifier: Short, without any path of this machine.
         title: For people.
         license: Of the data.
-        part: Which of its files, where there are several; two parts are never told as one.
+        part: Which of its files, where there are several; two parts are never reported as one.
     """
 
     identifier: str

@@ -55,7 +55,7 @@ def _as_official(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _example(row: Any, part: str | None, where: str) -> Example:
-    """Read one example; in a list alone, where no part is named, the blank tells which part it is of."""
+    """Read one example; in a list alone, where no part is named, the blank shows which part it is of."""
     if not isinstance(row, dict) or not isinstance(row.get("sentences"), list):
         raise InputError(f"{where}: must be an object with a list 'sentences'; use the official file")
     for name in ("target", "bias_type"):

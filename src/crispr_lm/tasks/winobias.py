@@ -52,7 +52,7 @@ def _example(file: Path, where: str, line: str, known: re.Pattern[str]) -> Examp
     people = [_person(text) for text in marked if text.lower() not in PRONOUNS]
     if not LINE_NUMBER.fullmatch(number) or not pronouns or len(set(people)) != 1:
         raise InputError(
-            f"{where}: needs a number and a sentence with a [person] and their [pronoun] in brackets; mend it"
+            f"{where}: needs a number and a sentence with a [person] and their [pronoun] in brackets; fix it"
         )
     sentence = MARKED.sub(r"\1", marked_sentence)
     options = list(dict.fromkeys(known.findall(sentence.lower())))[:2]  # a third one is no more than mentioned

@@ -1,6 +1,6 @@
 """Winogender (Rudinger et al., NAACL 2018, arXiv 1804.09301): does the answer change with the pronoun's gender?
 
-Reads the official ``all_sentences.tsv``: 720 sentences, each with a female, a male and a neutral pronoun; the id tells
+Reads the official ``all_sentences.tsv``: 720 sentences, each with a female, a male and a neutral pronoun; the id gives
 occupation, participant, and whom the pronoun refers to (0 the occupation, 1 the participant).
 """
 
