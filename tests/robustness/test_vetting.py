@@ -60,7 +60,7 @@ DOUBLING = (
 BOMBS = {
     "labels": (labels, "configuration takes more than 0.3 GiB"),
     "attention": (attention, "configuration takes more than 0.3 GiB"),
-    "replacements": (replacements, "tokenizer takes more than (0.3 GiB|3 seconds)"),  # which comes first depends on the load
+    "replacements": (replacements, "tokenizer takes more than (0.3 GiB|3 seconds)"),  # as the load has it
     "doubling": (template(DOUBLING), "chat template takes more than 0.3 GiB"),
     "power": (template("{{ 9**(9**9) }}"), "chat template takes more than 3 seconds"),
     "loops": (template("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
