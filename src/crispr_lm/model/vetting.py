@@ -22,9 +22,10 @@ import signal
 import string
 import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -152,7 +153,7 @@ def _forked(
     # The tokenizers library would print a warning about forks otherwise.
     unset = "TOKENIZERS_PARALLELISM" not in os.environ
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _signals_postponed():
         warnings.simplefilter("ignore", DeprecationWarning)  # about threads: see the top of this file
         process = os.fork()
     if process == 0:
@@ -164,6 +165,29 @@ def _forked(
         return child, int(child.memory_info().rss)
     except psutil.Error:  # it has ended already
         return child, 0
+
+
+@contextmanager
+def _signals_postponed() -> Iterator[None]:
+    """Let Ctrl-C and a request to end take effect after the block.
+
+    Python runs functions of the standard library around a fork and ignores what is raised in them: an interruption
+    would be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no handler runs in another thread
+        yield
+        return
+    met: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in handlers:
+            signal.signal(number, lambda number, _frame: met.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    for interruption in met:
+        signal.raise_signal(interruption)
 
 
 def _be_child(writer: int, location: str, arguments: Mapping[str, Any], tokenizer: Any, limits: Limits) -> NoReturn:
