@@ -98,15 +98,14 @@ def test_tasks_are_named_by_their_kind_and_file_and_clashes_are_refused_before_a
     saved_model, tmp_path
 ):
     row = '{"context": "", "question": "Who?", "options": ["a", "b"], "answer": 0}\n'
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "test.jsonl").write_text(row, encoding="utf-8")
-    names = [f"choices:{tmp_path}/one/test.jsonl", f"choices:{tmp_path}/two/test.jsonl"]
+    for name in ("test", "a b", "a_b"):
+        (tmp_path / f"{name}.jsonl").write_text(row, encoding="utf-8")
+    names = [f"choices:{tmp_path}/{name}.jsonl" for name in ("test", "a b", "a_b")]
     model = str(saved_model("llama"))
     settings = LmEvalSettings(task=(names[0], "builtin:knowledge"), instructions="1", split="all")
     assert lm_eval_tasks(model, tmp_path / "out", settings) == ["choices_test_1", "builtin_knowledge_1"]
-    with pytest.raises(InputError, match="two tasks would be called choices_test_1"):
-        lm_eval_tasks(model, tmp_path / "clash", LmEvalSettings(task=tuple(names), instructions="1", split="all"))
+    with pytest.raises(InputError, match="two tasks would be called choices_a_b_1"):
+        lm_eval_tasks(model, tmp_path / "clash", LmEvalSettings(task=tuple(names[1:]), instructions="1", split="all"))
     assert not (tmp_path / "clash").exists()
 
 

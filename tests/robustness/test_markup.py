@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from crispr_lm import Edit, Neuron
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.model.origin import ModelOrigin
-from crispr_lm.report import figures
+from crispr_lm.report import figures, neuron_map, search_figures
 from crispr_lm.report.card import card
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import escaped_markdown
@@ -151,9 +151,10 @@ def test_no_label_of_a_figure_is_read_as_markup(tmp_path):
     of_module = NeuronScores({f"layers.0.{ATTACK}": values}, "ffn")
     drawn = [
         figures.before_after([(ATTACK, RESULTS["tasks"]["t"])]),
-        figures.neuron_map(of_module, [["ffn", f"layers.0.{ATTACK}", 1]], {}),
-        figures.front([{"trial": trial, "complete": True, "gain": 0.1 * trial, "loss": 0.0, "neurons": trial, "kl": 0.0,
-                        "recipe": {"ranking": ATTACK}} for trial in (0, 1)], 1, {"front": [1], "trial": 1}),
+        neuron_map.neuron_map(of_module, [["ffn", f"layers.0.{ATTACK}", 1]], {}),
+        search_figures.front([{"trial": trial, "complete": True, "gain": 0.1 * trial, "loss": 0.0, "neurons": trial,
+                               "kl": 0.0, "recipe": {"ranking": ATTACK}} for trial in (0, 1)],
+                             1, {"front": [1], "trial": 1}),
     ]  # fmt: skip
     attacked = {"edit": {"neurons": 1}, "tasks": {ATTACK: RESULTS["tasks"]["t"]}}
     drawn.append(transfer_figure(attacked, columns_of(attacked, [ATTACK])))
