@@ -86,4 +86,4 @@ def test_the_package_that_is_missing_is_named(tmp_path, module, package):
     saved(tmp_path, "llama")
     ended = subprocess.run([sys.executable, "-c", WITHOUT, tmp_path, module], capture_output=True, text=True)
     message = ended.stderr.strip().splitlines()[-1]
-    assert message.endswith(f"a SentencePiece model; to read it, pip install {package}"), message
+    assert message.endswith(f"a SentencePiece model, which needs more packages; pip install {package}"), message

@@ -33,8 +33,6 @@ RUN_STEPS = (
     "Finding bias neurons:",
     "Finding bias neurons: done",
     "Continuing neutral prompts: done",
-    "Measuring effects:",
-    "Measuring effects: done",
     "trial 4",
     "trial 9",
     "Measuring before:",
