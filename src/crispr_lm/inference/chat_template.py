@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -168,10 +169,9 @@ def render(
     Raises:
         TEMPLATE_ERRORS: whatever the template raises.
     """
-    words = [*turns[:-1], turns[-1] + place.suffix, *([] if answer is None else [answer])]
-    messages = [_message(("user", "assistant")[index % 2], text, place) for index, text in enumerate(words)]
-    if place.system:
-        messages.insert(0, _message("system", place.system, place))
+    messages = _asking(turns, place)
+    if answer is not None:
+        messages.append(_message("assistant", answer, place))
     return _rendered(tokenizer, messages, place, moment, generation_prompt=answer is None)
 
 
@@ -191,6 +191,13 @@ def render_before_answer(tokenizer: Any, turns: Sequence[str], place: AnswerPlac
     return _without_spaces(text) if place.lead else text
 
 
+def _asking(turns: Sequence[str], place: AnswerPlace) -> list[dict[str, Any]]:
+    """A conversation up to the user's last words, with what switches reasoning off."""
+    words = [*turns[:-1], turns[-1] + place.suffix]
+    messages = [_message(("user", "assistant")[index % 2], text, place) for index, text in enumerate(words)]
+    return [_message("system", place.system, place), *messages] if place.system else messages
+
+
 def _message(role: str, text: str, place: AnswerPlace) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}] if place.in_parts else text}
 
@@ -207,8 +214,7 @@ def _rendered(
     more: dict[str, Any] = {}
     if depends_on_date(template):
         # transformers gives templates a clock of its own, which no argument replaces; a macro of the same name does.
-        strings = [text[1:-1] for _, kind, text in jinja2.Environment().lex(template) if kind == "string"]
-        more["frozen_dates"] = {form: moment.strftime(form) for form in strings if "%" in form}
+        more["frozen_dates"] = {form: moment.strftime(form) for form in _date_formats(template)}
         template = FROZEN_CLOCK + template
     text = tokenizer.apply_chat_template(
         list(messages),
@@ -220,6 +226,13 @@ def _rendered(
     )
     assert isinstance(text, str)
     return text
+
+
+@cache
+def _date_formats(template: str) -> tuple[str, ...]:
+    """Strings of a template that may be formats of a date. Remembered: it is asked for every prompt."""
+    strings = (text[1:-1] for _, kind, text in jinja2.Environment().lex(template) if kind == "string")
+    return tuple(text for text in strings if "%" in text)
 
 
 def _without_spaces(text: str) -> str:
@@ -316,10 +329,8 @@ def _behind_words(text: str) -> str:
 def _before_thought(tokenizer: Any, asked: AnswerPlace, moment: datetime) -> str | None:
     """What the template writes between the user's words and an answer's reasoning; None if it shows no reasoning."""
     message = _message("assistant", MARKER, asked) | dict.fromkeys(("reasoning_content", "reasoning"), THOUGHT)
-    asking = [_message("system", asked.system, asked)] if asked.system else []
-    asking.append(_message("user", PROBE + asked.suffix, asked))
     try:
-        text = _rendered(tokenizer, [*asking, message], asked, moment, generation_prompt=False)
+        text = _rendered(tokenizer, [*_asking([PROBE], asked), message], asked, moment, generation_prompt=False)
     except TEMPLATE_ERRORS:
         return None
     if PROBE not in text or not text.rindex(PROBE) < text.find(THOUGHT) < text.find(MARKER):

@@ -165,10 +165,7 @@ def encode(lm: Reader, example: Example, instruction: str) -> EncodedPrompt:
     else:
         lead = answer_place(lm).lead
         prompt_ids, option_ids = _parted(_running_text(lm, [rendered, *(rendered + lead + text for text in options)]))
-    _check_options(lm, example, options)
-    _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
-    check_embedded(lm, [prompt_ids, *option_ids], example.source or "example")
-    return EncodedPrompt(prompt_ids, option_ids)
+    return _checked(lm, example, options, EncodedPrompt(prompt_ids, option_ids))
 
 
 def seen_prompt(lm: Reader, example: Example, instruction: str) -> dict[str, Any]:
@@ -224,10 +221,15 @@ def _encode_sentences(lm: Reader, example: Example) -> EncodedPrompt:
         texts = [context, *(context + lead + option for option in options)]
         before, option_ids = _parted(lm.tokenizer(texts, add_special_tokens=False).input_ids)
         prompt_ids = [beginning(lm), *before]
+    return _checked(lm, example, options, EncodedPrompt(prompt_ids, option_ids))
+
+
+def _checked(lm: Reader, example: Example, options: Sequence[str], encoded: EncodedPrompt) -> EncodedPrompt:
+    """The prompt, if its options have tokens, it fits the model's context, and every token has an embedding."""
     _check_options(lm, example, options)
-    _check_length(lm, example, len(prompt_ids), max(map(len, option_ids)))
-    check_embedded(lm, [prompt_ids, *option_ids], example.source or "example")
-    return EncodedPrompt(prompt_ids, option_ids)
+    _check_length(lm, example, len(encoded.prompt_ids), max(map(len, encoded.option_ids)))
+    check_embedded(lm, [encoded.prompt_ids, *encoded.option_ids], example.source or "example")
+    return encoded
 
 
 def _parted(sequences: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
