@@ -30,7 +30,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -39,6 +38,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import crispr_lm
 from crispr_lm.errors import InputError
 from crispr_lm.inference.prompts import prompt_text
+from crispr_lm.inference.reader import PromptFormat, Reader
 from crispr_lm.tasks.base import Example
 
 INSTRUCTION = "Answer the question."
@@ -132,16 +132,23 @@ def tokenizers_in(folder: Path) -> Iterator[tuple[str, Any]]:
             yield str(path.relative_to(folder).with_suffix("")), small_tokenizer(path.read_text(encoding="utf-8"))
 
 
+@dataclass(frozen=True)
+class TemplateReader:
+    """What encoding needs of a model, without any limit of a model's own."""
+
+    name: str
+    tokenizer: Any
+    moment: datetime
+    is_encoder_decoder: bool = False
+    context_length: int | None = None
+    embedded_tokens: int | None = None
+    prompt_format: PromptFormat = "chat"
+
+
 def judge(name: str, tokenizer: Any) -> Verdict:
     """Encode every example and compare each option with the template's own conversations; the worst verdict counts."""
-    lm: Any = SimpleNamespace(
-        name=name,
-        tokenizer=tokenizer,
-        is_encoder_decoder=False,
-        context_length=None,
-        prompt_format="chat",
-        moment=datetime.now(),  # the template's own conversations are rendered a moment later, on the same day
-    )
+    # The template's own conversations are rendered a moment later, on the same day.
+    lm: Reader = TemplateReader(name, tokenizer, datetime.now())
     verdicts = []
     for example in EXAMPLES:
         words = prompt_text(example, INSTRUCTION)

@@ -115,3 +115,11 @@ def test_a_folder_is_read_and_counted(
     assert lines[0] == "space: right: '</ask> '"
     assert lines[1].startswith("tokenizer: wrong")
     assert lines[-1] == "1 of 2 right, 0 refused, 1 silently wrong"
+
+
+def test_what_the_product_encodes_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, template in {"space": SPACE, "thinks": THINKS, "open": ALWAYS_OPEN, "lists": PRINTS_LISTS}.items():
+        (tmp_path / f"{name}.jinja").write_text(template, encoding="utf-8")
+    assert templates.main([str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "3 of 4 right, 1 refused, 0 silently wrong", lines
