@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from crispr_lm.cli.arguments import OutputFile
 from crispr_lm.cli.output import show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def union(first: Path, second: Path, /, *others: Path, output: OutputFile) -> None:
@@ -22,11 +26,7 @@ def union(first: Path, second: Path, /, *others: Path, output: OutputFile) -> No
     output
         File to write.
     """
-    from crispr_lm.jobs.inspection import combine_edits
-    from crispr_lm.report.inspection import print_edit_saved
-
-    edit = combine_edits("union", (first, second, *others), output)
-    show({"file": str(output), "neurons": len(edit.neurons)}, lambda: print_edit_saved(edit, output), lambda: output)
+    _combine("union", (first, second, *others), output)
 
 
 def intersect(first: Path, second: Path, /, *others: Path, output: OutputFile) -> None:
@@ -43,10 +43,14 @@ def intersect(first: Path, second: Path, /, *others: Path, output: OutputFile) -
     output
         File to write.
     """
+    _combine("intersection", (first, second, *others), output)
+
+
+def _combine(how: Literal["union", "intersection"], files: Sequence[Path], output: Path) -> None:
     from crispr_lm.jobs.inspection import combine_edits
     from crispr_lm.report.inspection import print_edit_saved
 
-    edit = combine_edits("intersection", (first, second, *others), output)
+    edit = combine_edits(how, files, output)
     show({"file": str(output), "neurons": len(edit.neurons)}, lambda: print_edit_saved(edit, output), lambda: output)
 
 
