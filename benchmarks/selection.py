@@ -34,7 +34,7 @@ from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.reevaluation import reevaluate_best
 from crispr_lm.search.selection import LEVEL, decide
 from crispr_lm.search.trial import Limits, Trial, figures_of
-from crispr_lm.search.trial_log import Budget, TrialLog
+from crispr_lm.search.trial_log import TrialLog
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 
 EDITS = 44
@@ -211,7 +211,7 @@ def run_once(setting: Setting, seed: int) -> tuple[bool, bool, bool]:
     """Whether the gain of one drawn search is shown, an edit recommended by it, and confirmed by the test split."""
     drawn = Drawn(setting, seed)
     evaluator = cast(Evaluator, drawn)
-    log = TrialLog([], Budget(EDITS), lambda _trial: None)
+    log = TrialLog([], None, lambda _trial: None)
     for number in range(EDITS + 1):
         log.trials.append(drawn.attempt(number, Proposal("search", {"ranking": "drawn"}, _neurons(number))))
     decision = decide(evaluator, log, LIMITS, 0, reevaluate_best(evaluator, log, LIMITS))

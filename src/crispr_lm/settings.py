@@ -139,27 +139,15 @@ class SearchSettings(_Settings):
 
     search: Annotated[Literal["tuned", "sweep", "golden-section"], Parameter(group=SEARCH_GROUP)] = Field(
         "tuned",
-        description="tuned: try rankings, numbers, kinds and strengths within the limits, then refine the best edit; "
+        description="tuned: the neurons that take most bias within the limits; "
         "sweep: growing numbers of neurons of the published ranking; golden-section: the paper's search for the number "
         "by accuracy, without limits.",
     )
     rounds: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        8, ge=0, description="Rounds before other trials of a tuned search: each adds a few neurons. 0 for none."
-    )
-    trials: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        24, ge=1, description="Further trials: rankings, numbers, kinds and strengths of neurons."
-    )
-    refinements: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        12, ge=0, description="Further trials to improve the best edit: neurons removed from it, added, exchanged."
+        4, ge=0, description="Rounds of a tuned search: gradient steps, then one edit that is tried. 0 for none."
     )
     time_budget: Annotated[float | None, Parameter(group=SEARCH_GROUP)] = Field(
-        None, gt=0, allow_inf_nan=False, description="Minutes after which no further trial starts."
-    )
-    effect_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        96,
-        ge=2,
-        description="Examples per task, from the attribution split, to measure first-order effects on (fewer if it "
-        "has fewer).",
+        None, gt=0, allow_inf_nan=False, description="Minutes after which no further round starts."
     )
     pick: Annotated[Literal["ask"] | Annotated[int, Field(ge=0)] | None, Parameter(group=SEARCH_GROUP)] = Field(
         None,
@@ -190,10 +178,10 @@ class SearchSettings(_Settings):
         description="Safety margin: loss plus this many clustered standard errors must stay below the limit.",
     )
     validation_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        120, ge=2, description="Examples per task to try edits on, from the validation split (fewer if it has fewer)."
+        96, ge=2, description="Examples per task to try edits on, from the validation split (fewer if it has fewer)."
     )
     reevaluation_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        360,
+        288,
         ge=0,
         description="Total validation examples for re-evaluating the best candidates, those of --validation-examples "
         "included. A number no larger than --validation-examples switches the re-evaluation off.",
@@ -231,7 +219,7 @@ class ReportSettings(_Settings):
         "faster, and show less of the spread.",
     )
     neutral_prompts: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
-        32, ge=1, le=48, description="Bundled neutral prompts that the KL divergence from the original is measured on."
+        16, ge=1, le=48, description="Bundled neutral prompts that the KL divergence from the original is measured on."
     )
 
 

@@ -31,6 +31,10 @@ def bench_of(lm, examples):
     return Evaluator(lm, [part], reference, Limits(kl=100.0))
 
 
+def original_of(evaluator):
+    return evaluator.attempt(0, Proposal("original", {}, ()))
+
+
 def proposal_of(lm, count):
     site = find_sites(lm.model, "ffn")[0]
     return Proposal("search", {"ranking": "made up"}, tuple(Neuron(site.name, index, "ffn") for index in range(count)))
@@ -38,8 +42,8 @@ def proposal_of(lm, count):
 
 def test_figures_with_a_constant_are_those_of_the_scores_with_this_constant(llama):
     evaluator, proposal = bench_of(llama, questions()), proposal_of(llama, 12)
-    original = evaluator.try_original()
-    trial = evaluator.attempt(1, proposal, [original])
+    original = original_of(evaluator)
+    trial = evaluator.attempt(1, proposal, original)
     (part,) = evaluator.parts
     with Edit.from_neurons(llama, proposal.neurons, 0.0).applied(llama):
         scores = prompt_scores(llama, part.prompts)
@@ -59,7 +63,7 @@ def test_figures_with_a_constant_are_those_of_the_scores_with_this_constant(llam
 
 
 def test_where_no_option_abstains_a_constant_changes_nothing(llama):
-    trial = bench_of(llama, questions(unknown=None)).try_original()
+    trial = original_of(bench_of(llama, questions(unknown=None)))
     assert set(trial.moved) == {trial.figures}
     assert trial.room(Limits()) == 0.0
 
@@ -67,7 +71,7 @@ def test_where_no_option_abstains_a_constant_changes_nothing(llama):
 def test_what_was_asked_nothing_tells_nothing_of_constants(llama):
     evaluator = bench_of(llama, questions())
     evaluator.limits = Limits(kl=0.0)
-    trial = evaluator.attempt(1, proposal_of(llama, 12), [evaluator.try_original()], within_kl=True)
+    trial = evaluator.attempt(1, proposal_of(llama, 12), original_of(evaluator))
     assert trial.figures.kl > 0
     assert trial.moved == ()
 
@@ -81,7 +85,7 @@ def test_re_evaluation_asks_all_examples_and_what_was_answered_is_not_asked_agai
     evaluator = Evaluator(llama, [first], reference, Limits(kl=100.0), further=[more])
     assert (evaluator.prompts, evaluator.further_prompts) == (6, 10)
     proposal = proposal_of(llama, 12)
-    trials = [evaluator.try_original(), evaluator.attempt(1, proposal, [evaluator.try_original()])]
+    trials = [original_of(evaluator), evaluator.attempt(1, proposal, original_of(evaluator))]
     assert [len(trial.answers["t"]) for trial in trials] == [6, 6]
     asked = []
     monkeypatch.setattr(
@@ -120,8 +124,8 @@ def test_re_evaluation_asks_all_examples_and_what_was_answered_is_not_asked_agai
     again = evaluator.reevaluate(4, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
     assert (again.number, again.figures, asked) == (4, reevaluated.figures, [10, 10])
     assert (
-        evaluator.attempt(5, proposal, [trials[0]], race=True).figures == trials[1].figures
+        evaluator.attempt(5, proposal, trials[0]).figures == trials[1].figures
     )  # a trial stays what it was
     control = evaluator.random_control(reevaluated, seed=0)
-    tried = evaluator.attempt(6, control, [trials[0]])
+    tried = evaluator.attempt(6, control, trials[0])
     assert len(evaluator.reevaluate(6, control, tried, before).answers["t"]) == 16

@@ -16,11 +16,8 @@ from ..jobs.test_run import questions, settings_for
 __all__ = ["questions"]
 
 OPTIONS = SearchOptions(
-    rounds=2,
-    trials=8,
-    refinements=3,
+    rounds=3,
     examples=6,
-    effect_examples=8,
     validation_examples=8,
     neutral_prompts=3,
 )
@@ -51,10 +48,7 @@ def test_it_is_the_search_of_the_command(whole, saved_model, questions, tmp_path
         questions,
         tmp_path / "out",
         search="tuned",
-        rounds=2,
-        trials=8,
-        refinements=3,
-        effect_examples=8,
+        rounds=3,
         validation_examples=8,
         max_kl=9.0,
         max_overabstention=1.0,
@@ -77,7 +71,7 @@ def test_every_trial_is_handed_over_once_and_none_touches_the_test_split(whole, 
     assert set(found.edit.made_on).isdisjoint(template_hashes(task.split(OPTIONS.seed).test))
 
 
-@pytest.mark.parametrize("done", [1, 4, 12])
+@pytest.mark.parametrize("done", [1, 3, 6])
 def test_resumed_from_its_first_trials_it_ends_as_one_that_was_not_interrupted(whole, given, done):
     found, finished = whole
     assert done < len(finished)

@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crispr_lm.attribution.effects import Effects
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution
 from crispr_lm.jobs.preparation import options_of
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.model.neuron_sites import NeuronKind
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress
-from crispr_lm.search.evidence_source import TaskEffects
+from crispr_lm.search.loop import LoopState
 from crispr_lm.search.neuron_count import Candidate, choose, counts_up_to, golden_section, sweep, validation_part
 from crispr_lm.search.result import Found, Searched
 from crispr_lm.search.search import Checkpoint, search_edit
 from crispr_lm.search.trial import Limits, Trial
 from crispr_lm.settings import RunSettings
-from crispr_lm.storage.files import append_line, make_folder, write_lines
+from crispr_lm.storage.files import append_line, write_lines
 from crispr_lm.storage.records import read_lines, read_rows
 from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks.parts import Parts
@@ -123,7 +121,8 @@ def _tuned(
         on_interrupt=lambda trials: write_lines(folder.search, [trial.to_dict() for trial in trials]),
         scores=start.scores,
         original=start.reference,
-        keep_effects=_in_folder(folder),
+        loop=_saved_loop(folder, start.resumed),
+        on_round=lambda state: state.save(folder.loop),
     )
     tasks = [part.task for part in parts]
     found = search_edit(lm, tasks, limits_of(settings), options_of(settings), checkpoint, progress)
@@ -133,8 +132,13 @@ def _tuned(
         found = found if answer == recommended else found.picked(lm, answer)
     elif settings.pick is not None:
         found = found.picked(lm, settings.pick)
-    on_first(folder.forget_effects)
+    on_first(lambda: folder.loop.unlink(missing_ok=True))
     return _searched(found)
+
+
+def _saved_loop(folder: RunFolder, resumed: bool) -> LoopState | None:
+    """Where the loop of an interrupted search stood."""
+    return on_first(lambda: LoopState.load(folder.loop) if resumed and folder.loop.exists() else None)
 
 
 def limits_of(settings: RunSettings) -> Limits:
@@ -146,26 +150,6 @@ def limits_of(settings: RunSettings) -> Limits:
         settings.max_neurons,
         settings.caution,
     )
-
-
-def _in_folder(folder: RunFolder) -> Callable[[Callable[[], TaskEffects], int, Sequence[NeuronKind]], TaskEffects]:
-    """Effects are kept in the folder until the search is done; an interrupted run has left its own there."""
-
-    def keep(measure: Callable[[], TaskEffects], tasks: int, kinds: Sequence[NeuronKind]) -> TaskEffects:
-        files = [{kind: folder.effects(number, kind) for kind in kinds} for number in range(tasks)]
-
-        def save() -> None:
-            if all(path.exists() for of_task in files for path in of_task.values()):
-                return
-            for measured, of_task in zip(measure(), files, strict=True):
-                for kind, path in of_task.items():
-                    make_folder(path.parent)
-                    measured[kind].save(path)
-
-        on_first(save)
-        return [{kind: Effects.load(path) for kind, path in of_task.items()} for of_task in files]
-
-    return keep
 
 
 def _searched(found: Found) -> Searched:

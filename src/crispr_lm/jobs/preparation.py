@@ -88,7 +88,7 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
     """
     parts = search_parts(task, options_of(settings))
     parts = replace(parts, test=test_sample(task, parts.test, settings))
-    return parts if settings.search == "tuned" else replace(parts, effects=(), reevaluation=())
+    return parts if settings.search == "tuned" else replace(parts, gradients=(), reevaluation=())
 
 
 def options_of(settings: RunSettings) -> SearchOptions:

@@ -6,19 +6,17 @@ The whole of it is `crispr_lm.search_edit`.
 
 from __future__ import annotations
 
-from crispr_lm.search.rankings import RANKINGS, Evidence, Recipe, ranked
+from crispr_lm.search.rankings import Ranking, register_ranking
 from crispr_lm.search.result import Searched
 from crispr_lm.search.trial import Figures, Limits, Trial, best_within, pareto_front
 
 __all__ = [
-    "RANKINGS",
-    "Evidence",
     "Figures",
     "Limits",
-    "Recipe",
+    "Ranking",
     "Searched",
     "Trial",
     "best_within",
     "pareto_front",
-    "ranked",
+    "register_ranking",
 ]

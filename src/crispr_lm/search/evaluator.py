@@ -1,11 +1,10 @@
-"""The evaluator: tries an edit on growing subsets of the validation split and gives up early on those without hope.
+"""The evaluator: tries edits on the validation split, each on the same examples.
 
 Scoring, divergence and figures meet here. Knows a model, examples and edits; knows no search strategy.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -27,16 +26,10 @@ from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.neuron_count import ChoosePart
 from crispr_lm.search.trial import CONSTANTS, Figures, Limits, Trial, figures_of
-from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example, sample
+from crispr_lm.tasks.base import DISAMBIGUATED, Example
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
-
-RUNGS = (0.25, 0.5, 1.0)
-"""Shares of the examples after which a trial is judged."""
-
-DOUBT = 1.0
-"""Standard errors by which a trial must be beyond a limit, or behind a better one, to be given up early."""
 
 Answers = Mapping[str, Sequence[int]]
 
@@ -70,7 +63,6 @@ class Evaluator:
         original: ReferenceDistribution,
         limits: Limits,
         batch_size: BatchSize = "auto",
-        seed: int = 0,
         further: Sequence[ChoosePart] = (),
     ) -> None:
         """Take what to try edits on.
@@ -79,13 +71,12 @@ class Evaluator:
             lm: The model; left as it was after every trial.
             parts: The examples of every task.
             original: The unedited model on neutral prompts.
-            limits: What makes a trial hopeless.
+            limits: An edit whose divergence is above its limit is asked nothing.
             batch_size: Prompts in one pass.
-            seed: Of the order in which examples are asked, every beginning of it balanced.
             further: Further examples of the same tasks, in the same order, for the last few edits.
         """
         self.lm = lm
-        self.parts = [_in_order_of_asking(part, seed) for part in parts]
+        self.parts = list(parts)
         self._asked_first = {part.task: len(part.prompts) for part in self.parts}
         for index, more in enumerate(further):
             self.parts[index] = self.parts[index].joined(more)
@@ -117,51 +108,30 @@ class Evaluator:
         assert kl is not None
         return kl
 
-    def try_original(self) -> Trial:
-        """The unedited model, trial 0."""
-        return self.attempt(0, Proposal("search", {}, ()))
-
-    def attempt(
-        self,
-        number: int,
-        proposal: Proposal,
-        rivals: Sequence[Trial] = (),
-        *,
-        race: bool = False,
-        within_kl: bool = False,
-    ) -> Trial:
-        """Try an edit.
+    def attempt(self, number: int, proposal: Proposal, original: Trial | None = None) -> Trial:
+        """Try an edit. One whose divergence is above its limit is asked nothing: all its figures but KL are 0.
 
         Args:
             number: Of the trial.
             proposal: The edit.
-            rivals: Complete trials, the original first, that it is compared with.
-            race: Give up when it is without hope, also for its KL divergence.
-            within_kl: Give up, but only where its KL divergence is above the limit: nothing is asked then, and all
-                figures but KL are 0.
+            original: The trial of the original model; None for that itself.
         """
         start = time.perf_counter()
         known = self._tried.get(proposal.edit)
-        if known is not None and (known.complete or race or (within_kl and not any(known.answers.values()))):
+        if known is not None:
             return _renumbered(known, number, proposal)
-        edit = Edit.from_neurons(self.lm, proposal.neurons, proposal.scale)
         scores: dict[str, list[list[float]]] = {part.task: [] for part in self.parts}
-        answers: Answers = {part.task: [] for part in self.parts}
-        moved: tuple[Figures, ...] = ()
-        with edit.applied(self.lm):
+        with Edit.from_neurons(self.lm, proposal.neurons, proposal.scale).applied(self.lm):
             kl = self._divergence() if proposal.neurons else 0.0
-            complete = False
             figures = Figures(0.0, 0.0, 0.0, kl)
-            too_far = (race or within_kl) and figures.too_far(self.limits)  # known for sure: nothing need be asked
-            for share in () if too_far else RUNGS if race else RUNGS[-1:]:
-                self._ask(scores, share)
-                answers = self._answers(scores)
-                complete = share == 1.0
-                figures = self._figures(answers, rivals[0].answers if rivals else answers, kl)
-                if race and not complete and self._hopeless(answers, figures, rivals):
-                    break
-        if any(answers.values()):
-            of_original = rivals[0].answers if rivals else answers
+            complete = not figures.too_far(self.limits)
+            if complete:
+                scores = {part.task: self._asked(part.prompts[: self._asked_first[part.task]]) for part in self.parts}
+        answers: Answers = self._answers(scores)
+        of_original = answers if original is None else original.answers
+        moved: tuple[Figures, ...] = ()
+        if complete:
+            figures = self._figures(answers, of_original, kl)
             moved = tuple(self._figures(self._answers(scores, constant), of_original, kl) for constant in CONSTANTS)
         trial = Trial(
             number,
@@ -170,7 +140,7 @@ class Evaluator:
             proposal.neurons,
             proposal.scale,
             figures,
-            self._metrics(answers, answers) if any(answers.values()) else {},
+            self._metrics(answers, answers) if complete else {},
             answers,
             complete,
             moved,
@@ -197,9 +167,7 @@ class Evaluator:
             for part in self.parts:
                 ahead = part.prompts[self._asked_first[part.task] :]
                 if ahead:
-                    with self.progress.step("Asking a candidate further questions", len(ahead)) as advance:
-                        asked = prompt_scores(self.lm, ahead, self.batch_size, advance)
-                    answers[part.task] += map(_highest, asked.tolist())
+                    answers[part.task] += map(_highest, self._asked(ahead))
         of_original = answers if original is None else original.answers
         reevaluated = replace(
             trial,
@@ -224,14 +192,10 @@ class Evaluator:
         """The examples of a task in the order of asking."""
         return next(part.examples for part in self.parts if part.task == task)
 
-    def _ask(self, scores: dict[str, list[list[float]]], share: float) -> None:
-        """Ask on, up to this share of every task's examples."""
-        for part in self.parts:
-            asked = scores[part.task]
-            ahead = part.prompts[len(asked) : math.ceil(share * self._asked_first[part.task])]
-            if ahead:
-                with self.progress.step("Asking an edit", len(ahead)) as advance:
-                    asked += prompt_scores(self.lm, ahead, self.batch_size, advance).tolist()
+    def _asked(self, prompts: Sequence[EncodedPrompt]) -> list[list[float]]:
+        """Option scores of some prompts."""
+        with self.progress.step("Evaluating a candidate", len(prompts)) as advance:
+            return prompt_scores(self.lm, prompts, self.batch_size, advance).tolist()
 
     def _answers(self, scores: Mapping[str, Sequence[Sequence[float]]], constant: float = 0.0) -> dict[str, list[int]]:
         """The option of the highest score for each question asked, with a constant added to that of "unknown"."""
@@ -282,48 +246,6 @@ class Evaluator:
             for part in self.parts
         }
 
-    def _hopeless(self, answers: Answers, figures: Figures, rivals: Sequence[Trial]) -> bool:
-        """Whether a limit is exceeded, or a better trial is ahead in everything, by more than `DOUBT`.
-
-        Of the loss only what was found: an edit that abstains too readily may be what a better one is made of.
-        """
-        limits = self.limits
-        if not rivals:
-            return False
-        original = rivals[0].answers
-        doubt_of_loss = DOUBT * max(self._error(answers, original, DISAMBIGUATED).values())
-        if figures.loss - doubt_of_loss > limits.accuracy_loss:
-            return True
-        if figures.overabstention - doubt_of_loss > limits.overabstention:
-            return True
-        errors = self._error(answers, original, AMBIGUOUS)
-        doubt_of_gain = DOUBT * sum(errors.values()) / len(errors)
-        for rival in rivals[1:]:
-            if rival.complete and rival.figures.within(limits):
-                there = self._figures(_beginning(rival.answers, answers), original, rival.figures.kl)
-                ahead = there.gain - figures.gain > doubt_of_gain
-                if ahead and there.loss <= figures.loss and there.kl <= figures.kl:
-                    return True
-        return False
-
-    def _error(self, answers: Answers, original: Answers, condition: str) -> dict[str, float]:
-        """Per task the standard error of the difference in accuracy to the original, at least that of one answer."""
-        errors = {}
-        for part in self.parts:
-            asked = range(len(answers[part.task]))
-            of_condition = [part.examples[index].condition in (condition, None) for index in asked]
-            differences = [
-                (answers[part.task][index] == part.examples[index].answer)
-                - (original[part.task][index] == part.examples[index].answer)
-                for index in asked
-                if of_condition[index]
-            ]
-            count = max(1, len(differences))
-            mean = sum(differences) / count
-            spread = sum((difference - mean) ** 2 for difference in differences) / count
-            errors[part.task] = max(math.sqrt(spread / count), 1 / count)
-        return errors
-
 
 def random_neurons(lm: LanguageModel, like: Sequence[Neuron], seed: int) -> tuple[Neuron, ...]:
     """As many neurons of the same kinds, drawn at random from the whole model."""
@@ -336,24 +258,9 @@ def random_neurons(lm: LanguageModel, like: Sequence[Neuron], seed: int) -> tupl
     return tuple(chosen)
 
 
-def _in_order_of_asking(part: ChoosePart, seed: int) -> ChoosePart:
-    """The part with its examples in an order of which every beginning is balanced over conditions and templates."""
-    place = {id(example): index for index, example in enumerate(part.examples)}
-    ordered: list[int] = []
-    for share in RUNGS:
-        drawn = sample(part.examples, math.ceil(share * len(part.examples)), seed)
-        ordered += [place[id(example)] for example in drawn if place[id(example)] not in set(ordered)]
-    prompts: list[EncodedPrompt] = [part.prompts[index] for index in ordered]
-    return ChoosePart(part.task, tuple(part.examples[index] for index in ordered), tuple(prompts))
-
-
 def _highest(scores: Sequence[float]) -> int:
     """The option of the highest score, the first of several."""
     return list(scores).index(max(scores))
-
-
-def _beginning(answers: Answers, like: Answers) -> dict[str, Sequence[int]]:
-    return {task: answers[task][: len(like[task])] for task in like}
 
 
 def _renumbered(trial: Trial, number: int, proposal: Proposal) -> Trial:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.inference.batching import BatchSize
@@ -10,23 +11,29 @@ from crispr_lm.model.neuron_sites import NeuronKind
 from crispr_lm.tasks.base import AttributeOn, Task, sample
 from crispr_lm.tasks.parts import Parts, attribution_sample, further
 
+STEPS = 4
+"""Gradient steps of a round."""
+
+BIASED, SKILLED, ORDINARY = 8, 12, 4
+"""Prompts of a gradient step: ambiguous and disambiguated ones of each task, and reference prompts."""
+
+NeuronChoice = Literal["linear", "ffn", "both"]
+
 
 @dataclass(frozen=True)
 class SearchOptions:
     """How much a search tries, and on how much of each task. Names and defaults are those of ``crispr-lm run``.
 
     Attributes:
-        rounds: Rounds in which neurons of each kind are first taken, a few at a time; each is an edit that is tried.
-        trials: Further edits that are tried: rankings, numbers, kinds and strengths of neurons.
-        refinements: Further edits that are tried to improve the best one.
-        time_budget: Minutes after which no further edit is tried; None for any.
+        rounds: Rounds of gradient steps; after each the edit that they have come to is evaluated.
+        time_budget: Minutes after which no further round is begun; None for any.
         examples: Examples of each task that the published ranking is computed on, of the attribution split.
-        effect_examples: Examples of each task in one measurement of effects, of the attribution split.
         validation_examples: Examples of each task that edits are tried on, of the validation split.
         reevaluation_examples: Examples of the validation split, those of `validation_examples` among them, for the
             re-evaluation of the best edits.
         neutral_prompts: Bundled prompts that the KL divergence is measured on.
-        neurons: Kind of neurons of the published ranking. The search itself takes all kinds that the model has.
+        neurons: Neurons that may be eliminated: "linear", "ffn", or "both". The published ranking is of `linear` ones
+            where it is both.
         attribute_on: Condition of the examples of the published ranking.
         skill_weight: λ of the published ranking.
         token_aggregation: What counts of a neuron's relevance over a prompt's tokens in the published ranking.
@@ -34,21 +41,28 @@ class SearchOptions:
         seed: Of the split, all samples, the trials and the random neurons.
     """
 
-    rounds: int = 8
-    trials: int = 24
-    refinements: int = 12
+    rounds: int = 4
     time_budget: float | None = None
     examples: int = 20
-    effect_examples: int = 96
-    validation_examples: int = 120
-    reevaluation_examples: int = 360
-    neutral_prompts: int = 32
-    neurons: NeuronKind = "linear"
+    validation_examples: int = 96
+    reevaluation_examples: int = 288
+    neutral_prompts: int = 16
+    neurons: NeuronChoice = "linear"
     attribute_on: AttributeOn = "ambiguous"
     skill_weight: float = 1.0
     token_aggregation: TokenAggregation = "max"
     batch_size: BatchSize = "auto"
     seed: int = 0
+
+    @property
+    def kinds(self) -> tuple[NeuronKind, ...]:
+        """Kinds of neurons that may be eliminated."""
+        return ("linear", "ffn") if self.neurons == "both" else (self.neurons,)
+
+    @property
+    def published(self) -> SearchOptions:
+        """The same with one kind of neurons, which the published ranking is of."""
+        return replace(self, neurons=self.kinds[0])
 
 
 def search_parts(task: Task, options: SearchOptions) -> Parts:
@@ -64,7 +78,6 @@ def search_parts(task: Task, options: SearchOptions) -> Parts:
         attribution=attribution_sample(task, options.examples, options.attribute_on, seed),
         validation=validation,
         test=split.test,
-        # Every round measures effects anew, on other examples.
-        effects=sample(split.attribution, options.effect_examples * (1 + options.rounds), seed),
+        gradients=sample(split.attribution, max(options.rounds, 1) * STEPS * (BIASED + 2 * SKILLED), seed),
         reevaluation=further(split.validation, validation, options.reevaluation_examples, seed),
     )

@@ -14,7 +14,7 @@ from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.trial import Limits, Trial, best_within, merit
 from crispr_lm.search.trial_log import TrialLog
 
-REEVALUATED = 8
+REEVALUATED = 3
 """Edits that are re-evaluated; more, up to twice as many, while those that are left have gained more than the best that
 keeps the limits has then."""
 

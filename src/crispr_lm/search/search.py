@@ -1,47 +1,45 @@
 """`search_edit`: from a model and its tasks to the edit that is recommended, and everything that was tried.
 
-Rounds, then other rankings, then refinement; the best few are re-evaluated on further examples, and one of them is
-selected and compared with random neurons. Needs no folder and no settings; whoever wants a search that can be resumed
-gives it a `Checkpoint`.
+The published ranking, then rounds of gradient steps, then backward elimination; the best few are re-evaluated on
+further examples, and one of them is selected and compared with random neurons. Needs no folder and no settings; whoever
+wants a search that can be resumed gives it a `Checkpoint`.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar, get_args
+from functools import cache, cached_property, partial
+from itertools import cycle
 
-from crispr_lm.attribution.activation_gradients import TOKEN_AGGREGATIONS
+from crispr_lm.attribution.gate_gradients import Gates
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
-from crispr_lm.errors import InputError
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, reference_distribution
+from crispr_lm.inference.prompts import open_question
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.model.neuron_sites import NEURON_KINDS, NeuronKind, find_sites
-from crispr_lm.runtime.distributed import is_first
+from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.search.evaluator import Evaluator
-from crispr_lm.search.evidence_source import EvidenceSource, KeepEffects, measured_once
+from crispr_lm.search.backward_elimination import HALVINGS, eliminate_backward
+from crispr_lm.search.evaluator import Evaluator, Proposal
+from crispr_lm.search.loop import Loop, LoopState, Ordinary
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
-from crispr_lm.search.options import SearchOptions, search_parts
-from crispr_lm.search.rankings import RANKINGS
+from crispr_lm.search.options import STEPS, SearchOptions, search_parts
+from crispr_lm.search.rankings import PUBLISHED, RANKINGS
 from crispr_lm.search.reevaluation import REEVALUATED, reevaluate_best
-from crispr_lm.search.refinement import refine
 from crispr_lm.search.result import Found
-from crispr_lm.search.rounds import chains, follow
 from crispr_lm.search.selection import decide
 from crispr_lm.search.trial import Limits, Trial, best_within
-from crispr_lm.search.trial_log import Budget, TrialLog
-from crispr_lm.search.tuning import Space, begin, best_so_far, tune
-from crispr_lm.tasks.base import AttributeOn, Example, Task, neutral_prompts, of_condition, template_hashes
+from crispr_lm.search.trial_log import TrialLog
+from crispr_lm.tasks.base import Example, Task, neutral_prompts, open_instructions, template_hashes
+from crispr_lm.tasks.knowledge import ordinary_questions
 from crispr_lm.tasks.parts import Parts
 
-logger = logging.getLogger(__name__)
-
-Choice = TypeVar("Choice", bound=str)
+REFERENCE_PROMPTS = 48
+"""Prompts whose answers are to stay as they are, in the gradient; half of them neutral, half short questions."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,8 @@ class Checkpoint:
         on_interrupt: Called after Ctrl-C, with all trials so far: one of them may not have reached `on_trial`.
         scores: The published ranking, as `score_neurons` gives it for the options; measured where it is None.
         original: The unedited model on the neutral prompts; measured where it is None.
-        keep_effects: Keeps effects of all neurons between searches; they are large.
+        loop: Where the loop of an interrupted search stood; its gradients are taken again where it is None.
+        on_round: Called with where the loop stands after each round's gradient steps, before their edit is tried.
     """
 
     trials: Sequence[Trial] = ()
@@ -62,7 +61,8 @@ class Checkpoint:
     on_interrupt: Callable[[Sequence[Trial]], None] = lambda _trials: None
     scores: NeuronScores | None = None
     original: ReferenceDistribution | None = None
-    keep_effects: KeepEffects = measured_once
+    loop: LoopState | None = None
+    on_round: Callable[[LoopState], None] = lambda _state: None
 
 
 def search_edit(
@@ -114,37 +114,33 @@ class _Search:
     ) -> None:
         self._lm, self._parts, self._options = lm, parts, options
         self._checkpoint, self._progress = checkpoint, progress
+        self._gates = Gates(lm, options.kinds)
+        self._limits = replace(limits, neurons=min(limits.neurons, self._gates.count))
         fits = [(part.task, part.attribution) for part in parts]
-        self._scores = score_tasks(lm, fits, options, progress) if checkpoint.scores is None else checkpoint.scores
-        self._limits = replace(limits, neurons=min(limits.neurons, len(self._scores)))
-        self._kinds = _kinds(lm, self._scores)
-        self._source = EvidenceSource(lm, parts, self._scores, self._kinds, options, progress)
-        self._source.keep = checkpoint.keep_effects
-        original = self._measured_original() if checkpoint.original is None else checkpoint.original
-        self._evaluator = self._new_evaluator(original)
+        scores = checkpoint.scores
+        self._scores = score_tasks(lm, fits, options.published, progress) if scores is None else scores
+        original = checkpoint.original
+        self._evaluator = self._new_evaluator(self._measured_original() if original is None else original)
         for trial in checkpoint.trials:
             self._evaluator.remember(trial)
 
     def run(self) -> Found:
         """Search and select."""
         options, limits, evaluator = self._options, self._limits, self._evaluator
-        on_trial, progress = self._checkpoint.on_trial, self._progress
         seconds = None if options.time_budget is None else 60 * options.time_budget
-        with progress.step("Searching the best edit (trials)", self._left()) as advance:
-            # The log refers to this, and this to the log: not to `self`, so that the effects, which are large, are
-            # freed as soon as the search is over.
+        with self._progress.step("Searching the best edit (trials)", self._left()) as advance:
+
             def finished(trial: Trial) -> None:
                 if is_first():
-                    on_trial(trial)
+                    self._checkpoint.on_trial(trial)
                 if trial.neurons:  # the original is no edit of a stage
                     advance(1, trial.stage)
                     so_far = f"; {best_so_far(log.complete, limits)}" * trial.is_candidate
-                    progress.say(f"trial {trial.number}: {_one_line(trial)}{so_far}")
+                    self._progress.say(f"trial {trial.number}: {_one_line(trial)}{so_far}")
 
-            budget = Budget(options.trials, seconds)
-            log = TrialLog(self._checkpoint.trials, budget, finished)
+            log = TrialLog(self._checkpoint.trials, seconds, finished)
             with self._until_interrupted(log):
-                self._try_edits(log, budget)
+                self._try_edits(log)
             with self._until_interrupted(log, reevaluating=True):
                 reevaluate_best(evaluator, log, limits)
             decision = decide(evaluator, log, limits, options.seed, log.reevaluated)
@@ -153,31 +149,72 @@ class _Search:
         edit = Edit.from_neurons(self._lm, trial.neurons, trial.scale, origin, made_on)
         return Found(edit, tuple(log.trials), decision)
 
-    def _try_edits(self, log: TrialLog, budget: Budget) -> None:
-        """Everything that brings edits into question."""
-        options, limits, evaluator, source = self._options, self._limits, self._evaluator, self._source
-        space = Space(
-            tuple(RANKINGS),
-            self._kinds,
-            limits.neurons,
-            len(self._parts),
-            _conditions(self._parts, options.attribute_on),
-            _first(options.token_aggregation, TOKEN_AGGREGATIONS),
-        )
-        begin(evaluator, log)
-        for chain in chains(self._kinds, limits.neurons, options.rounds):
-            follow(evaluator, chain, source.following, limits, log)
-        tune(evaluator, lambda: source.evidence, space, limits, budget, log, options.seed)
-        best = best_within(log.complete, limits) or log.trials[0]
-        refine(evaluator, best, limits, log, options.refinements, source.following)
+    def _try_edits(self, log: TrialLog) -> None:
+        """Everything that brings edits into question: rankings, the loop's rounds, and fewer neurons of the best."""
+        log.run(lambda: Proposal("original", {}, ()), self._evaluator.attempt)
+        self._try_ranking(PUBLISHED, lambda: self._scores.top(self._limits.neurons), log)
+        for name, ranking in RANKINGS.items():
+            self._try_ranking(name, partial(ranking.rank, self._lm, self._parts), log)
+        self._follow_gradient(log)
+        best = best_within(log.complete, self._limits)
+        if best is not None and best.neurons:
+            eliminate_backward(self._evaluator, log, best, self._limits)
+
+    def _try_ranking(self, name: str, rank: Callable[[], Sequence[Neuron]], log: TrialLog) -> None:
+        """Try the beginning of a ranking: the largest number of neurons, halved until the divergence allows it."""
+        order, count = cache(lambda: tuple(on_first(rank))), self._limits.neurons
+
+        def propose(count: int) -> Proposal:
+            return Proposal("rankings", {"ranking": name}, order()[:count])
+
+        def attempt(number: int, proposal: Proposal) -> Trial:
+            return self._evaluator.attempt(number, proposal, log.trials[0])
+
+        while count and not log.is_over("rankings"):
+            trial = log.run(partial(propose, count), attempt)
+            if trial.complete:
+                return
+            count //= 2
+
+    def _follow_gradient(self, log: TrialLog) -> None:
+        """Rounds of gradient steps; the edit that each has come to is tried."""
+        loop = Loop(self._lm, self._parts, self._gates, self._ordinary, self._limits, self._options)
+        resumed = self._checkpoint.loop
+        for number in range(1, self._options.rounds + 1):
+            if log.is_over("rounds"):
+                return
+            if resumed is not None and number * STEPS == resumed.step:
+                loop.state = resumed
+            elif resumed is None or number * STEPS > resumed.step:
+                loop.round(self._progress)
+                if is_first():
+                    self._checkpoint.on_round(loop.state)
+            recipe = {"round": number, "skill_weight": loop.state.skill_weight, "kl_weight": loop.state.kl_weight}
+            neurons = loop.edit()
+            if not neurons:
+                continue
+            loop.follow(log.attempt(self._evaluator, Proposal("rounds", recipe, neurons)))
+
+    @cached_property
+    def _ordinary(self) -> Ordinary:
+        """Neutral prompts that the divergence is not measured on, and short questions without options."""
+        texts = neutral_prompts()
+        aside = texts[self._options.neutral_prompts :] or texts
+        asked = zip(ordinary_questions(), cycle(open_instructions()), strict=False)
+        written = [open_question(question.question, instruction) for question, instruction in asked]
+        half = REFERENCE_PROMPTS // 2
+        mixed = [*aside[:half], *written[:half]]
+        with self._progress.step("Continuing reference prompts", len(mixed)) as advance:
+            reference = reference_distribution(self._lm, mixed, batch_size=self._options.batch_size, progress=advance)
+        with self._progress.step("Measuring what they hang on", len(mixed)) as advance:
+            return Ordinary.measured(self._gates, reference, advance)
 
     def _left(self) -> dict[str, int]:
         """By stage how many trials are to come at most."""
-        options = self._options
         planned = {
-            "rounds": options.rounds * len(self._kinds),
-            "search": options.trials,
-            "refine": options.refinements,
+            "rankings": 1 + len(RANKINGS),
+            "rounds": self._options.rounds,
+            "elimination": HALVINGS,
             "final": (1 + REEVALUATED) * bool(self._evaluator.further_prompts),
             "control": 1,
         }
@@ -192,7 +229,7 @@ class _Search:
 
         on = [encoded(part, part.validation) for part in self._parts]
         further = [encoded(part, part.reevaluation) for part in self._parts]
-        evaluator = Evaluator(self._lm, on, original, self._limits, options.batch_size, options.seed, further)
+        evaluator = Evaluator(self._lm, on, original, self._limits, options.batch_size, further)
         evaluator.progress = self._progress
         return evaluator
 
@@ -216,33 +253,17 @@ class _Search:
                 self._checkpoint.on_interrupt(trials)
 
 
-def _kinds(lm: LanguageModel, scores: NeuronScores) -> tuple[NeuronKind, ...]:
-    """Kinds of neurons to measure effects of: all that the model has."""
-    there: list[NeuronKind] = []
-    for kind in NEURON_KINDS:
-        try:
-            find_sites(lm.model, kind)
-        except InputError as error:
-            logger.info("%s", error)
-        else:
-            there.append(kind)
-    return _first(scores.kind, there)
-
-
-def _conditions(parts: Sequence[Parts], own: AttributeOn) -> tuple[AttributeOn, ...]:
-    """Which examples rankings may be fitted on, those of the published one first: no others where a task has none."""
-    choices: tuple[AttributeOn, ...] = get_args(AttributeOn)
-    conditioned = any(example.condition for part in parts for example in part.effects)
-    there = all(of_condition(part.effects, attribute_on) for part in parts for attribute_on in choices)
-    return _first(own, choices) if conditioned and there else (own,)
-
-
-def _first(own: Choice, choices: Iterable[Choice]) -> tuple[Choice, ...]:
-    """The choices, one of them before the others."""
-    return tuple(sorted(choices, key=lambda choice: choice != own))
+def best_so_far(trials: Sequence[Trial], limits: Limits) -> str:
+    """The best edit within the limits, in a few words."""
+    best = best_within(trials, limits)
+    if best is None or not best.neurons:
+        return "none within the limits yet"
+    return f"best so far: trial {best.number}, {best.outcome()}"
 
 
 def _one_line(trial: Trial) -> str:
-    name = trial.recipe.get("ranking") or trial.recipe.get("change") or f"trial {trial.recipe['of']}, re-evaluated"
+    recipe = trial.recipe
+    name = recipe.get("ranking") or recipe.get("change") or f"trial {recipe.get('of')}, re-evaluated"
+    name = f"round {recipe['round']}" if "round" in recipe else name
     count = len(trial.neurons)
     return f"{name}, {count} neuron{'s' * (count != 1)}: {trial.outcome()}"

@@ -144,7 +144,7 @@ def _try_control(evaluator: Evaluator, log: TrialLog, best: Trial, original: Tri
     """As many random neurons as the best edit has, asked as much."""
 
     def attempt(number: int, proposal: Proposal) -> Trial:
-        control = evaluator.attempt(number, proposal, [log.trials[0]])
+        control = evaluator.attempt(number, proposal, log.trials[0])
         if best.stage != "final":
             return control
         reevaluated = evaluator.reevaluate(number, proposal, control, original)

@@ -7,33 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from crispr_lm.runtime.distributed import on_first
-from crispr_lm.search.evaluator import Proposal
+from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.trial import Finished, Trial
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When to stop.
-
-    Attributes:
-        trials: Number of trials.
-        seconds: Time for trials, those of an interrupted run included; None for any.
-    """
-
-    trials: int
-    seconds: float | None = None
 
 
 class TrialLog:
     """The trials so far, those of an interrupted run among them, and what is left of the budget."""
 
-    def __init__(self, known: Sequence[Trial], budget: Budget, finished: Finished) -> None:
+    def __init__(self, known: Sequence[Trial], seconds: float | None, finished: Finished) -> None:
         self.trials: list[Trial] = []
         self._known = {trial.number: trial for trial in known}
-        self._budget = budget
+        self._seconds = seconds
         self._finished = finished
         self._start = time.monotonic()
         self._before = sum(trial.seconds for trial in known)
@@ -51,7 +38,7 @@ class TrialLog:
     @property
     def out_of_time(self) -> bool:
         """Whether the time is used up."""
-        limit = self._budget.seconds
+        limit = self._seconds
         if limit is None:
             return False
         # Clocks differ between processes, which must all stop at the same trial.
@@ -72,6 +59,10 @@ class TrialLog:
         self.trials.append(trial)
         self._finished(trial)
         return trial
+
+    def attempt(self, evaluator: Evaluator, proposal: Proposal) -> Trial:
+        """Take the next trial from the interrupted run, or else try this."""
+        return self.run(lambda: proposal, lambda number, made: evaluator.attempt(number, made, self.trials[0]))
 
     @property
     def reevaluated(self) -> list[Trial]:

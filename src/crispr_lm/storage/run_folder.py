@@ -6,7 +6,7 @@ Of ``crispr-lm run``:
 
 run.json             settings, versions, hashes of model and data, seeds
 scores.safetensors   B of every neuron
-effects/             first-order effects of every neuron, per example; gone when the search is done
+loop.safetensors     where the search's loop stands; gone when the search is done
 search.jsonl         every candidate tried
 transfer/            with --transfer: the same for an edit of each task alone
 edit.json            the edit
@@ -189,7 +189,7 @@ class RunFolder(JobFolder):
         "results.json",
         "report.html",
     )
-    FOLDERS = ("effects", "transfer", "model")
+    FOLDERS = ("transfer", "model")
     LAST = ("results.json", "report.html")
 
     @property
@@ -202,13 +202,10 @@ class RunFolder(JobFolder):
         """Candidates, one per line."""
         return self.path / "search.jsonl"
 
-    def effects(self, task: int, kind: str) -> Path:
-        """First-order effects on the examples of one task."""
-        return self.path / "effects" / f"{task}-{kind}.safetensors"
-
-    def forget_effects(self) -> None:
-        """Remove the effects of all tasks: large, and of no use after the search."""
-        shutil.rmtree(self.path / "effects", ignore_errors=True)
+    @property
+    def loop(self) -> Path:
+        """Where the search's loop stands."""
+        return self.path / "loop.safetensors"
 
     def transfer(self, task: int) -> RunFolder:
         """What the search for an edit of one task alone leaves behind."""

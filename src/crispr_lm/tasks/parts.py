@@ -11,23 +11,23 @@ from crispr_lm.tasks.base import AttributeOn, Example, Task, of_condition, sampl
 
 @dataclass(frozen=True)
 class Parts:
-    """What of a task is used for what; `attribution` and `effects` are drawn from one split, the others are disjoint.
+    """What of a task is used for what; `attribution` and `gradients` are drawn from one split, the others are disjoint.
 
-    A tuned search measures effects again in every round, each time on some of `effects`. Its top candidates are
-    re-evaluated on `reevaluation`, further examples of the validation split.
+    The published ranking is of `attribution`; the search takes gradients on some of `gradients` in every step. Its top
+    candidates are re-evaluated on `reevaluation`, further examples of the validation split.
     """
 
     task: Task
     attribution: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
-    effects: tuple[Example, ...] = ()
+    gradients: tuple[Example, ...] = ()
     reevaluation: tuple[Example, ...] = ()
 
     @property
     def searched_on(self) -> tuple[Example, ...]:
         """All examples that are used before the test split is measured; some are there twice."""
-        return self.attribution + self.effects + self.validation + self.reevaluation
+        return self.attribution + self.gradients + self.validation + self.reevaluation
 
 
 def attribution_sample(task: Task, size: int, attribute_on: AttributeOn, seed: int) -> tuple[Example, ...]:

@@ -1,0 +1,354 @@
+"""The loop: gates are closed along the gradient of a Lagrangian, on a few fresh prompts at a time.
+
+Eliminate at most n neurons so that biased answers become rare, within limits on what is lost elsewhere:
+
+    minimise  L_biased(c)   subject to   L_skill(c) ≤ ε,   KL(c) ≤ δ,   at most n neurons closed
+
+over closings c_i = 1 − g_i in [0, 1] (`attribution.gate_gradients`). With multipliers λ and ρ every step takes
+
+    r = −∂/∂c [ L_biased + λ · L_skill + ρ · KL ]  −  ρ/2 · F
+
+on fresh prompts, F the diagonal of the Fisher information. Steps are averaged with momentum, shrunk towards 0 by their
+standard error, and added up to z; the n largest of z that are above 0 are closed, by z. The losses of one prompt are
+
+    L_biased = softplus(max over wrong o of s(o) − s(y))                       where the context does not tell
+    L_skill  = softplus(s(unknown) − max over other o of s(o))
+               + STAY · KL(original ‖ edited) over the options but "unknown"   where it does
+
+After every round the edit is evaluated, and λ follows the abstention margin that it has.
+
+Knows prompts, a model and trials; knows no settings and no folder.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from crispr_lm.attribution.gate_gradients import Gates, continuation_logits
+from crispr_lm.errors import InputError
+from crispr_lm.evaluation.kl_divergence import ReferenceDistribution
+from crispr_lm.inference.batching import ProgressCallback
+from crispr_lm.inference.prompts import EncodedPrompt
+from crispr_lm.inference.scoring import prompt_scores
+from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.runtime.progress import Progress
+from crispr_lm.search.neuron_count import validation_part
+from crispr_lm.search.options import BIASED, ORDINARY, SKILLED, STEPS, SearchOptions
+from crispr_lm.search.trial import Limits, Trial
+from crispr_lm.storage.files import write_bytes
+from crispr_lm.tasks.base import DISAMBIGUATED, Example
+from crispr_lm.tasks.parts import Parts
+
+Item = TypeVar("Item")
+
+MOMENTUM = 0.9
+"""Weight of the steps before in the running mean of gradients."""
+
+CAUTION = 0.7
+"""Standard errors by which a mean gradient is shrunk towards 0: of 10^5 noisy numbers the largest are noise."""
+
+STEP_SIZE = 0.1
+"""By how much the n largest mean gradients close their gates in one step, in the mean."""
+
+STAY = 3.0
+"""Weight of what an edit changes among the answers that do not abstain, against abstaining itself."""
+
+SKILL_WEIGHTS = (1 / 16, 16.0)
+"""The least and the largest λ; the first is 1."""
+
+STRICTER = 2.0
+"""What a multiplier is multiplied by where a limit is exceeded and the margin does not say by how much."""
+
+
+_VECTORS = ("closing", "mean", "square")
+
+
+@dataclass(frozen=True, eq=False)
+class LoopState:
+    """Where a loop stands: what an interrupted search goes on from.
+
+    Attributes:
+        step: Gradient steps done.
+        closing: z, float32 (N,).
+        mean: Running mean of r, float32 (N,).
+        square: Running mean of r², float32 (N,).
+        skill_weight: λ.
+        kl_weight: ρ.
+    """
+
+    step: int
+    closing: Tensor
+    mean: Tensor
+    square: Tensor
+    skill_weight: float
+    kl_weight: float
+
+    @staticmethod
+    def new(neurons: int, limits: Limits) -> LoopState:
+        """Of the unedited model; all the divergence allowed may cost one nat of loss."""
+        closing, mean, square = torch.zeros(3, neurons)
+        return LoopState(0, closing, mean, square, 1.0, limits.protection(1.0))
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors."""
+        tensors = {name: getattr(self, name) for name in _VECTORS}
+        tensors["multipliers"] = torch.tensor([self.step, self.skill_weight, self.kl_weight], dtype=torch.float64)
+        write_bytes(path, safetensors_bytes(tensors))
+
+    @staticmethod
+    def load(path: Path) -> LoopState:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: it is something else.
+        """
+        try:
+            tensors = load_file(path)
+            step, skill_weight, kl_weight = tensors["multipliers"].tolist()
+            closing, mean, square = torch.stack([tensors[name] for name in _VECTORS]).float()
+            if not bool(torch.stack([closing, mean, square]).isfinite().all()):
+                raise ValueError("it holds numbers that are not finite")
+            return LoopState(int(step), closing, mean, square, skill_weight, kl_weight)
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"{path.name} can't be read ({error}); give --overwrite to start anew") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Ordinary:
+    """Answers that are to stay as they are.
+
+    Attributes:
+        reference: The unedited model on texts that the divergence is not measured on.
+        harm: float32 (N,), half the diagonal of the Fisher information per token: the divergence in nats, to second
+            order, that eliminating the neuron alone brings.
+    """
+
+    reference: ReferenceDistribution
+    harm: Tensor
+
+    @staticmethod
+    def measured(gates: Gates, reference: ReferenceDistribution, progress: ProgressCallback) -> Ordinary:
+        """Measure the harm: one pass each way for each prompt, by itself."""
+        openness, total = torch.ones(gates.count), torch.zeros(gates.count)
+        for prompt in reference.prompts:
+            slope = gates.gradient(openness, [prompt], lambda _, scores: scores.sum())
+            total += slope**2 / len(prompt.option_ids[0])
+            progress(1)
+        return Ordinary(reference, total / (2 * len(reference.prompts)))
+
+
+class Loop:
+    """Gradient steps, and the edit that they have come to.
+
+    Attributes:
+        state: Where the loop stands.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        parts: Sequence[Parts],
+        gates: Gates,
+        ordinary: Ordinary,
+        limits: Limits,
+        options: SearchOptions,
+    ) -> None:
+        """Take what to work on.
+
+        Args:
+            lm: The model, unedited between steps.
+            parts: Of every task; examples are drawn from `Parts.gradients`.
+            gates: Of the neurons that may be eliminated.
+            ordinary: Answers that are to stay as they are.
+            limits: On the cost of an edit.
+            options: Seed and batch size.
+        """
+        self._lm, self._gates, self._ordinary, self._limits, self._options = lm, gates, ordinary, limits, options
+        self._questions = [_questions(lm, part, options.seed) for part in parts]
+        self.state = LoopState.new(gates.count, limits)
+
+    def round(self, progress: Progress) -> None:
+        """Take the gradient steps of a round."""
+        with progress.step("Gradient steps", STEPS) as advance:
+            for _ in range(STEPS):
+                self._step()
+                advance(1)
+
+    def _step(self) -> None:
+        state = self.state
+        gradient = self._gradient(1 - self._closed())
+        mean = MOMENTUM * state.mean + (1 - MOMENTUM) * gradient
+        square = MOMENTUM * state.square + (1 - MOMENTUM) * gradient**2
+        seen = 1 - MOMENTUM ** (state.step + 1)  # a running mean that begins with 0
+        of_mean = mean / seen
+        error = ((square / seen - of_mean**2).clamp(min=0) * (1 - MOMENTUM) / seen).sqrt()
+        shrunk = of_mean.sign() * (of_mean.abs() - CAUTION * error).clamp(min=0)
+        merit = shrunk - state.kl_weight * self._ordinary.harm
+        of_best = float(merit.topk(self._most).values.clamp(min=0).mean())
+        closing = (state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1) if of_best else state.closing
+        self.state = replace(state, step=state.step + 1, closing=closing, mean=mean, square=square)
+
+    def edit(self) -> tuple[Neuron, ...]:
+        """The neurons whose gates are closed most, n at the most; first those whose return would cost most."""
+        best = self._best()
+        return tuple(self._gates.neurons(best[self.state.mean[best].argsort(descending=True, stable=True)]))
+
+    def follow(self, trial: Trial) -> None:
+        """Adapt the multipliers to what the edit costs, as evaluated.
+
+        Weights of 1 and λ on the two classes of a logistic regression move its intercept by −ln λ, so an abstention
+        margin of m nats wants λ · exp(−m). Where no margin makes up for a loss, and where the divergence is beyond its
+        limit, the multiplier is doubled.
+        """
+        figures, margin, state = trial.figures, trial.room(self._limits), self.state
+        lost = margin == 0 and figures.loss_beyond(self._limits) > 0
+        least, most = SKILL_WEIGHTS
+        skill_weight = state.skill_weight * (STRICTER if lost else math.exp(-margin))
+        kl_weight = state.kl_weight * (STRICTER if figures.too_far(self._limits) else 1.0)
+        self.state = replace(state, skill_weight=min(max(skill_weight, least), most), kl_weight=kl_weight)
+
+    @property
+    def _most(self) -> int:
+        return min(self._limits.neurons, self._gates.count)
+
+    def _best(self) -> Tensor:
+        best = self.state.closing.topk(self._most).indices
+        return best[self.state.closing[best] > 0]
+
+    def _closed(self) -> Tensor:
+        best, closed = self._best(), torch.zeros_like(self.state.closing)
+        closed[best] = self.state.closing[best]
+        return closed
+
+    def _gradient(self, openness: Tensor) -> Tensor:
+        """Of the Lagrangian with respect to the gates, on this step's prompts."""
+        state, seed, batch_size = self.state, self._options.seed, self._options.batch_size
+        gradient = torch.zeros(self._gates.count)
+        for questions in self._questions:
+            of_task = self._of_questions(openness, _drawn(questions.ambiguous, BIASED, state.step, seed))
+            disambiguated = _drawn(questions.disambiguated, SKILLED, state.step, seed)
+            of_task = of_task + state.skill_weight * self._of_questions(openness, disambiguated)
+            gradient += of_task / len(self._questions)
+        reference = self._ordinary.reference
+        drawn = _drawn(range(len(reference.prompts)), ORDINARY, state.step, seed)
+        of_ordinary = self._gates.gradient(
+            openness,
+            [reference.prompts[index] for index in drawn],
+            lambda index, logits: kl_loss(reference.log_probabilities[drawn[index]], logits),
+            continuation_logits,
+            batch_size,
+        )
+        return gradient + state.kl_weight * of_ordinary
+
+    def _of_questions(self, openness: Tensor, questions: Sequence[_Question]) -> Tensor:
+        """Of the mean loss of some questions of one condition."""
+        if not questions:
+            return torch.zeros(self._gates.count)
+        new = [question for question in questions if question.unedited is None and question.disambiguated]
+        if new:
+            scores = prompt_scores(self._lm, [question.prompt for question in new], self._options.batch_size)
+            for question, unedited in zip(new, scores, strict=True):
+                question.unedited = unedited[: len(question.prompt.option_ids)]
+        return self._gates.gradient(
+            openness,
+            [question.prompt for question in questions],
+            lambda index, scores: questions[index].loss(scores),
+            batch_size=self._options.batch_size,
+        )
+
+
+@dataclass(eq=False)
+class _Question:
+    """An example as a prompt, with the unedited model's scores once they are known."""
+
+    example: Example
+    prompt: EncodedPrompt
+    unedited: Tensor | None = None
+
+    @property
+    def disambiguated(self) -> bool:
+        return self.example.condition == DISAMBIGUATED
+
+    def loss(self, scores: Tensor) -> Tensor:
+        if not self.disambiguated:
+            return biased_loss(scores, self.example.answer)
+        assert self.unedited is not None
+        return skill_loss(scores, self.unedited.to(scores.device), self.example.unknown)
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """Of one task; what a task does not tell apart counts as ambiguous."""
+
+    ambiguous: Sequence[_Question]
+    disambiguated: Sequence[_Question]
+
+
+def _questions(lm: LanguageModel, part: Parts, seed: int) -> _Questions:
+    """Each example is asked under one instruction, all instructions equally often."""
+    asked = validation_part(lm, part.task.name, part.gradients, part.task.instructions, seed)
+    questions = [_Question(example, prompt) for example, prompt in zip(asked.examples, asked.prompts, strict=True)]
+    return _Questions(
+        [question for question in questions if not question.disambiguated],
+        [question for question in questions if question.disambiguated],
+    )
+
+
+def biased_loss(scores: Tensor, answer: int) -> Tensor:
+    """Softplus of how much the best wrong option is ahead of the right one; scores (options,) in nats."""
+    return softplus(_without(scores, answer).max() - scores[answer])
+
+
+def skill_loss(scores: Tensor, unedited: Tensor, unknown: int | None) -> Tensor:
+    """How much an answer that the context gives is lost.
+
+    Args:
+        scores: (options,), of the edited model, in nats.
+        unedited: (options,), of the unedited one.
+        unknown: The option that abstains; None where there is none.
+
+    Returns:
+        Softplus of how much "unknown" is ahead of the others, and `STAY` times the KL divergence among the others.
+    """
+    stays, was = (scores, unedited) if unknown is None else (_without(scores, unknown), _without(unedited, unknown))
+    moved = STAY * kl_loss(was.log_softmax(0), stays)
+    return moved if unknown is None else moved + softplus(scores[unknown] - stays.max())
+
+
+def kl_loss(before: Tensor, after: Tensor) -> Tensor:
+    """Mean KL divergence over rows, before the last dimension.
+
+    Args:
+        before: Log-probabilities (..., options).
+        after: Scores or logits (..., options).
+    """
+    before = before.to(after)
+    return (before.exp() * (before - after.log_softmax(-1))).sum(-1).mean()
+
+
+def _without(scores: Tensor, option: int) -> Tensor:
+    return torch.cat([scores[:option], scores[option + 1 :]])
+
+
+def _drawn(pool: Sequence[Item], count: int, step: int, seed: int) -> list[Item]:
+    """The items of a step: all of the pool in turn, in another order each time through; a step holds none twice."""
+    count = min(count, len(pool))
+    places = range(step * count, (step + 1) * count)
+    orders = {
+        turn: random.Random(f"{seed} {turn}").sample(range(len(pool)), len(pool))
+        for turn in {p // len(pool) for p in places}
+    }
+    return [pool[orders[place // len(pool)][place % len(pool)]] for place in places]
