@@ -16,7 +16,7 @@ from crispr_lm import InputError, load_task
 from crispr_lm.jobs.preparation import take_parts
 from crispr_lm.jobs.run import run
 from crispr_lm.runtime.progress import SilentProgress
-from crispr_lm.search import evidence, evidence_source, search
+from crispr_lm.search.loop import Loop
 from crispr_lm.storage import files
 from crispr_lm.storage.sanitize import without_folders
 
@@ -26,10 +26,7 @@ __all__ = ["questions"]
 
 TUNED = {
     "search": "tuned",
-    "rounds": 2,
-    "trials": 8,
-    "refinements": 3,
-    "effect_examples": 8,
+    "rounds": 5,
     "validation_examples": 8,  # of 12, so that there are further ones to re-evaluate on
     "max_kl": 9.0,
     "max_overabstention": 1.0,
@@ -62,10 +59,9 @@ def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
     rows = rows_of(output)
     assert [row["number"] for row in rows] == list(range(len(rows)))
     assert (rows[0]["neurons"], rows[0]["figures"]["gain"]) == ([], 0.0)
-    assert {row["stage"] for row in rows} <= {"rounds", "search", "refine", "final", "control"}
-    assert {row["stage"] for row in rows} >= {"rounds", "search"}
-    assert sum(row["stage"] == "search" for row in rows) == 9
-    assert all(row["complete"] for row in rows if row["stage"] == "rounds")
+    assert {row["stage"] for row in rows} <= {"original", "rankings", "rounds", "elimination", "final", "control"}
+    assert [row["stage"] for row in rows[:2]] == ["original", "rankings"]
+    assert [row["recipe"]["round"] for row in rows if row["stage"] == "rounds"][-1] == 5
     assert all(len(row["neurons"]) <= 5 for row in rows)
     assert [row["trial"] for row in results["search"]] == [row["number"] for row in rows]
     tried = [row for row in rows if row["complete"] and row["stage"] not in ("final", "control")]
@@ -75,7 +71,7 @@ def test_everything_tried_is_on_record_and_nothing_exceeds_the_limits(whole):
     chosen = rows[results["choice"]["trial"]]
     assert [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons] == chosen["neurons"]
     assert bool(edit.neurons) == (results["verdict"] != "none")
-    assert not (output / "effects").exists()
+    assert not (output / "loop.safetensors").exists()
 
 
 def test_re_evaluated_edits_are_asked_all_and_one_of_them_is_recommended(whole):
@@ -112,54 +108,28 @@ def test_re_evaluation_is_on_validation_examples_that_trials_are_not_asked(quest
 
 def test_without_further_examples_nothing_is_re_evaluated(saved_model, questions, tmp_path):
     output = tmp_path / "out"
-    given = {**TUNED, "validation_examples": 12, "rounds": 1, "trials": 1, "refinements": 0}
+    given = {**TUNED, "validation_examples": 12, "rounds": 1}
     results = run(str(saved_model("llama")), settings_for(questions, output, **given))
     assert results["choice"]["finals"] == []
     assert "final" not in {row["stage"] for row in rows_of(output)}
 
 
-def test_every_pass_measures_effects_on_other_examples_of_the_fit_part(saved_model, questions, tmp_path, monkeypatch):
-    real, measured = evidence.measure_effects, []
-
-    def noted(lm, examples, *others):
-        measured.append({(example.context, example.template) for example in examples})
-        return real(lm, examples, *others)
-
-    monkeypatch.setattr(evidence, "measure_effects", noted)
-    settings = settings_for(questions, tmp_path / "out", **{**TUNED, "effect_examples": 4, "refinements": 0})
-    run(str(saved_model("llama")), settings)
-    of_task = [drawn for drawn in measured if all(context for context, _ in drawn)]  # not of ordinary questions
-    assert len(of_task) == 3  # for both kinds of neurons, and for each with the neurons of its first pass in place
-    assert len({frozenset(drawn) for drawn in of_task}) > 1
-    fit = {example.template for example in load_task(settings.task[0]).split(settings.seed).attribution}
-    assert all(len(drawn) == 4 and {template for _, template in drawn} <= fit for drawn in of_task)
-
-
-def test_the_published_ranking_is_measured_once_for_each_condition_and_way_of_aggregating(
+def test_gradients_are_of_examples_of_the_attribution_split_others_in_every_step(
     saved_model, questions, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(search, "RANKINGS", {"published": search.RANKINGS["published"]})
-    real, measured = evidence_source.score_tasks, []
+    real, measured = Loop._of_questions, []
 
-    def noted(lm, fits, settings, progress):
-        conditions = {example.condition for _, examples in fits for example in examples}
-        measured.append((settings.attribute_on, settings.token_aggregation))
-        assert conditions == (
-            {"ambiguous", "disambiguated"} if settings.attribute_on == "both" else {settings.attribute_on}
-        )
-        return real(lm, fits, settings, progress)
+    def noted(loop, openness, asked):
+        measured.append([(question.example.context, question.example.template) for question in asked])
+        return real(loop, openness, asked)
 
-    monkeypatch.setattr(evidence_source, "score_tasks", noted)
-    settings = settings_for(
-        questions, tmp_path / "out", **{**TUNED, "rounds": 0, "refinements": 0, "trials": 16, "effect_examples": 64}
-    )
+    monkeypatch.setattr(Loop, "_of_questions", noted)
+    settings = settings_for(questions, tmp_path / "out", **{**TUNED, "rounds": 1})
     run(str(saved_model("llama")), settings)
-    recipes = [row["recipe"] for row in rows_of(tmp_path / "out") if row["stage"] == "search"][1:]
-    variants = {(recipe["attribute_on"], recipe["token_aggregation"]) for recipe in recipes}
-    own = (settings.attribute_on, settings.token_aggregation)
-    assert (recipes[0]["attribute_on"], recipes[0]["token_aggregation"]) == own
-    assert len(variants) >= 4
-    assert sorted(measured) == sorted(variants - {own})
+    assert len(measured) == 8  # four steps, of either condition
+    assert len({tuple(drawn) for drawn in measured}) > 2  # all there are, where there are few: in another order
+    fit = {example.template for example in load_task(settings.task[0]).split(settings.seed).attribution}
+    assert all({template for _, template in drawn} <= fit for drawn in measured)
 
 
 @pytest.mark.slow
@@ -245,7 +215,7 @@ def test_an_interruption_ends_with_the_best_so_far(saved_model, questions, tmp_p
     output = tmp_path / "out"
     results = run(str(saved_model("llama")), settings_for(questions, output, **TUNED))
     assert results["verdict"] in ("recommended", "not confirmed", "untested", "none")
-    assert sum(row["stage"] in ("rounds", "search") for row in rows_of(output)) == 4
+    assert sum(row["stage"] in ("original", "rankings", "rounds") for row in rows_of(output)) == 4
     assert (output / "results.json").exists()
 
 
@@ -268,7 +238,7 @@ def test_what_ctrl_c_has_cut_short_stays_so_and_every_trial_is_on_record(
         results = run(model, settings_for(questions, output, **TUNED))
     written = rows_of(output)
     assert [row["number"] for row in written] == list(range(len(written)))
-    assert [row["stage"] for row in written[:4]] == ["search", "rounds", "rounds", "rounds"]
+    assert [row["stage"] for row in written[:4]] == ["original", "rankings", "rounds", "rounds"]
     assert {row["stage"] for row in written[4:]} <= {"final", "control"}  # where an edit came into question
     if written[4:]:  # else nothing says that the search was over
         again = run(model, settings_for(questions, output, resume=True, **TUNED))
@@ -319,7 +289,7 @@ def test_another_point_of_the_front_is_taken_without_trying_anything_again(
     output = tmp_path / "out"
     shutil.copytree(whole[0], output)
     model = str(saved_model("llama"))
-    monkeypatch.setattr("crispr_lm.search.evidence.measure_effects", None)  # must not be needed again
+    monkeypatch.setattr(Loop, "round", None)  # must not be needed again
     front = whole[1]["choice"]["front"]
     with pytest.raises(InputError, match="pick one of"):
         run(model, settings_for(questions, output, resume=True, pick=98, **TUNED))
@@ -363,12 +333,12 @@ def test_nothing_can_be_picked_from_a_plain_sweep(saved_model, questions, tmp_pa
 
 def test_the_limit_on_the_divergence_holds(saved_model, questions, tmp_path):
     output = tmp_path / "out"
-    results = run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "max_kl": 0.0, "trials": 3}))
+    results = run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "max_kl": 0.0}))
     assert results["verdict"] == "none"
     assert results["edit"]["neurons"] == 0
     assert results["divergence"]["kl"] == pytest.approx(0.0, abs=1e-9)
     too_far = [row for row in rows_of(output) if row["figures"]["kl"] > 1e-6 and row["stage"] != "control"]
-    assert {row["stage"] for row in too_far} == {"rounds", "search"}
+    assert "rankings" in {row["stage"] for row in too_far}
     assert not any(row["complete"] or any(row["answers"].values()) for row in too_far)  # nothing asked in vain
 
 
@@ -387,5 +357,5 @@ def test_several_tasks_are_searched_together(saved_model, questions, tmp_path):
     second.write_text((questions / "questions.jsonl").read_text(encoding="utf-8").replace("late", "early"))
     tasks = (f"choices:{questions / 'questions.jsonl'}", f"choices:{second}")
     output = tmp_path / "out"
-    run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "task": tasks, "trials": 4}))
+    run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "task": tasks}))
     assert all(set(row["answers"]) == set(map(without_folders, tasks)) for row in rows_of(output))

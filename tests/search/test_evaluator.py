@@ -123,9 +123,7 @@ def test_re_evaluation_asks_all_examples_and_what_was_answered_is_not_asked_agai
     assert (reevaluated.stage, reevaluated.number, reevaluated.neurons) == ("final", 3, proposal.neurons)
     again = evaluator.reevaluate(4, Proposal("final", {"of": 1}, proposal.neurons), trials[1], before)
     assert (again.number, again.figures, asked) == (4, reevaluated.figures, [10, 10])
-    assert (
-        evaluator.attempt(5, proposal, trials[0]).figures == trials[1].figures
-    )  # a trial stays what it was
+    assert evaluator.attempt(5, proposal, trials[0]).figures == trials[1].figures  # a trial stays what it was
     control = evaluator.random_control(reevaluated, seed=0)
     tried = evaluator.attempt(6, control, trials[0])
     assert len(evaluator.reevaluate(6, control, tried, before).answers["t"]) == 16

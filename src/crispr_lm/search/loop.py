@@ -206,6 +206,12 @@ class Loop:
         best = self._best()
         return tuple(self._gates.neurons(best[self.state.mean[best].argsort(descending=True, stable=True)]))
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the edit is near to what the gates are: if they are not half closed, closing them is another edit."""
+        best = self._best()
+        return bool(len(best)) and float(self.state.closing[best].mean()) >= 0.5
+
     def follow(self, trial: Trial) -> None:
         """Adapt the multipliers to what the edit costs, as evaluated.
 

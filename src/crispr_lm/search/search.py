@@ -7,7 +7,7 @@ wants a search that can be resumed gives it a `Checkpoint`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -177,23 +177,42 @@ class _Search:
             count //= 2
 
     def _follow_gradient(self, log: TrialLog) -> None:
-        """Rounds of gradient steps; the edit that each has come to is tried."""
-        loop = Loop(self._lm, self._parts, self._gates, self._ordinary, self._limits, self._options)
-        resumed = self._checkpoint.loop
+        """Rounds of gradient steps; the edit that each has come to is tried.
+
+        What an interrupted search has tried needs no gradient, unless further rounds are to come.
+        """
+        trials: dict[int, Trial] = {}
         for number in range(1, self._options.rounds + 1):
             if log.is_over("rounds"):
                 return
-            if resumed is not None and number * STEPS == resumed.step:
-                loop.state = resumed
-            elif resumed is None or number * STEPS > resumed.step:
-                loop.round(self._progress)
-                if is_first():
-                    self._checkpoint.on_round(loop.state)
-            recipe = {"round": number, "skill_weight": loop.state.skill_weight, "kl_weight": loop.state.kl_weight}
-            neurons = loop.edit()
-            if not neurons:
-                continue
-            loop.follow(log.attempt(self._evaluator, Proposal("rounds", recipe, neurons)))
+            known = log.take_known("rounds", round=number)
+            if known is None and log.is_behind:
+                continue  # it was not tried
+            if known is None:
+                loop = self._loop
+                self._advance(loop, number, trials)
+                if not loop.is_clear and number < self._options.rounds:
+                    continue
+                weights = {"skill_weight": loop.state.skill_weight, "kl_weight": loop.state.kl_weight}
+                proposal = Proposal("rounds", {"round": number, **weights}, loop.edit())
+                known = log.attempt(self._evaluator, proposal) if proposal.neurons else None
+            if known is not None:
+                trials[number] = known
+
+    def _advance(self, loop: Loop, number: int, trials: Mapping[int, Trial]) -> None:
+        """Take the gradient steps up to those of a round, from where the loop stands."""
+        while (done := loop.state.step // STEPS) < number:
+            if done in trials:
+                loop.follow(trials[done])
+            loop.round(self._progress)
+            if is_first():
+                self._checkpoint.on_round(loop.state)
+
+    @cached_property
+    def _loop(self) -> Loop:
+        loop = Loop(self._lm, self._parts, self._gates, self._ordinary, self._limits, self._options)
+        loop.state = self._checkpoint.loop or loop.state
+        return loop
 
     @cached_property
     def _ordinary(self) -> Ordinary:

@@ -60,6 +60,19 @@ class TrialLog:
         self._finished(trial)
         return trial
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether an interrupted run has done more."""
+        return self._next is not None
+
+    def take_known(self, stage: str, **recipe: object) -> Trial | None:
+        """Take the next trial from the interrupted run, if it is one of this stage and with this in its recipe."""
+        known = self._next
+        if known is None or known.stage != stage or any(known.recipe.get(name) != of for name, of in recipe.items()):
+            return None
+        self.trials.append(known)
+        return known
+
     def attempt(self, evaluator: Evaluator, proposal: Proposal) -> Trial:
         """Take the next trial from the interrupted run, or else try this."""
         return self.run(lambda: proposal, lambda number, made: evaluator.attempt(number, made, self.trials[0]))
