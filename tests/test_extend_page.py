@@ -10,12 +10,11 @@ from torch import nn
 
 import crispr_lm
 from crispr_lm.model.neuron_sites import find_sites
-from crispr_lm.search.rankings import RANKINGS, Recipe, ranked
+from crispr_lm.search.options import search_parts
 from crispr_lm.tasks import KINDS
 
 from .helpers import build_model
 from .runtime.test_plugins import _as_before
-from .search.test_rankings import columns, evidence_of, planted
 
 __all__ = ["_as_before"]
 
@@ -38,21 +37,18 @@ def test_the_own_metric(saved_model):
     assert names["found"]["first_share"] == pytest.approx(np.mean([table.argmax(axis=1) == 0 for table in tables]))
 
 
-def test_the_own_ranking():
+def test_the_own_ranking_is_tried_by_a_search(saved_model):
     exec(example("An own ranking")[0], {})
-    effects = planted()
-    effects.values[0, :, 5] = -1000.0  # one example alone: the mean would be taken in
-    order = columns(effects, ranked("typical", evidence_of(effects), Recipe("ffn", 2)))
-    # By hand: of ambiguous examples neuron 1 brings 1 and 2 brings 1.2; over all, half of the examples bring nothing.
-    medians = [
-        -np.median([effects.values[e, effects.contrasts[e].argmin(), neuron] for e in range(len(effects.values))])
-        for neuron in range(effects.count)
-    ]
-    assert order == np.argsort(medians)[::-1][:2].tolist()
-    assert 5 not in order
-    with_layers = ranked("typical", evidence_of(effects), Recipe("ffn", 8, layers="second half"))
-    assert {neuron.module for neuron in with_layers} == {"second"}
-    assert "typical" in tuple(RANKINGS)
+    lm, task = crispr_lm.load_model(saved_model("llama"), device="cpu"), crispr_lm.load_task("builtin:everyday", "1")
+    limits = crispr_lm.Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=4)
+    options = crispr_lm.SearchOptions(rounds=0, examples=4, validation_examples=8, neutral_prompts=2)
+    found = crispr_lm.search_edit(lm, task, limits, options)
+    (trial,) = [trial for trial in found.trials if trial.recipe.get("ranking") == "outliers"]
+    scores = crispr_lm.score_neurons(lm, search_parts(task, options).attribution, task.instructions[:1])
+    above = {name: values - values.median() for name, values in scores.values.items()}
+    best = max(above, key=lambda name: above[name].max())
+    assert trial.neurons[0] == crispr_lm.Neuron(best, int(above[best].argmax()), "linear")
+    assert len(trial.neurons) == 4
 
 
 def test_the_own_task(tmp_path, monkeypatch):

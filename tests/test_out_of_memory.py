@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from crispr_lm import CrisprError, Edit, EditMismatchError, Neuron, evaluate, option_scores, score_neurons
-from crispr_lm.attribution.effects import measure_effects
-from crispr_lm.attribution.importance import measure_importance
+from crispr_lm.attribution.gate_gradients import Gates
 from crispr_lm.evaluation.kl_divergence import divergence, reference_distribution
 from crispr_lm.evaluation.perplexity import perplexity
 from crispr_lm.inference.generation import continuations
@@ -44,13 +43,9 @@ def attribution(lm):
     return torch.cat(list(score_neurons(lm, EXAMPLES, INSTRUCTIONS).values.values())).numpy()
 
 
-def effects(lm):
-    prompts = [encode(lm, example, INSTRUCTIONS[0]) for example in EXAMPLES]
-    return measure_effects(lm, EXAMPLES, prompts, ("ffn",))["ffn"].values
-
-
-def importance(lm):
-    return measure_importance(lm, reference_distribution(lm, TEXTS).prompts, ("ffn",))["ffn"].curvature
+def gate_gradients(lm):
+    gates, prompts = Gates(lm, ["ffn"]), [encode(lm, example, INSTRUCTIONS[0]) for example in EXAMPLES]
+    return gates.gradient(torch.ones(gates.count), prompts, lambda _, scores: scores[0] - scores[1]).numpy()
 
 
 def diverged(lm):
@@ -65,7 +60,7 @@ def written(lm):
     return np.array([ids for row in continuations(lm, prompts, 4) for ids in row])
 
 
-WORK = (scores, attribution, effects, importance, diverged, written)
+WORK = (scores, attribution, gate_gradients, diverged, written)
 
 
 @pytest.fixture

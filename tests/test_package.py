@@ -105,7 +105,7 @@ def test_an_installed_wheel_is_used_from_another_folder(environment, saved_model
     assert call(environment / "crispr-lm", "--version", folder=tmp_path).strip() == __version__
     assert "compare" in call(environment / "crispr-lm", "--help", folder=tmp_path)
     small = "--examples 4 --instructions 1 --validation-examples 8 --test-examples 8 --max-neurons 2 --neurons ffn"
-    small += " --measure-examples 4 --neutral-prompts 2 --effect-examples 4 --trials 2 --refinements 1"
+    small += " --measure-examples 4 --neutral-prompts 2 --rounds 1"
     given = [saved_model("llama"), "--task", "builtin:everyday", "--output", "out", *small.split()]
     call(environment / "crispr-lm", "run", *given, folder=tmp_path)
     assert json.loads((tmp_path / "out" / "run.json").read_text())

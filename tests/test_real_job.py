@@ -38,7 +38,7 @@ def test_a_whole_job_on_the_bundled_questions(tmp_path):
     output = tmp_path / "out"
     small = ["--examples", 4, "--instructions", 1, "--validation-examples", 16, "--test-examples", 16]
     small += ["--max-neurons", 3, "--neurons", "ffn", "--measure-examples", 8, "--neutral-prompts", 4]
-    small += ["--effect-examples", 8, "--rounds", 1, "--trials", 4, "--refinements", 1, "--reevaluation-examples", 32]
+    small += ["--rounds", 1, "--reevaluation-examples", 32]
     printed = command("run", "builtin:smollm2", "--task", "builtin:everyday", "--output", output, *small)
     assert "Accuracy, ambiguous" in printed
     assert "option scores agree" in printed

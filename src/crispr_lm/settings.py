@@ -171,6 +171,13 @@ class SearchSettings(_Settings):
         description="Largest loss of accuracy on disambiguated questions, measured or implied by answering "
         '"unknown" more often. 1 sets no limit.',
     )
+    max_bias_rise: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
+        0.05,
+        ge=0,
+        allow_inf_nan=False,
+        description="Largest rise of the size of a bias score, ambiguous or disambiguated, that --caution standard "
+        "errors do not explain.",
+    )
     caution: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
         0.5,
         ge=0,

@@ -396,9 +396,7 @@ def test_a_text_is_measured_beside_the_tasks(saved_model, questions, tmp_path):
 def test_crispr_is_the_edit_that_a_run_makes(saved_model, questions, tmp_path):
     tuned = {
         "search": "tuned",
-        "trials": 3,
-        "refinements": 1,
-        "effect_examples": 6,
+        "rounds": 2,
         "max_kl": 10.0,
         "max_overabstention": 1.0,
         "draws": 1,

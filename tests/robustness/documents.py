@@ -22,7 +22,6 @@ from safetensors.torch import save as safetensors_bytes
 
 from crispr_lm import Edit, load_task
 from crispr_lm.app.session import read_run
-from crispr_lm.attribution.effects import Effects
 from crispr_lm.attribution.neuron_scores import SCORES_FORMAT, NeuronScores
 from crispr_lm.cli.settings_file import read_settings_file
 from crispr_lm.inference.prompts import encode_text
@@ -33,6 +32,7 @@ from crispr_lm.jobs.sharing import results_beside
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.load import open_model
 from crispr_lm.model.trust import check_indices
+from crispr_lm.search.loop import LoopState
 from crispr_lm.search.neuron_count import Candidate
 from crispr_lm.search.trial import Trial
 from crispr_lm.settings import RunSettings
@@ -129,6 +129,8 @@ TRIAL = {
         "doubt": 0.0,
         "implied": 0.0,
         "implied_doubt": 0.0,
+        "bias_rise": 0.0,
+        "bias_doubt": 0.0,
     },
     "metrics": {"t": {"accuracy": 0.5}},
     "answers": {"t": [0, 1]},
@@ -231,16 +233,9 @@ def scores() -> bytes:
     return safetensors_bytes({"layers.0.down_proj": torch.arange(8.0)}, {SCORES_FORMAT: json.dumps(about)})
 
 
-def effects() -> bytes:
-    tensors = {
-        "values": torch.ones(2, 2, 4),
-        "contrasts": torch.ones(2, 2),
-        "ambiguous": torch.tensor([True, False]),
-        "abstaining": torch.tensor([0, 1]),
-        "templates": torch.tensor([0, 1]),
-    }
-    metadata = {"format": "crispr-lm-effects", "kind": "ffn", "widths": json.dumps({"layers.0.down_proj": 4})}
-    return safetensors_bytes(tensors, metadata)
+def loop_state() -> bytes:
+    vectors = {name: torch.arange(4.0) for name in ("closing", "mean", "square")}
+    return safetensors_bytes({**vectors, "multipliers": torch.tensor([4.0, 2.0, 10.0], dtype=torch.float64)})
 
 
 def gguf() -> bytes:
@@ -397,7 +392,7 @@ DOCUMENTS = {
         task("openbookqa"), "lines"),
     "edit": Document("edit.json", json.dumps(EDIT).encode(), Edit.load, "json"),
     "scores": Document("scores.safetensors", scores(), NeuronScores.load, "tensors"),
-    "effects": Document("effects.safetensors", effects(), Effects.load, "tensors"),
+    "loop": Document("loop.safetensors", loop_state(), LoopState.load, "tensors"),
     "settings": Document("s.toml", TOML, read_settings),
     "gguf": Document("m.gguf", gguf(), lambda path: check_gguf(path) or True),
     "gguf model": Document("m.gguf", gguf_model(), lambda path: open_model(str(path))),

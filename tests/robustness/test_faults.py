@@ -48,7 +48,7 @@ def forks(tmp_path_factory):
 def given(saved_model, questions):
     """The arguments of a run that writes into a folder."""
     model = saved_model("llama")
-    changes = {**TUNED, "refinements": 1}
+    changes = {**TUNED}
     return lambda output, **more: arguments_of(model, settings_for(questions, output, **{**changes, **more}))
 
 

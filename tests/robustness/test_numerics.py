@@ -8,7 +8,7 @@ import torch
 
 import crispr_lm
 from crispr_lm import CrisprError, option_scores, score_neurons
-from crispr_lm.attribution.effects import measure_effects
+from crispr_lm.attribution.gate_gradients import Gates
 from crispr_lm.evaluation.kl_divergence import divergence, reference_distribution
 from crispr_lm.evaluation.perplexity import perplexity
 from crispr_lm.inference.generation import continuations
@@ -31,12 +31,15 @@ def overflowing(architecture="llama"):
     return narrow, wide
 
 
+def gate_gradient(lm, prompts):
+    gates = Gates(lm, ["ffn"])
+    return gates.gradient(torch.ones(gates.count), prompts, lambda _, scores: scores[0] - scores[1])
+
+
 MEASURED = {
     "scores": lambda lm: option_scores(lm, EXAMPLES, INSTRUCTIONS[0]),
     "attribution": lambda lm: torch.cat(list(score_neurons(lm, EXAMPLES, INSTRUCTIONS).values.values())),
-    "effects": lambda lm: torch.from_numpy(
-        measure_effects(lm, EXAMPLES, encode_all(lm, EXAMPLES, INSTRUCTIONS[0]), ["ffn"])["ffn"].values
-    ),
+    "gates": lambda lm: gate_gradient(lm, encode_all(lm, EXAMPLES, INSTRUCTIONS[0])),
     "perplexity": lambda lm: torch.tensor(perplexity(lm, "The old man met a nurse. " * 8)["perplexity"]),
     "divergence": lambda lm: torch.tensor(divergence(lm, reference_distribution(lm, ["Who was late?", "She"]))["kl"]),
     "generation": lambda lm: torch.tensor(continuations(lm, [[5, 9, 30, 41]], 6)),

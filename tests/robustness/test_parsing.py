@@ -3,20 +3,19 @@
 import json
 import time
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from crispr_lm import InputError, load_task
-from crispr_lm.attribution.effects import Effects
 from crispr_lm.attribution.neuron_scores import SCORES_FORMAT, NeuronScores
+from crispr_lm.search.loop import LoopState
 from crispr_lm.search.neuron_count import Candidate
 from crispr_lm.search.trial import Trial
 from crispr_lm.storage.untrusted import DEEPEST, parse_json
 from crispr_lm.tasks import read_instructions
 
-from .documents import ANSWER, DOCUMENTS, TRIAL, bbq_row, effects, lines, scores
+from .documents import ANSWER, DOCUMENTS, TRIAL, bbq_row, lines, loop_state, scores
 
 
 @pytest.mark.parametrize(
@@ -94,23 +93,17 @@ def test_scores_that_are_none(tmp_path, change, message):
 @pytest.mark.parametrize(
     "change",
     [
-        {"values": torch.full((2, 2, 4), torch.nan)},
-        {"values": torch.ones(2, 2, 5)},
-        {"values": torch.ones(3, 2, 4)},
-        {"contrasts": torch.ones(2, 2, dtype=torch.float64)},
-        {"abstaining": torch.tensor([0, 2])},
-        {"ambiguous": torch.ones(1, dtype=torch.bool)},
+        {"mean": torch.full((4,), torch.nan)},
+        {"square": torch.ones(5)},
+        {"multipliers": torch.ones(2, dtype=torch.float64)},
     ],
 )
-def test_effects_that_do_not_belong_together(tmp_path, change):
-    whole = Effects.load(write(tmp_path, effects(), "w.safetensors"))
-    assert whole.count == 4
-    names = ("values", "contrasts", "ambiguous", "abstaining", "templates")
-    tensors = {name: torch.from_numpy(np.array(getattr(whole, name))) for name in names}
-    metadata = {"format": "crispr-lm-effects", "kind": "ffn", "widths": json.dumps(whole.widths)}
-    save_file(tensors | change, tmp_path / "e.safetensors", metadata)
+def test_a_loop_s_state_that_does_not_belong_together(tmp_path, change):
+    path = write(tmp_path, loop_state(), "loop.safetensors")
+    assert LoopState.load(path).step == 4
+    save_file(load_file(path) | change, path)
     with pytest.raises(InputError, match="can't be read"):
-        Effects.load(tmp_path / "e.safetensors")
+        LoopState.load(path)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from crispr_lm.evaluation.kl_divergence import reference_distribution
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.model.neuron_sites import Neuron, find_sites
-from crispr_lm.search.evaluator import Evaluator, Proposal
+from crispr_lm.search.evaluator import Evaluator, Proposal, bias_rise
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.trial import CONSTANTS, Limits
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
@@ -127,3 +127,27 @@ def test_re_evaluation_asks_all_examples_and_what_was_answered_is_not_asked_agai
     control = evaluator.random_control(reevaluated, seed=0)
     tried = evaluator.attempt(6, control, trials[0])
     assert len(evaluator.reevaluate(6, control, tried, before).answers["t"]) == 16
+
+
+def test_the_rise_of_a_bias_score_is_that_of_its_size_in_the_clearer_condition():
+    examples = [
+        Example(
+            f"At the {place}.", "Who was late?", ("he", "she", "unknown"), answer, place,
+            condition=condition, unknown=2, stereotyped=0,
+        )
+        for place in ("station", "market", "office", "school")
+        for condition, answer in ((AMBIGUOUS, 2), (DISAMBIGUATED, 0), (DISAMBIGUATED, 1))
+    ]  # fmt: skip
+    right = [example.answer for example in examples]
+    assert bias_rise(examples, right, right) == (0.0, 0.0)
+    against = [1 if example.condition == DISAMBIGUATED else example.answer for example in examples]
+    before, after = (
+        question_answering_metrics(examples, chosen)["bias_score_disambiguated"] for chosen in (right, against)
+    )
+    assert (before, after) == (0.0, -1.0)
+    assert bias_rise(examples, right, against) == (1.0, 0.0)  # the same in every template
+    some = [*against[:6], *right[6:]]
+    value, error = bias_rise(examples, right, some)
+    assert value == pytest.approx(0.5)
+    # Leave one template out of four: |−1/3| twice and |−2/3| twice.
+    assert error == pytest.approx((3 / 4 * 4 * (1 / 6) ** 2) ** 0.5)

@@ -180,3 +180,12 @@ def test_where_nothing_abstains_or_nothing_was_asked_there_is_no_room_to_speak_o
     assert moved(lambda c: 0.3, lambda c: 0.0, lambda c: 0.0).promise(Limits()) == 0.3
     assert trial(1, 0.0, 0.0, 0.2).room(Limits()) == 0.0
     assert trial(1, 0.2, 0.0, 0.0).promise(Limits()) == 0.2
+
+
+def test_a_bias_score_may_not_grow_for_certain():
+    limits = Limits(caution=0.5, bias_rise=0.05)
+    grown = Figures(0.5, 0.0, 0.0, 0.0, bias_rise=0.2, bias_doubt=0.1)
+    assert not grown.within(limits)
+    assert replace(grown, bias_doubt=0.31).within(limits)  # may be chance
+    assert replace(grown, bias_rise=0.05, bias_doubt=0.0).within(limits)
+    assert grown.within(replace(limits, bias_rise=0.2))

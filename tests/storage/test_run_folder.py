@@ -381,11 +381,11 @@ def test_a_run_that_goes_on_removes_what_a_killed_one_left_and_nothing_else(tmp_
     (tmp_path / LOCK).write_text("")
     folder.check(resume=False, overwrite=False)
     assert not folder.start({"identity": IDENTITY}, overwrite=False)
-    (tmp_path / "effects").mkdir()
-    for name in (".results.json.123.part", "effects/.0-ffn.safetensors.123.part", "mine.part", ".mine"):
+    (tmp_path / "transfer").mkdir()
+    for name in (".results.json.123.part", "transfer/.0.safetensors.123.part", "mine.part", ".mine"):
         (tmp_path / name).write_text("")
     assert folder.start({"identity": IDENTITY}, overwrite=False)
-    assert names_in(tmp_path) == [".mine", "effects", "mine.part", "run.json"]
+    assert names_in(tmp_path) == [".mine", "mine.part", "run.json", "transfer"]
 
 
 def test_a_folder_is_a_runs_at_every_moment_of_its_being_overwritten(tmp_path, monkeypatch):

@@ -149,6 +149,7 @@ def limits_of(settings: RunSettings) -> Limits:
         settings.max_overabstention,
         settings.max_neurons,
         settings.caution,
+        settings.max_bias_rise,
     )
 
 

@@ -18,8 +18,8 @@ from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.inference.batching import BatchSize
 from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.inference.scoring import prompt_scores
-from crispr_lm.metrics.family import Metrics
-from crispr_lm.metrics.question_answering import question_answering_metrics
+from crispr_lm.metrics.family import Metrics, one_hot
+from crispr_lm.metrics.question_answering import QUESTION_ANSWERING, answer_columns, question_answering_metrics
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neuron_sites import Neuron, find_sites
 from crispr_lm.runtime.distributed import on_first
@@ -215,7 +215,10 @@ class Evaluator:
             (before[part.task].get("answered_accuracy") or 0.0) * of_rise
             for part, (_, of_rise) in zip(self.parts, doubts, strict=True)
         )
-        return figures_of(before, after, kl, max(of_loss for of_loss, _ in doubts), max(implied))
+        figures = figures_of(before, after, kl, max(of_loss for of_loss, _ in doubts), max(implied))
+        rises = [bias_rise(part.examples, original[part.task], answers[part.task]) for part in self.parts]
+        clearest = max(rises, key=lambda rise: rise[0] - self.limits.caution * rise[1])
+        return replace(figures, bias_rise=clearest[0], bias_doubt=clearest[1])
 
     @staticmethod
     def _doubts(part: ChoosePart, answers: Sequence[int], original: Sequence[int]) -> tuple[float, float]:
@@ -245,6 +248,38 @@ class Evaluator:
             )
             for part in self.parts
         }
+
+
+def bias_rise(examples: Sequence[Example], before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
+    """By how much the size of the bias score rises, in the condition where that is clearest, and its standard error.
+
+    The error is a jackknife over templates: of the rise with each of them left out.
+
+    Args:
+        examples: What was asked, those without an answer behind the others.
+        before: Options chosen, per example.
+        after: The same with the edit.
+
+    Returns:
+        0 and 0 where examples know no stereotyped option.
+    """
+    asked = examples[: len(after)]
+    most = max(len(example.options) for example in asked)
+    columns = [answer_columns(asked, one_hot(chosen[: len(asked)], most)) for chosen in (before, after)]
+    templates = np.unique([example.template for example in asked], return_inverse=True)[1]
+    member = templates == np.arange(templates.max() + 1)[:, None]  # (templates, examples)
+    found = [(0.0, 0.0)]
+    for metric in QUESTION_ANSWERING.defined(columns[0]):
+        if not metric.name.startswith("bias_score"):
+            continue
+        sums = [np.stack([member @ of[name] for name in metric.columns]) for of in columns]  # (columns, templates)
+        whole = [np.abs(metric.formula(*of.sum(axis=1))) for of in sums]
+        without = [np.abs(metric.formula(*(of.sum(axis=1, keepdims=True) - of))) for of in sums]
+        rises = (without[1] - without[0])[np.isfinite(without[1] - without[0])]
+        if np.isfinite(whole[1] - whole[0]) and len(rises) > 1:
+            error = np.sqrt((len(rises) - 1) / len(rises) * ((rises - rises.mean()) ** 2).sum())
+            found.append((float(whole[1] - whole[0]), float(error)))
+    return max(found, key=lambda rise: rise[0] - rise[1])
 
 
 def random_neurons(lm: LanguageModel, like: Sequence[Neuron], seed: int) -> tuple[Neuron, ...]:

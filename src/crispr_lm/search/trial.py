@@ -35,6 +35,8 @@ class Limits:
         neurons: Number of neurons.
         caution: Standard errors that the loss of accuracy must stay below its limit, so that the limit is likely to
             hold on templates that nobody has seen.
+        bias_rise: Rise of the size of a bias score, in either condition of each task, beyond what `caution` standard
+            errors explain: on a few hundred questions a bias score is uncertain by more than this limit.
     """
 
     kl: float = 0.1
@@ -42,6 +44,7 @@ class Limits:
     overabstention: float = 0.2
     neurons: int = 100
     caution: float = 0.5
+    bias_rise: float = 0.05
 
     def protection(self, nats: float) -> float:
         """ρ, nats of gain given up per nat of KL divergence, if `nats` are given up for all the divergence allowed."""
@@ -62,6 +65,8 @@ class Figures:
             times the accuracy of what the original answers there. Whether an answer that went was right is chance where
             a model hardly knows it, so of few questions this tells the loss on others better than the loss itself does.
         implied_doubt: Its standard error, clustered by template.
+        bias_rise: Rise of the size of a bias score, in the task and condition where it is clearest.
+        bias_doubt: Its standard error, clustered by template.
     """
 
     gain: float
@@ -71,6 +76,8 @@ class Figures:
     doubt: float = 0.0
     implied: float = 0.0
     implied_doubt: float = 0.0
+    bias_rise: float = 0.0
+    bias_doubt: float = 0.0
 
     @property
     def abstention_gap(self) -> float:
@@ -113,7 +120,11 @@ class Figures:
 
     def within(self, limits: Limits) -> bool:
         """Whether no cost is above its limit, the loss with `Limits.caution` standard errors added to it."""
-        return not self.too_far(limits) and self.excess(limits) <= TOLERANCE
+        return not self.too_far(limits) and self.excess(limits) <= TOLERANCE and not self.more_biased(limits)
+
+    def more_biased(self, limits: Limits) -> bool:
+        """Whether a bias score has grown beyond its limit for certain."""
+        return self.bias_rise - limits.caution * self.bias_doubt > limits.bias_rise + TOLERANCE
 
 
 @dataclass(frozen=True)
