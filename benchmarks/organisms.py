@@ -31,20 +31,17 @@ import organism_language as language
 import organism_training as training
 from crispr_lm import evaluate
 from crispr_lm.storage.files import write_bytes
-from search_page import by_hand
 
 KINDS = {"decoder-only": False, "encoder-decoder": True}
 THINGS = 100
 """Questions of another kind, for what an edit costs elsewhere."""
 
 GIVEN = {
-    "--effect-examples": 256,
-    "--validation-examples": 128,
     "--test-examples": 384,
     # The bundled neutral prompts are English, of which these models know no word: the limit would bind on nothing.
     "--max-kl": 10,
 }
-"""Options of every run: on models this small more examples cost nothing."""
+"""Options of every run that are not the defaults."""
 
 WAYS = {"search": [], "golden section (authors')": ["--search", "golden-section"]}
 """Name to further options of a run; the others keep their defaults."""
@@ -105,10 +102,8 @@ def edit(model: Path, work: Path, way: str) -> dict[str, Any]:
     return results | {"seconds": round(time.perf_counter() - start)}
 
 
-def page(
-    grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], given: Sequence[str], before: str = ""
-) -> str:
-    """The results as Markdown; what people have written behind the first table of the page before stays."""
+def page(grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], given: Sequence[str]) -> str:
+    """The results as Markdown."""
     lines = [
         "# Model organisms",
         "",
@@ -132,7 +127,6 @@ def page(
             lines.append(_row(kind, way, len(results["neurons"]), bias, other, "after"))
     lines += [
         "",
-        *by_hand(before)[0],
         "In brackets: differences from the original with 95 % intervals, paired, drawn again by template.",
         "",
     ]
@@ -193,8 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_tasks(given.work, given.seed)
     grown = {kind: grow(kind, given.work / kind, given.seed) for kind in KINDS}
     edited = {kind: {way: edit(given.work / kind, given.work, way) for way in WAYS} for kind in KINDS}
-    before = given.output.read_text(encoding="utf-8") if given.output.exists() else ""
-    text = page(grown, edited, sys.argv[1:] if arguments is None else arguments, before)
+    text = page(grown, edited, sys.argv[1:] if arguments is None else arguments)
     write_bytes(given.output, text.encode())
     print(text)
 

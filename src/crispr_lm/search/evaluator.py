@@ -100,7 +100,7 @@ class Evaluator:
     def remember(self, trial: Trial) -> None:
         """Take a trial that was done before (by an interrupted run): the same edit is not measured again."""
         known = self._tried if trial.is_candidate else self._reevaluated
-        known[trial.edit] = trial
+        known.setdefault(trial.edit, trial)
 
     def _divergence(self) -> float:
         """Of the model as it is now; one process tells all, so that they decide the same."""

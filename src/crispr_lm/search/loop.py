@@ -15,9 +15,10 @@ standard error, and added up to z; the n largest of z that are above 0 are close
     L_skill  = softplus(s(unknown) − max over other o of s(o))
                + STAY · KL(original ‖ edited) over the options but "unknown"   where it does
 
-After every round the edit is evaluated, and λ follows the abstention margin that it has.
+Each multiplier grows by the share by which its constraint is violated on the prompts of the last steps. What is left
+is the threshold: neurons are exchanged along the gradient of L_skill until "unknown" is as likely as the limits allow.
 
-Knows prompts, a model and trials; knows no settings and no folder.
+Knows prompts and a model; knows no trial, no settings and no folder.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -47,12 +48,13 @@ from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.options import BIASED, ORDINARY, SKILLED, STEPS, SearchOptions
-from crispr_lm.search.trial import Limits, Trial
+from crispr_lm.search.trial import Limits
 from crispr_lm.storage.files import write_bytes
 from crispr_lm.tasks.base import DISAMBIGUATED, Example
 from crispr_lm.tasks.parts import Parts
 
 Item = TypeVar("Item")
+Number = TypeVar("Number", float, Tensor)
 
 MOMENTUM = 0.9
 """Weight of the steps before in the running mean of gradients."""
@@ -66,14 +68,15 @@ STEP_SIZE = 0.1
 STAY = 3.0
 """Weight of what an edit changes among the answers that do not abstain, against abstaining itself."""
 
-SKILL_WEIGHTS = (1 / 16, 16.0)
-"""The least and the largest λ; the first is 1."""
+SKILL_WEIGHT = 2.0
+"""λ of the first step."""
 
-STRICTER = 2.0
-"""What a multiplier is multiplied by where a limit is exceeded and the margin does not say by how much."""
+RATE, LARGEST = 0.1, 3.0
+"""A multiplier is multiplied by exp(RATE · v) after each step, v the share by which the mean of what its constraint is
+on exceeds what is allowed, at most LARGEST."""
 
-
-_VECTORS = ("closing", "mean", "square")
+_NUMBERS = ("step", "skill_weight", "kl_weight", "lost", "kl")
+_VECTORS = ("closing", "mean", "square", "skill")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,27 +88,33 @@ class LoopState:
         closing: z, float32 (N,).
         mean: Running mean of r, float32 (N,).
         square: Running mean of r², float32 (N,).
+        skill: Running mean of the gradient of L_skill alone, float32 (N,).
         skill_weight: λ.
         kl_weight: ρ.
+        lost: Running mean of what answers that the context gives have lost (`lost_share`).
+        kl: Running mean of the divergence.
     """
 
     step: int
     closing: Tensor
     mean: Tensor
     square: Tensor
+    skill: Tensor
     skill_weight: float
     kl_weight: float
+    lost: float = 0.0
+    kl: float = 0.0
 
     @staticmethod
     def new(neurons: int, limits: Limits) -> LoopState:
         """Of the unedited model; all the divergence allowed may cost one nat of loss."""
-        closing, mean, square = torch.zeros(3, neurons)
-        return LoopState(0, closing, mean, square, 1.0, limits.protection(1.0))
+        closing, mean, square, skill = torch.zeros(len(_VECTORS), neurons)
+        return LoopState(0, closing, mean, square, skill, SKILL_WEIGHT, limits.protection(1.0))
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
         tensors = {name: getattr(self, name) for name in _VECTORS}
-        tensors["multipliers"] = torch.tensor([self.step, self.skill_weight, self.kl_weight], dtype=torch.float64)
+        tensors["multipliers"] = torch.tensor([getattr(self, name) for name in _NUMBERS], dtype=torch.float64)
         write_bytes(path, safetensors_bytes(tensors))
 
     @staticmethod
@@ -117,11 +126,12 @@ class LoopState:
         """
         try:
             tensors = load_file(path)
-            step, skill_weight, kl_weight = tensors["multipliers"].tolist()
-            closing, mean, square = torch.stack([tensors[name] for name in _VECTORS]).float()
-            if not bool(torch.stack([closing, mean, square]).isfinite().all()):
+            numbers = dict(zip(_NUMBERS, tensors["multipliers"].tolist(), strict=True))
+            vectors = torch.stack([tensors[name] for name in _VECTORS]).float()
+            if not bool(vectors.isfinite().all()):
                 raise ValueError("it holds numbers that are not finite")
-            return LoopState(int(step), closing, mean, square, skill_weight, kl_weight)
+            step = int(numbers.pop("step"))
+            return LoopState(step, **dict(zip(_VECTORS, vectors, strict=True)), **numbers)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{path.name} can't be read ({error}); give --overwrite to start anew") from error
 
@@ -134,20 +144,24 @@ class Ordinary:
         reference: The unedited model on texts that the divergence is not measured on.
         harm: float32 (N,), half the diagonal of the Fisher information per token: the divergence in nats, to second
             order, that eliminating the neuron alone brings.
+        answered_accuracy: Of the unedited model, where the context tells and it does not abstain.
     """
 
     reference: ReferenceDistribution
     harm: Tensor
+    answered_accuracy: float
 
     @staticmethod
-    def measured(gates: Gates, reference: ReferenceDistribution, progress: ProgressCallback) -> Ordinary:
+    def measured(
+        gates: Gates, reference: ReferenceDistribution, answered_accuracy: float, progress: ProgressCallback
+    ) -> Ordinary:
         """Measure the harm: one pass each way for each prompt, by itself."""
         openness, total = torch.ones(gates.count), torch.zeros(gates.count)
         for prompt in reference.prompts:
             slope = gates.gradient(openness, [prompt], lambda _, scores: scores.sum())
             total += slope**2 / len(prompt.option_ids[0])
             progress(1)
-        return Ordinary(reference, total / (2 * len(reference.prompts)))
+        return Ordinary(reference, total / (2 * len(reference.prompts)), answered_accuracy)
 
 
 class Loop:
@@ -187,80 +201,103 @@ class Loop:
                 self._step()
                 advance(1)
 
+    def edit(self, shift: float = 0.0) -> tuple[Neuron, ...]:
+        """The neurons whose gates are closed most, n at the most; first those whose return would cost most.
+
+        Args:
+            shift: Nats that λ is moved by, as if the steps that the running means are of had been taken with
+                λ · exp(shift): so neurons are exchanged along the gradient of L_skill.
+        """
+        state = self.state
+        closing, mean = state.closing, state.mean
+        if shift:
+            more = state.skill_weight * math.expm1(shift) * state.skill
+            of_best = self._of_best(mean)
+            closing, mean = closing + STEP_SIZE / (1 - MOMENTUM) * more / of_best, mean + more
+        best = self._best(closing)
+        return tuple(self._gates.neurons(best[mean[best].argsort(descending=True, stable=True)]))
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the edit is near to what the gates are: if they are not half closed, closing them is another edit."""
+        best = self._best(self.state.closing)
+        return bool(len(best)) and float(self.state.closing[best].mean()) >= 0.5
+
     def _step(self) -> None:
         state = self.state
-        gradient = self._gradient(1 - self._closed())
-        mean = MOMENTUM * state.mean + (1 - MOMENTUM) * gradient
-        square = MOMENTUM * state.square + (1 - MOMENTUM) * gradient**2
+        best, closed = self._best(state.closing), torch.zeros(self._gates.count)
+        closed[best] = state.closing[best]
+        found = self._gradient(1 - closed)
+
+        def running(before: Number, now: Number) -> Number:
+            return MOMENTUM * before + (1 - MOMENTUM) * now
+
+        mean, square = running(state.mean, found.whole), running(state.square, found.whole**2)
+        lost, kl = running(state.lost, found.lost), running(state.kl, found.kl)
         seen = 1 - MOMENTUM ** (state.step + 1)  # a running mean that begins with 0
         of_mean = mean / seen
         error = ((square / seen - of_mean**2).clamp(min=0) * (1 - MOMENTUM) / seen).sqrt()
         shrunk = of_mean.sign() * (of_mean.abs() - CAUTION * error).clamp(min=0)
         merit = shrunk - state.kl_weight * self._ordinary.harm
-        of_best = float(merit.topk(self._most).values.clamp(min=0).mean())
-        closing = (state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1) if of_best else state.closing
-        self.state = replace(state, step=state.step + 1, closing=closing, mean=mean, square=square)
-
-    def edit(self) -> tuple[Neuron, ...]:
-        """The neurons whose gates are closed most, n at the most; first those whose return would cost most."""
-        best = self._best()
-        return tuple(self._gates.neurons(best[self.state.mean[best].argsort(descending=True, stable=True)]))
+        closing = (state.closing + STEP_SIZE * merit / self._of_best(merit)).clamp(-1, 1)
+        self.state = LoopState(
+            state.step + 1,
+            closing,
+            mean,
+            square,
+            running(state.skill, found.skill),
+            _grown(state.skill_weight, lost / seen, self._allowed),
+            _grown(state.kl_weight, kl / seen, self._limits.kl / 2),
+            lost,
+            kl,
+        )
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the edit is near to what the gates are: if they are not half closed, closing them is another edit."""
-        best = self._best()
-        return bool(len(best)) and float(self.state.closing[best].mean()) >= 0.5
+    def _allowed(self) -> float:
+        """How much more readily "unknown" may be answered where the context tells."""
+        limits = self._limits
+        return min(limits.overabstention, limits.accuracy_loss / max(self._ordinary.answered_accuracy, 0.1))
 
-    def follow(self, trial: Trial) -> None:
-        """Adapt the multipliers to what the edit costs, as evaluated.
-
-        Weights of 1 and λ on the two classes of a logistic regression move its intercept by −ln λ, so an abstention
-        margin of m nats wants λ · exp(−m). Where no margin makes up for a loss, and where the divergence is beyond its
-        limit, the multiplier is doubled.
-        """
-        figures, margin, state = trial.figures, trial.room(self._limits), self.state
-        lost = margin == 0 and figures.loss_beyond(self._limits) > 0
-        least, most = SKILL_WEIGHTS
-        skill_weight = state.skill_weight * (STRICTER if lost else math.exp(-margin))
-        kl_weight = state.kl_weight * (STRICTER if figures.too_far(self._limits) else 1.0)
-        self.state = replace(state, skill_weight=min(max(skill_weight, least), most), kl_weight=kl_weight)
+    def _of_best(self, merit: Tensor) -> float:
+        best = float(merit.topk(self._most).values.clamp(min=0).mean())
+        return best or math.inf
 
     @property
     def _most(self) -> int:
         return min(self._limits.neurons, self._gates.count)
 
-    def _best(self) -> Tensor:
-        best = self.state.closing.topk(self._most).indices
-        return best[self.state.closing[best] > 0]
+    def _best(self, closing: Tensor) -> Tensor:
+        best = closing.topk(self._most).indices
+        return best[closing[best] > 0]
 
-    def _closed(self) -> Tensor:
-        best, closed = self._best(), torch.zeros_like(self.state.closing)
-        closed[best] = self.state.closing[best]
-        return closed
-
-    def _gradient(self, openness: Tensor) -> Tensor:
+    def _gradient(self, openness: Tensor) -> _Found:
         """Of the Lagrangian with respect to the gates, on this step's prompts."""
-        state, seed, batch_size = self.state, self._options.seed, self._options.batch_size
-        gradient = torch.zeros(self._gates.count)
+        state, options = self.state, self._options
+        biased, skill = torch.zeros(self._gates.count), torch.zeros(self._gates.count)
+        lost: list[float] = []
         for questions in self._questions:
-            of_task = self._of_questions(openness, _drawn(questions.ambiguous, BIASED, state.step, seed))
-            disambiguated = _drawn(questions.disambiguated, SKILLED, state.step, seed)
-            of_task = of_task + state.skill_weight * self._of_questions(openness, disambiguated)
-            gradient += of_task / len(self._questions)
+            asked = _drawn(questions.ambiguous, BIASED, state.step, options.seed)
+            biased += self._of_questions(openness, asked) / len(self._questions)
+            asked = _drawn(questions.disambiguated, SKILLED, state.step, options.seed)
+            skill += self._of_questions(openness, asked, lost) / len(self._questions)
         reference = self._ordinary.reference
-        drawn = _drawn(range(len(reference.prompts)), ORDINARY, state.step, seed)
-        of_ordinary = self._gates.gradient(
-            openness,
-            [reference.prompts[index] for index in drawn],
-            lambda index, logits: kl_loss(reference.log_probabilities[drawn[index]], logits),
-            continuation_logits,
-            batch_size,
-        )
-        return gradient + state.kl_weight * of_ordinary
+        drawn = _drawn(range(len(reference.prompts)), ORDINARY, state.step, options.seed)
+        divergences: list[float] = []
 
-    def _of_questions(self, openness: Tensor, questions: Sequence[_Question]) -> Tensor:
-        """Of the mean loss of some questions of one condition."""
+        def diverged(index: int, logits: Tensor) -> Tensor:
+            divergence = kl_loss(reference.log_probabilities[drawn[index]], logits)
+            divergences.append(float(divergence.detach()))
+            return divergence
+
+        prompts = [reference.prompts[index] for index in drawn]
+        kl = self._gates.gradient(openness, prompts, diverged, continuation_logits, options.batch_size)
+        whole = biased + state.skill_weight * skill + state.kl_weight * kl
+        return _Found(whole, skill, _mean(lost), _mean(divergences))
+
+    def _of_questions(
+        self, openness: Tensor, questions: Sequence[_Question], lost: list[float] | None = None
+    ) -> Tensor:
+        """Of the mean loss of some questions of one condition; what is lost of each answer is appended to `lost`."""
         if not questions:
             return torch.zeros(self._gates.count)
         new = [question for question in questions if question.unedited is None and question.disambiguated]
@@ -268,12 +305,23 @@ class Loop:
             scores = prompt_scores(self._lm, [question.prompt for question in new], self._options.batch_size)
             for question, unedited in zip(new, scores, strict=True):
                 question.unedited = unedited[: len(question.prompt.option_ids)]
-        return self._gates.gradient(
-            openness,
-            [question.prompt for question in questions],
-            lambda index, scores: questions[index].loss(scores),
-            batch_size=self._options.batch_size,
-        )
+
+        def loss(index: int, scores: Tensor) -> Tensor:
+            if lost is not None:
+                lost.append(questions[index].lost_share(scores.detach()))
+            return questions[index].loss(scores)
+
+        prompts = [question.prompt for question in questions]
+        return self._gates.gradient(openness, prompts, loss, batch_size=self._options.batch_size)
+
+
+class _Found(NamedTuple):
+    """Of one step: gradients float32 (N,), and what the constraints are on."""
+
+    whole: Tensor
+    skill: Tensor
+    lost: float
+    kl: float
 
 
 @dataclass(eq=False)
@@ -293,6 +341,13 @@ class _Question:
             return biased_loss(scores, self.example.answer)
         assert self.unedited is not None
         return skill_loss(scores, self.unedited.to(scores.device), self.example.unknown)
+
+    def lost_share(self, scores: Tensor) -> float:
+        """How much likelier "unknown" is among the options than it was; the answer the unlikelier, where none is."""
+        assert self.unedited is not None
+        unknown, answer = self.example.unknown, self.example.answer
+        rise = scores.softmax(0) - self.unedited.to(scores).softmax(0)
+        return float(-rise[answer] if unknown is None else rise[unknown])
 
 
 @dataclass(frozen=True)
@@ -343,6 +398,15 @@ def kl_loss(before: Tensor, after: Tensor) -> Tensor:
     """
     before = before.to(after)
     return (before.exp() * (before - after.log_softmax(-1))).sum(-1).mean()
+
+
+def _grown(multiplier: float, found: float, allowed: float) -> float:
+    violated = found / allowed - 1 if allowed > 0 else LARGEST
+    return multiplier * math.exp(RATE * min(violated, LARGEST))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _without(scores: Tensor, option: int) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.inference.batching import BatchSize
@@ -17,7 +16,11 @@ STEPS = 4
 BIASED, SKILLED, ORDINARY = 8, 12, 4
 """Prompts of a gradient step: ambiguous and disambiguated ones of each task, and reference prompts."""
 
-NeuronChoice = Literal["linear", "ffn", "both"]
+CALIBRATIONS = 3
+"""Trials that move the threshold of the last round's edit."""
+
+REFERENCE_PROMPTS = 24
+"""Prompts whose answers are to stay as they are, in the gradient; half of them neutral, half short questions."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,7 @@ class SearchOptions:
         reevaluation_examples: Examples of the validation split, those of `validation_examples` among them, for the
             re-evaluation of the best edits.
         neutral_prompts: Bundled prompts that the KL divergence is measured on.
-        neurons: Neurons that may be eliminated: "linear", "ffn", or "both". The published ranking is of `linear` ones
-            where it is both.
+        neurons: Kind of neurons that may be eliminated.
         attribute_on: Condition of the examples of the published ranking.
         skill_weight: λ of the published ranking.
         token_aggregation: What counts of a neuron's relevance over a prompt's tokens in the published ranking.
@@ -47,22 +49,12 @@ class SearchOptions:
     validation_examples: int = 96
     reevaluation_examples: int = 288
     neutral_prompts: int = 16
-    neurons: NeuronChoice = "linear"
+    neurons: NeuronKind = "linear"
     attribute_on: AttributeOn = "ambiguous"
     skill_weight: float = 1.0
     token_aggregation: TokenAggregation = "max"
     batch_size: BatchSize = "auto"
     seed: int = 0
-
-    @property
-    def kinds(self) -> tuple[NeuronKind, ...]:
-        """Kinds of neurons that may be eliminated."""
-        return ("linear", "ffn") if self.neurons == "both" else (self.neurons,)
-
-    @property
-    def published(self) -> SearchOptions:
-        """The same with one kind of neurons, which the published ranking is of."""
-        return replace(self, neurons=self.kinds[0])
 
 
 def search_parts(task: Task, options: SearchOptions) -> Parts:

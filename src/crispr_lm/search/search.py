@@ -7,7 +7,7 @@ wants a search that can be resumed gives it a `Checkpoint`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -27,7 +27,7 @@ from crispr_lm.search.backward_elimination import HALVINGS, eliminate_backward
 from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.loop import Loop, LoopState, Ordinary
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
-from crispr_lm.search.options import STEPS, SearchOptions, search_parts
+from crispr_lm.search.options import CALIBRATIONS, REFERENCE_PROMPTS, STEPS, SearchOptions, search_parts
 from crispr_lm.search.rankings import PUBLISHED, RANKINGS
 from crispr_lm.search.reevaluation import REEVALUATED, reevaluate_best
 from crispr_lm.search.result import Found
@@ -37,9 +37,6 @@ from crispr_lm.search.trial_log import TrialLog
 from crispr_lm.tasks.base import Example, Task, neutral_prompts, open_instructions, template_hashes
 from crispr_lm.tasks.knowledge import ordinary_questions
 from crispr_lm.tasks.parts import Parts
-
-REFERENCE_PROMPTS = 48
-"""Prompts whose answers are to stay as they are, in the gradient; half of them neutral, half short questions."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +111,11 @@ class _Search:
     ) -> None:
         self._lm, self._parts, self._options = lm, parts, options
         self._checkpoint, self._progress = checkpoint, progress
-        self._gates = Gates(lm, options.kinds)
+        self._gates = Gates(lm, [options.neurons])
         self._limits = replace(limits, neurons=min(limits.neurons, self._gates.count))
         fits = [(part.task, part.attribution) for part in parts]
         scores = checkpoint.scores
-        self._scores = score_tasks(lm, fits, options.published, progress) if scores is None else scores
+        self._scores = score_tasks(lm, fits, options, progress) if scores is None else scores
         original = checkpoint.original
         self._evaluator = self._new_evaluator(self._measured_original() if original is None else original)
         for trial in checkpoint.trials:
@@ -151,7 +148,7 @@ class _Search:
 
     def _try_edits(self, log: TrialLog) -> None:
         """Everything that brings edits into question: rankings, the loop's rounds, and fewer neurons of the best."""
-        log.run(lambda: Proposal("original", {}, ()), self._evaluator.attempt)
+        self._original = log.run(lambda: Proposal("original", {}, ()), self._evaluator.attempt)
         self._try_ranking(PUBLISHED, lambda: self._scores.top(self._limits.neurons), log)
         for name, ranking in RANKINGS.items():
             self._try_ranking(name, partial(ranking.rank, self._lm, self._parts), log)
@@ -181,7 +178,7 @@ class _Search:
 
         What an interrupted search has tried needs no gradient, unless further rounds are to come.
         """
-        trials: dict[int, Trial] = {}
+        trial = None
         for number in range(1, self._options.rounds + 1):
             if log.is_over("rounds"):
                 return
@@ -189,24 +186,43 @@ class _Search:
             if known is None and log.is_behind:
                 continue  # it was not tried
             if known is None:
-                loop = self._loop
-                self._advance(loop, number, trials)
-                if not loop.is_clear and number < self._options.rounds:
+                self._advance(number)
+                if not self._loop.is_clear and number < self._options.rounds:
                     continue
-                weights = {"skill_weight": loop.state.skill_weight, "kl_weight": loop.state.kl_weight}
-                proposal = Proposal("rounds", {"round": number, **weights}, loop.edit())
-                known = log.attempt(self._evaluator, proposal) if proposal.neurons else None
-            if known is not None:
-                trials[number] = known
+                known = self._try_loop(log, "rounds", {"round": number, "skill_weight": self._loop.state.skill_weight})
+            trial = known
+        if trial is not None:
+            self._calibrate(log, trial)
 
-    def _advance(self, loop: Loop, number: int, trials: Mapping[int, Trial]) -> None:
+    def _advance(self, number: int) -> None:
         """Take the gradient steps up to those of a round, from where the loop stands."""
-        while (done := loop.state.step // STEPS) < number:
-            if done in trials:
-                loop.follow(trials[done])
-            loop.round(self._progress)
+        while self._loop.state.step < number * STEPS:
+            self._loop.round(self._progress)
             if is_first():
-                self._checkpoint.on_round(loop.state)
+                self._checkpoint.on_round(self._loop.state)
+
+    def _try_loop(self, log: TrialLog, stage: str, recipe: dict[str, float]) -> Trial | None:
+        neurons = self._loop.edit(recipe.get("shift", 0.0))
+        return log.attempt(self._evaluator, Proposal(stage, recipe, neurons)) if neurons else None
+
+    def _calibrate(self, log: TrialLog, trial: Trial) -> None:
+        """Exchange neurons of the last edit until "unknown" is as likely as the limits allow.
+
+        A shift of λ by one nat moves the scores of "unknown" by about as much; what is left is shifted again.
+        """
+        shift = 0.0
+        for _ in range(CALIBRATIONS):
+            margin = trial.room(self._limits)
+            if not margin or not trial.complete or log.is_over("calibration"):
+                return
+            shift = round(shift - margin, 3)
+            known = log.take_known("calibration", shift=shift)
+            if known is None:
+                self._advance(self._options.rounds)
+                known = self._try_loop(log, "calibration", {"shift": shift})
+            if known is None or known.edit == trial.edit:
+                return
+            trial = known
 
     @cached_property
     def _loop(self) -> Loop:
@@ -226,13 +242,19 @@ class _Search:
         with self._progress.step("Continuing reference prompts", len(mixed)) as advance:
             reference = reference_distribution(self._lm, mixed, batch_size=self._options.batch_size, progress=advance)
         with self._progress.step("Measuring what they hang on", len(mixed)) as advance:
-            return Ordinary.measured(self._gates, reference, advance)
+            return Ordinary.measured(self._gates, reference, self._answered_accuracy, advance)
+
+    @property
+    def _answered_accuracy(self) -> float:
+        """Of the original, on the validation split, in the task where it is highest."""
+        return max(metrics.get("answered_accuracy") or 0.0 for metrics in self._original.metrics.values())
 
     def _left(self) -> dict[str, int]:
         """By stage how many trials are to come at most."""
         planned = {
             "rankings": 1 + len(RANKINGS),
             "rounds": self._options.rounds,
+            "calibration": CALIBRATIONS,
             "elimination": HALVINGS,
             "final": (1 + REEVALUATED) * bool(self._evaluator.further_prompts),
             "control": 1,
