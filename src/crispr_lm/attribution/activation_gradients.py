@@ -1,8 +1,7 @@
 """Activation x gradient of every neuron, reduced over the tokens of each prompt as gradients arrive.
 
-The one hook of attribution: skill relevance (equation 3 of ``docs/method.md``) takes the largest token or the sum of
-one answer's, first-order effects the sum over all tokens. Either is kept per prompt, one number per neuron, so that
-nothing grows with the number of tokens.
+Skill relevance (equation 3 of ``docs/method.md``) takes the largest token of one answer's, or their sum. One number is
+kept per prompt and neuron, so that nothing grows with the number of tokens.
 
 Knows shapes of activations (`packing.Stream`) and hooks; knows no model as a whole, no prompt and no answer.
 """

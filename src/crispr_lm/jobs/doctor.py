@@ -30,7 +30,7 @@ from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
 from crispr_lm.runtime.threads import observe_cores
 from crispr_lm.version import __version__
 
-PACKAGES = ("torch", "transformers", "huggingface_hub", "safetensors", "gguf", "optuna", "scipy", "plotly")
+PACKAGES = ("torch", "transformers", "huggingface_hub", "safetensors", "gguf", "scipy", "plotly")
 """Whose versions matter."""
 
 EXTRAS = {
