@@ -188,7 +188,7 @@ class SearchSettings(_Settings):
         96, ge=2, description="Examples per task to try edits on, from the validation split (fewer if it has fewer)."
     )
     reevaluation_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        288,
+        240,
         ge=0,
         description="Total validation examples for re-evaluating the best candidates, those of --validation-examples "
         "included. A number no larger than --validation-examples switches the re-evaluation off.",

@@ -119,9 +119,9 @@ def test_gradients_are_of_examples_of_the_attribution_split_others_in_every_step
 ):
     real, measured = Loop._of_questions, []
 
-    def noted(loop, openness, asked):
+    def noted(loop, openness, asked, *lost):
         measured.append([(question.example.context, question.example.template) for question in asked])
-        return real(loop, openness, asked)
+        return real(loop, openness, asked, *lost)
 
     monkeypatch.setattr(Loop, "_of_questions", noted)
     settings = settings_for(questions, tmp_path / "out", **{**TUNED, "rounds": 1})

@@ -13,8 +13,8 @@ from crispr_lm.search.trial_log import TrialLog
 KEPT = 0.9
 """Share of the gain that the smaller edit must keep."""
 
-HALVINGS = 3
-"""Trials: the number is known to an eighth of the edit's neurons."""
+HALVINGS = 2
+"""Trials: the number is known to a quarter of the edit's neurons."""
 
 
 def eliminate_backward(evaluator: Evaluator, log: TrialLog, best: Trial, limits: Limits) -> Trial:

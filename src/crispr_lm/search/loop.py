@@ -6,7 +6,7 @@ Eliminate at most n neurons so that biased answers become rare, within limits on
 
 over closings c_i = 1 − g_i in [0, 1] (`attribution.gate_gradients`). With multipliers λ and ρ every step takes
 
-    r = −∂/∂c [ L_biased + λ · L_skill + ρ · KL ]  −  ρ/2 · F
+    r = ∂/∂g [ L_biased + λ · L_skill + ρ · KL ]  −  ρ · F
 
 on fresh prompts, F the diagonal of the Fisher information. Steps are averaged with momentum, shrunk towards 0 by their
 standard error, and added up to z; the n largest of z that are above 0 are closed, by z. The losses of one prompt are
@@ -15,10 +15,10 @@ standard error, and added up to z; the n largest of z that are above 0 are close
     L_skill  = softplus(s(unknown) − max over other o of s(o))
                + STAY · KL(original ‖ edited) over the options but "unknown"   where it does
 
-Each multiplier grows by the share by which its constraint is violated on the prompts of the last steps. What is left
-is the threshold: neurons are exchanged along the gradient of L_skill until "unknown" is as likely as the limits allow.
+λ grows by the share by which its constraint is violated on the prompts of the last steps. After every round the edit
+is evaluated on other questions, and both λ and what is allowed follow the abstention margin that it has there.
 
-Knows prompts and a model; knows no trial, no settings and no folder.
+Knows prompts, a model and trials; knows no settings and no folder.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -48,7 +48,7 @@ from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.options import BIASED, ORDINARY, SKILLED, STEPS, SearchOptions
-from crispr_lm.search.trial import Limits
+from crispr_lm.search.trial import Limits, Trial
 from crispr_lm.storage.files import write_bytes
 from crispr_lm.tasks.base import DISAMBIGUATED, Example
 from crispr_lm.tasks.parts import Parts
@@ -72,11 +72,16 @@ SKILL_WEIGHT = 2.0
 """λ of the first step."""
 
 RATE, LARGEST = 0.1, 3.0
-"""A multiplier is multiplied by exp(RATE · v) after each step, v the share by which the mean of what its constraint is
-on exceeds what is allowed, at most LARGEST."""
+"""After each step ln λ grows by RATE · v, v the share by which the constraint is violated, at most LARGEST."""
 
-_NUMBERS = ("step", "skill_weight", "kl_weight", "lost", "kl")
-_VECTORS = ("closing", "mean", "square", "skill")
+DAMPING = 0.5
+"""Share of an abstention margin that ln λ is moved by: it is measured on a few questions."""
+
+STRICTER = 2.0
+"""What ρ is multiplied by after an edit that is too far from the original."""
+
+_NUMBERS = ("step", "skill_weight", "kl_weight", "allowed", "lost")
+_VECTORS = ("closing", "mean", "square")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,28 +93,31 @@ class LoopState:
         closing: z, float32 (N,).
         mean: Running mean of r, float32 (N,).
         square: Running mean of r², float32 (N,).
-        skill: Running mean of the gradient of L_skill alone, float32 (N,).
         skill_weight: λ.
         kl_weight: ρ.
-        lost: Running mean of what answers that the context gives have lost (`lost_share`).
-        kl: Running mean of the divergence.
+        allowed: How much likelier "unknown" may become where the context tells.
+        lost: How much likelier it has become, running mean (`lost_share`).
     """
 
     step: int
     closing: Tensor
     mean: Tensor
     square: Tensor
-    skill: Tensor
     skill_weight: float
     kl_weight: float
+    allowed: float
     lost: float = 0.0
-    kl: float = 0.0
 
     @staticmethod
-    def new(neurons: int, limits: Limits) -> LoopState:
-        """Of the unedited model; all the divergence allowed may cost one nat of loss."""
-        closing, mean, square, skill = torch.zeros(len(_VECTORS), neurons)
-        return LoopState(0, closing, mean, square, skill, SKILL_WEIGHT, limits.protection(1.0))
+    def new(neurons: int, limits: Limits, answered_accuracy: float) -> LoopState:
+        """Of the unedited model.
+
+        All the divergence allowed may cost one nat of loss. Each answer that turns into "unknown" costs what the
+        original's answers there are worth, so their accuracy says how many may.
+        """
+        allowed = min(limits.overabstention, limits.accuracy_loss / max(answered_accuracy, 0.1))
+        closing, mean, square = torch.zeros(len(_VECTORS), neurons)
+        return LoopState(0, closing, mean, square, SKILL_WEIGHT, limits.protection(1.0), allowed)
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
@@ -142,8 +150,8 @@ class Ordinary:
 
     Attributes:
         reference: The unedited model on texts that the divergence is not measured on.
-        harm: float32 (N,), half the diagonal of the Fisher information per token: the divergence in nats, to second
-            order, that eliminating the neuron alone brings.
+        harm: float32 (N,), F, the diagonal of the Fisher information per token. F c²/2 is the divergence in nats that
+            closing the gate alone by c brings, to second order, and F its slope where the gate is closed.
         answered_accuracy: Of the unedited model, where the context tells and it does not abstain.
     """
 
@@ -161,7 +169,7 @@ class Ordinary:
             slope = gates.gradient(openness, [prompt], lambda _, scores: scores.sum())
             total += slope**2 / len(prompt.option_ids[0])
             progress(1)
-        return Ordinary(reference, total / (2 * len(reference.prompts)), answered_accuracy)
+        return Ordinary(reference, total / len(reference.prompts), answered_accuracy)
 
 
 class Loop:
@@ -192,7 +200,7 @@ class Loop:
         """
         self._lm, self._gates, self._ordinary, self._limits, self._options = lm, gates, ordinary, limits, options
         self._questions = [_questions(lm, part, options.seed) for part in parts]
-        self.state = LoopState.new(gates.count, limits)
+        self.state = LoopState.new(gates.count, limits, ordinary.answered_accuracy)
 
     def round(self, progress: Progress) -> None:
         """Take the gradient steps of a round."""
@@ -201,77 +209,68 @@ class Loop:
                 self._step()
                 advance(1)
 
-    def edit(self, shift: float = 0.0) -> tuple[Neuron, ...]:
-        """The neurons whose gates are closed most, n at the most; first those whose return would cost most.
+    def edit(self) -> tuple[Neuron, ...]:
+        """The neurons whose gates are closed most, n at the most; first those whose return would cost most."""
+        best = self._best()
+        return tuple(self._gates.neurons(best[self.state.mean[best].argsort(descending=True, stable=True)]))
 
-        Args:
-            shift: Nats that λ is moved by, as if the steps that the running means are of had been taken with
-                λ · exp(shift): so neurons are exchanged along the gradient of L_skill.
+    def follow(self, trial: Trial) -> None:
+        """Adapt multipliers to what the edit costs on the validation split.
+
+        Weights of 1 and λ on the two classes of a logistic regression move its intercept by −ln λ, so an abstention
+        margin of m nats wants λ · exp(−m).
         """
-        state = self.state
-        closing, mean = state.closing, state.mean
-        if shift:
-            more = state.skill_weight * math.expm1(shift) * state.skill
-            of_best = self._of_best(mean)
-            closing, mean = closing + STEP_SIZE / (1 - MOMENTUM) * more / of_best, mean + more
-        best = self._best(closing)
-        return tuple(self._gates.neurons(best[mean[best].argsort(descending=True, stable=True)]))
+        margin, too_far = DAMPING * trial.room(self._limits), trial.figures.too_far(self._limits)
+        self.state = replace(
+            self.state,
+            skill_weight=self.state.skill_weight * math.exp(-margin),
+            allowed=self.state.allowed * math.exp(margin),
+            kl_weight=self.state.kl_weight * (STRICTER if too_far else 1.0),
+        )
 
     @property
     def is_clear(self) -> bool:
         """Whether the edit is near to what the gates are: if they are not half closed, closing them is another edit."""
-        best = self._best(self.state.closing)
+        best = self._best()
         return bool(len(best)) and float(self.state.closing[best].mean()) >= 0.5
 
     def _step(self) -> None:
         state = self.state
-        best, closed = self._best(state.closing), torch.zeros(self._gates.count)
+        best, closed = self._best(), torch.zeros(self._gates.count)
         closed[best] = state.closing[best]
-        found = self._gradient(1 - closed)
+        gradient, lost_now = self._gradient(1 - closed)
 
         def running(before: Number, now: Number) -> Number:
             return MOMENTUM * before + (1 - MOMENTUM) * now
 
-        mean, square = running(state.mean, found.whole), running(state.square, found.whole**2)
-        lost, kl = running(state.lost, found.lost), running(state.kl, found.kl)
+        mean, square = running(state.mean, gradient), running(state.square, gradient**2)
+        lost = running(state.lost, lost_now)
         seen = 1 - MOMENTUM ** (state.step + 1)  # a running mean that begins with 0
         of_mean = mean / seen
         error = ((square / seen - of_mean**2).clamp(min=0) * (1 - MOMENTUM) / seen).sqrt()
         shrunk = of_mean.sign() * (of_mean.abs() - CAUTION * error).clamp(min=0)
         merit = shrunk - state.kl_weight * self._ordinary.harm
-        closing = (state.closing + STEP_SIZE * merit / self._of_best(merit)).clamp(-1, 1)
-        self.state = LoopState(
-            state.step + 1,
-            closing,
-            mean,
-            square,
-            running(state.skill, found.skill),
-            _grown(state.skill_weight, lost / seen, self._allowed),
-            _grown(state.kl_weight, kl / seen, self._limits.kl / 2),
-            lost,
-            kl,
+        of_best = float(merit.topk(self._most).values.clamp(min=0).mean()) or math.inf
+        self.state = replace(
+            state,
+            step=state.step + 1,
+            closing=(state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1),
+            mean=mean,
+            square=square,
+            skill_weight=_grown(state.skill_weight, lost / seen, state.allowed),
+            lost=lost,
         )
-
-    @property
-    def _allowed(self) -> float:
-        """How much more readily "unknown" may be answered where the context tells."""
-        limits = self._limits
-        return min(limits.overabstention, limits.accuracy_loss / max(self._ordinary.answered_accuracy, 0.1))
-
-    def _of_best(self, merit: Tensor) -> float:
-        best = float(merit.topk(self._most).values.clamp(min=0).mean())
-        return best or math.inf
 
     @property
     def _most(self) -> int:
         return min(self._limits.neurons, self._gates.count)
 
-    def _best(self, closing: Tensor) -> Tensor:
-        best = closing.topk(self._most).indices
-        return best[closing[best] > 0]
+    def _best(self) -> Tensor:
+        best = self.state.closing.topk(self._most).indices
+        return best[self.state.closing[best] > 0]
 
-    def _gradient(self, openness: Tensor) -> _Found:
-        """Of the Lagrangian with respect to the gates, on this step's prompts."""
+    def _gradient(self, openness: Tensor) -> tuple[Tensor, float]:
+        """Of the Lagrangian with respect to the gates, on this step's prompts; and the mean of `lost_share` there."""
         state, options = self.state, self._options
         biased, skill = torch.zeros(self._gates.count), torch.zeros(self._gates.count)
         lost: list[float] = []
@@ -282,17 +281,15 @@ class Loop:
             skill += self._of_questions(openness, asked, lost) / len(self._questions)
         reference = self._ordinary.reference
         drawn = _drawn(range(len(reference.prompts)), ORDINARY, state.step, options.seed)
-        divergences: list[float] = []
-
-        def diverged(index: int, logits: Tensor) -> Tensor:
-            divergence = kl_loss(reference.log_probabilities[drawn[index]], logits)
-            divergences.append(float(divergence.detach()))
-            return divergence
-
-        prompts = [reference.prompts[index] for index in drawn]
-        kl = self._gates.gradient(openness, prompts, diverged, continuation_logits, options.batch_size)
+        kl = self._gates.gradient(
+            openness,
+            [reference.prompts[index] for index in drawn],
+            lambda index, logits: kl_loss(reference.log_probabilities[drawn[index]], logits),
+            continuation_logits,
+            options.batch_size,
+        )
         whole = biased + state.skill_weight * skill + state.kl_weight * kl
-        return _Found(whole, skill, _mean(lost), _mean(divergences))
+        return whole, sum(lost) / len(lost) if lost else 0.0
 
     def _of_questions(
         self, openness: Tensor, questions: Sequence[_Question], lost: list[float] | None = None
@@ -313,15 +310,6 @@ class Loop:
 
         prompts = [question.prompt for question in questions]
         return self._gates.gradient(openness, prompts, loss, batch_size=self._options.batch_size)
-
-
-class _Found(NamedTuple):
-    """Of one step: gradients float32 (N,), and what the constraints are on."""
-
-    whole: Tensor
-    skill: Tensor
-    lost: float
-    kl: float
 
 
 @dataclass(eq=False)
@@ -403,10 +391,6 @@ def kl_loss(before: Tensor, after: Tensor) -> Tensor:
 def _grown(multiplier: float, found: float, allowed: float) -> float:
     violated = found / allowed - 1 if allowed > 0 else LARGEST
     return multiplier * math.exp(RATE * min(violated, LARGEST))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 def _without(scores: Tensor, option: int) -> Tensor:

@@ -16,9 +16,6 @@ STEPS = 4
 BIASED, SKILLED, ORDINARY = 8, 12, 4
 """Prompts of a gradient step: ambiguous and disambiguated ones of each task, and reference prompts."""
 
-CALIBRATIONS = 3
-"""Trials that move the threshold of the last round's edit."""
-
 REFERENCE_PROMPTS = 24
 """Prompts whose answers are to stay as they are, in the gradient; half of them neutral, half short questions."""
 
@@ -47,7 +44,7 @@ class SearchOptions:
     time_budget: float | None = None
     examples: int = 20
     validation_examples: int = 96
-    reevaluation_examples: int = 288
+    reevaluation_examples: int = 240
     neutral_prompts: int = 16
     neurons: NeuronKind = "linear"
     attribute_on: AttributeOn = "ambiguous"

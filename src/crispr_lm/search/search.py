@@ -7,7 +7,7 @@ wants a search that can be resumed gives it a `Checkpoint`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -27,7 +27,7 @@ from crispr_lm.search.backward_elimination import HALVINGS, eliminate_backward
 from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.loop import Loop, LoopState, Ordinary
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
-from crispr_lm.search.options import CALIBRATIONS, REFERENCE_PROMPTS, STEPS, SearchOptions, search_parts
+from crispr_lm.search.options import REFERENCE_PROMPTS, STEPS, SearchOptions, search_parts
 from crispr_lm.search.rankings import PUBLISHED, RANKINGS
 from crispr_lm.search.reevaluation import REEVALUATED, reevaluate_best
 from crispr_lm.search.result import Found
@@ -178,7 +178,7 @@ class _Search:
 
         What an interrupted search has tried needs no gradient, unless further rounds are to come.
         """
-        trial = None
+        trials: dict[int, Trial] = {}
         for number in range(1, self._options.rounds + 1):
             if log.is_over("rounds"):
                 return
@@ -186,43 +186,23 @@ class _Search:
             if known is None and log.is_behind:
                 continue  # it was not tried
             if known is None:
-                self._advance(number)
+                self._advance(number, trials)
                 if not self._loop.is_clear and number < self._options.rounds:
                     continue
-                known = self._try_loop(log, "rounds", {"round": number, "skill_weight": self._loop.state.skill_weight})
-            trial = known
-        if trial is not None:
-            self._calibrate(log, trial)
+                recipe = {"round": number, "skill_weight": self._loop.state.skill_weight}
+                neurons = self._loop.edit()
+                known = log.attempt(self._evaluator, Proposal("rounds", recipe, neurons)) if neurons else None
+            if known is not None:
+                trials[number] = known
 
-    def _advance(self, number: int) -> None:
+    def _advance(self, number: int, trials: Mapping[int, Trial]) -> None:
         """Take the gradient steps up to those of a round, from where the loop stands."""
-        while self._loop.state.step < number * STEPS:
+        while (done := self._loop.state.step // STEPS) < number:
+            if done in trials:
+                self._loop.follow(trials[done])
             self._loop.round(self._progress)
             if is_first():
                 self._checkpoint.on_round(self._loop.state)
-
-    def _try_loop(self, log: TrialLog, stage: str, recipe: dict[str, float]) -> Trial | None:
-        neurons = self._loop.edit(recipe.get("shift", 0.0))
-        return log.attempt(self._evaluator, Proposal(stage, recipe, neurons)) if neurons else None
-
-    def _calibrate(self, log: TrialLog, trial: Trial) -> None:
-        """Exchange neurons of the last edit until "unknown" is as likely as the limits allow.
-
-        A shift of λ by one nat moves the scores of "unknown" by about as much; what is left is shifted again.
-        """
-        shift = 0.0
-        for _ in range(CALIBRATIONS):
-            margin = trial.room(self._limits)
-            if not margin or not trial.complete or log.is_over("calibration"):
-                return
-            shift = round(shift - margin, 3)
-            known = log.take_known("calibration", shift=shift)
-            if known is None:
-                self._advance(self._options.rounds)
-                known = self._try_loop(log, "calibration", {"shift": shift})
-            if known is None or known.edit == trial.edit:
-                return
-            trial = known
 
     @cached_property
     def _loop(self) -> Loop:
@@ -254,7 +234,6 @@ class _Search:
         planned = {
             "rankings": 1 + len(RANKINGS),
             "rounds": self._options.rounds,
-            "calibration": CALIBRATIONS,
             "elimination": HALVINGS,
             "final": (1 + REEVALUATED) * bool(self._evaluator.further_prompts),
             "control": 1,
