@@ -20,7 +20,7 @@ demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundle
 	$(BIN)/crispr-lm run builtin:smollm2 --task builtin:everyday --config examples/demo.toml --output demo-output --overwrite
 
 test: $(VENV)/.installed-test ## the test suite, with one whole job on the real model
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 coverage: $(VENV)/.installed-test ## the test suite with the table of what it reaches
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from crispr_lm.edits import verification
+from crispr_lm.model import reload
 from crispr_lm.model.language_model import LanguageModel
 
 from .helpers import ARCHITECTURES, DOWN_PROJECTIONS, build_model
 from .reference import Reference
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the longest tests first: with several workers, one of them would else end long after the others."""
+    ranks: dict[Path, int] = {}
+    for item in items:
+        rank = sum(item.get_closest_marker(name) is not None for name in ("slow", "real_model"))
+        ranks[item.path] = max(rank, ranks.get(item.path, 0))
+    items.sort(key=lambda item: -ranks[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,6 +37,33 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def _reloaded_here(_command: list[str], input: str, **_more: Any) -> subprocess.CompletedProcess[str]:
+    """What the fresh process of `crispr_lm.model.reload` answers, computed in this one."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as streams:
+        streams.setattr(sys, "stdin", io.StringIO(input))
+        streams.setattr(sys, "stdout", out)
+        try:
+            reload.main()
+        except Exception as error:
+            return subprocess.CompletedProcess([], 1, "", f"{type(error).__name__}: {error}")
+    return subprocess.CompletedProcess([], 0, out.getvalue(), "")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _verified_here() -> Iterator[None]:
+    """Every saved model is verified, but in this process: a fresh Python takes seconds to import PyTorch."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(verification, "subprocess", SimpleNamespace(run=_reloaded_here))
+        yield
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved models are verified as for users, in a fresh process."""
+    monkeypatch.setattr(verification, "subprocess", subprocess)
 
 
 @pytest.fixture(params=ARCHITECTURES)

@@ -7,6 +7,7 @@ the model, with ``torch.autograd.grad`` on the captured tensors, and joined over
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,19 @@ class Relevances:
     of_golden: dict[str, Tensor]
 
 
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, computed once for every list of arguments (which must be JSON types)."""
+    known: dict[str, Any] = {}
+
+    def remembered(*arguments: Any) -> Any:
+        key = json.dumps(arguments)
+        if key not in known:
+            known[key] = function(*arguments)
+        return known[key]
+
+    return remembered
+
+
 class Reference:
     """A model in float64, and what the method says of it."""
 
@@ -37,6 +51,9 @@ class Reference:
         self.lm = lm
         self.down_projections = down_projections
         self.model: Any = copy.deepcopy(lm.model).to(dtype).eval().requires_grad_(True)
+        # Many tests ask the same of the same prompts; the model is this object's own and does not change.
+        self.prompt_scores = _remembered(self._prompt_scores)
+        self.prompt_relevances = _remembered(self._prompt_relevances)
 
     def score(self, prompt: list[int], option: list[int]) -> Tensor:
         """s(c) of one option, with its graph."""
@@ -63,7 +80,7 @@ class Reference:
             rows.append(self.prompt_scores(encoded.prompt_ids, encoded.option_ids))
         return rows
 
-    def prompt_scores(self, prompt: list[int], options: Sequence[list[int]]) -> list[float]:
+    def _prompt_scores(self, prompt: list[int], options: Sequence[list[int]]) -> list[float]:
         """s(c) of every option of one prompt."""
         with torch.no_grad():
             return [float(self.score(prompt, option)) for option in options]
@@ -73,7 +90,7 @@ class Reference:
         encoded = encode(self.lm, example, instruction)
         return self.prompt_relevances(encoded.prompt_ids, encoded.option_ids, example.answer, kind, tokens)
 
-    def prompt_relevances(
+    def _prompt_relevances(
         self, prompt: list[int], options: Sequence[list[int]], golden: int, kind: str, tokens: str = "max"
     ) -> Relevances:
         """A_i(ŷ) and A_i(y) of one prompt."""

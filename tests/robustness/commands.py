@@ -15,6 +15,8 @@ from pathlib import Path
 import crispr_lm
 from crispr_lm.settings import CompareSettings, RunSettings
 
+from .forked import ForkedProcess
+
 LONG = int(os.environ.get("CRISPR_LM_CASES", "100")) > 100
 """Whether the long versions are asked for (`make robust`)."""
 
@@ -48,13 +50,17 @@ def default_signals() -> None:
 class Running:
     """A command in a process, with the lines that it has written so far and when."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProcess
     begun: float = field(default_factory=time.monotonic)
     lines: list[tuple[float, str]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
     @staticmethod
     def start(arguments: list[str]) -> Running:
-        running = Running(
+        return Running(
             subprocess.Popen(
                 [sys.executable, "-m", "crispr_lm", *arguments],
                 env=ENVIRONMENT,
@@ -64,9 +70,6 @@ class Running:
                 preexec_fn=default_signals,
             )
         )
-        running.reader = threading.Thread(target=running._read, daemon=True)
-        running.reader.start()
-        return running
 
     def _read(self) -> None:
         assert self.process.stderr is not None

@@ -15,6 +15,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +39,30 @@ class Ended:
     status: int
     stderr: str
     changes: int
+
+
+class ForkedProcess:
+    """A command that runs in a fork, with what a `subprocess.Popen` has for the one who watches it."""
+
+    def __init__(self, pid: int, errors: Path, ended: Callable[[], int]) -> None:
+        self.pid, self.stderr, self.status = pid, errors.open(encoding="utf-8"), None
+        self._waiting = threading.Thread(target=self._wait, args=(ended,), daemon=True)
+        self._waiting.start()
+
+    def _wait(self, ended: Callable[[], int]) -> None:
+        self.status = ended()
+
+    def poll(self) -> int | None:
+        return self.status
+
+    def wait(self, seconds: float) -> int:
+        self._waiting.join(seconds)
+        assert self.status is not None, f"it has not ended after {seconds} seconds"
+        return self.status
+
+    def send_signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(self.pid, number)
 
 
 class Forks:
@@ -60,11 +87,24 @@ class Forks:
         errors, counted = self.folder / "stderr.txt", self.folder / "changes.txt"
         counted.write_text("")
         request = {"arguments": arguments, "output": str(output), "fault": fault, "at": at}
-        print(
-            json.dumps({**request, "stderr": str(errors), "counted": str(counted)}), file=self.process.stdin, flush=True
-        )
-        status = int(self.process.stdout.readline())
-        return Ended(status, errors.read_text(encoding="utf-8"), len(counted.read_text()))
+        self._ask({**request, "stderr": str(errors), "counted": str(counted)})
+        return Ended(self._answer(), errors.read_text(encoding="utf-8"), len(counted.read_text()))
+
+    def start(self, arguments: list[str]) -> ForkedProcess:
+        """Start a command; the one before must have ended."""
+        errors = self.folder / "stderr"
+        errors.unlink(missing_ok=True)
+        os.mkfifo(errors)
+        nowhere = {"output": os.devnull, "fault": "none", "at": 0, "counted": os.devnull}
+        pid = self._ask({**nowhere, "arguments": arguments, "stderr": str(errors)})
+        return ForkedProcess(pid, errors, self._answer)
+
+    def _ask(self, request: dict[str, object]) -> int:
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> int:
+        return int(self.process.stdout.readline())
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -72,7 +112,7 @@ class Forks:
 
 
 def serve() -> None:
-    """Fork for every line on standard input; answers with the exit status."""
+    """Fork for every line on standard input; answers with the number of the process and, once it ends, its status."""
     import transformers.models.llama.modeling_llama
 
     import crispr_lm.jobs.comparison
@@ -88,6 +128,7 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             _run(json.loads(line))
+        print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

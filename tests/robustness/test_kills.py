@@ -1,6 +1,7 @@
-"""The real command, killed again and again at random moments of every step, ends as if nothing had happened.
+"""The command, killed again and again at random moments of every step, ends as if nothing had happened.
 
-`CRISPR_LM_KILLS` sets the number of kills (`make robust` takes 100).
+`CRISPR_LM_KILLS` sets the number of kills (`make robust` takes 100), each of a whole Python as users start it. Without
+it the command runs in forks of one that has everything imported: a start takes seconds, a run on a tiny model less.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -20,12 +22,16 @@ from ..jobs.test_comparison import questions as two_questions
 from ..jobs.test_comparison import settings_for as comparison_settings_for
 from ..jobs.test_edit_search import TUNED
 from ..jobs.test_run import questions, settings_for
-from .commands import Running, arguments_of, outcome, passing_files, picked
+from .commands import ENVIRONMENT, Running, arguments_of, outcome, passing_files, picked
+from .forked import Forks
 from .trying import tried
 
 __all__ = ["questions", "two_questions"]
 
+LONG = "CRISPR_LM_KILLS" in os.environ
 KILLS = int(os.environ.get("CRISPR_LM_KILLS", "6"))
+Start = Callable[[list[str]], Running]
+
 SEED = int(os.environ.get("CRISPR_LM_SEED", "0"))
 
 RUN_STEPS = (
@@ -61,10 +67,24 @@ def moments(lines: list[tuple[float, str]], ended: float, steps: tuple[str, ...]
     return {step: max(0.0, end - at) for step, at, end in zip(steps, begun, [*begun[1:], ended], strict=True)}
 
 
-def killed_again_and_again(arguments: list[str], folder: JobFolder, steps: tuple[str, ...], kills: int) -> Counter[str]:
+@pytest.fixture
+def start(tmp_path):
+    """Starts the command."""
+    if LONG:
+        yield Running.start
+        return
+    forks = Forks(tmp_path, ENVIRONMENT)
+    yield lambda arguments: Running(forks.start(arguments))
+    forks.close()
+
+
+def killed_again_and_again(
+    start: Start, arguments: list[str], folder: JobFolder, steps: tuple[str, ...], kills: int
+) -> Counter[str]:
     """Start a command over and over, kill it at random moments; whenever it comes to its end compare what it left.
 
     Args:
+        start: Starts it.
         arguments: Of the command.
         folder: Its folder.
         steps: How the lines begin after which it is killed.
@@ -74,12 +94,12 @@ def killed_again_and_again(arguments: list[str], folder: JobFolder, steps: tuple
         Kills by step.
     """
     output = folder.path
-    whole = Running.start(arguments)
+    whole = start(arguments)
     assert whole.end() == 0, whole.stderr
     lasts = moments(whole.lines, time.monotonic() - whole.begun, steps)
     if arguments[0] == "run":
         arguments = arguments + picked(output)
-        again = Running.start([*arguments, "--resume"])
+        again = start([*arguments, "--resume"])
         assert again.end() == 0, again.stderr
     expected = outcome(output)
     shutil.rmtree(output)
@@ -88,7 +108,7 @@ def killed_again_and_again(arguments: list[str], folder: JobFolder, steps: tuple
     waiting: list[str] = []
     while killed.total() < kills:
         waiting = waiting or generator.sample(steps, len(steps))
-        running = Running.start(arguments)
+        running = start(arguments)
         if running.until(waiting[0]):
             time.sleep(generator.uniform(0, lasts[waiting[0]]))
         status = running.kill(signal.SIGKILL)
@@ -100,7 +120,7 @@ def killed_again_and_again(arguments: list[str], folder: JobFolder, steps: tuple
         if folder.finished:
             assert outcome(output) == expected
             shutil.rmtree(output)
-    last = Running.start(arguments)
+    last = start(arguments)
     assert last.end() == 0, last.stderr
     assert passing_files(output) == []
     assert outcome(output) == expected
@@ -109,17 +129,17 @@ def killed_again_and_again(arguments: list[str], folder: JobFolder, steps: tuple
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_a_run_that_is_killed_ends_as_if_it_had_not_been(saved_model, questions, tmp_path):
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been(start, saved_model, questions, tmp_path):
     arguments = arguments_of(saved_model("llama"), settings_for(questions, tmp_path / "out", **TUNED))
-    killed = killed_again_and_again(arguments, RunFolder(tmp_path / "out"), RUN_STEPS, KILLS)
+    killed = killed_again_and_again(start, arguments, RunFolder(tmp_path / "out"), RUN_STEPS, KILLS)
     tried("kills of run", kills=killed.total(), steps=len(killed), lost=0)
 
 
-@pytest.mark.skipif("CRISPR_LM_KILLS" not in os.environ, reason="long; CRISPR_LM_KILLS asks for it")
+@pytest.mark.skipif(not LONG, reason="long; CRISPR_LM_KILLS asks for it")
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_a_comparison_that_is_killed_ends_as_if_it_had_not_been(saved_model, two_questions, tmp_path):
+def test_a_comparison_that_is_killed_ends_as_if_it_had_not_been(start, saved_model, two_questions, tmp_path):
     arguments = arguments_of(saved_model("llama"), comparison_settings_for(two_questions, tmp_path / "out"))
     kills = max(1, KILLS // 5)
-    killed = killed_again_and_again(arguments, ComparisonFolder(tmp_path / "out"), COMPARISON_STEPS, kills)
+    killed = killed_again_and_again(start, arguments, ComparisonFolder(tmp_path / "out"), COMPARISON_STEPS, kills)
     tried("kills of compare", kills=killed.total(), steps=len(killed), lost=0)
