@@ -22,12 +22,20 @@ from crispr_lm.settings import (
 )
 
 
-def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | None = None) -> None:
+def run(
+    model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | None = None, dry_run: bool = False
+) -> None:
     """Find the bias neurons, eliminate the few that matter, measure on held-out data what changed, save it all.
 
     Example: crispr-lm run builtin:smollm2 --task builtin:everyday --output out
+
+    Parameters
+    ----------
+    dry_run
+        Check everything, say how long it would take and how much memory, and end; nothing is written.
     """
     quiet_libraries()
+    from crispr_lm.jobs.run import dry_run as estimate_job
     from crispr_lm.jobs.run import run as main_job
     from crispr_lm.report.progress import terminal_progress
     from crispr_lm.report.result_tables import print_results
@@ -37,8 +45,13 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
     mark_as_resumable()
     with joined():
         with terminal_progress(silent=is_quiet() or not is_first()) as progress:
-            results = main_job(model, settings, progress, hub)
-        if is_first():
+            if dry_run:
+                estimate = estimate_job(model, settings, progress)
+            else:
+                results = main_job(model, settings, progress, hub)
+        if is_first() and dry_run:
+            show(estimate.to_dict(), lambda: print(estimate.text), lambda: estimate.text)
+        elif is_first():
             show(results, lambda: print_results(results, settings.output), lambda: statement(results))
             fail_after(results)
 

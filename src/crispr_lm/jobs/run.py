@@ -23,6 +23,7 @@ from crispr_lm.evaluation.results import Edited, answer_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs.attempts import attempt, reason_of
 from crispr_lm.jobs.edit_search import Start, find_edit
+from crispr_lm.jobs.estimate import Estimate, estimate
 from crispr_lm.jobs.preparation import (
     Needs,
     Timings,
@@ -69,12 +70,41 @@ def run(
     Raises:
         InputError: the input can't be used; nothing is written then.
     """
-    progress = progress or SilentProgress()
-    timings = Timings()
     hub = hub or HubSettings()
+    on_first(lambda: check_hub(hub))
+    work = _prepared(model, settings, progress or SilentProgress())
+    folder, lm, parts, subjects, settings, progress = (
+        work.folder, work.lm, work.parts, work.subjects, work.settings, work.progress
+    )  # fmt: skip
+    record = record_of(lm, settings, parts, subjects)
+    with folder.held() if is_first() else nullcontext():
+        begun = on_first(lambda: _without_the_end(folder, record, settings))
+        if begun is None:
+            resumed = on_first(lambda: folder.start(record, overwrite=settings.overwrite))
+            progress.say(estimate(lm, parts, subjects, settings).text)
+            edit, results = _measured(work, resumed)
+        else:
+            progress.say("The results are there: resuming with saving the edited model")
+            edit, results = begun
+        results = _with_the_end(work, edit, results)
+    return on_first(lambda: with_upload(results, folder.model, hub, progress))
+
+
+def dry_run(model: str, settings: RunSettings, progress: Progress | None = None) -> Estimate:
+    """Check the input as `run` does and say how long it would take; nothing is written.
+
+    Raises:
+        InputError: as `run`.
+    """
+    work = _prepared(model, settings, progress or SilentProgress())
+    return estimate(work.lm, work.parts, work.subjects, work.settings)
+
+
+def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
+    """All that a run checks and reads before anything is written."""
+    timings = Timings()
     _check_pick(settings, progress)
     check_transfer(settings)
-    on_first(lambda: check_hub(hub))
     folder = RunFolder(settings.output)
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     settings = on_first(lambda: dated(settings, folder))
@@ -86,18 +116,7 @@ def run(
     checks += [subject.check for subject in subjects]
     needs = Needs(checks, probe=(parts[0].task, parts[0].validation), twice=True)
     lm = load(model, settings, needs, timings, progress)
-    record = record_of(lm, settings, parts, subjects)
-    work = _Work(folder, lm, parts, subjects, settings, timings, progress)
-    with folder.held() if is_first() else nullcontext():
-        begun = on_first(lambda: _without_the_end(folder, record, settings))
-        if begun is None:
-            resumed = on_first(lambda: folder.start(record, overwrite=settings.overwrite))
-            edit, results = _measured(work, resumed)
-        else:
-            progress.say("The results are there: resuming with saving the edited model")
-            edit, results = begun
-        results = _with_the_end(work, edit, results)
-    return on_first(lambda: with_upload(results, folder.model, hub, progress))
+    return _Work(folder, lm, parts, subjects, settings, timings, progress)
 
 
 def _without_the_end(
