@@ -6,7 +6,7 @@ Eliminate at most n neurons so that biased answers become rare, within limits on
 
 over closings c_i = 1 − g_i in [0, 1] (`attribution.gate_gradients`). With multipliers λ and ρ every step takes
 
-    r = ∂/∂g [ L_biased + λ · L_skill + ρ · KL ]  −  ρ · F
+    r = ∂/∂g [ L_biased + λ · L_skill + ρ · KL ]  −  ρ · F (1 + c)/2
 
 on fresh prompts, F the diagonal of the Fisher information. Steps are averaged with momentum, shrunk towards 0 by their
 standard error, and added up to z; the n largest of z that are above 0 are closed, by z. The losses of one prompt are
@@ -15,8 +15,8 @@ standard error, and added up to z; the n largest of z that are above 0 are close
     L_skill  = softplus(s(unknown) − max over other o of s(o))
                + STAY · KL(original ‖ edited) over the options but "unknown"   where it does
 
-λ grows by the share by which its constraint is violated on the prompts of the last steps. After every round the edit
-is evaluated on other questions, and both λ and what is allowed follow the abstention margin that it has there.
+Each multiplier grows by the share by which its constraint is violated on the prompts of the last steps. Before the last
+round λ is moved by the abstention margin that the edit has on other questions.
 
 Knows prompts, a model and trials; knows no settings and no folder.
 """
@@ -45,6 +45,7 @@ from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.runtime import distributed
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.options import BIASED, ORDINARY, SKILLED, STEPS, SearchOptions
@@ -71,16 +72,16 @@ STAY = 3.0
 SKILL_WEIGHT = 2.0
 """λ of the first step."""
 
-RATE, LARGEST = 0.1, 3.0
-"""After each step ln λ grows by RATE · v, v the share by which the constraint is violated, at most LARGEST."""
+RATE, LARGEST = 0.08, 3.0
+"""After each step ln λ and ln ρ grow by RATE · v, v the share by which the constraint is violated, at most LARGEST."""
 
-DAMPING = 0.5
-"""Share of an abstention margin that ln λ is moved by: it is measured on a few questions."""
+SOFTER = 1.35
+"""How much more the probability of "unknown" may rise than answers may turn into it: many rise without turning."""
 
-STRICTER = 2.0
-"""What ρ is multiplied by after an edit that is too far from the original."""
+DAMPING, FARTHEST = 0.5, 2.0
+"""Share of an abstention margin that ln λ is moved by, and the largest one in nats: few questions have measured it."""
 
-_NUMBERS = ("step", "skill_weight", "kl_weight", "allowed", "lost")
+_NUMBERS = ("step", "skill_weight", "kl_weight", "lost", "kl")
 _VECTORS = ("closing", "mean", "square")
 
 
@@ -95,8 +96,8 @@ class LoopState:
         square: Running mean of r², float32 (N,).
         skill_weight: λ.
         kl_weight: ρ.
-        allowed: How much likelier "unknown" may become where the context tells.
-        lost: How much likelier it has become, running mean (`lost_share`).
+        lost: How much likelier "unknown" has become where the context tells, running mean (`lost_share`).
+        kl: The divergence, running mean.
     """
 
     step: int
@@ -105,19 +106,14 @@ class LoopState:
     square: Tensor
     skill_weight: float
     kl_weight: float
-    allowed: float
     lost: float = 0.0
+    kl: float = 0.0
 
     @staticmethod
-    def new(neurons: int, limits: Limits, answered_accuracy: float) -> LoopState:
-        """Of the unedited model.
-
-        All the divergence allowed may cost one nat of loss. Each answer that turns into "unknown" costs what the
-        original's answers there are worth, so their accuracy says how many may.
-        """
-        allowed = min(limits.overabstention, limits.accuracy_loss / max(answered_accuracy, 0.1))
+    def new(neurons: int, limits: Limits) -> LoopState:
+        """Of the unedited model; all the divergence allowed may cost one nat of loss."""
         closing, mean, square = torch.zeros(len(_VECTORS), neurons)
-        return LoopState(0, closing, mean, square, SKILL_WEIGHT, limits.protection(1.0), allowed)
+        return LoopState(0, closing, mean, square, SKILL_WEIGHT, limits.protection(1.0))
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
@@ -151,7 +147,7 @@ class Ordinary:
     Attributes:
         reference: The unedited model on texts that the divergence is not measured on.
         harm: float32 (N,), F, the diagonal of the Fisher information per token. F c²/2 is the divergence in nats that
-            closing the gate alone by c brings, to second order, and F its slope where the gate is closed.
+            closing the gate alone by c brings, to second order, and F (1 + c)/2 its mean slope from there on.
         answered_accuracy: Of the unedited model, where the context tells and it does not abstain.
     """
 
@@ -200,7 +196,10 @@ class Loop:
         """
         self._lm, self._gates, self._ordinary, self._limits, self._options = lm, gates, ordinary, limits, options
         self._questions = [_questions(lm, part, options.seed) for part in parts]
-        self.state = LoopState.new(gates.count, limits, ordinary.answered_accuracy)
+        self.state = LoopState.new(gates.count, limits)
+        loss = limits.accuracy_loss / max(ordinary.answered_accuracy, limits.accuracy_loss, 0.01)
+        # An answer that turns into "unknown" costs what answers there are worth: their accuracy says how many may.
+        self._allowed = SOFTER * min(limits.overabstention, loss)
 
     def round(self, progress: Progress) -> None:
         """Take the gradient steps of a round."""
@@ -214,19 +213,14 @@ class Loop:
         best = self._best()
         return tuple(self._gates.neurons(best[self.state.mean[best].argsort(descending=True, stable=True)]))
 
-    def follow(self, trial: Trial) -> None:
-        """Adapt multipliers to what the edit costs on the validation split.
+    def calibrate(self, trial: Trial) -> None:
+        """Move λ by what the edit, as evaluated, is away from the threshold with which the limits are just kept.
 
         Weights of 1 and λ on the two classes of a logistic regression move its intercept by −ln λ, so an abstention
         margin of m nats wants λ · exp(−m).
         """
-        margin, too_far = DAMPING * trial.room(self._limits), trial.figures.too_far(self._limits)
-        self.state = replace(
-            self.state,
-            skill_weight=self.state.skill_weight * math.exp(-margin),
-            allowed=self.state.allowed * math.exp(margin),
-            kl_weight=self.state.kl_weight * (STRICTER if too_far else 1.0),
-        )
+        margin = min(max(trial.room(self._limits), -FARTHEST), FARTHEST)
+        self.state = replace(self.state, skill_weight=self.state.skill_weight * math.exp(-DAMPING * margin))
 
     @property
     def is_clear(self) -> bool:
@@ -238,18 +232,18 @@ class Loop:
         state = self.state
         best, closed = self._best(), torch.zeros(self._gates.count)
         closed[best] = state.closing[best]
-        gradient, lost_now = self._gradient(1 - closed)
+        gradient, lost_now, kl_now = self._gradient(1 - closed)
 
         def running(before: Number, now: Number) -> Number:
             return MOMENTUM * before + (1 - MOMENTUM) * now
 
         mean, square = running(state.mean, gradient), running(state.square, gradient**2)
-        lost = running(state.lost, lost_now)
+        lost, kl = running(state.lost, lost_now), running(state.kl, kl_now)
         seen = 1 - MOMENTUM ** (state.step + 1)  # a running mean that begins with 0
         of_mean = mean / seen
         error = ((square / seen - of_mean**2).clamp(min=0) * (1 - MOMENTUM) / seen).sqrt()
         shrunk = of_mean.sign() * (of_mean.abs() - CAUTION * error).clamp(min=0)
-        merit = shrunk - state.kl_weight * self._ordinary.harm
+        merit = shrunk - state.kl_weight * self._ordinary.harm * (1 + closed) / 2
         of_best = float(merit.topk(self._most).values.clamp(min=0).mean()) or math.inf
         self.state = replace(
             state,
@@ -257,8 +251,10 @@ class Loop:
             closing=(state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1),
             mean=mean,
             square=square,
-            skill_weight=_grown(state.skill_weight, lost / seen, state.allowed),
+            skill_weight=_grown(state.skill_weight, lost / seen, self._allowed),
+            kl_weight=_grown(state.kl_weight, kl / seen, self._limits.kl / 2),
             lost=lost,
+            kl=kl,
         )
 
     @property
@@ -269,8 +265,8 @@ class Loop:
         best = self.state.closing.topk(self._most).indices
         return best[self.state.closing[best] > 0]
 
-    def _gradient(self, openness: Tensor) -> tuple[Tensor, float]:
-        """Of the Lagrangian with respect to the gates, on this step's prompts; and the mean of `lost_share` there."""
+    def _gradient(self, openness: Tensor) -> tuple[Tensor, float, float]:
+        """Of the Lagrangian with respect to the gates, on this step's prompts; what constraints are on, there."""
         state, options = self.state, self._options
         biased, skill = torch.zeros(self._gates.count), torch.zeros(self._gates.count)
         lost: list[float] = []
@@ -281,15 +277,17 @@ class Loop:
             skill += self._of_questions(openness, asked, lost) / len(self._questions)
         reference = self._ordinary.reference
         drawn = _drawn(range(len(reference.prompts)), ORDINARY, state.step, options.seed)
-        kl = self._gates.gradient(
-            openness,
-            [reference.prompts[index] for index in drawn],
-            lambda index, logits: kl_loss(reference.log_probabilities[drawn[index]], logits),
-            continuation_logits,
-            options.batch_size,
-        )
+        divergences: list[float] = []
+
+        def diverged(index: int, logits: Tensor) -> Tensor:
+            divergence = kl_loss(reference.log_probabilities[drawn[index]], logits)
+            divergences.append(float(divergence.detach()))
+            return divergence
+
+        prompts = [reference.prompts[index] for index in drawn]
+        kl = self._gates.gradient(openness, prompts, diverged, continuation_logits, options.batch_size)
         whole = biased + state.skill_weight * skill + state.kl_weight * kl
-        return whole, sum(lost) / len(lost) if lost else 0.0
+        return whole, _mean(lost), _mean(divergences)
 
     def _of_questions(
         self, openness: Tensor, questions: Sequence[_Question], lost: list[float] | None = None
@@ -391,6 +389,12 @@ def kl_loss(before: Tensor, after: Tensor) -> Tensor:
 def _grown(multiplier: float, found: float, allowed: float) -> float:
     violated = found / allowed - 1 if allowed > 0 else LARGEST
     return multiplier * math.exp(RATE * min(violated, LARGEST))
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Over the prompts of all processes, each of which has its own."""
+    found = distributed.summed({"mean": torch.tensor([sum(values), len(values)], dtype=torch.float64)})["mean"]
+    return float(found[0] / found[1].clamp(min=1))
 
 
 def _without(scores: Tensor, option: int) -> Tensor:
