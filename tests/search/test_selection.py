@@ -34,7 +34,7 @@ def test_what_is_drawn_is_what_the_setting_says():
     for seed in range(20):
         drawn = selection.Drawn(selection.Setting(templates, correlated=True, gain=0.2), seed)
         right = drawn._right[:, drawn._ambiguous].mean(axis=1)
-        half = 1 + selection.EDITS // 2
+        half = 1 - (-selection.EDITS // 2)
         gains.append([right[1:half].mean() - right[0], right[half:-1].mean() - right[0], right[-1] - right[0]])
     gaining, others, control = np.mean(gains, axis=0)
     assert gaining == pytest.approx(0.2, abs=0.03)
