@@ -1,0 +1,58 @@
+"""Commands that make and check questions: questions new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from crispr_lm.cli.output import quiet_libraries, show
+
+Listed = Annotated[tuple[str, ...] | None, Parameter(negative="", consume_multiple=False)]
+
+
+def new(
+    file: Path,
+    /,
+    *,
+    category: str | None = None,
+    stereotyped_group: str | None = None,
+    other_group: str | None = None,
+    stereotyped_person: Listed = None,
+    other_person: Listed = None,
+) -> None:
+    """Write a template file to begin with: commented, with examples to replace by your own.
+
+    Parameters
+    ----------
+    file
+        TOML file to write; must not exist.
+    category
+        The kind of stereotype, such as "Age".
+    stereotyped_group
+        The group that the stereotype is about.
+    other_group
+        The group that it is compared with.
+    stereotyped_person
+        A name or phrase for a person of the first group, as within a sentence. May be repeated.
+    other_person
+        One of the other group, in the same order. May be repeated.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.questions import new_questions
+    from crispr_lm.tasks.templates import NewFile
+
+    given = {
+        "category": category,
+        "stereotyped_group": stereotyped_group,
+        "other_group": other_group,
+        "stereotyped_people": stereotyped_person,
+        "other_people": other_person,
+    }
+    templates = new_questions(file, NewFile(**{name: value for name, value in given.items() if value}))  # type: ignore[arg-type]
+    show(
+        {"file": str(file), "templates": templates},
+        lambda: print(f"{file}: {templates} templates as examples; edit it, then: crispr-lm questions expand {file}"),
+        lambda: file,
+    )
