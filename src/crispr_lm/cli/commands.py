@@ -81,7 +81,8 @@ for edit_command in (edits.union, edits.intersect, edits.diff):
 app.command(edit_app)
 
 questions_app = App(name="questions", help="Make questions of your own, and check them.")
-questions_app.command(questions.new)
+for questions_command in (questions.new, questions.expand):
+    questions_app.command(questions_command)
 app.command(questions_app)
 
 

@@ -1,4 +1,4 @@
-"""Commands that make and check questions: questions new."""
+"""Commands that make and check questions: questions new, questions expand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from crispr_lm.cli.arguments import OutputFile
 from crispr_lm.cli.output import quiet_libraries, show
+from crispr_lm.errors import InputError
 
 Listed = Annotated[tuple[str, ...] | None, Parameter(negative="", consume_multiple=False)]
 
@@ -56,3 +58,30 @@ def new(
         lambda: print(f"{file}: {templates} templates as examples; edit it, then: crispr-lm questions expand {file}"),
         lambda: file,
     )
+
+
+def expand(file: Path, /, *, output: OutputFile, pairs: int = 3, seed: int = 0) -> None:
+    """Make every question of a template file: both conditions, both polarities, answer orders in balance.
+
+    Example: crispr-lm questions expand nurses.toml --output questions.jsonl
+
+    Parameters
+    ----------
+    file
+        Template file, as `crispr-lm questions new` writes one.
+    output
+        JSON Lines file to write, for --task choices:FILE.
+    pairs
+        Most pairs of people to a template. Where groups have more, templates take turns. More make more rows, and no
+        narrower intervals.
+    seed
+        Of which pairs each template takes.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.questions import expand_questions
+    from crispr_lm.report.questions import print_expansion
+
+    if pairs < 1:
+        raise InputError(f"option --pairs: input should be greater than or equal to 1, not {pairs}")
+    made = expand_questions(file, output, pairs, seed)
+    show(made, lambda: print_expansion(made), lambda: output)

@@ -6,6 +6,7 @@ Reads and checks; `crispr_lm.tasks.expansion` makes the rows.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,8 +122,6 @@ class NewFile:
 
 def _quoted(text: str) -> str:
     """A TOML string; its escapes are those of JSON."""
-    import json
-
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -176,6 +175,11 @@ def _template(row: Mapping[str, Any], people: Mapping[str, tuple[str, ...]], whe
     fill = row.get("fill", [{}])
     if not isinstance(fill, list) or not fill or not all(isinstance(one, dict) for one in fill):
         raise InputError(f"{where}: 'fill' must be a list of tables; write fill = [{{place = \"...\"}}, ...]")
+    taken = {slot for slots in PEOPLE.values() for slot in slots}
+    if wrong := next((name for name in fill[0] if not name.isidentifier() or name.lower() in taken), None):
+        raise InputError(
+            f"{where}: {wrong!r} can't be a slot of 'fill'; take a word that is not {', '.join(sorted(taken))}"
+        )
     for one in fill:
         if set(one) != set(fill[0]) or not all(isinstance(value, str) and value.strip() for value in one.values()):
             raise InputError(f"{where}: every entry of 'fill' must give the same slots, each a text; complete them")
@@ -216,11 +220,16 @@ def _check_slots(texts: Mapping[str, str], further: set[str], where: str) -> Non
     """Refuse a text with a slot that nothing fills, and a context that leaves out a person."""
     for name in TEXTS:
         try:
-            slots = [slot for _, slot, _, _ in Formatter().parse(texts[name]) if slot is not None]
+            # With what else may stand in a slot (a width, a conversion), so that it is refused.
+            slots = [
+                slot + (f":{form}" if form else "") + (f"!{turned}" if turned else "")
+                for _, slot, form, turned in Formatter().parse(texts[name])
+                if slot is not None
+            ]
         except ValueError as error:
             raise InputError(f"{where}: {name!r} has a lone brace ({error}); write {{{{ for a brace") from error
         own = PEOPLE.get(name, ())
-        known = {*own, *(slot.capitalize() for slot in own), *further}
+        known = {form for slot in (*own, *further) for form in (slot, slot[0].upper() + slot[1:])}
         if unknown := next((slot for slot in slots if slot not in known), None):
             there = ", ".join(f"{{{slot}}}" for slot in sorted(known)) or "none"
             raise InputError(f"{where}: {name!r} has a slot {{{unknown}}} that nothing fills; there is: {there}")
