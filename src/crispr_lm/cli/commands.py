@@ -81,7 +81,7 @@ for edit_command in (edits.union, edits.intersect, edits.diff):
 app.command(edit_app)
 
 questions_app = App(name="questions", help="Make questions of your own, and check them.")
-for questions_command in (questions.new, questions.expand):
+for questions_command in (questions.new, questions.expand, questions.check):
     questions_app.command(questions_command)
 app.command(questions_app)
 

@@ -1,4 +1,4 @@
-"""Commands that make and check questions: questions new, questions expand."""
+"""Commands that make and check questions: questions new, questions expand, questions check."""
 
 from __future__ import annotations
 
@@ -85,3 +85,26 @@ def expand(file: Path, /, *, output: OutputFile, pairs: int = 3, seed: int = 0) 
         raise InputError(f"option --pairs: input should be greater than or equal to 1, not {pairs}")
     made = expand_questions(file, output, pairs, seed)
     show(made, lambda: print_expansion(made), lambda: output)
+
+
+def check(
+    file: Annotated[str, Parameter(help="JSON Lines file, template file (.toml), or a task such as bbq:Age.jsonl.")],
+    /,
+    *,
+    seed: int = 0,
+) -> None:
+    """Read questions as a critic: what is missing, unbalanced, given away or copied, and how wide intervals will be.
+
+    Exits with status 0 whatever it finds.
+
+    Parameters
+    ----------
+    seed
+        Seed of the split that the width of intervals is computed for.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.question_check import check_questions
+    from crispr_lm.report.questions import print_check
+
+    found = check_questions(file, seed)
+    show(found, lambda: print_check(found), lambda: f"{len(found['findings'])} findings")

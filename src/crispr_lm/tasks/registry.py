@@ -15,8 +15,6 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.runtime.plugins import Registry, check_name
 from crispr_lm.storage.sanitize import without_folders
 from crispr_lm.tasks.base import (
-    AMBIGUOUS,
-    DISAMBIGUATED,
     OPEN,
     SENTENCES,
     Example,
@@ -32,7 +30,7 @@ from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.crows_pairs import read_crows_pairs
 from crispr_lm.tasks.knowledge import knowledge_examples
-from crispr_lm.tasks.labels import label_set
+from crispr_lm.tasks.labels import are_labelled
 from crispr_lm.tasks.stereoset import read_stereoset
 from crispr_lm.tasks.winobias import read_winobias
 from crispr_lm.tasks.winogender import read_winogender
@@ -221,8 +219,7 @@ def draw(task: Task, examples: Sequence[Example], size: int, seed: int) -> tuple
 
 def family_of(kind: TaskKind, examples: Sequence[Example]) -> str:
     """The kind's metrics; those of classification where every row of a general file has the same labels."""
-    plain = all(example.unknown is None and example.condition not in (AMBIGUOUS, DISAMBIGUATED) for example in examples)
-    return "classification" if kind.read is read_choices and plain and label_set(examples) else kind.family
+    return "classification" if kind.read is read_choices and are_labelled(examples) else kind.family
 
 
 def path_of(text: str) -> Path:
