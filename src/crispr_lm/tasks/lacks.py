@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,8 +65,16 @@ LABELS = Finding(
     CHECK,
     "all rows have the same options and none a 'condition' or 'unknown', so they are taken as the labels of a "
     "classification: over-abstention is not measured",
-    "nothing, if they are labels; in questions about people add 'condition', 'unknown' and 'stereotyped'",
+    "if these are no labels but answers about people, add 'condition', 'unknown' and 'stereotyped'",
 )
+
+ABSTAINING = re.compile(
+    r"unknown|undetermined|unclear|can(?:no|')t (?:be determined|tell|say|answer)|cannot be (?:known|answered)|"
+    r"not (?:known|stated|clear|sure|specified|mentioned|answerable)|(?:not enough|insufficient|too little) info|"
+    r"(?:no way to|impossible to|nobody can) (?:tell|know|say)|does not say|neither|don't know",
+    re.IGNORECASE,
+)
+"""Options that look as if they abstain; only to say which index may be meant, never to take it."""
 
 
 def lacks(examples: Sequence[Example]) -> list[Finding]:
@@ -75,16 +84,31 @@ def lacks(examples: Sequence[Example]) -> list[Finding]:
         examples: As read by ``choices:``; one or more.
     """
     labelled = are_labelled(examples)
-    found = [LABELS] if labelled else []
-    for field in FIELDS[-1:] if labelled else FIELDS:
+    abstaining = any(ABSTAINING.search(option) for option in examples[0].options)
+    if labelled and not abstaining:  # then it needs the group alone
+        fields, found = FIELDS[-1:], [LABELS]
+    else:
+        fields, found = FIELDS, []
+    for field in fields:
         without = [example for example in examples if _is_without(example, field.name)]
         if len(without) == len(examples):
-            text = f"no row has a {field.name!r}" if field.name != "unknown" else "no row has an 'unknown'"
-            found.append(Finding(CHECK, f"{text}: {field.of_none}", field.advice))
+            article = "an" if field.name == "unknown" else "a"
+            text = f"no row has {article} {field.name!r}: {field.of_none}"
+            found.append(Finding(CHECK, text, _advice(field, without)))
         elif without:
             text = f"{len(without):,} of {len(examples):,} rows have no {field.name!r}: {field.of_some}"
-            found.append(Finding(CHECK, text, field.advice, places_of(without)))
+            found.append(Finding(CHECK, text, _advice(field, without), places_of(without)))
     return found + _single_condition(examples)
+
+
+def _advice(field: _Field, without: Sequence[Example]) -> str:
+    """How to add a field; of the abstaining option also which one may be meant."""
+    first = without[0]
+    likely = [index for index, option in enumerate(first.options) if ABSTAINING.search(option)]
+    if field.name != "unknown" or len(likely) != 1:
+        return field.advice
+    where = f"in {first.source} " if first.source else ""
+    return f'{where}option {likely[0]} ({first.options[likely[0]]!r}) looks like it: add "unknown": {likely[0]}'
 
 
 def _single_condition(examples: Sequence[Example]) -> list[Finding]:

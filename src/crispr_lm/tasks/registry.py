@@ -144,6 +144,7 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
 
     Args:
         name: ``builtin:everyday`` or ``builtin:knowledge`` (original questions that come with the library),
+            ``builtin:everyday:KIND`` (those of one kind of stereotype, such as Gender),
             ``bbq:PATH`` (an official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
             `crispr_lm.tasks.choices`), or another benchmark of `KINDS`. Of `BENCHMARKS` also ``NAME:hub``.
         instructions: A text file with one instruction per line, or how many of the ten built-in ones to use (all by
@@ -162,11 +163,7 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     kind = KINDS.get(scheme, TaskKind(read_choices))
     origin: tuple[str, ...] = ()
     if scheme == "builtin":
-        if rest not in BUILTIN:
-            raise InputError(
-                f"no built-in task {rest!r}{nearest(rest, BUILTIN)}; there is: {', '.join(sorted(BUILTIN))}"
-            )
-        examples = BUILTIN[rest]()
+        examples = _builtin(rest)
     elif scheme in BENCHMARKS and rest == HUB:
         examples = read_from_hub(scheme)
     elif scheme in KINDS:
@@ -195,6 +192,21 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
         scoring=kind.scoring,
         whole_templates=kind.whole_templates,
     )
+
+
+def _builtin(rest: str) -> list[Example]:
+    """The examples of a built-in task, or with ``NAME:KIND`` those of one category."""
+    name, _, kind = rest.partition(":")
+    if name not in BUILTIN:
+        raise InputError(f"no built-in task {name!r}{nearest(name, BUILTIN)}; there is: {', '.join(sorted(BUILTIN))}")
+    examples = BUILTIN[name]()
+    if not kind:
+        return examples
+    kinds = sorted({example.category for example in examples} - {""})
+    if kind not in kinds:
+        there = f"kinds: {', '.join(kinds)}" if kinds else "it has no kinds"
+        raise InputError(f"builtin:{name} has no questions of kind {kind!r}{nearest(kind, kinds)}; {there}")
+    return [example for example in examples if example.category == kind]
 
 
 def dataset_of(name: str) -> Dataset:
