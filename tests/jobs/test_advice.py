@@ -118,7 +118,6 @@ def test_one_kind_of_the_built_in_questions():
     assert set(task.examples) < set(load_task("builtin:everyday").examples)
     for name, said in (
         ("everyday:Gendr", "did you mean 'Gender'"),
-        ("knowledge:Gender", "it has no kinds"),
         ("everyda:Gender", "did you mean 'everyday'"),
     ):
         with pytest.raises(InputError, match=said):

@@ -1,6 +1,7 @@
 """The critic of questions: every check finds what is planted, and nothing in questions that are balanced."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from crispr_lm.tasks.lacks import lacks, one_sided
 from crispr_lm.tasks.meaning import facts
 from crispr_lm.tasks.near_copies import near_copies
 from crispr_lm.tasks.shortcuts import give_aways, lengths, order, phrasings
+from crispr_lm.tasks.templates import read_templates
 
 CHECKS = (lacks, one_sided, order, give_aways, phrasings, lengths, near_copies)
 GENDER = [row for row in map(choices_row, expand(everyday_templates())) if row["category"] == "Gender"]
@@ -163,3 +165,11 @@ def test_what_chance_explains_is_no_finding():
     assert len(few) == 6
     assert 1 < max(Counter(row["answer"] for row in few).values()) < 6
     assert not found(order, few)
+
+
+def test_the_worked_example_passes_every_check():
+    """`examples/nurses.toml` of docs/questions.md, of which the page says that nothing is found."""
+    file = read_templates(Path(__file__).parents[2] / "examples" / "nurses.toml")
+    examples = examples_of(map(choices_row, expand(file)))
+    assert (len(file.templates), len(examples)) == (24, 576)
+    assert not [finding for check in (*CHECKS, facts) for finding in check(examples)]
