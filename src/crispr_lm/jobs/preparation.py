@@ -39,7 +39,6 @@ from crispr_lm.settings import (
     ScoreSettings,
     TaskSettings,
 )
-from crispr_lm.storage.output_path import check_writable
 from crispr_lm.storage.records import read_object
 from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.storage.sanitize import shared_names
@@ -268,19 +267,3 @@ def file_hash(path: Path) -> str:
         return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise CrisprError(f"{path} can't be read ({error.strerror or error})") from error
-
-
-def check_output_file(path: Path) -> None:
-    """Check that a result file can be written, before any work.
-
-    Raises:
-        InputError: it is a folder, a device or a pipe, its folder is missing, or there is no permission.
-    """
-    check_writable(path)
-    if path.is_dir():
-        raise InputError(f"output {path} is a folder; give a file")
-    if not path.parent.is_dir():
-        raise InputError(f"output {path}: folder {path.parent} does not exist; make it first")
-    if path.exists() and not path.is_file():  # a file would take its place
-        raise InputError(f"output {path} is a device or a pipe; give a file")
-    check_writable(path.parent)  # it is written beside and renamed

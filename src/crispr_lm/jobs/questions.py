@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.errors import InputError
-from crispr_lm.jobs.preparation import check_output_file
 from crispr_lm.storage.files import write_bytes, write_lines
+from crispr_lm.storage.output_path import check_output_file
 from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.choices import example_of
 from crispr_lm.tasks.expansion import Row, choices_row, expand

@@ -24,7 +24,6 @@ from crispr_lm.jobs.preparation import (
     Timings,
     attribution_sample,
     check_held_out,
-    check_output_file,
     fits,
     load,
     load_tasks,
@@ -37,7 +36,7 @@ from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.storage.files import whole_folder, write_json
-from crispr_lm.storage.output_path import check_new, held_new
+from crispr_lm.storage.output_path import check_new, check_output_file, held_new
 from crispr_lm.tasks.base import Example, Task, sample
 from crispr_lm.tasks.registry import load_task
 

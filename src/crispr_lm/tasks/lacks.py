@@ -30,7 +30,7 @@ class _Field:
     advice: str
 
 
-FIELDS = (
+FIELDS: tuple[_Field, ...] = (
     _Field(
         "condition",
         "only plain accuracy is measured. Over-abstention and the loss of right answers are not, so the search has no "
