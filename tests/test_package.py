@@ -27,6 +27,7 @@ DATA = {
     "crispr_lm/report/assets/report.css",
     "crispr_lm/tasks/data/everyday.toml",
     "crispr_lm/tasks/data/instructions.txt",
+    "crispr_lm/tasks/data/questions.toml",
 }
 
 pytestmark = [

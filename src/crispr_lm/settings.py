@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 ENVIRONMENT_PREFIX = "CRISPR_LM_"
 
+TAKE_WHAT_THERE_IS = ("examples", "attribute_on")
+"""Options that a task too small for them is refused for if they are given, and not if they are left at the default."""
+
 MODEL_GROUP = Group.create_ordered("Model")
 TASK_GROUP = Group.create_ordered("Task")
 ATTRIBUTION_GROUP = Group.create_ordered("Attribution: which neurons")
@@ -95,8 +98,9 @@ class TaskSettings(_Settings):
 
     task: Annotated[tuple[str, ...], Parameter(group=TASK_GROUP, negative="")] = Field(
         min_length=1,
-        description="builtin:everyday, bbq:PATH (official BBQ file or folder of them), choices:PATH (any "
-        "multiple-choice questions as JSON lines), winobias:PATH, winogender:PATH, ... May be given several times.",
+        description="builtin:everyday (or one kind of it, builtin:everyday:Gender), bbq:PATH (official BBQ file or "
+        "folder of them), choices:PATH (any multiple-choice questions as JSON lines), winobias:PATH, winogender:PATH, "
+        "... May be given several times.",
     )
     instructions: Annotated[str, Parameter(group=TASK_GROUP)] = Field(
         "10", description="How many of the ten built-in instructions to use, or a text file with one per line."
@@ -114,7 +118,9 @@ class AttributionSettings(_Settings):
     """How bias neurons are found."""
 
     examples: Annotated[int, Parameter(group=ATTRIBUTION_GROUP)] = Field(
-        20, ge=1, description="Examples per task to attribute on, from the attribution split."
+        20,
+        ge=1,
+        description="Examples per task to attribute on, from the attribution split (by default fewer if it has fewer).",
     )
     neurons: Annotated[Literal["linear", "ffn"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
         "linear",

@@ -75,7 +75,7 @@ def score_tasks(
         origin={
             "model": lm.name,
             "tasks": [task.name for task, _ in fits],
-            "examples": options.examples,
+            "examples": max(len(examples) for _, examples in fits),
             "instructions": len(fits[0][0].instructions),
             "attribute_on": options.attribute_on,
             "skill_weight": options.skill_weight,

@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 from pydantic import ValidationError
 
-from crispr_lm.cli import edits, examination, interactive, single_steps, whole_jobs
+from crispr_lm.cli import edits, examination, interactive, questions, single_steps, whole_jobs
 from crispr_lm.cli.call import call
 from crispr_lm.cli.mistakes import settings_sentence, usage_sentence
 from crispr_lm.cli.output import FAILURE, USAGE_ERROR, discard_output, fail, fail_with_traceback, quiet_libraries
@@ -79,6 +79,11 @@ edit_app = App(name="edit", help="Combine and compare edits.")
 for edit_command in (edits.union, edits.intersect, edits.diff):
     edit_app.command(edit_command)
 app.command(edit_app)
+
+questions_app = App(name="questions", help="Make questions of your own, and check them.")
+for questions_command in (questions.new, questions.expand, questions.check):
+    questions_app.command(questions_command)
+app.command(questions_app)
 
 
 @app.meta.default

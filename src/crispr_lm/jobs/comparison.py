@@ -23,6 +23,7 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_reference
+from crispr_lm.jobs.advice import say_lacks, say_sizes
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.comparison_results import (
     COMPARISON_VERSION,
@@ -96,7 +97,10 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     folder = ComparisonFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     settings = dated(settings, folder)
-    parts = [take_parts(task, settings) for task in load_tasks(settings)]
+    tasks = load_tasks(settings)
+    say_lacks(tasks, progress)
+    parts = [take_parts(task, settings) for task in tasks]
+    say_sizes(parts, settings, progress)
     subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.test) for part in parts}
     further = further_subjects(settings)
     check_held_out([*subjects.values(), *further], made_on(parts), "measure other ones, or leave the task away")

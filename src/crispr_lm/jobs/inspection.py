@@ -14,10 +14,10 @@ from crispr_lm.edits.set_operations import intersection, overlap, union
 from crispr_lm.errors import InputError
 from crispr_lm.inference.prompts import seen_prompt
 from crispr_lm.inference.reader import PromptFormat
-from crispr_lm.jobs.preparation import check_output_file
 from crispr_lm.model.language_model import count_parameters
 from crispr_lm.model.load import open_model
 from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
+from crispr_lm.storage.output_path import check_output_file
 from crispr_lm.tasks.registry import load_task
 
 

@@ -19,6 +19,7 @@ from crispr_lm.evaluation.suite import Subject, TaskSubject
 from crispr_lm.inference.evaluation_dtype import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.inference.prompts import check_prompts, encode_all
 from crispr_lm.inference.reader import Reader
+from crispr_lm.jobs.advice import check_templates
 from crispr_lm.metrics.registry import family_named
 from crispr_lm.model.devices import SPREAD, check_device, check_quantize
 from crispr_lm.model.language_model import LanguageModel
@@ -38,12 +39,12 @@ from crispr_lm.settings import (
     ScoreSettings,
     TaskSettings,
 )
-from crispr_lm.storage.output_path import check_writable
 from crispr_lm.storage.records import read_object
 from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.storage.sanitize import shared_names
 from crispr_lm.tasks.base import Example, Task, of_condition, sample, template_hash, template_hashes
 from crispr_lm.tasks.parts import Parts
+from crispr_lm.tasks.parts import attribution_candidates as candidates_of
 from crispr_lm.tasks.parts import attribution_sample as draw_for_attribution
 from crispr_lm.tasks.registry import draw, load_task
 
@@ -84,8 +85,9 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
     """Split a task by template and draw what is used of each part.
 
     Raises:
-        InputError: too few templates, or fewer examples to attribute on than asked for.
+        InputError: too few templates, or fewer examples to attribute on than the user asked for.
     """
+    _check_asked_for(task, settings)
     parts = search_parts(task, options_of(settings))
     parts = replace(parts, test=test_sample(task, parts.test, settings))
     return parts if settings.search == "tuned" else replace(parts, gradients=(), reevaluation=())
@@ -100,14 +102,39 @@ def attribution_sample(task: Task, settings: RunSettings | ScoreSettings) -> tup
     """Draw the examples to attribute on from the attribution split.
 
     Raises:
-        InputError: there are fewer than asked for.
+        InputError: too few templates, or fewer examples than the user asked for.
     """
+    _check_asked_for(task, settings)
     return draw_for_attribution(task, settings.examples, settings.attribute_on, settings.seed)
 
 
 def attribution_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
     """All examples of the attribution split that may be attributed on."""
-    return of_condition(task.split(settings.seed).attribution, settings.attribute_on)
+    return candidates_of(task, settings.attribute_on, settings.seed)
+
+
+def _check_asked_for(task: Task, settings: RunSettings | ScoreSettings) -> None:
+    """Refuse what the user has asked for and the task does not have; defaults take what there is.
+
+    Raises:
+        InputError: it says which option.
+    """
+    if task.measured_only:  # drawing says what to do
+        return
+    check_templates(task)
+    split = task.split(settings.seed).attribution
+    given = settings.model_fields_set
+    if "attribute_on" in given and not of_condition(split, settings.attribute_on):
+        raise InputError(
+            f"the attribution split of task {task.name} has no {settings.attribute_on} examples; leave --attribute-on "
+            "away, or add such examples"
+        )
+    there = len(attribution_candidates(task, settings))
+    if "examples" in given and there < settings.examples:
+        raise InputError(
+            f"{settings.examples} examples to attribute on were asked for, but the attribution split of task "
+            f"{task.name} has {there}; lower --examples, leave it away to take what there is, or add examples"
+        )
 
 
 def test_sample(
@@ -240,19 +267,3 @@ def file_hash(path: Path) -> str:
         return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise CrisprError(f"{path} can't be read ({error.strerror or error})") from error
-
-
-def check_output_file(path: Path) -> None:
-    """Check that a result file can be written, before any work.
-
-    Raises:
-        InputError: it is a folder, a device or a pipe, its folder is missing, or there is no permission.
-    """
-    check_writable(path)
-    if path.is_dir():
-        raise InputError(f"output {path} is a folder; give a file")
-    if not path.parent.is_dir():
-        raise InputError(f"output {path}: folder {path.parent} does not exist; make it first")
-    if path.exists() and not path.is_file():  # a file would take its place
-        raise InputError(f"output {path} is a device or a pipe; give a file")
-    check_writable(path.parent)  # it is written beside and renamed

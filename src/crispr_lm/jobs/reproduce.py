@@ -23,7 +23,7 @@ from crispr_lm.jobs.run import run
 from crispr_lm.model.load import open_model
 from crispr_lm.runtime.plugins import loaded
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.settings import RunSettings
+from crispr_lm.settings import TAKE_WHAT_THERE_IS, RunSettings
 from crispr_lm.storage.files import write_json
 from crispr_lm.storage.output_path import check_writable
 from crispr_lm.storage.records import MALFORMED, read_object
@@ -199,7 +199,10 @@ def reproduced_settings(
     Raises:
         InputError: they are of another version, or run what came with the model without that the user says so.
     """
-    given = record["identity"]["settings"]
+    given = dict(record["identity"]["settings"])
+    for name in TAKE_WHAT_THERE_IS:
+        if given.get(name) == RunSettings.model_fields[name].default:
+            del given[name]
     for name, allowed in trusted.items():
         if given.get(name) and not allowed:
             option = "--" + name.replace("_", "-")

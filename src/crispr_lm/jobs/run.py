@@ -21,6 +21,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, answer_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
+from crispr_lm.jobs.advice import say_lacks, say_sizes
 from crispr_lm.jobs.attempts import attempt, reason_of
 from crispr_lm.jobs.edit_search import Start, find_edit
 from crispr_lm.jobs.estimate import Estimate, estimate
@@ -108,7 +109,10 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     folder = RunFolder(settings.output)
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     settings = on_first(lambda: dated(settings, folder))
-    parts = [take_parts(task, settings) for task in load_tasks(settings)]
+    tasks = load_tasks(settings)
+    say_lacks(tasks, progress)
+    parts = [take_parts(task, settings) for task in tasks]
+    say_sizes(parts, settings, progress)
     subjects: list[Subject] = [TaskSubject(part.task, part.test) for part in parts]
     subjects += further_subjects(settings)
     check_held_out(subjects, made_on(parts), "measure other ones, or leave the task away")

@@ -16,6 +16,7 @@ from crispr_lm.errors import WriteError
 from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
+from crispr_lm.jobs.advice import say_lacks
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import (
@@ -23,7 +24,6 @@ from crispr_lm.jobs.preparation import (
     Timings,
     attribution_sample,
     check_held_out,
-    check_output_file,
     fits,
     load,
     load_tasks,
@@ -36,7 +36,7 @@ from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.storage.files import whole_folder, write_json
-from crispr_lm.storage.output_path import check_new, held_new
+from crispr_lm.storage.output_path import check_new, check_output_file, held_new
 from crispr_lm.tasks.base import Example, Task, sample
 from crispr_lm.tasks.registry import load_task
 
@@ -50,7 +50,9 @@ def score(model: str, output: Path, settings: ScoreSettings, progress: Progress 
     """
     progress = progress or SilentProgress()
     check_output_file(output)
-    parts = [(task, attribution_sample(task, settings)) for task in load_tasks(settings)]
+    tasks = load_tasks(settings)
+    say_lacks(tasks, progress)
+    parts = [(task, attribution_sample(task, settings)) for task in tasks]
     needs = Needs([fits(task, examples) for task, examples in parts])
     lm = load(model, settings, needs, Timings(), progress)
     scores = score_tasks(lm, parts, settings, progress)
@@ -75,7 +77,9 @@ def evaluate(
     timings = Timings()
     check_output_file(output)
     edit = Edit.load(local_edit(edit_file)) if edit_file is not None else None
-    subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in load_tasks(settings)]
+    tasks = load_tasks(settings)
+    say_lacks(tasks, progress)
+    subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in tasks]
     subjects += further_subjects(settings)
     if edit is not None and settings.split == "test":
         check_held_out(subjects, edit.made_on, _advice(edit, settings))

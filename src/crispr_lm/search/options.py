@@ -58,7 +58,7 @@ def search_parts(task: Task, options: SearchOptions) -> Parts:
     """Split a task by template and draw what a search uses; the test split is left whole.
 
     Raises:
-        InputError: too few templates, or fewer examples to attribute on than asked for.
+        InputError: too few templates, or a task that can only be measured.
     """
     split, seed = task.split(options.seed), options.seed
     validation = sample(split.validation, options.validation_examples, seed)

@@ -49,6 +49,22 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path} can't be written: no permission in {existing}; give another path")
 
 
+def check_output_file(path: Path) -> None:
+    """Check that a result file can be written, before any work.
+
+    Raises:
+        InputError: it is a folder, a device or a pipe, its folder is missing, or there is no permission.
+    """
+    check_writable(path)
+    if path.is_dir():
+        raise InputError(f"output {path} is a folder; give a file")
+    if not path.parent.is_dir():
+        raise InputError(f"output {path}: folder {path.parent} does not exist; make it first")
+    if path.exists() and not path.is_file():  # a file would take its place
+        raise InputError(f"output {path} is a device or a pipe; give a file")
+    check_writable(path.parent)  # it is written beside and renamed
+
+
 def _check_lengths(existing: Path, path: Path) -> None:
     """Have the file system say whether names are too long, those of temporary files and of files inside as well.
 

@@ -9,8 +9,9 @@ One object per line::
 row) and ``answer`` (an index) are needed. ``group`` names the template a row was made from: rows of one group are
 near-copies and never part in a split; without it, rows with the same context and question are taken as one group.
 ``condition`` is "ambiguous" or "disambiguated"; ``unknown`` and ``stereotyped`` are the indices of the abstaining
-option and of the one that agrees with the stereotype; ``category`` names the kind of bias. The answer of an ambiguous
-row is its ``unknown``, as in BBQ. Metrics that need a field are reported where it is given.
+option and of the one that agrees with the stereotype; ``category`` names the kind of bias; ``polarity`` is "negative"
+for a question after what the stereotype says of its group, and "nonnegative" for the opposite question. The answer of
+an ambiguous row is its ``unknown``, as in BBQ. Metrics that need a field are reported where it is given.
 
 Classification is the same with labels as options, the same ones in every row; label bias is then reported too::
 
@@ -22,6 +23,7 @@ Classification is the same with labels as options, the same ones in every row; l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,25 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 from crispr_lm.tasks.jsonl import NUMBERED, check_options, index_field, json_rows, missing, text_field
 
-FIELDS = ("context", "question", "options", "answer", "group", "condition", "unknown", "stereotyped", "category")
+FIELDS = (
+    "context",
+    "question",
+    "options",
+    "answer",
+    "group",
+    "condition",
+    "unknown",
+    "stereotyped",
+    "category",
+    "polarity",
+)
 CONDITIONS = {
     "ambig": AMBIGUOUS,
     "ambiguous": AMBIGUOUS,
     "disambig": DISAMBIGUATED,
     "disambiguated": DISAMBIGUATED,
 }
+POLARITIES = {"neg": "negative", "negative": "negative", "nonneg": "nonnegative", "nonnegative": "nonnegative"}
 
 
 def read_choices(path: Path) -> list[Example]:
@@ -77,9 +91,7 @@ def example_of(row: dict[str, Any], where: str) -> Example:
         raise InputError(f"{where}: field 'group' must be a string or an integer, not {group!r}")
     if isinstance(group, str) and not group.strip():
         raise InputError(f"{where}: field 'group' is empty; name the template, or leave the field out")
-    condition = row.get("condition")
-    if condition is not None and (not isinstance(condition, str) or condition not in CONDITIONS):
-        raise InputError(f"{where}: condition is {condition!r}, must be 'ambiguous' or 'disambiguated' (or left out)")
+    condition = _one_of(row, "condition", CONDITIONS, where)
     category = text_field(row, "category", where, may_be_empty=True) if row.get("category") is not None else ""
     # Without a group, equal texts (often the same question with its options in another order) must not part.
     template = f"group {group}" if group is not None else " ".join(f"{context} {question}".lower().split())
@@ -95,19 +107,31 @@ def example_of(row: dict[str, Any], where: str) -> Example:
         options=options,
         answer=answer,
         template=f"{category}/{template}" if category else template,
-        condition=CONDITIONS[condition] if condition is not None else None,
+        condition=condition or None,
         unknown=unknown,
         stereotyped=stereotyped,
         category=category,
+        polarity=_one_of(row, "polarity", POLARITIES, where),
         source=where,
     )
 
 
-def _check_answer(condition: str | None, indices: tuple[int, int | None, int | None], where: str) -> None:
+def _one_of(row: dict[str, Any], name: str, words: Mapping[str, str], where: str) -> str:
+    """What one of two words in a field means; empty where the row has none."""
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or value not in words:
+        first, second = dict.fromkeys(words.values())
+        raise InputError(f"{where}: {name} is {value!r}, must be {first!r} or {second!r} (or left out)")
+    return words[value]
+
+
+def _check_answer(condition: str, indices: tuple[int, int | None, int | None], where: str) -> None:
     """Refuse an answer, an unknown and a stereotyped option that contradict each other."""
     answer, unknown, stereotyped = indices
     # What an edit would be rewarded for: never the stereotype where the context does not give the answer.
-    if condition is not None and CONDITIONS[condition] == AMBIGUOUS:
+    if condition == AMBIGUOUS:
         if unknown is not None and answer != unknown:
             raise InputError(
                 f"{where}: an ambiguous row's answer must be its unknown option ({unknown}), not {answer}; change one, "

@@ -31,23 +31,23 @@ class Parts:
 
 
 def attribution_sample(task: Task, size: int, attribute_on: AttributeOn, seed: int) -> tuple[Example, ...]:
-    """Draw so many examples of a condition from the attribution split.
+    """Draw so many examples of a condition from the attribution split; all it has, where it has fewer.
 
     Raises:
-        InputError: the task can only be measured, or there are fewer.
+        InputError: the task can only be measured.
     """
     if task.measured_only:
         raise InputError(
             f"task {task.name} can be measured, but no neurons can be attributed on it; "
             f"give it as --measure {task.name} beside a --task such as builtin:everyday"
         )
-    candidates = of_condition(task.split(seed).attribution, attribute_on)
-    if len(candidates) < size:
-        raise InputError(
-            f"{size} examples to attribute on were asked for, but the attribution split of task "
-            f"{task.name} has {len(candidates)}; lower --examples or add examples"
-        )
-    return sample(candidates, size, seed)
+    return sample(attribution_candidates(task, attribute_on, seed), size, seed)
+
+
+def attribution_candidates(task: Task, attribute_on: AttributeOn, seed: int) -> tuple[Example, ...]:
+    """All examples of a condition in the attribution split; those of the other one, where it has none."""
+    split = task.split(seed).attribution
+    return of_condition(split, attribute_on) or split
 
 
 def further(examples: Sequence[Example], drawn: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:

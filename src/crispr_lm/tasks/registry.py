@@ -15,8 +15,6 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.runtime.plugins import Registry, check_name
 from crispr_lm.storage.sanitize import without_folders
 from crispr_lm.tasks.base import (
-    AMBIGUOUS,
-    DISAMBIGUATED,
     OPEN,
     SENTENCES,
     Example,
@@ -32,7 +30,7 @@ from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.crows_pairs import read_crows_pairs
 from crispr_lm.tasks.knowledge import knowledge_examples
-from crispr_lm.tasks.labels import label_set
+from crispr_lm.tasks.labels import are_labelled
 from crispr_lm.tasks.stereoset import read_stereoset
 from crispr_lm.tasks.winobias import read_winobias
 from crispr_lm.tasks.winogender import read_winogender
@@ -146,6 +144,7 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
 
     Args:
         name: ``builtin:everyday`` or ``builtin:knowledge`` (original questions that come with the library),
+            ``builtin:everyday:KIND`` (those of one kind of stereotype, such as Gender),
             ``bbq:PATH`` (an official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
             `crispr_lm.tasks.choices`), or another benchmark of `KINDS`. Of `BENCHMARKS` also ``NAME:hub``.
         instructions: A text file with one instruction per line, or how many of the ten built-in ones to use (all by
@@ -164,11 +163,7 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     kind = KINDS.get(scheme, TaskKind(read_choices))
     origin: tuple[str, ...] = ()
     if scheme == "builtin":
-        if rest not in BUILTIN:
-            raise InputError(
-                f"no built-in task {rest!r}{nearest(rest, BUILTIN)}; there is: {', '.join(sorted(BUILTIN))}"
-            )
-        examples = BUILTIN[rest]()
+        examples = _builtin(rest)
     elif scheme in BENCHMARKS and rest == HUB:
         examples = read_from_hub(scheme)
     elif scheme in KINDS:
@@ -199,6 +194,21 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     )
 
 
+def _builtin(rest: str) -> list[Example]:
+    """The examples of a built-in task, or with ``NAME:KIND`` those of one category."""
+    name, _, kind = rest.partition(":")
+    if name not in BUILTIN:
+        raise InputError(f"no built-in task {name!r}{nearest(name, BUILTIN)}; there is: {', '.join(sorted(BUILTIN))}")
+    examples = BUILTIN[name]()
+    if not kind:
+        return examples
+    kinds = sorted({example.category for example in examples} - {""})
+    if kind not in kinds:
+        there = f"kinds: {', '.join(kinds)}" if kinds else "it has no kinds"
+        raise InputError(f"builtin:{name} has no questions of kind {kind!r}{nearest(kind, kinds)}; {there}")
+    return [example for example in examples if example.category == kind]
+
+
 def dataset_of(name: str) -> Dataset:
     """What others call the data of the task of this name: no folder of this machine is in it."""
     scheme, _, rest = name.partition(":")
@@ -221,8 +231,7 @@ def draw(task: Task, examples: Sequence[Example], size: int, seed: int) -> tuple
 
 def family_of(kind: TaskKind, examples: Sequence[Example]) -> str:
     """The kind's metrics; those of classification where every row of a general file has the same labels."""
-    plain = all(example.unknown is None and example.condition not in (AMBIGUOUS, DISAMBIGUATED) for example in examples)
-    return "classification" if kind.read is read_choices and plain and label_set(examples) else kind.family
+    return "classification" if kind.read is read_choices and are_labelled(examples) else kind.family
 
 
 def path_of(text: str) -> Path:

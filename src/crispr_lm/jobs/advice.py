@@ -1,0 +1,84 @@
+"""What is said of questions before the work: what there is, what is missing, how wide intervals will be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from crispr_lm.errors import InputError
+from crispr_lm.jobs.question_check import SPLITS, precision
+from crispr_lm.metrics.statistics import FEWEST_CLUSTERS
+from crispr_lm.report.precision import needed_sentence, width_sentence
+from crispr_lm.runtime.progress import Progress
+from crispr_lm.settings import RunSettings
+from crispr_lm.tasks.base import Example, Task
+from crispr_lm.tasks.everyday import everyday_templates
+from crispr_lm.tasks.findings import words
+from crispr_lm.tasks.lacks import lacks
+from crispr_lm.tasks.parts import Parts
+
+OWN = "choices:"
+"""Tasks whose file the user has made; others are what they are."""
+
+
+def say_lacks(tasks: Iterable[Task], progress: Progress) -> None:
+    """Say what files of the user's own lack, what that switches off, and how to add it."""
+    for task in tasks:
+        for finding in lacks(task.examples) if task.name.startswith(OWN) else ():
+            progress.say(f"{task.name}: {finding.found}; {finding.advice}")
+
+
+def say_sizes(parts: Iterable[Parts], settings: RunSettings, progress: Progress) -> None:
+    """Say once of every task where it has fewer examples than defaults ask for, or few templates in the test split."""
+    for part in parts:
+        for sentence in (*_fewer(part, settings), *_few_templates(part.task, part.test, settings.seed)):
+            progress.say(f"{part.task.name}: {sentence}")
+
+
+def check_templates(task: Task) -> None:
+    """Refuse a task that can't be split, with what it takes and what there is instead.
+
+    Raises:
+        InputError: fewer than three templates.
+    """
+    count = len({example.template for example in task.examples})
+    if count < SPLITS:
+        needed = needed_sentence(precision(task, 0))
+        raise InputError(
+            f"task {task.name} has fewer than {SPLITS} templates ({count}), too few for disjoint attribution, "
+            f"validation and test splits; {needed[0].lower()}{needed[1:]}. Add situations (crispr-lm questions new "
+            "writes a template file to begin with), or give near-copies a common 'group' and different questions "
+            "different ones, or "
+            f"{_instead(task.examples)} (crispr-lm evaluate --split all needs no split)"
+        )
+
+
+def _fewer(part: Parts, settings: RunSettings) -> list[str]:
+    """One sentence on the sizes that are smaller than their defaults, if any is."""
+    test = len(part.test) if settings.test_examples == "all" else settings.test_examples
+    sizes = (
+        ("to attribute on", part.attribution, settings.examples),
+        ("to choose the edit on", part.validation, settings.validation_examples),
+        ("to measure it on", part.test, test),
+    )
+    if all(len(there) >= asked for _, there, asked in sizes):
+        return []
+    given = ", ".join(f"{len(there)} {name} (of up to {asked})" for name, there, asked in sizes)
+    return [f"{len(part.task.examples):,} questions, so all there are in each split are taken: {given}"]
+
+
+def _few_templates(task: Task, test: Sequence[Example], seed: int) -> list[str]:
+    """How wide intervals will be, and what to do, where that is for few templates."""
+    if len({example.template for example in test}) >= FEWEST_CLUSTERS:
+        return []
+    found = precision(task, seed)
+    return [f"{width_sentence(found)}. {needed_sentence(found)}; add some, or {_instead(task.examples)}"]
+
+
+def _instead(examples: Sequence[Example]) -> str:
+    """The built-in questions to go on with: those of the same kind, where the category's words name one."""
+    kinds = sorted({template.category for template in everyday_templates().templates})
+    said = {word for example in examples for word in words(example.category.replace("_", " "))}
+    same = [kind for kind in kinds if said & set(words(kind.replace("_", " ")))]
+    if same:
+        return f"go on now with built-in questions of the same kind: --task builtin:everyday:{same[0]}"
+    return f"go on now with built-in questions: --task builtin:everyday:KIND, KIND being {', '.join(kinds)}"
