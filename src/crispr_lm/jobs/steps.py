@@ -154,7 +154,7 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
     What can't be checked, or is found to be wrong, stays and is reported.
     """
     report: dict[str, Any] = {}
-    hashes = None
+    hashes, formats = None, {}
     if settings.format == "edit":
         edit.check(lm)
         return report
@@ -164,7 +164,7 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
         elif settings.format == "slim":
             report["parameters_saved"], hashes = export_slim(lm, edit, folder)
         else:
-            export_folder(lm, edit, folder)
+            formats = export_folder(lm, edit, folder)
     probes = load_task("builtin:everyday")
     verified: dict[str, Any] = {"verified": True}
 
@@ -179,7 +179,7 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
         verified.update(found)
 
     # A damped weight is rounded where it is saved, but not where the edit is applied.
-    edited = edit.baked(lm) if settings.format == "folder" else edit.applied(lm)
+    edited = edit.baked(lm, formats) if settings.format == "folder" else edit.applied(lm)
     with progress.step("Loading it again in a fresh process"), edited:
         reason = attempt(verify)
     report["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}
