@@ -78,7 +78,7 @@ class GgufWeights:
         """A tensor as float32, in the shape of the model's: (outputs, inputs), with experts before."""
         tensor = self.tensors[name]
         values = gguf.dequantize(tensor.data, tensor.tensor_type)
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        return torch.from_numpy(np.array(values, dtype=np.float32))  # a copy: the file is mapped, and not to be written
 
     def row(self, name: str, index: int) -> Row:
         """The bytes of one row; of a tensor of one dimension, of one element.
