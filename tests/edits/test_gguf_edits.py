@@ -107,7 +107,9 @@ def test_all_other_bytes_stay_and_undo_brings_the_original_back(llama: Any, tmp_
     rows = rows_of(copy, lm.model, edit)
     assert [row.tensor for row in rows] == ["blk.0.attn_k.weight", "blk.1.ffn_up.weight"]
     edit_in_place(copy, rows, undo)
-    changed = {place for place, (one, other) in enumerate(zip(original, copy.read_bytes(), strict=True)) if one != other}
+    changed = {
+        place for place, (one, other) in enumerate(zip(original, copy.read_bytes(), strict=True)) if one != other
+    }
     assert changed
     assert changed <= {row.begin + place for row in rows for place in range(row.length)}
     assert copy.read_bytes() == edited(path, edit).read_bytes()

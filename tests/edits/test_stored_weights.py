@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from crispr_lm import Edit, EditMismatchError, InputError, LanguageModel, Neuron, VerificationError, load_model
+from crispr_lm.cli.commands import main
 from crispr_lm.edits.export import export_folder
 from crispr_lm.edits.stored_weights import OtherLayoutError, check_bytes, save_edited
 from crispr_lm.model.load import open_model
@@ -154,6 +155,23 @@ def test_a_byte_that_differs_elsewhere_is_found(tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(VerificationError, match=f"{file.name} differs from the original where nothing was edited"):
         check_bytes(lm.model, edit, folder, target)
+
+
+def test_the_command_edits_files_without_loading_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, target = folder_of(tmp_path), tmp_path / "edited"
+    lm = load_model(folder, dtype="bfloat16", device="cpu")
+    edit = Edit.from_neurons(lm, some_neurons(lm))
+    edit.save(tmp_path / "edit.json")
+    with pytest.raises(SystemExit) as ended:
+        main(["apply", str(folder), str(tmp_path / "edit.json"), "--output", str(target), "--no-load"])
+    assert ended.value.code == 0
+    assert "bytes equal, all but those of 4 edited tensors; no scores were computed" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert {"README.md", "edit.json"} <= bytes_of(target).keys()
+    saved = load_model(target, dtype="bfloat16", device="cpu").model.state_dict()
+    with edit.baked(lm):
+        assert all(torch.equal(saved[name], tensor) for name, tensor in lm.model.state_dict().items())
 
 
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:

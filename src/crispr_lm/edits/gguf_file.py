@@ -97,12 +97,17 @@ def restore(path: Path, undo: Path) -> str:
     return str(content["sha256"])
 
 
+def modelfile_of(target: Path) -> Path:
+    """Where the Modelfile of a GGUF file goes: beside it, with its name."""
+    return target.with_suffix(".Modelfile")
+
+
 def write_modelfile(target: Path) -> Path:
     """Write what Ollama makes a model of, beside a GGUF file and by its name: ``ollama create NAME -f FILE``.
 
     The chat template and all settings are those within the GGUF file.
     """
-    path = target.with_suffix(".Modelfile")
+    path = modelfile_of(target)
     write_bytes(path, f"FROM ./{target.name}\n".encode())
     return path
 

@@ -80,12 +80,14 @@ def save_edited(model: nn.Module, edit: Edit, source: Path, target: Path) -> dic
     stored = _stored(files)
     sites = neurons_by_site(model, edit.neurons)
     places = _places(model, edit, sites, stored)
-    for file in files if index is None else [index, *files]:
-        shutil.copyfile(file, target / file.name)
+    copies = {file: target / file.relative_to(source) for file in (files if index is None else [index, *files])}
+    for file, copy in copies.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
     for site, indices in sites.items():
         for weights, name in _parameters(site):
             place = stored[f"{places[site.name]}.{name}"]
-            copied = StoredTensor(target / place.file.name, place.begin, place.end, place.format, place.shape)
+            copied = StoredTensor(copies[place.file], place.begin, place.end, place.format, place.shape)
             # From the copy: a weight that two neurons share is scaled twice.
             values = NeuronWeights(nn.Parameter(copied.read(), requires_grad=False), weights.axes)
             chosen = torch.tensor(indices)
@@ -111,7 +113,7 @@ def check_bytes(model: nn.Module, edit: Edit, source: Path, target: Path) -> dic
     compared = 0
     for file in files:
         spans = sorted((stored[name].begin, stored[name].end) for name in touched if stored[name].file == file)
-        compared += _compare(file, target / file.name, spans)
+        compared += _compare(file, target / file.relative_to(source), spans)
     return {"files_compared": len(files), "bytes_equal": compared, "tensors_edited": len(touched)}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.edits.edit import Edit
-from crispr_lm.edits.gguf_file import edit_in_place, is_undo, restore, write_edited, write_modelfile
+from crispr_lm.edits.gguf_file import edit_in_place, is_undo, modelfile_of, restore, write_edited, write_modelfile
 from crispr_lm.edits.gguf_rows import Row, rows_of
 from crispr_lm.edits.stored_weights import OtherLayoutError, check_bytes, save_edited
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
@@ -128,9 +128,9 @@ def edit_gguf(
                 return {"output": str(path), "restored": restore(path, edit_file)}
         if target.undo is None:
             raise InputError("--in-place needs --undo FILE, to which what brings the file back is written")
-    written = target.output or target.undo
-    assert written is not None
-    _check_new_file(written)
+    for file in [target.undo] if target.output is None else [target.output, modelfile_of(target.output)]:
+        assert file is not None
+        _check_new_file(file)
     edit = Edit.load(edit_file)
     with progress.step("Finding the rows"):
         opened = open_model(model, trust_remote_code=settings.trust_remote_code)

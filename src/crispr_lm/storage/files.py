@@ -184,7 +184,8 @@ def _open_as_usual(folder: Path) -> None:
     probe.unlink()
     for path in folder.rglob("*"):
         if path.is_file():
-            path.chmod(mode & 0o777)
+            with suppress(PermissionError):  # of a file system that keeps none
+                path.chmod(mode & 0o777)
 
 
 def _flush(folder: Path) -> None:
