@@ -58,7 +58,7 @@ def write_llama(path: Path, formats: Mapping[str, Type] = MIXED, *, bias: bool =
 
 def write_gpt2(path: Path) -> None:
     """Weights of linear layers are transposed."""
-    sizes = {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 512}
+    sizes = {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 1024}
     model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, **sizes))
     fill(model, 0, 0.15)
 
@@ -114,7 +114,7 @@ def _tensors(model: Any) -> list[tuple[str, torch.Tensor]]:
 
 
 def _settings(writer: Any, architecture: str) -> None:
-    writer.add_context_length(512)
+    writer.add_context_length(1024 if architecture == "gpt2" else 512)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(UNITS)

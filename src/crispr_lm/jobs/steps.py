@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
@@ -154,7 +156,8 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
     What can't be checked, or is found to be wrong, stays and is reported.
     """
     report: dict[str, Any] = {}
-    hashes, formats = None, {}
+    hashes = None
+    formats: Mapping[str, torch.dtype] = {}
     if settings.format == "edit":
         edit.check(lm)
         return report

@@ -262,7 +262,7 @@ def linear_type(module: nn.Module) -> LinearType | None:
 
 def _computes_linear(module: nn.Module) -> bool:
     """Whether a subclass of `nn.Linear` with a forward function of its own does what `nn.Linear` does."""
-    if module.weight.is_meta:  # type: ignore[union-attr]  shapes alone: any numbers show what it computes
+    if isinstance(module.weight, Tensor) and module.weight.is_meta:  # shapes alone: any numbers show what it computes
         module = copy.deepcopy(module).to_empty(device="cpu")
         for parameter in module.parameters():
             nn.init.normal_(parameter)
