@@ -12,9 +12,11 @@ LOCKED := $(PIP) install --no-deps --require-hashes --requirement
 export TORCH ?= torch==2.13.0
 # What looks at the project without being part of it.
 UV ?= uv==0.13.9
+# The newest release that reads folders as transformers 4 does.
+TRANSFORMERS4 ?= transformers==4.57.6
 PIP_AUDIT ?= pip-audit==2.10.1
 
-.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust
+.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4
 
 demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions, ten to twenty minutes on 2 cores
 	$(BIN)/crispr-lm run builtin:smollm2 --task builtin:everyday --config examples/demo.toml --output demo-output --overwrite
@@ -62,6 +64,11 @@ newest: ## the fast tests with the newest release of everything
 
 pythons: ## the fast tests against the built wheel on every supported Python that this machine has
 	for version in 3.10 3.11 3.12 3.13; do UV="$(UV)" requirements/check $$version locked || exit 1; done
+
+transformers4: $(VENV)/.installed-test ## edited models that are saved, read by transformers 4 in an environment of its own
+	$(PYTHON) -m venv $(VENV)-transformers4
+	$(VENV)-transformers4/bin/python -m pip --disable-pip-version-check --quiet install "$(TORCH)" "$(TRANSFORMERS4)" sentencepiece protobuf
+	CRISPR_LM_TRANSFORMERS_4=$(VENV)-transformers4/bin/python $(BIN)/python -m pytest tests/edits/test_older_transformers.py
 
 clean: ## remove the virtual environments and what the demo wrote
 	rm -rf $(VENV) $(VENV)-* demo-output site mutants

@@ -160,12 +160,20 @@ def test_eliminated_linear_neurons_are_silent_in_spite_of_their_biases(gpt2: Lan
 
 def test_eliminated_ffn_neurons_may_be_infinite(llama: LanguageModel) -> None:
     neuron = Neuron("model.layers.1.mlp.down_proj", 9, "ffn")
-    edit = Edit.from_neurons(llama, [neuron])
     expected = logits(changed_by_hand(llama, [neuron], 0))
     llama.model.get_submodule("model.layers.1.mlp.up_proj").weight[9] = torch.inf
+    edit = Edit.from_neurons(llama, [neuron])
     assert not torch.isfinite(logits(llama)).all()
     with edit.applied(llama):
         torch.testing.assert_close(logits(llama), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", ["up_proj", "gate_proj"])
+def test_a_model_whose_neurons_are_eliminated_where_their_values_come_from_is_another(llama, layer: str) -> None:
+    edit = Edit.from_neurons(llama, [Neuron("model.layers.1.mlp.down_proj", 9, "ffn")])
+    llama.model.get_submodule(f"model.layers.1.mlp.{layer}").weight[9] = 0
+    with pytest.raises(EditMismatchError, match=f"layers.1.mlp.{layer} differ"):
+        edit.check(llama)
 
 
 def test_an_edit_without_neurons_changes_nothing(llama: LanguageModel) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from crispr_lm import Edit, InputError, Neuron
@@ -64,18 +65,25 @@ def test_an_adapter_on_the_base_model_is_the_edited_model(architecture, kinds, s
     torch.testing.assert_close(logits_of(adapted, lm.is_encoder_decoder), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_rank_in_a_module_is_the_number_of_neurons_touched(tmp_path):
+def test_an_adapter_has_one_rank_and_no_more_than_the_neurons_touched_in_it(tmp_path):
     lm = build_model("llama")
     down, query = "model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"
     neurons = [Neuron(down, 1, "ffn"), Neuron(down, 2, "ffn"), Neuron(down, 3, "linear"), Neuron(query, 0, "linear")]
     export_lora(lm, Edit.from_neurons(lm, neurons), tmp_path)
-    adapted = PeftModel.from_pretrained(build_model("llama").model, str(tmp_path))
-    ranks = {
-        name.removeprefix("base_model.model.").removesuffix(".lora_A.default"): module.out_features
-        for name, module in adapted.named_modules()
-        if name.endswith("lora_A.default")
-    }
-    assert ranks == {down: 3, query: 1}
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["rank_pattern"], config["alpha_pattern"]) == (3, 3, {}, {})
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    used = {name: int(tensor.any(dim=1).sum()) for name, tensor in tensors.items() if "lora_A" in name}
+    assert {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name} == {3}
+    assert used == {f"base_model.model.{down}.lora_A.weight": 3, f"base_model.model.{query}.lora_A.weight": 1}
+
+
+def test_an_adapter_of_a_built_in_model_names_its_repository(tmp_path):
+    lm = build_model("llama")
+    lm.name = "builtin:smollm2"
+    export_lora(lm, Edit.from_neurons(lm, [Neuron("model.layers.0.mlp.down_proj", 1, "ffn")]), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_an_adapter_of_no_neurons_is_refused(tmp_path):

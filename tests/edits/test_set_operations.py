@@ -11,6 +11,11 @@ FIRST, SECOND = "model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"
 A, B, C, D = (Neuron(FIRST, 1, "ffn"), Neuron(FIRST, 2, "ffn"), Neuron(SECOND, 1, "ffn"), Neuron(SECOND, 1, "linear"))
 
 
+def block(down):
+    """The layers of a feed-forward block, to whose weights an edit of its neurons is tied."""
+    return [down, down.replace("down_proj", "gate_proj"), down.replace("down_proj", "up_proj")]
+
+
 @pytest.fixture
 def edits(llama):
     return Edit.from_neurons(llama, [B, A]), Edit.from_neurons(llama, [C, A, D])
@@ -19,7 +24,7 @@ def edits(llama):
 def test_union_names_every_neuron_once_in_the_order_they_are_first_named(llama, edits):
     both = union(edits)
     assert both.neurons == (B, A, C, D)
-    assert set(both.fingerprint) == {FIRST, SECOND}
+    assert set(both.fingerprint) == {*block(FIRST), *block(SECOND)}
     both.check(llama)
 
 
@@ -32,7 +37,7 @@ def test_what_any_of_the_edits_was_made_on_is_not_held_out_for_their_combination
 def test_intersection_names_the_common_neurons(llama, edits):
     common = intersection(edits)
     assert common.neurons == (A,)
-    assert set(common.fingerprint) == {FIRST}
+    assert set(common.fingerprint) == {*block(FIRST)}
     common.check(llama)
 
 

@@ -96,9 +96,9 @@ def test_every_architecture_is_saved_as_it_is_in_memory(
 
 
 def flip_a_bit(folder: Path) -> None:
-    """The last bit of one weight of a layer."""
+    """The last bit of one weight of a layer that bfloat16 has; of float32 its upper half comes last."""
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.1.self_attn.q_proj.weight"].view(torch.int16)[0, 0] ^= 1
+    tensors["model.layers.1.self_attn.q_proj.weight"].view(torch.int16)[0, -1] ^= 1
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from crispr_lm.cli.arguments import ModelArgument, OutputFile
 from crispr_lm.cli.output import (
@@ -13,7 +16,9 @@ from crispr_lm.cli.output import (
     quiet_libraries,
     show,
 )
+from crispr_lm.errors import InputError
 from crispr_lm.settings import (
+    OUTPUT_GROUP,
     ApplySettings,
     EvaluateSettings,
     LmEvalSettings,
@@ -73,24 +78,53 @@ def evaluate(
         fail_with(failed)
 
 
-def apply(model: ModelArgument, edit: Path, /, *, output: OutputFile, settings: ApplySettings | None = None) -> None:
-    """Save an edited model: as a plain Hugging Face folder, a LoRA adapter, a slimmer model, or the edit with a card.
+def apply(
+    model: ModelArgument,
+    edit: Path,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(group=OUTPUT_GROUP)] = None,
+    in_place: Annotated[bool, Parameter(group=OUTPUT_GROUP, negative="")] = False,
+    undo: Annotated[Path | None, Parameter(group=OUTPUT_GROUP)] = None,
+    load: Annotated[bool, Parameter(group=OUTPUT_GROUP)] = True,
+    settings: ApplySettings | None = None,
+) -> None:
+    """Save an edited model: a plain Hugging Face folder, a GGUF file, a LoRA adapter, a slimmer model, or the edit.
 
     Parameters
     ----------
     edit
-        An edit.json made for this model, or hf:OWNER/NAME for one on the hub.
+        An edit.json made for this model, or hf:OWNER/NAME for one on the hub; with --in-place also the file of an
+        earlier --undo, which brings the original back.
     output
-        Folder to write; must not exist, or be empty.
+        Folder to write; must not exist, or be empty. Of a GGUF file a new FILE.gguf: the same file with the neurons'
+        rows set to zero.
+    in_place
+        Set the rows to zero in the GGUF file itself.
+    undo
+        With --in-place: new file for what brings the original back.
+    load
+        Compare option scores after saving, which loads the model twice. With --no-load safetensors and GGUF files of
+        any size are edited on disk alone.
     """
     quiet_libraries()
+    from crispr_lm.jobs.file_edits import GgufTarget, edit_folder, edit_gguf
     from crispr_lm.jobs.steps import apply as apply_job
     from crispr_lm.report.progress import terminal_progress
     from crispr_lm.report.result_tables import print_saved
 
+    settings = settings or ApplySettings()
     with terminal_progress(silent=is_quiet()) as progress:
-        summary = apply_job(model, edit, output, settings or ApplySettings(), progress)
-    show(summary, lambda: print_saved(summary, output), lambda: output)
+        if in_place or undo is not None or (output is not None and output.suffix == ".gguf"):
+            if in_place == (output is not None) or (undo is not None and not in_place):
+                raise InputError("give either --output FILE.gguf, or --in-place with --undo FILE")
+            summary = edit_gguf(model, edit, GgufTarget(output, undo, load), settings, progress)
+        elif output is None:
+            raise InputError("crispr-lm apply needs --output, or --in-place for a GGUF file")
+        else:
+            summary = (apply_job if load else edit_folder)(model, edit, output, settings, progress)
+    where = Path(summary["output"])
+    show(summary, lambda: print_saved(summary, where), lambda: where)
     fail_after(summary)
 
 

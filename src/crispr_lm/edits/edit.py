@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES, dtype_name, module_hashes
+from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES, dtype_name, hashed_modules, module_hashes
 from crispr_lm.errors import EditMismatchError, InputError
 from crispr_lm.model.hooks import scaling
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, NeuronWeights, find_sites
@@ -49,7 +49,8 @@ class Edit:
         neurons: In order of rank; no neuron twice.
         scale: What their activations are multiplied with: 0 eliminates, between 0 and 1 damps.
         base_model: Name, revision and architecture of the model it was made for.
-        fingerprint: Per touched module a hash of its weights, for each dtype the model may be loaded in.
+        fingerprint: Per touched module a hash of its weights, for each dtype the model may be loaded in; of `ffn`
+            neurons also of the layers that give their values.
         made_in: The dtype the fingerprint was taken in.
         origin: Where it came from (task, settings, hash of the scores), for the record.
         made_on: Hashes of the templates that it was fitted or chosen on (`crispr_lm.tasks.template_hashes`).
@@ -101,7 +102,7 @@ class Edit:
                 "revision": lm.revision,
                 "architecture": type(lm.model).__name__,
             },
-            fingerprint={site.name: module_hashes(site.module) for site in sites},
+            fingerprint={name: module_hashes(module) for name, module in hashed_modules(lm.model, sites).items()},
             made_in=dtype_name(lm.model),
             origin=dict(origin or {}),
             made_on=tuple(made_on),
@@ -131,12 +132,13 @@ class Edit:
         here = dtype_name(_module(model))
         # The narrower of the two formats is what both can be cast to with the same result.
         dtype = self.made_in if here == "float32" else here
-        for site in sites:
-            if module_hashes(site.module)[dtype] != self.fingerprint.get(site.name, {}).get(dtype):
+        needed = {site.name for site in sites} | self.fingerprint.keys()  # edits of earlier releases have no gates
+        for name, module in hashed_modules(_module(model), sites).items():
+            if name in needed and module_hashes(module)[dtype] != self.fingerprint.get(name, {}).get(dtype):
                 advice = "" if here in ("float32", self.made_in) else f" (in {self.made_in} or float32)"
                 raise EditMismatchError(
                     f"the edit was made for {self.base_model.get('name')} in {self.made_in}; the weights of module "
-                    f"{site.name} differ in {_name(model)} in {here}; load the model it was made for{advice}"
+                    f"{name} differ in {_name(model)} in {here}; load the model it was made for{advice}"
                 )
         return sites
 
@@ -172,8 +174,12 @@ class Edit:
             raise InputError(f"the edit has {len(self.neurons)} neurons, there are no first {count} of them")
         return replace(self, neurons=self.neurons[:count])
 
-    def bake(self, model: AnyModel) -> None:
+    def bake(self, model: AnyModel, formats: Mapping[str, torch.dtype] | None = None) -> None:
         """Scale the neurons' weights in place; `undo` brings them back.
+
+        Args:
+            model: As in `check`.
+            formats: By module, what scaled weights are rounded to: the format of the files they are compared with.
 
         Raises:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
@@ -185,9 +191,8 @@ class Edit:
                 chosen = torch.tensor(indices)
                 for weights in site.weights:
                     original = weights.read(chosen)
-                    scaled = torch.zeros_like(original) if self.scale == 0 else original * self.scale
                     saved.append((weights, chosen, original))
-                    weights.write(chosen, scaled)
+                    weights.write(chosen, scaled_values(original, self.scale, (formats or {}).get(site.name)))
             _baked[_module(model)] = (self, saved)
         except BaseException:  # out of memory, Ctrl-C
             _put_back(saved)
@@ -206,13 +211,13 @@ class Edit:
         del _baked[module]
 
     @contextmanager
-    def baked(self, lm: LanguageModel) -> Iterator[None]:
+    def baked(self, lm: LanguageModel, formats: Mapping[str, torch.dtype] | None = None) -> Iterator[None]:
         """Scale the neurons' weights in place while the block runs, then put them back bit for bit.
 
         Raises:
             EditMismatchError: as `bake`.
         """
-        self.bake(lm)
+        self.bake(lm, formats)
         try:
             yield
         finally:
@@ -311,6 +316,12 @@ class Edit:
     def _refuse_baked(self, model: AnyModel) -> None:
         if _module(model) in _baked:
             raise EditMismatchError(f"{_name(model)} carries a baked edit already; undo that one first")
+
+
+def scaled_values(original: Tensor, scale: float, rounded_to: torch.dtype | None = None) -> Tensor:
+    """Weights times an edit's scale: exact zeros for 0, also of infinities."""
+    scaled = torch.zeros_like(original) if scale == 0 else original * scale
+    return scaled.to(rounded_to or scaled.dtype).to(scaled.dtype)
 
 
 def _module(model: AnyModel) -> nn.Module:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from crispr_lm.edits.edit import Edit, neurons_by_site
+from crispr_lm.edits.stored_weights import OtherLayoutError, save_edited
 from crispr_lm.errors import InputError
 from crispr_lm.model.language_model import count_parameters
+from crispr_lm.model.locate import hub_name
 from crispr_lm.model.neuron_sites import NeuronSite, NeuronWeights, find_sites, linear_type
+from crispr_lm.model.older_transformers import configuration_for_both, tokenizer_for_both
 from crispr_lm.model.reload import hashes
+from crispr_lm.model.source_files import weight_files
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 WIDTH_NAMES = (
     "intermediate_size",
@@ -38,14 +45,37 @@ PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 5e-
 """Largest difference of a logit that is rounding: the same sum in another order."""
 
 
-def export_folder(lm: LanguageModel, edit: Edit, folder: Path) -> None:
-    """Save the edited model as a plain Hugging Face folder: same shapes, loads everywhere. The model stays unedited.
+def export_folder(lm: LanguageModel, edit: Edit, folder: Path) -> Mapping[str, torch.dtype]:
+    """Save the edited model as its original with other numbers, which loads everywhere. The model stays unedited.
+
+    All files but the weights are copied as they are, and of safetensors files only the neurons' bytes are changed: the
+    number format and the shards stay. Weights that were read from pickles, from a GGUF file or as single experts are
+    written by transformers, in the format they are held in.
+
+    Args:
+        lm: The model.
+        edit: The edit.
+        folder: To write into.
+
+    Returns:
+        By module, the format that the edit's scaled weights are rounded to in the files, for `Edit.baked`.
 
     Raises:
         EditMismatchError: the edit was made for another model.
     """
+    edit.check(lm)
+    folder.mkdir(parents=True, exist_ok=True)
+    if lm.source is not None and weight_files(lm.source)[1]:
+        try:
+            formats = save_edited(lm.model, edit, lm.source, folder)
+        except OtherLayoutError as reason:
+            logger.info("%s; they are written by transformers", reason)
+        else:
+            lm.save_others(folder)
+            return formats
     with edit.baked(lm):
         lm.save(folder)
+    return {}
 
 
 def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
@@ -56,7 +86,7 @@ def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
 
         A = [ΔW rows; unit vectors of the columns]      B = [unit vectors of the rows, ΔW columns without those rows]
 
-    and a changed bias is the bias of B.
+    and a changed bias is the bias of B. All modules have the largest rank among them, filled up with zeros.
 
     Raises:
         InputError: PEFT is not installed, the edit is empty, or touches fused experts (nothing is written then).
@@ -75,28 +105,25 @@ def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
         if site.part not in ("output", "input"):
             raise InputError(f"{site.name} holds fused experts, which no LoRA layer fits; use the folder format")
         touched.setdefault(site.name, []).append((site, indices))
-    tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
     # PEFT gives either every layer of an adapter a bias or none.
     with_bias = any(_changes_bias(site) for sites in touched.values() for site, _ in sites)
-    for name, sites in touched.items():
-        down, up, bias = _low_rank(sites, edit.scale)
-        ranks[name] = down.shape[0]
-        tensors[f"base_model.model.{name}.lora_A.weight"] = down
-        tensors[f"base_model.model.{name}.lora_B.weight"] = up
+    parts = {name: _low_rank(sites, edit.scale) for name, sites in touched.items()}
+    # One rank for all modules, with zeros up to it: other runtimes than PEFT read one rank and one alpha.
+    rank = max(down.shape[0] for down, _, _ in parts.values())
+    tensors: dict[str, Tensor] = {}
+    for name, (down, up, bias) in parts.items():
+        more = rank - down.shape[0]
+        tensors[f"base_model.model.{name}.lora_A.weight"] = nn.functional.pad(down, (0, 0, 0, more))
+        tensors[f"base_model.model.{name}.lora_B.weight"] = nn.functional.pad(up, (0, more))
         if with_bias:
             tensors[f"base_model.model.{name}.lora_B.bias"] = bias
-    rank = max(ranks.values())
-    others = {name: count for name, count in ranks.items() if count != rank}
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM" if lm.is_encoder_decoder else "CAUSAL_LM",
-        base_model_name_or_path=lm.name,
+        base_model_name_or_path=hub_name(lm.name),
         revision=lm.revision,
-        target_modules=sorted(ranks),
+        target_modules=sorted(parts),
         r=rank,
-        lora_alpha=rank,  # alpha over rank is the factor on B·A: 1 in every module
-        rank_pattern=others,
-        alpha_pattern=dict(others),
+        lora_alpha=rank,  # alpha over rank is the factor on B·A: 1
         lora_dropout=0.0,
         lora_bias=with_bias,
         fan_in_fan_out=any(_is_transposed(sites[0][0].module) for sites in touched.values()),
@@ -108,6 +135,7 @@ def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
         {name: tensor.contiguous() for name, tensor in tensors.items()}, str(folder / "adapter_model.safetensors")
     )
     lm.tokenizer.save_pretrained(folder)
+    tokenizer_for_both(folder)
 
 
 def export_slim(lm: LanguageModel, edit: Edit, folder: Path) -> tuple[int, dict[str, str]]:
@@ -164,7 +192,10 @@ def export_slim(lm: LanguageModel, edit: Edit, folder: Path) -> tuple[int, dict[
     if not torch.allclose(_probe(model, lm), expected, rtol=1e-2, atol=PROBE_TOLERANCE[lm.dtype]):
         raise InputError(f"the feed-forward blocks of a {type(lm.model).__name__} can't be cut; use the folder format")
     model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
+    narrowed = (folder / "config.json").read_bytes()
+    lm.save_others(folder)
+    (folder / "config.json").write_bytes(narrowed)
+    configuration_for_both(folder)
     return count_parameters(lm.model) - count_parameters(model), hashes(model)
 
 

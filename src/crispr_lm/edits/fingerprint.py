@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import weakref
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from crispr_lm.model.neuron_sites import NeuronSite, linear_type
 
 FINGERPRINT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,20 +33,44 @@ def module_hashes(module: nn.Module) -> dict[str, str]:
 
     Remembered until the weights change: a search applies hundreds of edits to the same weights.
     """
-    sums = tuple(_sums(parameter) for _, parameter in sorted(module.named_parameters(recurse=False)))
+    parameters = dict(module.named_parameters(recurse=False))
+    sums = tuple(_sums(parameter) for _, parameter in sorted(parameters.items()))
     remembered = _known_hashes.get(module)
     if remembered is not None and remembered[0] == sums:
         return remembered[1]
+    hashes = hashes_of(parameters)
+    _known_hashes[module] = (sums, hashes)
+    return hashes
+
+
+def hashes_of(parameters: Mapping[str, Tensor]) -> dict[str, str]:
+    """The same of parameters by name, wherever they were read from."""
     hashes = {}
     for name, dtype in FINGERPRINT_DTYPES.items():
         digest = hashlib.blake2b(digest_size=8)
-        for key, parameter in sorted(module.named_parameters(recurse=False)):
+        for key, parameter in sorted(parameters.items()):
             values = parameter.detach().to("cpu", dtype).contiguous()
             digest.update(f"{key}{tuple(values.shape)}".encode())
             digest.update(values.view(torch.uint8).numpy().tobytes())
         hashes[name] = digest.hexdigest()
-    _known_hashes[module] = (sums, hashes)
     return hashes
+
+
+def hashed_modules(model: nn.Module, sites: Collection[NeuronSite]) -> dict[str, nn.Module]:
+    """The modules whose weights an edit of these sites is tied to, by name.
+
+    Those that hold the neurons, and for `ffn` neurons the other layers of the block, the gate and up projections: a row
+    of zeros in there eliminates a neuron as well (in a GGUF file), and the down projection shows nothing of it. Fused
+    experts hold all of these weights themselves.
+    """
+    found: dict[str, nn.Module] = {site.name: site.module for site in sites}
+    for site in [site for site in sites if site.part == "input"]:
+        parent = site.name.rpartition(".")[0]
+        for leaf, layer in model.get_submodule(parent).named_children():
+            facts = linear_type(layer)
+            if facts is not None and getattr(layer, facts.output_count) in (site.width, 2 * site.width):
+                found.setdefault(f"{parent}.{leaf}" if parent else leaf, layer)
+    return found
 
 
 def _sums(parameter: Tensor) -> tuple[Any, ...]:

@@ -69,7 +69,13 @@ def overlap(first: Edit, second: Edit) -> tuple[Overlap, dict[str, Overlap]]:
 
 def _combined(edits: Sequence[Edit], neurons: tuple[Neuron, ...], how: str) -> Edit:
     modules = {neuron.module for neuron in neurons}
-    fingerprint = {module: hashes for edit in edits for module, hashes in edit.fingerprint.items() if module in modules}
+    blocks = {neuron.module.rpartition(".")[0] for neuron in neurons if neuron.kind == "ffn"}
+    fingerprint = {
+        module: hashes
+        for edit in edits
+        for module, hashes in edit.fingerprint.items()
+        if module in modules or module.rpartition(".")[0] in blocks
+    }
     origin = {how: [dict(edit.origin) for edit in edits]}
     made_on = tuple(sorted({digest for edit in edits for digest in edit.made_on}))
     return replace(edits[0], neurons=neurons, fingerprint=fingerprint, origin=origin, made_on=made_on)

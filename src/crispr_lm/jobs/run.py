@@ -15,6 +15,7 @@ from typing import Any
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
+from crispr_lm.edits.export import export_folder
 from crispr_lm.edits.logit_lens import promoted_tokens
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
 from crispr_lm.errors import InputError
@@ -226,10 +227,11 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
     """
     folder, lm, timings, progress = work.folder, work.lm, work.timings, work.progress
     verified: dict[str, Any] = {}
+    formats: dict[str, Any] = {}
 
     def save() -> None:
         with timings.of("save"), progress.step("Saving the edited model"), whole_folder(folder.model) as part:
-            lm.save(part)
+            formats.update(export_folder(lm, edit, part))
 
     def verify() -> None:
         probed, trusted = work.parts[0], work.settings.trust_remote_code
@@ -237,8 +239,8 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
         with timings.of("verify"), progress.step("Loading it again in a fresh process"):
             verified.update(verify_saved(lm, Saved(folder.model), asked, instruction, trust_remote_code=trusted))
 
-    with edit.baked(lm):
-        not_saved = attempt(save)
+    not_saved = attempt(save)
+    with edit.baked(lm, formats):
         doubt = not_saved or attempt(verify)
     results = {
         **results,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
@@ -159,6 +161,7 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
     """
     report: dict[str, Any] = {}
     hashes = None
+    formats: Mapping[str, torch.dtype] = {}
     if settings.format == "edit":
         edit.check(lm)
         return report
@@ -168,7 +171,7 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
         elif settings.format == "slim":
             report["parameters_saved"], hashes = export_slim(lm, edit, folder)
         else:
-            export_folder(lm, edit, folder)
+            formats = export_folder(lm, edit, folder)
     probes = load_task("builtin:everyday")
     verified: dict[str, Any] = {"verified": True}
 
@@ -183,7 +186,7 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
         verified.update(found)
 
     # A damped weight is rounded where it is saved, but not where the edit is applied.
-    edited = edit.baked(lm) if settings.format == "folder" else edit.applied(lm)
+    edited = edit.baked(lm, formats) if settings.format == "folder" else edit.applied(lm)
     with progress.step("Loading it again in a fresh process"), edited:
         reason = attempt(verify)
     report["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}

@@ -19,14 +19,6 @@ TEXT_PARTS = frozenset({
 })  # fmt: skip
 """Model types of vision-language models that pass every check of ``benchmarks/architectures.py`` on text alone."""
 
-PROCESSOR_FILES = (
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "chat_template.json",
-)
-"""What says how images are made ready for a vision-language model; kept beside an edited one, which still sees them."""
-
 
 def auto_class(config: Any) -> Any:
     """The class of transformers that loads, or builds, a model of this configuration."""

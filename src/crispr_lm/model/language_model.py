@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from crispr_lm.model.capabilities import Capabilities
-from crispr_lm.model.classes import PROCESSOR_FILES, sees_images
 from crispr_lm.model.in_memory import check_in_memory
 from crispr_lm.model.locate import shared_name
+from crispr_lm.model.older_transformers import configuration_for_both, tokenizer_for_both
+from crispr_lm.model.source_files import copy_other_files, source_folder
 
 CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
 """Where configurations keep the largest number of positions. Models without (T5's are relative) have no limit."""
@@ -124,23 +125,27 @@ class LanguageModel:
         return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
 
     def save(self, folder: Path) -> None:
-        """Save model and tokenizer as a plain Hugging Face folder; of a model that sees images also its processor."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        if not self.location or not sees_images(self.model.config):
-            return
-        from transformers.utils import cached_file
+        """Save model and tokenizer as transformers does, with all other files of the folder it was read from.
 
-        for name in PROCESSOR_FILES:  # read from the folder or the hub's cache; most models have some of them
-            file = cached_file(
-                self.location,
-                name,
-                revision=self.revision,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
-            if file is not None:
-                shutil.copyfile(file, folder / name)
+        Configuration and tokenizer files are the original's to the byte. Of a model that has none (out of a GGUF file
+        or of memory) they are written so that transformers 4.x and 5.x read the same.
+        """
+        self.model.save_pretrained(folder)
+        self.save_others(folder)
+
+    def save_others(self, folder: Path) -> None:
+        """Write all but the weights, as `save` does; a ``config.json`` that is there is replaced by the original's."""
+        if self.source is not None:
+            copy_other_files(self.source, folder)
+            return
+        configuration_for_both(folder)
+        self.tokenizer.save_pretrained(folder)
+        tokenizer_for_both(folder)
+
+    @cached_property
+    def source(self) -> Path | None:
+        """The Hugging Face folder that it was read from; None out of a GGUF file or of memory."""
+        return None if self.gguf_file else source_folder(self.location, self.revision)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -65,7 +65,12 @@ class ModelSource:
         dtype = getattr(self.config.get_text_config(), "dtype", None)
         return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
-    def _check_indices(self, *, allow_pickle: bool) -> None:
+    def check_indices(self, *, allow_pickle: bool = False) -> None:
+        """Check that what says which weights are in which file names nothing else than files of the model.
+
+        Raises:
+            InputError: it does, or can't be read.
+        """
         if Path(self.location).is_dir():
             check_indices(Path(self.location), self.name, allow_pickle=allow_pickle)
             return
@@ -132,7 +137,7 @@ class ModelSource:
         """
         check_quantize(quantize)
         if self.gguf_file is None:
-            self._check_indices(allow_pickle=allow_pickle)
+            self.check_indices(allow_pickle=allow_pickle)
         torch_dtype = parse_dtype(dtype)
         target = None if device in SPREAD else parse_device(device)
         arguments = self._arguments(torch_dtype, quantize, allow_pickle=allow_pickle)
@@ -153,6 +158,10 @@ class ModelSource:
             with explain_out_of_memory(f"while model {self.name} is moved to {target}"):
                 model.to(target)
         model.eval().requires_grad_(False)
+        return self.holding(model, quantized=quantize != "none")
+
+    def holding(self, model: Any, *, quantized: bool = False) -> LanguageModel:
+        """The language model around a transformers model of this source, with its weights or without."""
         return LanguageModel(
             model=model,
             tokenizer=self.tokenizer,
@@ -161,7 +170,7 @@ class ModelSource:
             revision=getattr(self.config, "_commit_hash", None),
             location=self.location,
             gguf_file=self.gguf_file,
-            quantized=quantize != "none",
+            quantized=quantized,
             is_encoder_decoder=self.is_encoder_decoder,
             context_length=self.context_length,
             prompt_format=self.prompt_format,

@@ -39,6 +39,12 @@ def shared_name(given: str) -> str:
     return without_folders(str(Path(given).expanduser().absolute())) if is_local else given
 
 
+def hub_name(name: str) -> str:
+    """The hub id of a built-in model; any other name as it is."""
+    builtin = BUILTIN.get(name.removeprefix("builtin:")) if name.startswith("builtin:") else None
+    return name if builtin is None else builtin.hub_id
+
+
 def locate(name: str) -> tuple[str, str | None]:
     """Return (folder or hub id, GGUF file's name or None)."""
     if name.startswith("builtin:"):

@@ -9,6 +9,7 @@ below does not look at a model's name.
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import weakref
@@ -261,6 +262,10 @@ def linear_type(module: nn.Module) -> LinearType | None:
 
 def _computes_linear(module: nn.Module) -> bool:
     """Whether a subclass of `nn.Linear` with a forward function of its own does what `nn.Linear` does."""
+    if isinstance(module.weight, Tensor) and module.weight.is_meta:  # shapes alone: any numbers show what it computes
+        module = copy.deepcopy(module).to_empty(device="cpu")
+        for parameter in module.parameters():
+            nn.init.normal_(parameter)
     weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor)
     probe = torch.linspace(-1, 1, weight.shape[1], device=weight.device, dtype=weight.dtype).reshape(1, 1, -1)

@@ -29,7 +29,10 @@ def main() -> None:
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     model = auto_class.from_pretrained(request["base"], dtype=getattr(torch, request["dtype"]), **options)
     answer: dict[str, Any] = {"hashes": hashes(model), "settings": settings(model.config)}
-    tokenizer = AutoTokenizer.from_pretrained(request["folder"], trust_remote_code=request["trust_remote_code"])
+    of_gguf = {"gguf_file": request["tokenizer_gguf_file"]} if request["tokenizer_gguf_file"] else {}
+    tokenizer = AutoTokenizer.from_pretrained(
+        request["folder"], trust_remote_code=request["trust_remote_code"], **of_gguf
+    )
     answer["tokens"] = [list(tokenizer(text, add_special_tokens=False).input_ids) for text in request["texts"]]
     if request["device"] is not None:
         model.to(request["device"], torch.float32)

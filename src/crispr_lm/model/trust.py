@@ -39,10 +39,15 @@ def check_links(folder: Path, name: str) -> None:
         InputError: there is one.
     """
     for file in sorted(folder.iterdir()):
-        if file.is_symlink() and file.suffix not in WEIGHTS and not _is_in(file, _homes(folder)):
+        if file.suffix not in WEIGHTS and leads_out(file, folder):
             raise InputError(
                 f"model {name}: {file.name} is a link that leads out of the folder; put the file itself there"
             )
+
+
+def leads_out(file: Path, folder: Path) -> bool:
+    """Whether a file of a model's folder is a link to somewhere else, or lies behind one."""
+    return not _is_in(file, _homes(folder))
 
 
 def check_indices(folder: Path, name: str, *, allow_pickle: bool) -> None:

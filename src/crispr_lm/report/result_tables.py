@@ -75,13 +75,30 @@ def print_results(results: Mapping[str, Any], output: Path | None) -> None:
 
 def print_saved(summary: Mapping[str, Any], output: Path) -> None:
     """Print what `crispr_lm.jobs.steps.apply` has saved and checked."""
+    if (original := summary.get("restored")) is not None:
+        console.print(f"Original restored (SHA-256 {original}): {markup(str(output))}", soft_wrap=True)
+        return
     if found := summary.get("saved_model"):
         _print_saved(found)
+    if summary["format"] == "gguf":
+        _print_gguf(summary)
+        return
     if (fewer := summary.get("parameters_saved")) is not None:
         console.print(f"Parameters saved: {fewer:,}")
     what = "Edited model" if "saved_model" in summary else "Edit with its card"
     console.print(f"{what}: {markup(str(output))}", soft_wrap=True)
     _print_upload(summary)
+
+
+def _print_gguf(summary: Mapping[str, Any]) -> None:
+    """Print what was written of a GGUF file, and what to do with it next."""
+    console.print(f"Rows set to zero: {summary['rows']:,}; all other bytes are the original's")
+    console.print(f"Edited model: {markup(summary['output'])}", soft_wrap=True)
+    if file := summary.get("modelfile"):
+        console.print(f"For Ollama: ollama create NAME -f {markup(file)}", soft_wrap=True)
+    if file := summary.get("undo"):
+        command = f"crispr-lm apply {summary['output']} {file} --in-place"
+        console.print(f"To bring the original back: {markup(command)}", soft_wrap=True)
 
 
 def _print_upload(summary: Mapping[str, Any]) -> None:

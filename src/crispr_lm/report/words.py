@@ -62,6 +62,12 @@ def saved(found: Mapping[str, Any]) -> str:
     """
     if not found.get("verified", True):
         return sentence(f"The saved model is not verified: {found['reason']}")
+    if "bytes_equal" in found:
+        files = "1 file" if found["files_compared"] == 1 else f"{found['files_compared']} files"
+        return (
+            f"Compared with the original byte by byte: {files} of weights, {found['bytes_equal']:,} bytes equal, all "
+            f"but those of {found['tensors_edited']} edited tensors; no scores were computed."
+        )
     text = "Loaded again with plain transformers in a fresh process: "
     if equal := found.get("tensors_equal"):
         text += f"{equal} tensors equal to the bit, "

@@ -100,6 +100,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(part)
             part.mkdir(parents=True)
             yield part
+            _open_as_usual(part)
             _flush(part)
             for old in sorted(path.iterdir(), key=lambda entry: entry.name not in LOADABLE):
                 if old.name not in (PART, LOCK):
@@ -173,6 +174,18 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 def _line(row: Any, path: Path) -> bytes:
     return (_json(row, path) + "\n").encode("utf-8")
+
+
+def _open_as_usual(folder: Path) -> None:
+    """Give all files the permissions of a new file here, whoever wrote or copied them: some are the owner's alone."""
+    probe = folder / f".{PART}"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with suppress(PermissionError):  # of a file system that keeps none
+                path.chmod(mode & 0o777)
 
 
 def _flush(folder: Path) -> None:
