@@ -264,7 +264,9 @@ class HubSettings(_Settings):
         False, description="Make the repository public."
     )
     dry_run: Annotated[bool, Parameter(group=HUB_GROUP, negative="")] = Field(
-        False, description="Upload nothing, only list what would be uploaded."
+        False,
+        description="With --push-to-hub: upload nothing, only list what would be uploaded. `run` without it: check the "
+        "input, say how long the run takes and how much memory, and end; nothing is written.",
     )
 
 

@@ -22,17 +22,10 @@ from crispr_lm.settings import (
 )
 
 
-def run(
-    model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | None = None, dry_run: bool = False
-) -> None:
+def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | None = None) -> None:
     """Find the bias neurons, eliminate the few that matter, measure on held-out data what changed, save it all.
 
     Example: crispr-lm run builtin:smollm2 --task builtin:everyday --output out
-
-    Parameters
-    ----------
-    dry_run
-        Check everything, say how long it would take and how much memory, and end; nothing is written.
     """
     quiet_libraries()
     from crispr_lm.jobs.run import dry_run as estimate_job
@@ -43,13 +36,14 @@ def run(
     from crispr_lm.runtime.distributed import is_first, joined
 
     mark_as_resumable()
+    only_estimate = hub is not None and hub.dry_run and hub.push_to_hub is None
     with joined():
         with terminal_progress(silent=is_quiet() or not is_first()) as progress:
-            if dry_run:
+            if only_estimate:
                 estimate = estimate_job(model, settings, progress)
             else:
                 results = main_job(model, settings, progress, hub)
-        if is_first() and dry_run:
+        if is_first() and only_estimate:
             show(estimate.to_dict(), lambda: print(estimate.text), lambda: estimate.text)
         elif is_first():
             show(results, lambda: print_results(results, settings.output), lambda: statement(results))

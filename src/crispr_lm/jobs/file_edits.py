@@ -16,7 +16,7 @@ from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
 from crispr_lm.errors import InputError
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.hub import local_edit
-from crispr_lm.jobs.preparation import Needs, Timings, check_output_file, load
+from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.jobs.sharing import RESULTS, check_hub, check_measured_with, results_beside, with_upload, write_card
 from crispr_lm.model.load import open_model
 from crispr_lm.model.locate import locate
@@ -24,7 +24,7 @@ from crispr_lm.model.source_files import source_folder
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import ApplySettings
 from crispr_lm.storage.files import whole_folder
-from crispr_lm.storage.output_path import check_new, held_new
+from crispr_lm.storage.output_path import check_new, check_output_file, held_new
 from crispr_lm.tasks.base import sample
 from crispr_lm.tasks.registry import load_task
 
