@@ -31,6 +31,8 @@ def usage_sentence(error: CycloptsError) -> str:
         return _misspelt(found[2], found[1])
     if found := re.fullmatch(r'Command "(.+)" parameter (\S+) requires an argument\.', message):
         return f"crispr-lm {found[1]} needs {found[2]}; crispr-lm {found[1]} --help describes it"
+    if found := re.fullmatch(r'Unknown option: "?(-[^"\s]+?)"?\. Did you mean "?(-[^"\s]+?)"?\?', message):
+        return _misspelt(found[1], found[2])
     if found := re.fullmatch(r"Unused Tokens: \[(.+)\]\.", message):
         return f"{found[1]} is one argument too many; options begin with --, and a value with spaces stands in quotes"
     return message
