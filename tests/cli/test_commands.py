@@ -82,7 +82,10 @@ def test_version(capsys):
         (["run", "m", "--task", "bqb:x", "--output", "{out}"], "did you mean 'bbq'?"),
         (["run", "m", "--task", "everyday", "--output", "{out}"], "builtin:NAME"),
         (["run", "m", "--task", "bbq:/nowhere", "--output", "{out}"], "does not exist"),
-        (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--exampels", "3"], "no option --exampels; did you mean --examples?"),
+        (
+            ["run", "m", "--task", "choices:{q}", "--output", "{out}", "--exampels", "3"],
+            "no option --exampels; did you mean --examples?",
+        ),
         (["run", "m", "--task", "choices:{q}", "--ouput", "{out}"], "no option --ouput; did you mean --output?"),
         (["apply", "m", "edit.json", "--ouput", "{out}"], "no option --ouput; did you mean --output?"),
         (["evaluate", "m", "--output", "{out}", "--tsk", "choices:{q}"], "no option --tsk; did you mean --task?"),

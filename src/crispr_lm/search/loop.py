@@ -75,8 +75,14 @@ SKILL_WEIGHT = 2.0
 RATE, LARGEST = 0.08, 3.0
 """After each step ln λ and ln ρ grow by RATE · v, v the share by which the constraint is violated, at most LARGEST."""
 
+FAIR_SHARES = 3.0
+"""A neuron that alone brings more than so many n-th parts of the divergence allowed stays."""
+
 SOFTER = 1.35
 """How much more the probability of "unknown" may rise than answers may turn into it: many rise without turning."""
+
+CLEAR = 0.6
+"""How far the gates of an edit are closed, in the mean, before it is tried."""
 
 DAMPING, FARTHEST = 0.5, 2.0
 """Share of an abstention margin that ln λ is moved by, and the largest one in nats: few questions have measured it."""
@@ -111,9 +117,9 @@ class LoopState:
 
     @staticmethod
     def new(neurons: int, limits: Limits) -> LoopState:
-        """Of the unedited model; all the divergence allowed may cost one nat of loss."""
+        """Of the unedited model; all the divergence allowed may cost half a nat of loss."""
         closing, mean, square = torch.zeros(len(_VECTORS), neurons)
-        return LoopState(0, closing, mean, square, SKILL_WEIGHT, limits.protection(1.0))
+        return LoopState(0, closing, mean, square, SKILL_WEIGHT, limits.protection(0.5))
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
@@ -159,13 +165,18 @@ class Ordinary:
     def measured(
         gates: Gates, reference: ReferenceDistribution, answered_accuracy: float, progress: ProgressCallback
     ) -> Ordinary:
-        """Measure the harm: one pass each way for each prompt, by itself."""
-        openness, total = torch.ones(gates.count), torch.zeros(gates.count)
-        for prompt in reference.prompts:
+        """Measure the harm: one pass each way for each prompt, by itself.
+
+        In the half of the prompts where it is larger: neutral ones hardly use what a model answers questions with.
+        """
+        openness, half = torch.ones(gates.count), len(reference.prompts) // 2
+        harm = torch.zeros(2, gates.count)
+        for number, prompt in enumerate(reference.prompts):
             slope = gates.gradient(openness, [prompt], lambda _, scores: scores.sum())
-            total += slope**2 / len(prompt.option_ids[0])
+            harm[int(number >= half)] += slope**2 / len(prompt.option_ids[0])
             progress(1)
-        return Ordinary(reference, total / len(reference.prompts), answered_accuracy)
+        harm /= torch.tensor([[max(half, 1)], [len(reference.prompts) - half]])
+        return Ordinary(reference, harm.amax(0), answered_accuracy)
 
 
 class Loop:
@@ -224,9 +235,9 @@ class Loop:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the edit is near to what the gates are: if they are not half closed, closing them is another edit."""
+        """Whether the edit is near to what the gates are: if they are half open, closing them is another edit."""
         best = self._best()
-        return bool(len(best)) and float(self.state.closing[best].mean()) >= 0.5
+        return bool(len(best)) and float(self.state.closing[best].mean()) >= CLEAR
 
     def _step(self) -> None:
         state = self.state
@@ -243,12 +254,15 @@ class Loop:
         of_mean = mean / seen
         error = ((square / seen - of_mean**2).clamp(min=0) * (1 - MOMENTUM) / seen).sqrt()
         shrunk = of_mean.sign() * (of_mean.abs() - CAUTION * error).clamp(min=0)
-        merit = shrunk - state.kl_weight * self._ordinary.harm * (1 + closed) / 2
+        harm = self._ordinary.harm
+        merit = shrunk - state.kl_weight * harm * (1 + closed) / 2
+        stays = harm / 2 > FAIR_SHARES * self._limits.kl / self._most
+        merit[stays] = 0.0
         of_best = float(merit.topk(self._most).values.clamp(min=0).mean()) or math.inf
         self.state = replace(
             state,
             step=state.step + 1,
-            closing=(state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1),
+            closing=(state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1).masked_fill(stays, -1.0),
             mean=mean,
             square=square,
             skill_weight=_grown(state.skill_weight, lost / seen, self._allowed),
