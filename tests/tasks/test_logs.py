@@ -1,4 +1,4 @@
-"""Logs of other tools: what failed there, and why the rest is left out. Fixtures are of our own, in the tools' forms."""
+"""Logs of other tools: what failed, and why the rest is left out. Fixtures are of our own, in the tools' forms."""
 
 import json
 from collections import Counter
@@ -169,7 +169,7 @@ def test_tables(tmp_path):
             read(path)
         _, (failure,), _ = read(path, prompt_column="ask", answer_column="says")
         assert (failure.prompt, failure.answer) == ("Who?", "She.")
-        with pytest.raises(InputError, match="no column 'asks'.*did you mean 'ask'"):
+        with pytest.raises(InputError, match=r"no column 'asks'.*did you mean 'ask'"):
             read(path, prompt_column="asks")
     kind, failures, _ = read(written(tmp_path, "mine.txt", "Who cooks?\n\nWho cleans?\n"))
     assert (kind, [one.prompt for one in failures]) == ("a text", ["Who cooks?", "Who cleans?"])

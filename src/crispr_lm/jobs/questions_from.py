@@ -49,6 +49,9 @@ class Groups:
         found += builtin_exchanges() if self.builtin else ()
         if not found:
             raise InputError("no groups to exchange; give --swap A=B or --swaps FILE, or leave --no-builtin away")
+        names = [exchange.name for exchange in found]
+        if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+            raise InputError(f"two exchanges are named {twice!r}; give each its own name (or --no-builtin)")
         return tuple(found)
 
 
