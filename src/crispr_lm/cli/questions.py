@@ -114,8 +114,9 @@ def from_log(
     file: Annotated[
         Path,
         Parameter(
-            help="Results of promptfoo or deepeval (.json), an Inspect log (.eval, .json), samples of lm-eval (.jsonl), "
-            "or a table of prompts and answers (.csv, .tsv, .xlsx, .ods, .jsonl, .json; .txt: a prompt on each line)."
+            help="Results of promptfoo or deepeval (.json), an Inspect log (.eval, .json), samples of lm-eval "
+            "(.jsonl), or a table of prompts and answers (.csv, .tsv, .xlsx, .ods, .jsonl, .json; .txt: a prompt on "
+            "each line)."
         ),
     ],
     /,
@@ -128,7 +129,7 @@ def from_log(
     prompt_column: str | None = None,
     answer_column: str | None = None,
 ) -> None:
-    """Make questions and twins of prompts that failed in another tool: the group exchanged, else equal.
+    """Make questions and twins of prompts that failed in another tool: the group exchanged, all else equal.
 
     Example: crispr-lm questions from results.json --swap nurse=doctor --output complaint
 
