@@ -26,6 +26,7 @@ DATA = {
     "crispr_lm/report/assets/report.html.j2",
     "crispr_lm/report/assets/report.css",
     "crispr_lm/tasks/data/everyday.toml",
+    "crispr_lm/tasks/data/exchanges.toml",
     "crispr_lm/tasks/data/instructions.txt",
     "crispr_lm/tasks/data/questions.toml",
 }

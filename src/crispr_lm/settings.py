@@ -295,6 +295,9 @@ class RunSettings(ModelSettings, TaskSettings, AttributionSettings, SearchSettin
         description="With several tasks: also find an edit on each of them alone and measure it on all (a search for "
         "each). With --resume it is added to a finished run.",
     )
+    prompts: Annotated[Path | None, Parameter(group=REPORT_GROUP)] = Field(
+        None, description="Prompts to answer before and after, for the report alone: JSON Lines, or .txt with lines."
+    )
 
 
 @Parameter(name="*")

@@ -123,7 +123,13 @@ def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_pat
 
 def test_what_an_edit_costs_elsewhere_is_reported(saved_model, questions, tmp_path):
     output = tmp_path / "out"
-    results = run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
+    (tmp_path / "mine.txt").write_text("Who was late?\n", encoding="utf-8")
+    settings = settings_for(questions, output, neurons="ffn", prompts=tmp_path / "mine.txt")
+    results = run(str(saved_model("llama")), settings)
+    (shown,) = results["prompts"]
+    assert shown["prompt"] == "Who was late?"
+    assert shown["changed"] == (shown["before"] != shown["after"])
+    assert "Your prompts" in (output / "report.html").read_text(encoding="utf-8")
     bias, capability = results["tasks"].values()
     assert (bias["role"], capability["role"]) == ("bias", "capability")
     assert (capability["examples"], capability["instructions"]) == (4, 2)  # as many as the task's own

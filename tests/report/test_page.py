@@ -105,7 +105,7 @@ def make_page():
     return page_of
 
 
-def page_of(answers, search=None, choice=None, **of_neurons):
+def page_of(answers, search=None, choice=None, prompts=(), **of_neurons):
     scores = NeuronScores({f"layers.{layer}.down_proj": torch.arange(4.0) - layer for layer in range(3)}, "ffn")
     results = {
         "model": f"model {ATTACK}",
@@ -145,6 +145,7 @@ def page_of(answers, search=None, choice=None, **of_neurons):
         "timings": {"load": 1.5},
     }
     results |= {} if search is None else {"search": search, "choice": choice}
+    results |= {"prompts": prompts} if prompts else {}
     run = {
         "identity": {
             "crispr_lm": "0.1.0",
@@ -221,6 +222,20 @@ def test_neurons_without_scores_have_no_column_for_them_and_the_page_says_why(pa
     assert "<th>Score</th>" not in other
     assert "Promotes</th>" not in other
     assert "Scores are of ffn neurons" in other
+
+
+def test_prompts_of_the_users_own_stand_before_and_after_and_only_then_there_is_a_tab(make_page, page):
+    rows = [
+        {"prompt": f"Who? {ATTACK}", "logged": "", "before": "She.", "after": after, "changed": changed}
+        for after, changed in (("They.", True), ("She.", False))
+    ]
+    shown = make_page(ANSWERS, prompts=rows)
+    assert "1 of 2 answers changed." in shown
+    assert "They.</td>" in shown
+    assert "Answer in the log" not in shown
+    assert "Answer in the log" in make_page(ANSWERS, prompts=[rows[0] | {"logged": "He."}])
+    assert "Your prompts" not in page
+    assert "<img" not in re.sub(r"<script>.*?</script>", "", shown, flags=re.DOTALL)
 
 
 def test_only_changed_answers_are_listed_the_worse_first():

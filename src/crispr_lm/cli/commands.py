@@ -83,6 +83,7 @@ app.command(edit_app)
 questions_app = App(name="questions", help="Make questions of your own, and check them.")
 for questions_command in (questions.new, questions.expand, questions.check):
     questions_app.command(questions_command)
+questions_app.command(questions.from_log, name="from")
 app.command(questions_app)
 
 

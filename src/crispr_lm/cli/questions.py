@@ -1,4 +1,4 @@
-"""Commands that make and check questions: questions new, questions expand, questions check."""
+"""Commands that make and check questions: questions new, questions expand, questions check, questions from."""
 
 from __future__ import annotations
 
@@ -108,3 +108,55 @@ def check(
 
     found = check_questions(file, seed)
     show(found, lambda: print_check(found), lambda: f"{len(found['findings'])} findings")
+
+
+def from_log(
+    file: Annotated[
+        Path,
+        Parameter(
+            help="Results of promptfoo or deepeval (.json), an Inspect log (.eval, .json), samples of lm-eval "
+            "(.jsonl), or a table of prompts and answers (.csv, .tsv, .xlsx, .ods, .jsonl, .json; .txt: a prompt on "
+            "each line)."
+        ),
+    ],
+    /,
+    *,
+    output: Path,
+    swap: Listed = None,
+    swaps: Path | None = None,
+    builtin: bool = True,
+    metric: str | None = None,
+    prompt_column: str | None = None,
+    answer_column: str | None = None,
+) -> None:
+    """Make questions and twins of prompts that failed in another tool: the group exchanged, all else equal.
+
+    Example: crispr-lm questions from results.json --swap nurse=doctor --output complaint
+
+    Parameters
+    ----------
+    output
+        Folder to write questions.jsonl (failures with options, and their twins), twins.jsonl (pairs of free prompts)
+        and prompts.jsonl (all failed prompts) to; those without rows are left out.
+    swap
+        Two words or phrases that take each other's place, written A=B. May be repeated; the first pair names the
+        groups.
+    swaps
+        TOML file with more exchanges (docs/questions-from.md).
+    builtin
+        Exchange women and men, too: pronouns, nouns, common first names.
+    metric
+        Take only what failed by this assertion, metric or scorer.
+    prompt_column
+        Column of a table that holds the prompts; by default it is recognised by its name.
+    answer_column
+        Column that holds the answers, likewise.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.questions_from import Groups, questions_from
+    from crispr_lm.report.questions_from import print_made
+    from crispr_lm.tasks.logs.entry import LogOptions
+
+    options = LogOptions(metric, prompt_column, answer_column)
+    made = questions_from(file, output, Groups(swap or (), swaps, builtin), options)
+    show(made, lambda: print_made(made), lambda: output)

@@ -94,6 +94,8 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     methods = chosen_methods(settings.methods)
     if settings.pick is not None:
         raise InputError("--pick takes a trial of one run; a comparison searches for every task, so leave it away")
+    if settings.prompts is not None:
+        raise InputError("--prompts shows the answers of one edited model; give it to crispr-lm run")
     folder = ComparisonFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     settings = dated(settings, folder)

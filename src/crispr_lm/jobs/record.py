@@ -25,9 +25,11 @@ from crispr_lm.storage.run_folder import JobFolder
 from crispr_lm.tasks.parts import Parts
 from crispr_lm.version import __version__
 
-NO_MATTER = {"output", "resume", "overwrite", "batch_size", "device", "threads", "pick", "transfer", "prompt_date"}
+NO_MATTER = {
+    "output", "resume", "overwrite", "batch_size", "device", "threads", "pick", "transfer", "prompts", "prompt_date",
+}  # fmt: skip
 """Settings that no result depends on, or that stand elsewhere in the identity (the date); with ``transfer`` more is
-measured, and nothing else."""
+measured, with ``prompts`` more is shown, and nothing else."""
 
 AnySettings = TypeVar("AnySettings", bound=RunSettings)
 

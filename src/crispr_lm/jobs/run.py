@@ -39,6 +39,7 @@ from crispr_lm.jobs.preparation import (
 )
 from crispr_lm.jobs.record import dated, record_of
 from crispr_lm.jobs.sharing import check_hub, with_upload, write_card
+from crispr_lm.jobs.shown_prompts import ShownPrompt, answers_to, prompts_fit, read_prompts, shown_rows
 from crispr_lm.jobs.transfer import Unedited, check_transfer, measure_transfer
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
@@ -110,6 +111,7 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     folder = RunFolder(settings.output)
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     settings = on_first(lambda: dated(settings, folder))
+    prompts = read_prompts(settings.prompts)
     tasks = load_tasks(settings)
     say_lacks(tasks, progress)
     parts = [take_parts(task, settings) for task in tasks]
@@ -118,10 +120,10 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     subjects += further_subjects(settings)
     check_held_out(subjects, made_on(parts), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
-    checks += [subject.check for subject in subjects]
+    checks += [*(subject.check for subject in subjects), prompts_fit(prompts)]
     needs = Needs(checks, probe=(parts[0].task, parts[0].validation), twice=True)
     lm = load(model, settings, needs, timings, progress)
-    return _Work(folder, lm, parts, subjects, settings, timings, progress)
+    return _Work(folder, lm, parts, subjects, settings, timings, progress, prompts)
 
 
 def _without_the_end(
@@ -129,7 +131,8 @@ def _without_the_end(
 ) -> tuple[Edit, dict[str, Any]] | None:
     """Edit and results of a run after whose work something has failed, or was interrupted.
 
-    None where there is no such run, or one that has measured something else: another trial picked, no transfer.
+    None where there is no such run, or one that has measured something else: another trial picked, no transfer, no
+    prompts.
 
     Raises:
         InputError: the run there has other settings, model or data.
@@ -139,6 +142,8 @@ def _without_the_end(
     folder.check_same(record)
     results = read_object(folder.results)
     if results.get("pick") != settings.pick or ("transfer" in results) != settings.transfer:
+        return None
+    if ("prompts" in results) != (settings.prompts is not None):
         return None
     with write_errors(folder.path):
         folder.remove_parts()
@@ -156,6 +161,7 @@ class _Work:
     settings: RunSettings
     timings: Timings
     progress: Progress
+    prompts: tuple[ShownPrompt, ...] = ()
 
 
 def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
@@ -177,8 +183,10 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
 
     with timings.of("report_before"):
         before = measure_all(lm, subjects, settings, progress, "Measuring before")
+        shown_before = answers_to(lm, work.prompts, settings)
     with edit.baked(lm), timings.of("report_after"):
         after = measure_all(lm, subjects, settings, progress, "Measuring after")
+        shown_after = answers_to(lm, work.prompts, settings)
         diverged = divergence(lm, reference, settings.batch_size)
     with timings.of("statistics"), progress.step("Drawing intervals"):
         edited = Edited(after, diverged, edit)
@@ -186,6 +194,7 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
     failed: dict[str, str] = {}
     results = {
         **measured,
+        **shown_rows(work.prompts, shown_before, shown_after),
         "made_for": [part.task.name for part in parts],
         "pick": settings.pick,
         "neurons": _described(lm, scores, edit.neurons, failed),
