@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crispr_lm.evaluation.evaluation import Evaluation, evaluate
     from crispr_lm.inference.prompts import EncodedPrompt, encode, render_prompt
     from crispr_lm.inference.scoring import option_scores
+    from crispr_lm.jobs.in_python import Run, run
     from crispr_lm.metrics.family import Metric, MetricFamily
     from crispr_lm.metrics.registry import register_metrics
     from crispr_lm.model.language_model import LanguageModel
@@ -49,6 +50,7 @@ _HOMES = {
     "attribution.neuron_scores": ("NeuronScores",),
     "inference.prompts": ("EncodedPrompt", "encode", "render_prompt"),
     "inference.scoring": ("option_scores",),
+    "jobs.in_python": ("Run", "run"),
     "search.rankings": ("Ranking", "register_ranking"),
     "search.options": ("SearchOptions",),
     "search.result": ("Found",),
@@ -79,6 +81,7 @@ __all__ = [
     "Neuron",
     "NeuronScores",
     "Ranking",
+    "Run",
     "RunSettings",
     "SearchOptions",
     "Split",
@@ -100,6 +103,7 @@ __all__ = [
     "register_ranking",
     "register_task",
     "render_prompt",
+    "run",
     "sample",
     "score_neurons",
     "search_edit",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -68,6 +69,36 @@ def test_a_batch_takes_no_more_than_half_of_the_free_memory(
     assert max(sizes) == 4
     assert sizes_of(llama, prompts_of([10] * 3), bytes_per_token=1e9) == [1, 1, 1]
     assert sizes_of(llama, prompts_of([10] * 9)) == [9]
+
+
+def test_on_an_accelerator_a_small_batch_is_measured_and_later_ones_fill_the_memory(
+    llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(batching.AUTO_TOKENS, "cpu", 20)
+    monkeypatch.setattr(batching, "measures_allocation", lambda _device: True)
+    monkeypatch.setattr(batching, "free_memory", lambda _device: 16_000)
+    bytes_of_token, sizes = 100, []
+
+    @contextmanager
+    def peak(_devices: object) -> Iterator[list[int]]:
+        found: list[int] = []
+        yield found
+        found.append(bytes_of_token * 10 * sizes[-1])
+
+    monkeypatch.setattr(batching, "peak_allocation", peak)
+
+    def sizes_of(count: int, **more: float) -> list[int]:
+        sizes.clear()
+        for _ in batches(llama, prompts_of([10] * count), "auto", lambda batch: sizes.append(len(batch)), **more):
+            pass
+        return list(sizes)
+
+    assert sizes_of(26) == [2, 8, 8, 8]  # 20 tokens, then those of half the memory: 80
+    assert sizes_of(24) == [8, 8, 8]  # it is known now
+    bytes_of_token = 200
+    assert sizes_of(24) == [8, 4, 4, 4, 4]  # a batch took more than was known
+    assert sizes_of(10, bytes_per_token=1.0) == [2, 4, 4]  # gradients are measured by themselves
+    assert llama.bytes_per_token == {"scores": 200.0, "gradients": 200.0}
 
 
 def test_scores_do_not_depend_on_the_memory_there_is(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

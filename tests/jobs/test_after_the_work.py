@@ -13,7 +13,7 @@ from crispr_lm.jobs import steps
 from crispr_lm.jobs.comparison import compare
 from crispr_lm.jobs.reproduce import reproduce
 from crispr_lm.jobs.run import run
-from crispr_lm.settings import ApplySettings, EvaluateSettings, HubSettings, ScoreSettings
+from crispr_lm.settings import ApplySettings, EvaluateSettings, HubSettings, ReproduceSettings, ScoreSettings
 from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.storage.sanitize import without_folders
 
@@ -279,11 +279,11 @@ def test_a_run_made_again_that_could_not_be_compared_is_not_made_a_third_time(
     with monkeypatch.context() as broken:
         broken.setattr("crispr_lm.jobs.reproduce.write_json", full)
         with pytest.raises(WriteError):
-            reproduce(first, again, device="cpu")
+            reproduce(first, again, ReproduceSettings(device="cpu"))
     monkeypatch.setattr("crispr_lm.jobs.run.score_tasks", None)  # the search is not made again
-    assert reproduce(first, again, device="cpu")["same"]
+    assert reproduce(first, again, ReproduceSettings(device="cpu"))["same"]
     with pytest.raises(InputError, match="holds a finished run"):
-        reproduce(first, again, device="cpu")
+        reproduce(first, again, ReproduceSettings(device="cpu"))
 
 
 def test_a_run_made_again_whose_model_is_not_verified_is_compared_all_the_same(

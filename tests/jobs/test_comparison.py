@@ -99,6 +99,9 @@ def test_every_method_has_a_row_on_every_task(compared):
             "instruction": 0,
             "contextual-calibration": 0,
         }
+        # A forward and a backward pass at least for each of two examples under two instructions.
+        assert rows["search"]["passes"] >= 8
+        assert rows["original"]["passes"] == rows["weights"]["passes"] == rows["instruction"]["passes"] == 0
         assert rows["search"]["divergence"]["kl"] > 0
         assert rows["instruction"]["divergence"]["kl"] == 0
         assert set(rows["random"]["measured"]) == {name, "builtin:knowledge"}
@@ -423,7 +426,7 @@ def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path
         compare("nowhere", settings_for(questions, tmp_path / "out", methods=("weight",)))
     assert not (tmp_path / "out").exists()
     assert [method.name for method in chosen_methods(("steering",))] == ["original", "search", "steering"]
-    assert len(chosen_methods(("all",))) == 17
+    assert len(chosen_methods(("all",))) == 18
 
 
 def test_markdown_shows_text_as_it_is(compared):

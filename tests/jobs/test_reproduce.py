@@ -9,6 +9,7 @@ from crispr_lm import InputError
 from crispr_lm.cli.commands import main
 from crispr_lm.jobs.reproduce import _compared, reproduce
 from crispr_lm.jobs.run import run
+from crispr_lm.settings import ReproduceSettings
 
 from .test_run import questions, settings_for
 
@@ -23,7 +24,7 @@ def first(saved_model, questions, tmp_path_factory):
 
 
 def test_a_run_made_again_has_the_same_figures(first, tmp_path):
-    reproduced = reproduce(first, tmp_path / "again", tolerance=0.0, device="cpu")
+    reproduced = reproduce(first, tmp_path / "again", ReproduceSettings(tolerance=0.0, device="cpu"))
     assert reproduced["same"]
     assert reproduced["edit"]["same"]
     assert reproduced["versions"] == {}
@@ -58,7 +59,7 @@ def test_another_edit_is_not_reproduced_even_where_all_figures_agree(first, tmp_
     edit = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
     edit["scale"] = 0.5
     (folder / "edit.json").write_text(json.dumps(edit), encoding="utf-8")
-    results = reproduce(folder, tmp_path / "again", device="cpu")
+    results = reproduce(folder, tmp_path / "again", ReproduceSettings(device="cpu"))
     assert all(figure["same"] for figure in results["figures"])
     assert results["verdict"]["same"]
     assert not results["edit"]["same"]
@@ -84,7 +85,7 @@ def test_a_changed_interval_or_test_is_found_out(first, change, named):
 @pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
 def test_a_tolerance_that_is_none_is_refused_before_anything_is_run(first, tmp_path, tolerance):
     with pytest.raises(InputError, match="tolerance"):
-        reproduce(first, tmp_path / "again", tolerance=tolerance, device="cpu")
+        reproduce(first, tmp_path / "again", ReproduceSettings(tolerance=tolerance, device="cpu"))
     assert not (tmp_path / "again").exists()
 
 
@@ -106,7 +107,7 @@ def changed_record(first, folder, change):
 def test_what_has_changed_since_is_reported_first(first, tmp_path, change, message):
     changed_record(first, tmp_path / "run", change)
     with pytest.raises(InputError, match=message):
-        reproduce(tmp_path / "run", tmp_path / "again", device="cpu")
+        reproduce(tmp_path / "run", tmp_path / "again", ReproduceSettings(device="cpu"))
     assert not (tmp_path / "again").exists()
 
 
@@ -117,7 +118,7 @@ def test_data_that_have_changed_are_reported_first(saved_model, questions, tmp_p
     with (folder / "questions.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n")
     with pytest.raises(InputError, match="its hash differs"):
-        reproduce(tmp_path / "out", tmp_path / "again", device="cpu")
+        reproduce(tmp_path / "out", tmp_path / "again", ReproduceSettings(device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_data_that_have_changed_are_reported_first(saved_model, questions, tmp_p
 def test_a_record_of_another_shape_is_reported_in_one_sentence(first, tmp_path, change, problem):
     changed_record(first, tmp_path / "run", change)
     with pytest.raises(InputError) as refused:
-        reproduce(tmp_path / "run", tmp_path / "again", device="cpu")
+        reproduce(tmp_path / "run", tmp_path / "again", ReproduceSettings(device="cpu"))
     assert str(refused.value) == f"{tmp_path / 'run'} is not what crispr-lm run writes ({problem}); give another folder"
     assert not (tmp_path / "again").exists()
 

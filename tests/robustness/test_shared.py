@@ -12,7 +12,7 @@ from crispr_lm.jobs.comparison import compare
 from crispr_lm.jobs.reproduce import reproduce
 from crispr_lm.jobs.run import run
 from crispr_lm.report.page import write_report
-from crispr_lm.settings import ApplySettings, CompareSettings, EvaluateSettings
+from crispr_lm.settings import ApplySettings, CompareSettings, EvaluateSettings, ReproduceSettings
 from crispr_lm.storage.sanitize import STEERING, all_visible, shared_names, without_folders
 from crispr_lm.tasks.registry import dataset_of
 
@@ -71,7 +71,7 @@ def test_nothing_that_is_shared_of_a_run_names_a_folder(private, tmp_path):
     again = EvaluateSettings(task=settings.task, instructions="2", device="cpu", test_examples=6, measure=())
     steps.evaluate(str(model), measured, output / "edit.json", again)
     assert SECRET not in measured.read_text(encoding="utf-8")
-    assert reproduce(output, tmp_path / "again", device="cpu")["same"]
+    assert reproduce(output, tmp_path / "again", ReproduceSettings(device="cpu"))["same"]
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """The one interface of what a user could do about a biased model: a `Method` is fitted and gives a `Treatment`.
 
 A treatment says how the model answers afterwards: with neurons scaled, with a vector added to its residual stream,
-under another instruction, or with corrected option scores. Every treatment is measured in the same way, `measure`.
+with an adapter, under another instruction, or with corrected option scores. Every treatment is measured in the same
+way, `measure`.
 Knows models, prompts and subjects; knows no method.
 """
 
@@ -23,6 +24,7 @@ from crispr_lm.inference.scoring import Likelihood
 from crispr_lm.tasks.base import SENTENCES, Example
 
 if TYPE_CHECKING:
+    from crispr_lm.baselines.adapter import Adapter
     from crispr_lm.baselines.fit import Fit
     from crispr_lm.baselines.residual import Steering
     from crispr_lm.edits.edit import Edit
@@ -42,6 +44,7 @@ class Treatment:
     Attributes:
         edit: Neurons that are scaled while the model answers.
         steering: A vector that is added to the residual stream while it answers.
+        adapter: A LoRA adapter that is put around its linear layers while it answers.
         rephrase: Turns an instruction into the one that is asked instead.
         correct: Turns option scores into others.
         details: Anything worth keeping on record, JSON-serialisable.
@@ -50,6 +53,7 @@ class Treatment:
 
     edit: Edit | None = None
     steering: Steering | None = None
+    adapter: Adapter | None = None
     rephrase: Callable[[str], str] | None = None
     correct: Correction | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -58,16 +62,16 @@ class Treatment:
     @property
     def changes_model(self) -> bool:
         """Whether the model itself answers differently, also where no option is asked for."""
-        return self.edit is not None or self.steering is not None
+        return any(change is not None for change in (self.edit, self.steering, self.adapter))
 
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[None]:
         """Change the model while the block runs; its weights are not touched."""
         with ExitStack() as stack:
-            if self.edit is not None:
-                stack.enter_context(self.edit.applied(lm))
-            if self.steering is not None:
-                stack.enter_context(self.steering.applied(lm))
+            changes: tuple[Edit | Steering | Adapter | None, ...] = (self.edit, self.steering, self.adapter)
+            for change in changes:
+                if change is not None:
+                    stack.enter_context(change.applied(lm))
             yield
 
 

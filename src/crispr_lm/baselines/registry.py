@@ -5,6 +5,7 @@ from __future__ import annotations
 from crispr_lm.baselines.calibration import contextual_calibration, domain_context_calibration
 from crispr_lm.baselines.instruction import fairness_instruction
 from crispr_lm.baselines.integrated_gradients import integrated_gradients
+from crispr_lm.baselines.lora import lora
 from crispr_lm.baselines.method import Method
 from crispr_lm.baselines.minimal_pairs import minimal_pairs
 from crispr_lm.baselines.published_ranking import (
@@ -138,6 +139,14 @@ _TABLE = (
         "A mean-difference direction is added to the residual stream.",
         steering,
         "Rimsky et al., ACL 2024, arXiv 2312.06681",
+    ),
+    Method(
+        "lora",
+        "LoRA adapter",
+        "baseline",
+        "An adapter in every linear layer is trained to choose the right option.",
+        lora,
+        "Hu et al., ICLR 2022, arXiv 2106.09685",
     ),
 )
 

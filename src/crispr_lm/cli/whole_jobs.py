@@ -83,18 +83,8 @@ def reproduce(source: Path, /, *, output: OutputFile, settings: ReproduceSetting
     from crispr_lm.report.result_tables import print_reproduced
 
     mark_as_resumable()
-    options = settings or ReproduceSettings()
     with terminal_progress(silent=is_quiet()) as progress:
-        comparison = reproduce_job(
-            source,
-            output,
-            options.tolerance,
-            options.model,
-            options.device,
-            progress,
-            trust_remote_code=options.trust_remote_code,
-            allow_pickle=options.allow_pickle,
-        )
+        comparison = reproduce_job(source, output, settings, progress)
     outcome = "reproduced" if comparison["same"] else "not reproduced"
     show(comparison, lambda: print_reproduced(comparison, output), lambda: outcome)
     fail_after(comparison)

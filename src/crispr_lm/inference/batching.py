@@ -9,6 +9,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +17,13 @@ import torch
 from crispr_lm.errors import InputError
 from crispr_lm.inference.packing import packed_length
 from crispr_lm.inference.prompts import EncodedPrompt
-from crispr_lm.model.memory import explain_out_of_memory, free_memory, is_out_of_memory
+from crispr_lm.model.memory import (
+    explain_out_of_memory,
+    free_memory,
+    is_out_of_memory,
+    measures_allocation,
+    peak_allocation,
+)
 from crispr_lm.model.neuron_sites import find_sites
 from crispr_lm.runtime.deterministic import is_deterministic
 
@@ -31,16 +38,18 @@ BatchSize = int | str
 ProgressCallback = Callable[[int], None]
 """Called with the number of prompts just finished."""
 
-AUTO_TOKENS = {"cpu": 2048, "cuda": 32768}
-"""Tokens in a batch for "auto", by device type, where memory allows: enough to keep it busy (measured on a CPU by
-benchmarks/batch_size.py; the figure for CUDA is a guess until it is measured)."""
+AUTO_TOKENS = {"cpu": 2048}
+"""Tokens in a batch for "auto" where memory allows: enough to keep a CPU busy (benchmarks/batch_size.py). On a CUDA
+device so many are in the first batch, whose memory is measured; later ones have as many as fit."""
 
 OVERHEAD_TOKENS = {"cpu": 64, "cuda": 2048}
 """What a batch costs beside its tokens, in tokens: batches of 256 take 1.2 times as long per prompt as those of 2,048
-on a CPU (benchmarks/batch_size.py; the figure for CUDA is a guess). More batches have less padding."""
+on a CPU (benchmarks/batch_size.py). For CUDA an estimate: starting the some hundred kernels of a pass takes as long as
+computing some thousand tokens. More batches have less padding."""
 
 MEMORY_SHARE = 0.5
-"""Share of the free memory that a batch is given: the estimate is rough, and others use the machine too."""
+"""Share of the free memory that a batch is given: what it takes is known for other prompts, and others use the device
+too."""
 
 ACTIVATIONS_PER_NEURON = 2.5
 """Numbers that a pass with gradients keeps per token for every number that linear layers put out: these themselves, and
@@ -63,10 +72,10 @@ def batches(
     Args:
         lm: The model.
         prompts: What to work on.
-        batch_size: Prompts in a batch; "auto" takes as many as keep the device busy and fit its memory.
+        batch_size: Prompts in a batch; "auto" takes as many as keep a CPU busy, or as fit a CUDA device.
         work: Called with the indices of a batch.
         apart: Per prompt the number of its group; prompts of different groups share no batch.
-        bytes_per_token: What `work` keeps in memory per token, for "auto"; 0 where that is little.
+        bytes_per_token: What `work` keeps in memory per token, for "auto"; 0 where that is little. Measured on CUDA.
 
     Raises:
         InputError: batch size is neither "auto" nor a positive number.
@@ -79,17 +88,20 @@ def batches(
     for index in sorted(range(len(prompts)), key=lambda index: -packed_length(prompts[index])):
         groups.setdefault(apart[index] if apart is not None else 0, []).append(index)
     most = len(prompts) if batch_size == "auto" else int(batch_size)
-    tokens = _tokens_that_fit(lm, bytes_per_token) if batch_size == "auto" else None
+    budget = _Budget(lm, bytes_per_token) if batch_size == "auto" else None
     for waiting in groups.values():
         planned: list[int] = []
         while waiting:
-            if tokens is not None and not planned:
+            if budget is not None and not planned:
                 lengths = [packed_length(prompts[index]) for index in waiting]
-                planned = batch_sizes(lengths, tokens, most, _of_device(OVERHEAD_TOKENS, lm.device))
+                planned = batch_sizes(lengths, budget.tokens, most, _of_device(OVERHEAD_TOKENS, lm.device))
             batch = waiting[: planned.pop(0) if planned else most]
             try:
                 with explain_out_of_memory("on a single prompt") if len(batch) == 1 else nullcontext():
-                    work(batch)
+                    if budget is None:
+                        work(batch)
+                    elif budget.changed_by(partial(work, batch), len(batch) * packed_length(prompts[batch[0]])):
+                        planned = []
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -100,9 +112,14 @@ def batches(
                 continue
             # Here, where the error and with it the failed pass's tensors are gone.
             logger.warning("out of memory with %d prompts in a batch, going on with %d", len(batch), most)
-            gc.collect()  # hooks and the activations that they watch hold each other
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            _return_memory()
+
+
+def _return_memory() -> None:
+    """Give back what a failed pass has left."""
+    gc.collect()  # hooks and the activations that they watch hold each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def batch_sizes(lengths: Sequence[int], tokens: int, most: int, overhead: int) -> list[int]:
@@ -136,17 +153,44 @@ def gradient_bytes_per_token(lm: LanguageModel) -> float:
     return ACTIVATIONS_PER_NEURON * sum(site.width for site in find_sites(lm.model, "linear")) * lm.dtype.itemsize
 
 
-def _tokens_that_fit(lm: LanguageModel, bytes_per_token: float) -> int:
-    """Tokens in a batch: what keeps the device busy, or fewer where its free memory does not hold them."""
-    busy = _of_device(AUTO_TOKENS, lm.device)
-    if not bytes_per_token or is_deterministic():  # what memory is free is not the same twice
-        return busy
-    # A model spread over devices keeps on each of them what its part of the layers puts out.
-    devices = {parameter.device for parameter in lm.model.parameters()}
-    fitting = int(MEMORY_SHARE * len(devices) * min(map(free_memory, devices)) / bytes_per_token)
-    if fitting < busy:
-        logger.info("%d tokens in a batch: what half of the free memory holds", max(fitting, 1))
-    return max(1, min(busy, fitting))
+class _Budget:
+    """Tokens in a batch for "auto".
+
+    On a CPU: what keeps it busy, or fewer where free memory does not hold them. On a CUDA device: what its free memory
+    holds, by what a token took in the batches so far; until one was measured, as many as on a CPU.
+    """
+
+    def __init__(self, lm: LanguageModel, bytes_per_token: float) -> None:
+        self._lm, self._kind = lm, "gradients" if bytes_per_token else "scores"
+        self._devices = {parameter.device for parameter in lm.model.parameters()}
+        # What memory is free is not the same twice.
+        self._measures = not is_deterministic() and all(map(measures_allocation, self._devices))
+        self.tokens = AUTO_TOKENS["cpu"]
+        if self._measures and self._kind in lm.bytes_per_token:
+            self.tokens = self._fitting(lm.bytes_per_token[self._kind])
+        elif bytes_per_token and not is_deterministic():
+            # A model spread over devices keeps on each of them what its part of the layers puts out.
+            self.tokens = min(self.tokens, self._fitting(bytes_per_token / len(self._devices)))
+
+    def _fitting(self, bytes_per_token: float) -> int:
+        """Tokens that fit, of which each takes so much on the device with the least free memory."""
+        fitting = max(1, int(MEMORY_SHARE * min(map(free_memory, self._devices)) / bytes_per_token))
+        logger.info("%d tokens in a batch fit half of the free memory", fitting)
+        return fitting
+
+    def changed_by(self, work: Callable[[], None], tokens: int) -> bool:
+        """Do the work of a batch of so many tokens; whether it took more memory per token than was known."""
+        if not self._measures:
+            work()
+            return False
+        with peak_allocation(self._devices) as peak:
+            work()
+        known = self._lm.bytes_per_token.get(self._kind, 0.0)
+        if peak[0] / tokens <= known:
+            return False
+        self._lm.bytes_per_token[self._kind] = peak[0] / tokens
+        self.tokens = self._fitting(peak[0] / tokens)
+        return True
 
 
 def _of_device(table: Mapping[str, int], device: torch.device) -> int:

@@ -23,6 +23,7 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_reference
+from crispr_lm.inference.passes import counted_passes
 from crispr_lm.jobs.advice import say_lacks, say_sizes
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.comparison_results import (
@@ -262,7 +263,9 @@ class _Table:
         if cell is None or cell["status"] != "done":
             start = time.perf_counter()
             try:
-                content = self._measured(fit(), subjects, diverges)
+                with counted_passes(self.lm) as passes:
+                    treatment = fit()
+                content = {**self._measured(treatment, subjects, diverges), "passes": passes.count}
             except CrisprError as error:
                 if not may_fail:
                     raise

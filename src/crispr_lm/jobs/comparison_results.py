@@ -33,7 +33,7 @@ from crispr_lm.report.shared import shared_record
 from crispr_lm.settings import CompareSettings
 
 COMPARISON_FORMAT = "crispr-lm-comparison"
-COMPARISON_VERSION = 2
+COMPARISON_VERSION = 3
 
 Cell = dict[str, Any]
 
@@ -91,7 +91,8 @@ def same_measurements(treatment: Treatment) -> str | None:
 
     None for a treatment that is more than an edit: it is never taken as equal to another.
     """
-    if treatment.steering is not None or treatment.rephrase is not None or treatment.correct is not None:
+    more = (treatment.steering, treatment.adapter, treatment.rephrase, treatment.correct)
+    if any(change is not None for change in more):
         return None
     edit = treatment.edit
     neurons = sorted((neuron.kind, neuron.module, neuron.index) for neuron in edit.neurons) if edit else []
@@ -238,6 +239,7 @@ class _Figures:
             "measured": measured,
             "divergence": self._divergence(cells),
             "seconds": round(sum(cell["seconds"] for cell in cells), 1),
+            "passes": cells[0]["passes"],
         }
 
     def _measured(self, key: CellKey, subject: Subject) -> Measurement:

@@ -23,7 +23,7 @@ from crispr_lm.jobs.run import run
 from crispr_lm.model.load import open_model
 from crispr_lm.runtime.plugins import loaded
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.settings import TAKE_WHAT_THERE_IS, RunSettings
+from crispr_lm.settings import TAKE_WHAT_THERE_IS, ReproduceSettings, RunSettings
 from crispr_lm.storage.files import write_json
 from crispr_lm.storage.output_path import check_writable
 from crispr_lm.storage.records import MALFORMED, read_object
@@ -57,26 +57,17 @@ class Figure:
 def reproduce(
     source: Path,
     output: Path,
-    tolerance: float = DEFAULT_TOLERANCE,
-    model: str | None = None,
-    device: str = "auto",
+    options: ReproduceSettings | None = None,
     progress: Progress | None = None,
-    *,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
 ) -> dict[str, Any]:
     """Run again what a folder's ``run.json`` records and compare every figure of ``results.json``.
 
     Args:
         source: Folder of a finished run.
         output: Folder for the new one; ``reproduce.json`` is written into it.
-        tolerance: Largest difference that counts as the same.
-        model: Where the model is now, if it is not where the record says.
-        device: To run on.
+        options: Tolerance, device and where the model is now. That code of the model may be run, or weights stored as
+            pickle be read, counts here alone: the record is untrusted input.
         progress: Shows how far it is.
-        trust_remote_code: Run Python code that comes with the model. A record that says so is not enough: it is
-            untrusted input.
-        allow_pickle: Also read weights stored as pickle, which can run code hidden in the file; likewise.
 
     Returns:
         What ``reproduce.json`` holds: versions that differ, overlap of the edits, every figure, whether verdict, edit
@@ -86,20 +77,20 @@ def reproduce(
         InputError: a tolerance below 0, no finished run, or its data or weights have changed (what and where is
             said), before anything is run.
     """
-    progress = progress or SilentProgress()
-    if not 0 <= tolerance < math.inf:
-        raise InputError(f"tolerance {tolerance} can't be used; give 0 (the same figures) or a positive number")
+    options, progress = options or ReproduceSettings(), progress or SilentProgress()
+    if not 0 <= options.tolerance < math.inf:
+        raise InputError(f"tolerance {options.tolerance} can't be used; give 0 (the same figures) or a positive number")
     check_writable(output)
     recorded = read_recorded(source)
     record = recorded.record
-    trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
-    settings = reproduced_settings(record, output, device, trusted)
+    trusted = {"trust_remote_code": options.trust_remote_code, "allow_pickle": options.allow_pickle}
+    settings = reproduced_settings(record, output, options.device, trusted)
     new = RunFolder(output)
     if new.finished and not (output / REPORT).exists():  # it was run, and could not be compared
         settings = settings.model_copy(update={"resume": True})
     new.check(resume=settings.resume, overwrite=False)  # one that was interrupted is resumed
     identity = record["identity"]
-    name = model or identity["model"]
+    name = options.model or identity["model"]
     _check_plugins(identity["plugins"])
     _check_data(identity["data"])
     _check_model(name, identity["model_fingerprint"], settings)
@@ -108,9 +99,9 @@ def reproduce(
         "format": "crispr-lm-reproduce",
         "version": 1,
         "source": str(source),
-        "tolerance": tolerance,
+        "tolerance": options.tolerance,
         "versions": _versions(record, read_object(new.run)),
-        **_agreement(recorded, now, Edit.load(new.edit), tolerance),
+        **_agreement(recorded, now, Edit.load(new.edit), options.tolerance),
         **{name: now[name] for name in ("saved_model", "failed") if name in now},
     }
     write_json(output / REPORT, report)

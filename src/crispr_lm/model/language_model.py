@@ -49,6 +49,8 @@ class LanguageModel:
         is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
         context_length: Largest number of tokens of a sequence, None if there is no limit.
         capabilities: How it can be batched; None until `inference.layouts.capabilities_of` has found it out.
+        bytes_per_token: What a token of a batch takes of a CUDA device's memory, by kind of pass ("scores",
+            "gradients"); empty until `inference.batching` has measured it.
         evaluation_dtype: Number format that answers are measured in (`autocast`); None for the weights' own.
         prompt_format: "chat": prompts go through the tokenizer's chat template, if it has one; "plain": never.
         moment: What a chat template that writes the date takes for now; the same for every prompt.
@@ -65,6 +67,7 @@ class LanguageModel:
     is_encoder_decoder: bool = False
     context_length: int | None = None
     capabilities: Capabilities | None = field(default=None, repr=False)
+    bytes_per_token: dict[str, float] = field(default_factory=dict, repr=False)
     evaluation_dtype: torch.dtype | None = field(default=None, repr=False)
     prompt_format: Literal["chat", "plain"] = "chat"
     moment: datetime = field(default_factory=datetime.now, repr=False)

@@ -5,7 +5,7 @@ Knows configurations and devices; reads no weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,28 @@ def free_memory(device: torch.device) -> int:
         return min(available, max(0, int(limit) - int(used)))
     except (OSError, ValueError):  # no such files, or no limit ("max")
         return available
+
+
+def measures_allocation(device: torch.device) -> bool:
+    """Whether PyTorch counts what is allocated on a device."""
+    return device.type == "cuda"
+
+
+@contextmanager
+def peak_allocation(devices: Iterable[torch.device]) -> Iterator[list[int]]:
+    """Measure what a block allocates on devices that `measures_allocation` accepts.
+
+    Yields:
+        An empty list; when the block has ended, the most bytes that were allocated at once on one of the devices,
+        beyond what was there before.
+    """
+    before = {}
+    for device in devices:
+        torch.cuda.reset_peak_memory_stats(device)
+        before[device] = torch.cuda.memory_allocated(device)
+    found: list[int] = []
+    yield found
+    found.append(max(torch.cuda.max_memory_allocated(device) - size for device, size in before.items()))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -141,7 +141,7 @@ def _changes(comparison: Mapping[str, Any]) -> TextTable:
 
 def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> TextTable:
     columns, further = _columns(task), _further(name, task)
-    header = ("Method", "Kind", "Neurons", *(label for _, label in columns), "KL", *further)
+    header = ("Method", "Kind", "Neurons", *(label for _, label in columns), "Passes", "KL", *further)
     rows = []
     for method, row in task["rows"].items():
         label = methods[method]["label"]
@@ -155,6 +155,7 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
                 KINDS[methods[method]["kind"]],
                 str(row["neurons"]),
                 *(_spread(own, metric) for metric, _ in columns),
+                f"{row['passes']:,}",
                 _divergence(row["divergence"]),
                 *(_spread(row["measured"][other], _headline(row["measured"][other])) for other in further),
             )
@@ -163,9 +164,11 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
     notes = [
         f"{task['examples']} held-out examples of {task['templates']} templates under {task['instructions']} "
         f"instruction{plural}, {SCORING[task['scoring'][name]]}: mean ± standard deviation over instructions (and "
-        "draws), [worst]; of random controls the range of their draws' means in braces. KL: divergence from the "
-        "original on neutral prompts, nats per token, with its 95 % interval. Further tasks: accuracy, of texts "
-        "perplexity; those under one instruction alone have no deviation."
+        "draws), [worst]; of random controls the range of their draws' means in braces. Passes: what fitting took, in "
+        "forward passes of a prompt (a backward pass counts as two); of methods as large as the search's edit what "
+        "comes on top of the search. KL: divergence from the original on neutral prompts, nats per token, with its "
+        "95 % interval. Further tasks: accuracy, of texts perplexity; those under one instruction alone have no "
+        "deviation."
     ]
     notes += _notes(task, methods)
     return TextTable(name, header, tuple(rows), tuple(notes))
