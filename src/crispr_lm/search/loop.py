@@ -69,7 +69,7 @@ STEP_SIZE = 0.1
 STAY = 3.0
 """Weight of what an edit changes among the answers that do not abstain, against abstaining itself."""
 
-SKILL_WEIGHT = 2.0
+SKILL_WEIGHT = 3.0
 """λ of the first step."""
 
 RATE, LARGEST = 0.08, 3.0
