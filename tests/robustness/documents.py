@@ -234,7 +234,7 @@ def scores() -> bytes:
 
 
 def loop_state() -> bytes:
-    vectors = {name: torch.arange(4.0) for name in ("closing", "mean", "square")}
+    vectors = {name: torch.arange(4.0) for name in ("closing", "mean", "square", "skill")}
     return safetensors_bytes({**vectors, "multipliers": torch.tensor([4.0, 2.0, 10.0, 0.1, 0.0], dtype=torch.float64)})
 
 

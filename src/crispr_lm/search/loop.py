@@ -88,7 +88,7 @@ DAMPING, FARTHEST = 0.5, 2.0
 """Share of an abstention margin that ln λ is moved by, and the largest one in nats: few questions have measured it."""
 
 _NUMBERS = ("step", "skill_weight", "kl_weight", "lost", "kl")
-_VECTORS = ("closing", "mean", "square")
+_VECTORS = ("closing", "mean", "square", "skill")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,7 @@ class LoopState:
         closing: z, float32 (N,).
         mean: Running mean of r, float32 (N,).
         square: Running mean of r², float32 (N,).
+        skill: Running mean of the gradient of L_skill alone, float32 (N,).
         skill_weight: λ.
         kl_weight: ρ.
         lost: How much likelier "unknown" has become where the context tells, running mean (`lost_share`).
@@ -110,6 +111,7 @@ class LoopState:
     closing: Tensor
     mean: Tensor
     square: Tensor
+    skill: Tensor
     skill_weight: float
     kl_weight: float
     lost: float = 0.0
@@ -118,8 +120,8 @@ class LoopState:
     @staticmethod
     def new(neurons: int, limits: Limits) -> LoopState:
         """Of the unedited model; all the divergence allowed may cost half a nat of loss."""
-        closing, mean, square = torch.zeros(len(_VECTORS), neurons)
-        return LoopState(0, closing, mean, square, SKILL_WEIGHT, limits.protection(0.5))
+        closing, mean, square, skill = torch.zeros(len(_VECTORS), neurons)
+        return LoopState(0, closing, mean, square, skill, SKILL_WEIGHT, limits.protection(0.5))
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
@@ -224,6 +226,15 @@ class Loop:
         best = self._best()
         return tuple(self._gates.neurons(best[self.state.mean[best].argsort(descending=True, stable=True)]))
 
+    def first_to_return(self, neurons: Sequence[Neuron]) -> tuple[Neuron, ...]:
+        """The neurons of an edit that abstains too readily, those first whose return makes up for most.
+
+        By the Lagrangian's gradient, with λ as large as the largest margin asks for.
+        """
+        state, places = self.state, self._gates.indices(neurons)
+        merit = (state.mean + state.skill_weight * math.expm1(FARTHEST) * state.skill)[places]
+        return tuple(neurons[place] for place in merit.argsort(stable=True).tolist())
+
     def calibrate(self, trial: Trial) -> None:
         """Move λ by what the edit, as evaluated, is away from the threshold with which the limits are just kept.
 
@@ -243,7 +254,7 @@ class Loop:
         state = self.state
         best, closed = self._best(), torch.zeros(self._gates.count)
         closed[best] = state.closing[best]
-        gradient, lost_now, kl_now = self._gradient(1 - closed)
+        gradient, of_skill, lost_now, kl_now = self._gradient(1 - closed)
 
         def running(before: Number, now: Number) -> Number:
             return MOMENTUM * before + (1 - MOMENTUM) * now
@@ -265,6 +276,7 @@ class Loop:
             closing=(state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1).masked_fill(stays, -1.0),
             mean=mean,
             square=square,
+            skill=running(state.skill, of_skill),
             skill_weight=_grown(state.skill_weight, lost / seen, self._allowed),
             kl_weight=_grown(state.kl_weight, kl / seen, self._limits.kl / 2),
             lost=lost,
@@ -279,8 +291,8 @@ class Loop:
         best = self.state.closing.topk(self._most).indices
         return best[self.state.closing[best] > 0]
 
-    def _gradient(self, openness: Tensor) -> tuple[Tensor, float, float]:
-        """Of the Lagrangian with respect to the gates, on this step's prompts; what constraints are on, there."""
+    def _gradient(self, openness: Tensor) -> tuple[Tensor, Tensor, float, float]:
+        """Of the Lagrangian with respect to the gates, and of L_skill; and what the constraints are on, there."""
         state, options = self.state, self._options
         biased, skill = torch.zeros(self._gates.count), torch.zeros(self._gates.count)
         lost: list[float] = []
@@ -301,7 +313,7 @@ class Loop:
         prompts = [reference.prompts[index] for index in drawn]
         kl = self._gates.gradient(openness, prompts, diverged, continuation_logits, options.batch_size)
         whole = biased + state.skill_weight * skill + state.kl_weight * kl
-        return whole, _mean(lost), _mean(divergences)
+        return whole, skill, _mean(lost), _mean(divergences)
 
     def _of_questions(
         self, openness: Tensor, questions: Sequence[_Question], lost: list[float] | None = None

@@ -23,7 +23,7 @@ from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.search.backward_elimination import HALVINGS, eliminate_backward
+from crispr_lm.search.backward_elimination import HALVINGS, RETURNS, eliminate_backward, return_to_limits
 from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.loop import Loop, LoopState, Ordinary
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
@@ -152,7 +152,9 @@ class _Search:
         self._try_ranking(PUBLISHED, lambda: self._scores.top(self._limits.neurons), log)
         for name, ranking in RANKINGS.items():
             self._try_ranking(name, partial(ranking.rank, self._lm, self._parts), log)
-        self._follow_gradient(log)
+        last = self._follow_gradient(log)
+        if last is not None and not last.figures.within(self._limits):
+            return_to_limits(self._evaluator, log, last, partial(self._first_to_return, last), self._limits)
         best = best_within(log.complete, self._limits)
         if best is not None and best.neurons:
             eliminate_backward(self._evaluator, log, best, self._limits)
@@ -173,15 +175,22 @@ class _Search:
                 return
             count //= 2
 
-    def _follow_gradient(self, log: TrialLog) -> None:
+    def _first_to_return(self, last: Trial) -> Sequence[Neuron]:
+        self._advance(self._options.rounds, {})
+        return self._loop.first_to_return(last.neurons)
+
+    def _follow_gradient(self, log: TrialLog) -> Trial | None:
         """Rounds of gradient steps; the edit that each has come to is tried.
 
         What an interrupted search has tried needs no gradient, unless further rounds are to come.
+
+        Returns:
+            The trial of the last round.
         """
         trials: dict[int, Trial] = {}
         for number in range(1, self._options.rounds + 1):
             if log.is_over("rounds"):
-                return
+                return None
             known = log.take_known("rounds", round=number)
             if known is None and log.is_behind:
                 continue  # it was not tried
@@ -194,6 +203,7 @@ class _Search:
                 known = log.attempt(self._evaluator, Proposal("rounds", recipe, neurons)) if neurons else None
             if known is not None:
                 trials[number] = known
+        return trials.get(self._options.rounds)
 
     def _advance(self, number: int, trials: Mapping[int, Trial]) -> None:
         """Take the gradient steps up to those of a round, from where the loop stands."""
@@ -234,7 +244,7 @@ class _Search:
         planned = {
             "rankings": 1 + len(RANKINGS),
             "rounds": self._options.rounds,
-            "elimination": HALVINGS,
+            "elimination": RETURNS + HALVINGS,
             "final": (1 + REEVALUATED) * bool(self._evaluator.further_prompts),
             "control": 1,
         }
