@@ -47,7 +47,7 @@ def one_of(row: Mapping[str, Any], name: str, values: Mapping[str, Value], where
     """
     text = text_field(dict(row), name, where)
     if text not in values:
-        raise InputError(f"{where}: {name} is {text!r}, must be one of {', '.join(map(repr, values))}")
+        raise InputError(f"{where}: {name} is {text!r}, must be one of {', '.join(map(repr, values))}; correct it")
     return values[text]
 
 
@@ -62,7 +62,7 @@ def index_text(row: Mapping[str, Any], name: str, count: int, where: str) -> int
         raise missing(row, name, where)
     text = str(value).strip()
     if isinstance(value, bool) or not text.isascii() or not text.isdecimal() or int(text[:9]) >= count:
-        raise InputError(f"{where}: field {name!r} is {value!r}, must be the index of an option (0 to {count - 1})")
+        raise InputError(f"{where}: field {name!r} is {value!r}, must be the index of an option; give 0 to {count - 1}")
     return int(text)
 
 
@@ -101,14 +101,14 @@ def checked_texts(found: Any, name: str, where: str) -> list[str]:
         InputError: it does not.
     """
     if not isinstance(found, list) or not found or not all(isinstance(text, str) and text.strip() for text in found):
-        raise InputError(f"{where}: field {name!r} must be a list of texts, not {str(found)[:60]!r}")
+        raise InputError(f"{where}: field {name!r} must be a list of texts; it is {str(found)[:60]!r}")
     return found
 
 
 def check_ambiguous(condition: str, answer: int, unknown: int, where: str) -> None:
     """Refuse an ambiguous row whose right answer is not its unknown option."""
     if condition == AMBIGUOUS and answer != unknown:
-        raise InputError(f"{where}: an ambiguous row's answer must be its unknown option ({unknown}), not {answer}")
+        raise InputError(f"{where}: an ambiguous row's answer must be its unknown option ({unknown}); it is {answer}")
 
 
 def shuffled(example: Example) -> Example:

@@ -83,8 +83,8 @@ def read_cbbq(path: Path, groups: GroupMap | None = None) -> list[Example | None
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    for pattern in ("*.csv", "*.json"):  # the published folders hold the same rows in both forms
-        if files := sorted([*path.glob(pattern), *path.glob(f"*ambiguous/*{pattern.replace('*', 'ambiguous')}")]):
+    for suffix in (".csv", ".json"):  # the published folders hold the same rows in both forms, beside their templates
+        if files := sorted([*path.glob(f"*{suffix}"), *path.glob(f"*/*ambiguous{suffix}")]):
             return files
     raise InputError(f"folder {path} holds no .csv or .json file; give the folder of a category, or one file")
 
@@ -107,7 +107,9 @@ def _example(row: dict[str, Any], where: str, groups: GroupMap) -> Example | Non
     options = check_options(texts, where)
     unknown = len(options) - 1
     if options[unknown] not in UNKNOWN:
-        raise InputError(f"{where}: ans2 is {options[unknown]!r}, must be one of {', '.join(UNKNOWN)}")
+        raise InputError(
+            f"{where}: ans2 is {options[unknown]!r}, not one of {', '.join(UNKNOWN)}; use the official file"
+        )
     condition = one_of(row, "context_condition", CONDITIONS, where)
     polarity = one_of(row, "question_polarity", POLARITIES, where)
     answer = index_text(row, "label", len(options), where)

@@ -35,10 +35,10 @@ def read_groups(path: Path) -> GroupMap:
     """
     content = json_content(path)
     if not isinstance(content, dict):
-        raise InputError(f'{path}: must be one JSON object from names to groups, such as {{"mujer": "F"}}')
+        raise InputError(f'{path}: not one JSON object from names to groups; write one such as {{"mujer": "F"}}')
     for name, group in content.items():
         if not isinstance(group, str) or not plain_name(group) or not plain_name(name):
-            raise InputError(f"{path}: {name!r} is given the group {group!r}; both must be texts with letters")
+            raise InputError(f"{path}: {name!r} is given the group {group!r}; both must be texts; write them out")
     return {plain_name(name): plain_name(group) for name, group in content.items()}
 
 

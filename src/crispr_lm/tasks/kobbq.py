@@ -46,7 +46,9 @@ def _example(row: dict[str, Any], where: str) -> Example:
     options = check_options(texts(row, "choices", where), where)
     match = SAMPLE.fullmatch(row["sample_id"])
     if match is None:
-        raise InputError(f"{where}: sample_id {row['sample_id']!r} is not like 'age-001a-002-amb-bsd'")
+        raise InputError(
+            f"{where}: sample_id {row['sample_id']!r} is not like 'age-001a-002-amb-bsd'; use the official file"
+        )
     unknown, biased, answer = (
         _index(options, text, name, where)
         for name, text in (

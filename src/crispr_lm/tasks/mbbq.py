@@ -66,9 +66,9 @@ def _files(path: Path, control: bool) -> list[tuple[Path, re.Match[str]]]:
     wanted = [(file, match) for file, match in named if bool(match["control"]) == control]
     if not wanted:
         kind, other = ("mbbq_control", "mbbq") if control else ("mbbq", "mbbq_control")
-        advice = f"; read it with {other}:" if named else ", such as Age_es.jsonl: it says the language"
-        what = f"holds no file for {kind}:" if path.is_dir() else f"is no file for {kind}: by its name"
-        raise InputError(f"{path} {what}{advice if named else '; give a file with its published name' + advice}")
+        what = f"folder {path} holds no file" if path.is_dir() else f"{path} is by its name no file"
+        advice = f"read it with {other}:" if named else "give a file with its published name, such as Age_es.jsonl"
+        raise InputError(f"{what} for {kind}:; {advice}")
     if len(languages := sorted({match["language"] for _, match in wanted})) > 1:
         raise InputError(
             f"folder {path} holds files in {', '.join(languages)}; give one file, or a folder of one language"

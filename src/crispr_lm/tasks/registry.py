@@ -202,9 +202,7 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
         if not exists:
             raise InputError(f"task {name}: {path} does not exist; check the path")
         read = kind.read(path, groups) if kind.takes_groups else kind.read(path)
-        origin = (
-            tuple(str(file) for file in sorted(path.iterdir()) if file.is_file()) if path.is_dir() else (str(path),)
-        )
+        origin = _files_of(path)
     elif scheme in TEXTS:
         raise InputError(f"task {name} is running text, whose perplexity can only be measured; give it to --measure")
     else:
@@ -214,7 +212,7 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
     if not examples:
         raise InputError(f"task {name} holds no examples; check the file")
     if kind.takes_groups and groups is None:
-        _check_found(without_folders(name), examples)
+        _check_found(name, examples)
     return Task(
         name=without_folders(name),
         examples=examples,
@@ -227,6 +225,14 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
         whole_templates=kind.whole_templates,
         rows=rows,
     )
+
+
+def _files_of(path: Path) -> tuple[str, ...]:
+    """The files that a task may have been read from: of a folder without any, those of the folders in it."""
+    if not path.is_dir():
+        return (str(path),)
+    found = ([str(file) for file in sorted(path.glob(pattern)) if file.is_file()] for pattern in ("*", "*/*"))
+    return tuple(next(filter(None, found), ()))
 
 
 def _check_found(name: str, examples: Sequence[Example]) -> None:
