@@ -97,7 +97,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     folder = ComparisonFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     settings = dated(settings, folder)
-    tasks = load_tasks(settings, progress)
+    tasks = load_tasks(settings)
     say_lacks(tasks, progress)
     parts = [take_parts(task, settings) for task in tasks]
     say_sizes(parts, settings, progress)

@@ -24,7 +24,6 @@ from crispr_lm.metrics.registry import family_named
 from crispr_lm.model.devices import SPREAD, check_device, check_quantize
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.load import ModelSource, open_model
-from crispr_lm.report.words import left_out
 from crispr_lm.runtime.deterministic import make_deterministic
 from crispr_lm.runtime.distributed import on_first, ranks
 from crispr_lm.runtime.progress import Progress
@@ -66,8 +65,8 @@ class Timings:
             self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
 
 
-def load_tasks(settings: TaskSettings, progress: Progress | None = None) -> list[Task]:
-    """Load every task of the settings; `progress` is told of rows that do not count.
+def load_tasks(settings: TaskSettings) -> list[Task]:
+    """Load every task of the settings.
 
     Raises:
         InputError: as `load_task`, a task is named twice, its metrics are not there, or no task takes the groups given.
@@ -80,10 +79,6 @@ def load_tasks(settings: TaskSettings, progress: Progress | None = None) -> list
     tasks = [replace(load_task(name, settings.instructions, groups), name=names[name]) for name in settings.task]
     for task in tasks:
         family_named(task.family)  # of a task that is registered they may never have been
-        if progress is not None:
-            whole = TaskSubject(task, task.examples).described("sum") | {"examples": len(task.examples)}
-            for sentence in left_out(whole):
-                progress.say(f"{task.name}: {sentence}")
     return tasks
 
 

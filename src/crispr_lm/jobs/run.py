@@ -110,7 +110,7 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     folder = RunFolder(settings.output)
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     settings = on_first(lambda: dated(settings, folder))
-    tasks = load_tasks(settings, progress)
+    tasks = load_tasks(settings)
     say_lacks(tasks, progress)
     parts = [take_parts(task, settings) for task in tasks]
     say_sizes(parts, settings, progress)

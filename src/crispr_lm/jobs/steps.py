@@ -79,7 +79,7 @@ def evaluate(
     timings = Timings()
     check_output_file(output)
     edit = Edit.load(local_edit(edit_file)) if edit_file is not None else None
-    tasks = load_tasks(settings, progress)
+    tasks = load_tasks(settings)
     say_lacks(tasks, progress)
     subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in tasks]
     subjects += further_subjects(settings)
