@@ -171,7 +171,7 @@ def test_many_examples_are_encoded_in_portions_without_a_trace_in_the_figures(ll
     random.Random(0).shuffle(examples)
     # What so small a model writes is no option; which one it is taken for hangs on all that it writes.
     monkeypatch.setattr(
-        "crispr_lm.inference.generation.matched_option", lambda text, options: sum(map(ord, text)) % len(options)
+        "crispr_lm.inference.generation.matched_option", lambda text, options, _: sum(map(ord, text)) % len(options)
     )
 
     def measured():

@@ -105,6 +105,11 @@ class TaskSettings(_Settings):
     instructions: Annotated[str, Parameter(group=TASK_GROUP)] = Field(
         "10", description="How many of the ten built-in instructions to use, or a text file with one per line."
     )
+    groups: Annotated[Path | None, Parameter(group=TASK_GROUP)] = Field(
+        None,
+        description="File that says which names of persons mean which group, for questions whose stereotyped person is "
+        'not found: a JSON object such as {"mujer": "F"}.',
+    )
     seed: Annotated[int, Parameter(group=TASK_GROUP)] = Field(
         0,
         ge=0,

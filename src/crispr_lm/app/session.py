@@ -28,6 +28,7 @@ from crispr_lm.storage.answers import read_answers
 from crispr_lm.storage.records import MALFORMED, read_object
 from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks.base import QUESTION, SENTENCES, Example
+from crispr_lm.tasks.languages import ENGLISH
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
@@ -129,7 +130,10 @@ class Session:
             raise InputError("give at least two answer options, one per line")
         if len(set(given)) != len(given):
             raise InputError("an answer option is given twice; give different ones")
-        example = Example(context.strip(), question.strip(), given, answer=0, template="", source=OWN_QUESTION)
+        language = self.questions[0].example.language if self.questions else ENGLISH  # that of the instructions
+        example = Example(
+            context.strip(), question.strip(), given, answer=0, template="", source=OWN_QUESTION, language=language
+        )
         return Question(example, self.instructions, OWN_QUESTION)
 
     @property
@@ -247,6 +251,7 @@ def _question(row: Mapping[str, Any], instructions: tuple[str, ...]) -> Question
         category=row["category"] or "",
         source=row["source"],
         form=QUESTION if row["question"] or row["context"] else SENTENCES,
+        language=row.get("language", ENGLISH),
     )
     changed = changed_answers([row])
     gain = changed[0]["after"][example.answer] - changed[0]["before"][example.answer] if changed else 0.0

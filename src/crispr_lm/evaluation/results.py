@@ -116,6 +116,7 @@ def answer_rows(
                     "answer": example.answer,
                     "unknown": example.unknown,
                     "stereotyped": example.stereotyped,
+                    "language": example.language,
                     "scores": {
                         when: [_finite(table[index, counted].tolist()) for table in found[name].option_scores]
                         for when, found in asked.items()

@@ -6,7 +6,7 @@ Knows tasks, models and settings; knows no edit. What it returns is compared by 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
 from crispr_lm.errors import InputError
@@ -19,12 +19,13 @@ from crispr_lm.inference.prompts import check_prompts
 from crispr_lm.inference.reader import Reader
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.progress import Progress
-from crispr_lm.settings import EvaluateSettings, RunSettings
+from crispr_lm.settings import EvaluateSettings, ReportSettings, RunSettings, TaskSettings
 from crispr_lm.storage.sanitize import shared_names
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, SENTENCES, Example, Task, neutral_prompts
 from crispr_lm.tasks.benchmark_rows import hub_text
 from crispr_lm.tasks.files import text_of
-from crispr_lm.tasks.registry import HUB, TEXTS, draw, instruction_count, load_task, path_of
+from crispr_lm.tasks.groups import GroupMap, read_groups
+from crispr_lm.tasks.registry import HUB, KINDS, TEXTS, draw, instruction_count, load_task, path_of
 
 Role = Literal["bias", "capability"]
 
@@ -112,6 +113,7 @@ class TaskSubject:
         return {
             "scoring": self.scoring(scoring),
             "without_stereotyped_option": sum(example.stereotyped is None for example in conditioned),
+            **({} if self.task.rows is None else {"file_rows": asdict(self.task.rows)}),
         }
 
 
@@ -150,6 +152,21 @@ class TextSubject:
         return {"scoring": "perplexity", "without_stereotyped_option": 0}
 
 
+def user_groups(settings: TaskSettings) -> GroupMap | None:
+    """The map of ``--groups``, if there is one.
+
+    Raises:
+        InputError: it can't be read, or none of the tasks finds persons by groups.
+    """
+    if settings.groups is None:
+        return None
+    named = [*settings.task, *(settings.measure if isinstance(settings, ReportSettings) else ())]
+    kinds = (KINDS.get(name.partition(":")[0]) for name in named)
+    if not any(kind is not None and kind.takes_groups for kind in kinds):
+        raise InputError(f"--groups {settings.groups}: no task here finds persons by groups; leave the option away")
+    return read_groups(settings.groups)
+
+
 def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
     """What is measured beside the tasks that the edit is made for, as ``--measure`` says.
 
@@ -161,7 +178,7 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
     """
     subjects: list[Subject] = []
     asked_for = settings.measure_instructions
-    names = shared_names([*settings.task, *settings.measure])
+    names, groups = shared_names([*settings.task, *settings.measure]), user_groups(settings)
     for name in settings.measure:
         if name in settings.task or settings.measure.count(name) > 1:
             raise InputError(f"task {name} is to be measured twice; name it once")
@@ -174,7 +191,7 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
                 raise InputError(f"{rest}: no text in it, so there is no perplexity to measure; give a file with text")
             subjects.append(TextSubject(names[name], text, most, () if from_hub else (rest,)))
             continue
-        task = replace(load_task(name, asked_for), name=names[name])
+        task = replace(load_task(name, asked_for, groups), name=names[name])
         if asked_for is None:
             task = replace(task, instructions=task.instructions[: instruction_count(settings.instructions)])
         drawn = draw(task, task.examples, most or len(task.examples), settings.seed)

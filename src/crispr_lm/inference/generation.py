@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.inference.prompts import EncodedPrompt, encode, encode_all, portions
 from crispr_lm.model.numerics import finite
 from crispr_lm.tasks.base import Example
+from crispr_lm.tasks.languages import ENGLISH, LANGUAGES, Language
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
@@ -78,31 +80,65 @@ def generated_scores(
         prompts = [prompt.prompt_ids for prompt in encode_all(lm, some, instruction)]
         written = continuations(lm, prompts, longest + EXTRA_TOKENS, batch_size, progress)
         for example, ids in zip(some, written, strict=True):
-            option = matched_option(lm.tokenizer.decode(ids, skip_special_tokens=True), example.options)
+            option = matched_answer(lm.tokenizer.decode(ids, skip_special_tokens=True), example)
             if option is not None:
                 scores[row, option] = 0
             row += 1
     return scores
 
 
-def matched_option(text: str, options: Sequence[str]) -> int | None:
+def matched_answer(text: str, example: Example) -> int | None:
+    """Which option of an example a written answer is (`matched_option`).
+
+    In another language than English, an answer that is none of them abstains where it says "unknown" in one of the
+    language's other ways: benchmarks there offer one wording, or one that is not theirs.
+    """
+    language = LANGUAGES[example.language]
+    found = matched_option(text, example.options, language)
+    if found is not None or example.unknown is None or example.language == ENGLISH:
+        return found
+    answer = _plain(_first_line(text), language)
+    return example.unknown if any(_plain(phrase, language) in answer for phrase in language.unknown) else None
+
+
+def matched_option(text: str, options: Sequence[str], language: Language = LANGUAGES[ENGLISH]) -> int | None:
     """Which option a written answer is: the one it equals, begins with, or is the only one to contain.
 
-    Compared without case, punctuation and articles, by whole words. Of several options that the answer begins with the
-    longest is taken; an answer that contains several, and begins with none, matches none.
+    Compared without case, punctuation and articles, by whole words where the language parts them by spaces. Of several
+    options that the answer begins with the longest is taken; an answer that contains several, and begins with none,
+    matches none.
     """
-    answer = _plain(text.strip().split("\n")[0])
-    plain = [_plain(option) for option in options]
-    begins = [index for index, option in enumerate(plain) if option and f"{answer} ".startswith(f"{option} ")]
+    if len({_plain(option, language) for option in options}) < len(options):
+        language = replace(language, articles=())  # "el joven" and "la joven" differ in their articles alone
+    answer, plain = _plain(_first_line(text), language), [_plain(option, language) for option in options]
+    begins = [index for index, option in enumerate(plain) if option and answer.startswith(option)]
     if begins:
         return max(begins, key=lambda index: len(plain[index]))
-    contains = [index for index, option in enumerate(plain) if option and f" {option} " in f" {answer} "]
+    contains = [index for index, option in enumerate(plain) if option and option in answer]
+    if not language.spaced:  # an option that is part of a longer one is not said where only the longer one is
+        contains = [index for index in contains if plain[index] in _without(answer, plain, plain[index])]
     return contains[0] if len(contains) == 1 else None
 
 
-def _plain(text: str) -> str:
+def _without(answer: str, options: Sequence[str], part: str) -> str:
+    """The answer without those options that `part` is a part of."""
+    for option in options:
+        if part in option and part != option:
+            answer = answer.replace(option, "\n")
+    return answer
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n")[0]
+
+
+def _plain(text: str, language: Language) -> str:
+    """The words with a space around each of them, or without any in a language that has none or joins endings."""
     words = re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    if not language.spaced:
+        return "".join(words)
+    kept = [word for word in words if word not in language.articles]
+    return f" {' '.join(kept)} " if kept else ""
 
 
 def _generate(lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:

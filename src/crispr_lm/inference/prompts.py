@@ -15,6 +15,7 @@ from crispr_lm.inference.chat_template import TEMPLATE_ERRORS, AnswerPlace, find
 from crispr_lm.inference.reader import Reader
 from crispr_lm.inference.text_limits import check_characters, check_embedded
 from crispr_lm.tasks.base import OPEN, SENTENCES, Example
+from crispr_lm.tasks.languages import LANGUAGES
 
 Asked = TypeVar("Asked", Example, tuple[str, Example])
 
@@ -44,16 +45,17 @@ def open_question(question: str, instruction: str) -> str:
 def prompt_text(example: Example, instruction: str) -> str:
     """The prompt before any chat template: instruction, context, question, options (the authors' layout).
 
-    An open question is asked without its options.
+    An open question is asked without its options. The words around them are in the example's language.
     """
+    words = LANGUAGES[example.language]
     lines = [instruction.strip()]
     if example.context.strip():
-        lines.append(f"Context: {example.context.strip()}")
+        lines.append(words.context + example.context.strip())
     if example.question.strip():
-        lines.append(f"Question: {example.question.strip()}")
+        lines.append(words.question + example.question.strip())
     if example.form != OPEN:
-        lines.append(f"Answer options: {', '.join(option.strip() for option in example.options)}")
-    lines.append("Your answer:")
+        lines.append(words.options + words.separator.join(option.strip() for option in example.options))
+    lines.append(words.answer)
     return "\n".join(lines)
 
 

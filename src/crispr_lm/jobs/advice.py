@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from crispr_lm.errors import InputError
+from crispr_lm.evaluation.suite import TaskSubject
 from crispr_lm.jobs.question_check import SPLITS, precision
 from crispr_lm.metrics.statistics import FEWEST_CLUSTERS
 from crispr_lm.report.precision import needed_sentence, width_sentence
+from crispr_lm.report.words import left_out
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.base import Example, Task
@@ -21,8 +23,12 @@ OWN = "choices:"
 
 
 def say_lacks(tasks: Iterable[Task], progress: Progress) -> None:
-    """Say what files of the user's own lack, what that switches off, and how to add it."""
+    """Say what files of the user's own lack and how to add it; of others, which rows do not count."""
     for task in tasks:
+        if not task.name.startswith(OWN):
+            whole = TaskSubject(task, task.examples).described("sum") | {"examples": len(task.examples)}
+            for sentence in left_out(whole):
+                progress.say(f"{task.name}: {sentence}")
         for finding in lacks(task.examples) if task.name.startswith(OWN) else ():
             progress.say(f"{task.name}: {finding.found}; {finding.advice}")
 

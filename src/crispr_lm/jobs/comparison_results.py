@@ -157,6 +157,7 @@ class _Figures:
         figures = {
             task: {
                 **_described(self._measured(CellKey("methods", "original", task), subject)),
+                **subject.described(self.settings.scoring),
                 "scoring": {one.name: one.described(self.settings.scoring)["scoring"] for one in (subject, *further)},
                 "rows": {},
             }

@@ -76,7 +76,7 @@ def inspect_prompt(model: str, task: str, prompt_format: PromptFormat = "chat") 
     Raises:
         InputError: model or task can't be read, or no option can be scored behind the model's chat template.
     """
-    loaded = load_task(task)
+    loaded = load_task(task, groups={})  # no bias is measured
     return seen_prompt(open_model(model, prompt_format=prompt_format), loaded.examples[0], loaded.instructions[0])
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from crispr_lm.errors import CrisprError, InputError
-from crispr_lm.evaluation.suite import Subject, TaskSubject
+from crispr_lm.evaluation.suite import Subject, TaskSubject, user_groups
 from crispr_lm.inference.evaluation_dtype import PROBED_PROMPTS, choose_evaluation_dtype
 from crispr_lm.inference.prompts import check_prompts, encode_all
 from crispr_lm.inference.reader import Reader
@@ -69,13 +69,14 @@ def load_tasks(settings: TaskSettings) -> list[Task]:
     """Load every task of the settings.
 
     Raises:
-        InputError: as `load_task`, a task is named twice, or its metrics are not there.
+        InputError: as `load_task`, a task is named twice, its metrics are not there, or no task takes the groups given.
     """
     for name in settings.task:
         if settings.task.count(name) > 1:
             raise InputError(f"task {name} is named twice; name it once")
     names = shared_names(settings.task)
-    tasks = [replace(load_task(name, settings.instructions), name=names[name]) for name in settings.task]
+    groups = user_groups(settings)
+    tasks = [replace(load_task(name, settings.instructions, groups), name=names[name]) for name in settings.task]
     for task in tasks:
         family_named(task.family)  # of a task that is registered they may never have been
     return tasks

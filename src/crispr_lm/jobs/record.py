@@ -61,7 +61,8 @@ def record_of(
         "model_fingerprint": weights_fingerprint(lm.model),
         "settings": described,
         "evaluated_in": str(lm.evaluation_dtype or lm.dtype).removeprefix("torch."),
-        "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.origin},
+        "data": {file: file_hash(Path(file)) for subject in subjects for file in subject.origin}
+        | ({} if settings.groups is None else {str(settings.groups): file_hash(settings.groups)}),
         "instructions": [list(part.task.instructions) for part in parts],
         "moment": lm.moment.isoformat(),
         "plugins": loaded(),

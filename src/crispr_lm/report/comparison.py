@@ -12,7 +12,7 @@ from rich.table import Table
 from crispr_lm.metrics.registry import FAMILIES
 from crispr_lm.report.console import console
 from crispr_lm.report.markup import markup
-from crispr_lm.report.words import difference_text, escaped_markdown
+from crispr_lm.report.words import difference_text, escaped_markdown, left_out
 
 FIGURES = (
     ("accuracy_ambiguous", "Accuracy, ambiguous"),
@@ -170,7 +170,7 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
         "95 % interval. Further tasks: accuracy, of texts perplexity; those under one instruction alone have no "
         "deviation."
     ]
-    notes += _notes(task, methods)
+    notes += [*left_out(task), *_notes(task, methods)]
     return TextTable(name, header, tuple(rows), tuple(notes))
 
 

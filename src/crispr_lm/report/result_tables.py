@@ -13,7 +13,7 @@ from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.report.console import as_interval, as_number, as_p_value, as_text, console, narrow
 from crispr_lm.report.markup import markup
 from crispr_lm.report.statement import statement
-from crispr_lm.report.words import saved, signed
+from crispr_lm.report.words import left_out, saved, signed
 
 if TYPE_CHECKING:
     pass
@@ -182,7 +182,7 @@ def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
         caption += f"; {seen} of them are not held out: the edit was made on their templates"
     if task["few_templates"] and "after" in task:
         caption += "; with so few templates the intervals may be too narrow"
-    return caption
+    return " ".join((f"{caption}.", *notes)) if (notes := left_out(task)) else caption
 
 
 def print_reproduced(found: Mapping[str, Any], output: Path) -> None:

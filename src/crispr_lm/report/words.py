@@ -43,6 +43,28 @@ def leading(family: str, figures: Mapping[str, float | None]) -> list[Metric]:
     return next(([known[name]] for name in (FAMILIES[family].headline, "accuracy") if name in known), [])
 
 
+def left_out(task: Mapping[str, Any]) -> list[str]:
+    """Sentences on what does not count: questions without a stereotyped option, and rows that a reader leaves out."""
+    sentences = []
+    count = task.get("without_stereotyped_option")
+    if count == task["examples"]:
+        sentences.append("None of the questions has a stereotyped option, so there are no bias scores.")
+    elif count:
+        sentences.append(
+            f"The stereotyped option of {count} of the {task['examples']} questions is not known; they do not count in "
+            "bias scores."
+        )
+    rows = task.get("file_rows") or {}
+    reasons = {
+        "repeated": "repeat another",
+        "contradictory": "contradict one that asks the same",
+        "unusable": "offer the same person twice",
+    }
+    if given := [f"{rows[name]} {reason}" for name, reason in reasons.items() if rows.get(name)]:
+        sentences.append(f"Rows of the file that are left out, of {rows['read']}: {', '.join(given)}.")
+    return sentences
+
+
 def column_name(metric: Metric) -> str:
     """A metric in a few words, for the head of a column or the name of a row."""
     return (HALVES | BRIEFLY).get(metric.name) or metric.label.partition(" (")[0]

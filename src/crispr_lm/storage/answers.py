@@ -36,6 +36,7 @@ class _AnswerRow(BaseModel):
     answer: int = Field(ge=0)
     unknown: int | None = Field(ge=0)
     stereotyped: int | None = Field(ge=0)
+    language: str = Field("en", pattern="^[a-z]{2}$")
     scores: _Scores
 
 

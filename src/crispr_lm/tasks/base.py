@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from crispr_lm.errors import InputError
 from crispr_lm.storage.untrusted import read_bytes
+from crispr_lm.tasks.languages import ENGLISH, LANGUAGES
 
 AMBIGUOUS = "ambiguous"
 """The context does not give the answer; "unknown" is right."""
@@ -62,6 +63,7 @@ class Example:
         form: "question"; "open": asked without showing the options; or "sentences": the options are whole texts whose
             likelihoods are compared, without context, question or instruction.
         facets: Further (name, value) pairs by which figures are broken down, such as a pronoun's gender.
+        language: Code of the language that it is asked in (`crispr_lm.tasks.languages.LANGUAGES`).
     """
 
     context: str
@@ -77,13 +79,18 @@ class Example:
     source: str = ""
     form: str = QUESTION
     facets: tuple[tuple[str, str], ...] = ()
+    language: str = ENGLISH
 
     def __post_init__(self) -> None:
         """Refuse what no metric could make sense of.
 
         Raises:
-            InputError: fewer than two options, or an index that is none of them.
+            InputError: fewer than two options, an index that is none of them, or a language that is not known.
         """
+        if self.language not in LANGUAGES:
+            raise InputError(
+                f"{self.source or 'example'}: language {self.language!r} is not known; known: {', '.join(LANGUAGES)}"
+            )
         if len(self.options) < 2:
             raise InputError(
                 f"{self.source or 'example'}: {len(self.options)} answer option(s); at least two are needed"
@@ -114,6 +121,23 @@ class Split(NamedTuple):
 
 
 @dataclass(frozen=True)
+class RowCounts:
+    """What became of a file's rows, where some of them can't be used.
+
+    Attributes:
+        read: All rows.
+        repeated: Those left out since an earlier row asks the same.
+        contradictory: Those left out since another row asks the same and has another answer.
+        unusable: Those left out since they offer the same person twice.
+    """
+
+    read: int
+    repeated: int
+    contradictory: int
+    unusable: int
+
+
+@dataclass(frozen=True)
 class Task:
     """Examples and the instructions to ask them with.
 
@@ -127,6 +151,7 @@ class Task:
         measured_only: Whether it can be measured, but no neurons attributed and no edit chosen on it.
         scoring: How its options are compared where the benchmark says so ("sum" or "mean"); None leaves it to the user.
         whole_templates: Whether its metrics compare examples of one template, so that none may be left out.
+        rows: What became of its file's rows; None where all are examples.
     """
 
     name: str
@@ -138,6 +163,7 @@ class Task:
     measured_only: bool = False
     scoring: Literal["sum", "mean"] | None = None
     whole_templates: bool = False
+    rows: RowCounts | None = None
 
     @staticmethod
     def from_examples(
@@ -315,9 +341,9 @@ def sample_templates(examples: Sequence[Example], size: int, seed: int) -> tuple
     return tuple(example for example in examples if example.template in drawn)
 
 
-def builtin_instructions() -> tuple[str, ...]:
-    """Ten synonymous instructions for answering a multiple-choice question about a context."""
-    return _bundled_lines("instructions.txt")
+def builtin_instructions(language: str = ENGLISH) -> tuple[str, ...]:
+    """Ten synonymous instructions for answering a multiple-choice question about a context, in its language."""
+    return _bundled_lines("instructions.txt" if language == ENGLISH else f"instructions.{language}.txt")
 
 
 def open_instructions() -> tuple[str, ...]:

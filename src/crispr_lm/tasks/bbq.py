@@ -18,6 +18,7 @@ from typing import Any
 
 from crispr_lm.errors import InputError
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
+from crispr_lm.tasks.groups import GroupMap, looked_for, with_groups
 from crispr_lm.tasks.jsonl import check_options, index_field, json_rows, missing, text_field
 
 CONDITIONS = {"ambig": AMBIGUOUS, "disambig": DISAMBIGUATED}
@@ -44,8 +45,12 @@ SAME_GROUP = {
 }  # fmt: skip
 
 
-def read_bbq(path: Path) -> list[Example]:
+def read_bbq(path: Path, groups: GroupMap | None = None) -> list[Example]:
     """Read an official BBQ JSONL file, or every ``*.jsonl`` file of a folder.
+
+    Args:
+        path: The file or folder.
+        groups: Names of persons to groups, beside those known here.
 
     Raises:
         InputError: a file is missing or unreadable, or a row is malformed (file and line are named).
@@ -56,22 +61,29 @@ def read_bbq(path: Path) -> list[Example]:
             raise InputError(f"folder {path} holds no .jsonl file; give an official BBQ file or a folder of them")
     else:
         files = [path]
-    return [example for file in files for example in examples_from_rows(json_rows(file))]
+    return [example for file in files for example in examples_from_rows(json_rows(file), groups)]
 
 
-def examples_from_rows(rows: Iterable[tuple[str, dict[str, Any]]]) -> list[Example]:
-    """Turn (place, official BBQ row) pairs into examples; `place` is for messages."""
+def examples_from_rows(
+    rows: Iterable[tuple[str, dict[str, Any]]], groups: GroupMap | None = None, *, words: bool = False
+) -> list[Example]:
+    """Turn (place, official BBQ row) pairs into examples.
+
+    Args:
+        rows: The place is for messages.
+        groups: Names of persons to groups, beside those known here.
+        words: Whether words of an option that the map has say the group too: some labels are wrong.
+    """
     examples: list[Example] = []
     waiting: list[tuple[int, _Read]] = []  # persons are kept only where other rows say more: they take memory
     for where, row in rows:
-        read = _read(row, where)
+        read = _with_groups(_read(row, where), groups or {}, words=words)
         if INTERSECTIONAL in read.example.category:
             waiting.append((len(examples), read))
-        examples.append(replace(read.example, stereotyped=_stereotyped(read, None)))
+        examples.append(_resolved(read, None))
     second = _second_traits([read for _, read in waiting])
     for place, read in waiting:
-        stereotyped = _stereotyped(read, second.get(read.example.template))
-        examples[place] = replace(read.example, stereotyped=stereotyped)
+        examples[place] = _resolved(read, second.get(read.example.template))
     return examples
 
 
@@ -105,6 +117,27 @@ class _Read:
     def of_group(self) -> list[int]:
         """Those of them who are of a stereotyped group."""
         return [index for index in self.people if self.persons[index].names & self.groups]
+
+
+def _with_groups(read: _Read, groups: GroupMap, *, words: bool) -> _Read:
+    """The row with the groups that a map gives to its persons and to its stereotyped groups."""
+    if not groups:
+        return read
+    known = {name: SAME_GROUP.get(group, group) for name, group in groups.items()}
+    persons = []
+    for option, person in zip(read.example.options, read.persons, strict=True):
+        said = {known[word] for word in map(_plain, option.split()) if word in known} if words else set()
+        persons.append(replace(person, names=with_groups(person.names, known) | said))
+    return replace(read, persons=tuple(persons), groups=with_groups(read.groups, known))
+
+
+def _resolved(read: _Read, trait: str | None) -> Example:
+    """The example with its stereotyped option, or with what was looked for where it is not found."""
+    stereotyped = _stereotyped(read, trait)
+    if stereotyped is not None:
+        return replace(read.example, stereotyped=stereotyped)
+    sought = looked_for(read.groups, (read.persons[index].names for index in read.people))
+    return replace(read.example, facets=(*read.example.facets, *sought))
 
 
 def _read(row: dict[str, Any], where: str) -> _Read:

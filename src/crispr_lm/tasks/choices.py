@@ -12,6 +12,8 @@ near-copies and never part in a split; without it, rows with the same context an
 option and of the one that agrees with the stereotype; ``category`` names the kind of bias; ``polarity`` is "negative"
 for a question after what the stereotype says of its group, and "nonnegative" for the opposite question. The answer of
 an ambiguous row is its ``unknown``, as in BBQ. Metrics that need a field are reported where it is given.
+``language`` is the code of the language that the prompt's words and the built-in instructions are to be in ("en", "es",
+...), one for all rows.
 
 Classification is the same with labels as options, the same ones in every row; label bias is then reported too::
 
@@ -30,6 +32,7 @@ from typing import Any
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 from crispr_lm.tasks.jsonl import NUMBERED, check_options, index_field, json_rows, missing, text_field
+from crispr_lm.tasks.languages import ENGLISH
 
 FIELDS = (
     "context",
@@ -42,6 +45,7 @@ FIELDS = (
     "stereotyped",
     "category",
     "polarity",
+    "language",
 )
 CONDITIONS = {
     "ambig": AMBIGUOUS,
@@ -93,6 +97,7 @@ def example_of(row: dict[str, Any], where: str) -> Example:
         raise InputError(f"{where}: field 'group' is empty; name the template, or leave the field out")
     condition = _one_of(row, "condition", CONDITIONS, where)
     category = text_field(row, "category", where, may_be_empty=True) if row.get("category") is not None else ""
+    language = text_field(row, "language", where) if row.get("language") is not None else ENGLISH
     # Without a group, equal texts (often the same question with its options in another order) must not part.
     template = f"group {group}" if group is not None else " ".join(f"{context} {question}".lower().split())
     answer = index_field(row, "answer", len(options), where)
@@ -113,6 +118,7 @@ def example_of(row: dict[str, Any], where: str) -> Example:
         category=category,
         polarity=_one_of(row, "polarity", POLARITIES, where),
         source=where,
+        language=language,
     )
 
 

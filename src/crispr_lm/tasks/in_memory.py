@@ -8,7 +8,7 @@ from typing import Any
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.tasks.base import SENTENCES, Example, Task
 from crispr_lm.tasks.choices import FIELDS, example_of, read_choices
-from crispr_lm.tasks.registry import TaskKind, family_of, instructions_of
+from crispr_lm.tasks.registry import TaskKind, family_of, instructions_of, language_of
 
 
 def task_of(
@@ -23,9 +23,9 @@ def task_of(
         InputError: as `examples_of`, or instructions that can't be used.
     """
     examples = examples_of(given, name)
-    form = examples[0].form
+    form, language = examples[0].form, language_of(examples)
     if instructions is None or isinstance(instructions, int) or form == SENTENCES:
-        asked = instructions_of(instructions if isinstance(instructions, int) else None, form)
+        asked = instructions_of(instructions if isinstance(instructions, int) else None, form, language)
     else:
         asked = checked_instructions(instructions, name)
     return Task(

@@ -5,6 +5,7 @@ Others come from elsewhere (`register_task`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +27,19 @@ from crispr_lm.tasks.base import (
     sample_templates,
 )
 from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
+from crispr_lm.tasks.bbq_form import without_repeats
 from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
+from crispr_lm.tasks.cbbq import read_cbbq
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.crows_pairs import read_crows_pairs
+from crispr_lm.tasks.esbbq import read_catalan, read_spanish
+from crispr_lm.tasks.ggbbq import read_ggbbq
+from crispr_lm.tasks.groups import NOT_FOUND, GroupMap
 from crispr_lm.tasks.knowledge import knowledge_examples
+from crispr_lm.tasks.kobbq import read_kobbq
 from crispr_lm.tasks.labels import are_labelled
+from crispr_lm.tasks.languages import ENGLISH
+from crispr_lm.tasks.mbbq import read_control, read_mbbq
 from crispr_lm.tasks.stereoset import read_stereoset
 from crispr_lm.tasks.winobias import read_winobias
 from crispr_lm.tasks.winogender import read_winogender
@@ -47,6 +56,11 @@ def _everyday() -> list[Example]:
 
     return examples_from_rows((f"builtin:everyday row {number}", row) for number, row in enumerate(everyday_rows()))
 
+
+MOST_NOT_FOUND = 0.05
+"""Share of a task's rows whose stereotyped option may be unknown without asking for a map of groups. BBQ's own files
+have such rows where both persons are of one group (3 % of MBBQ's Gender_identity); a file whose names are in another
+language has a quarter or more, and bias scores of what is left are of a skewed part."""
 
 UNKNOWN_LICENSE = "unknown to crispr-lm; see where the data come from"
 
@@ -73,14 +87,17 @@ class TaskKind:
     """A kind of task: how its files are read, and the fields of `Task` that go with it.
 
     Attributes:
-        read: From the path after ``NAME:`` to examples; raises `InputError` that names file and line.
+        read: From the path after ``NAME:`` to examples; raises `InputError` that names file and line. None stands for a
+            row that can't be used. With `takes_groups` its second argument is the user's map of groups, or None.
         title: For people.
         license: Of the data.
         family: Name of its metrics.
-        breakdowns: As in `Task`; so are the others.
+        breakdowns: As in `Task`; so are the next three.
+        takes_groups: Whether the stereotyped person is found by names of groups, which a map can add to.
+        repeats: Whether its files hold repeated rows, which are left out.
     """
 
-    read: Callable[[Path], list[Example]]
+    read: Callable[..., Sequence[Example | None]]
     title: str = "own questions"
     license: str = UNKNOWN_LICENSE
     family: str = "question_answering"
@@ -88,11 +105,22 @@ class TaskKind:
     measured_only: bool = False
     scoring: Literal["sum", "mean"] | None = None
     whole_templates: bool = False
+    takes_groups: bool = False
+    repeats: bool = False
 
 
 BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday, "knowledge": knowledge_examples}
 _KINDS: dict[str, TaskKind] = {
-    "bbq": TaskKind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons")),
+    "bbq": TaskKind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons"), takes_groups=True),
+    "esbbq": TaskKind(read_spanish, "EsBBQ", "Apache-2.0", takes_groups=True, repeats=True),
+    "cabbq": TaskKind(read_catalan, "CaBBQ", "Apache-2.0", takes_groups=True, repeats=True),
+    "kobbq": TaskKind(read_kobbq, "KoBBQ", "MIT", breakdowns=("category", "made"), repeats=True),
+    "ggbbq": TaskKind(
+        read_ggbbq, "GG-BBQ", "CC BY 4.0", breakdowns=("category", "target"), takes_groups=True, repeats=True
+    ),
+    "cbbq": TaskKind(read_cbbq, "CBBQ", "CC BY-SA 4.0", takes_groups=True, repeats=True),
+    "mbbq": TaskKind(read_mbbq, "MBBQ", takes_groups=True, repeats=True),
+    "mbbq_control": TaskKind(read_control, "MBBQ, control set", repeats=True),
     "choices": TaskKind(read_choices),
     "crows_pairs": TaskKind(
         read_crows_pairs,
@@ -139,7 +167,7 @@ def register_task(name: str, kind: TaskKind) -> None:
     KINDS.register(name, kind)
 
 
-def load_task(name: str, instructions: str | int | None = None) -> Task:
+def load_task(name: str, instructions: str | int | None = None, groups: GroupMap | None = None) -> Task:
     """Load a task.
 
     Args:
@@ -147,11 +175,14 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
             ``builtin:everyday:KIND`` (those of one kind of stereotype, such as Gender),
             ``bbq:PATH`` (an official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
             `crispr_lm.tasks.choices`), or another benchmark of `KINDS`. Of `BENCHMARKS` also ``NAME:hub``.
-        instructions: A text file with one instruction per line, or how many of the ten built-in ones to use (all by
-            default). Tasks of whole texts have none.
+        instructions: A text file with one instruction per line, or how many of the ten built-in ones in the task's
+            language to use (all by default). Tasks of whole texts have none.
+        groups: Names of persons to groups (`crispr_lm.tasks.groups.read_groups`), beside those known. With a map, even
+            an empty one, any share of rows may lack a stereotyped option.
 
     Raises:
-        InputError: unknown name, missing or malformed file, no examples, or too many instructions asked for.
+        InputError: unknown name, missing or malformed file, no examples, too many instructions asked for, or more than
+            `MOST_NOT_FOUND` of the rows without a stereotyped option and no map.
     """
     scheme, separator, rest = name.partition(":")
     if not separator or not rest:
@@ -163,34 +194,58 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     kind = KINDS.get(scheme, TaskKind(read_choices))
     origin: tuple[str, ...] = ()
     if scheme == "builtin":
-        examples = _builtin(rest)
+        read: Sequence[Example | None] = _builtin(rest)
     elif scheme in BENCHMARKS and rest == HUB:
-        examples = read_from_hub(scheme)
+        read = read_from_hub(scheme)
     elif scheme in KINDS:
         path, exists = _path(rest)
         if not exists:
             raise InputError(f"task {name}: {path} does not exist; check the path")
-        examples = kind.read(path)
-        origin = (
-            tuple(str(file) for file in sorted(path.iterdir()) if file.is_file()) if path.is_dir() else (str(path),)
-        )
+        read = kind.read(path, groups) if kind.takes_groups else kind.read(path)
+        origin = _files_of(path)
     elif scheme in TEXTS:
         raise InputError(f"task {name} is running text, whose perplexity can only be measured; give it to --measure")
     else:
         kinds = ("builtin", *KINDS, *TEXTS)
         raise InputError(f"task {name!r}: unknown kind {scheme!r}{nearest(scheme, kinds)}; kinds: {', '.join(kinds)}")
+    examples, rows = without_repeats(read) if kind.repeats else (tuple(filter(None, read)), None)
     if not examples:
         raise InputError(f"task {name} holds no examples; check the file")
+    if kind.takes_groups and groups is None:
+        _check_found(name, examples)
     return Task(
         name=without_folders(name),
-        examples=tuple(examples),
-        instructions=instructions_of(instructions, examples[0].form),
+        examples=examples,
+        instructions=instructions_of(instructions, examples[0].form, language_of(examples)),
         origin=origin,
         family=family_of(kind, examples),
         breakdowns=kind.breakdowns,
         measured_only=kind.measured_only,
         scoring=kind.scoring,
         whole_templates=kind.whole_templates,
+        rows=rows,
+    )
+
+
+def _files_of(path: Path) -> tuple[str, ...]:
+    """The files that a task may have been read from: of a folder without any, those of the folders in it."""
+    if not path.is_dir():
+        return (str(path),)
+    found = ([str(file) for file in sorted(path.glob(pattern)) if file.is_file()] for pattern in ("*", "*/*"))
+    return tuple(next(filter(None, found), ()))
+
+
+def _check_found(name: str, examples: Sequence[Example]) -> None:
+    """Refuse a task most of whose bias scores would be of a skewed part of its rows, and ask for a map."""
+    sought = Counter(example.facet(NOT_FOUND) for example in examples if example.stereotyped is None)
+    lost = sum(sought.values())
+    if lost <= MOST_NOT_FOUND * len(examples):
+        return
+    (seen, _), *_ = sought.most_common(1)
+    raise InputError(
+        f"task {name}: which person is stereotyped was not found in {lost} of {len(examples)} rows "
+        f"({lost / len(examples):.0%}), most often of {seen}. Their bias would not be measured. Give --groups FILE, a "
+        'JSON object from names of persons to groups, such as {"mujer": "F", "hombre": "M"}; or {} to go without them'
     )
 
 
@@ -262,7 +317,23 @@ def instruction_count(choice: str) -> int:
     return int(choice) if choice.isdecimal() else len(read_instructions(_path(choice)[0]))
 
 
-def instructions_of(choice: str | int | None, form: str) -> tuple[str, ...]:
+def language_of(examples: Sequence[Example]) -> str:
+    """The language that all of a task's examples are in.
+
+    Raises:
+        InputError: there are several; instructions are in one.
+    """
+    first = examples[0]
+    for example in examples:
+        if example.language != first.language:
+            raise InputError(
+                f"{example.source or 'example'}: in language {example.language!r}, but the task begins in "
+                f"{first.language!r}, and so do its instructions; give each language a file of its own"
+            )
+    return first.language
+
+
+def instructions_of(choice: str | int | None, form: str, language: str = ENGLISH) -> tuple[str, ...]:
     """The instructions to ask examples of a form with: of a file, as many built-in ones as asked for, or all.
 
     Raises:
@@ -273,7 +344,7 @@ def instructions_of(choice: str | int | None, form: str) -> tuple[str, ...]:
     if isinstance(choice, str) and not choice.isdecimal():
         return read_instructions(_path(choice)[0])
     # Open questions need other words than "choose one of the options".
-    available = open_instructions() if form == OPEN else builtin_instructions()
+    available = open_instructions() if form == OPEN else builtin_instructions(language)
     if choice is None:
         return available
     count = int(choice)
