@@ -219,7 +219,7 @@ class ReportSettings(_Settings):
         "the model writes is matched to the options, with the share that matches none.",
     )
     measure: Annotated[tuple[str, ...], Parameter(group=REPORT_GROUP, negative="")] = Field(
-        ("builtin:knowledge",),
+        ("builtin:knowledge", "builtin:facts"),
         description="Further tasks to measure before and after, to show side effects; also wikitext:PATH or text:PATH "
         "for the perplexity of a text. May be given several times.",
     )

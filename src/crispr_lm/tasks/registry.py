@@ -29,6 +29,7 @@ from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
 from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.crows_pairs import read_crows_pairs
+from crispr_lm.tasks.facts import fact_examples
 from crispr_lm.tasks.knowledge import knowledge_examples
 from crispr_lm.tasks.labels import are_labelled
 from crispr_lm.tasks.stereoset import read_stereoset
@@ -90,7 +91,11 @@ class TaskKind:
     whole_templates: bool = False
 
 
-BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday, "knowledge": knowledge_examples}
+BUILTIN: dict[str, Callable[[], list[Example]]] = {
+    "everyday": _everyday,
+    "facts": fact_examples,
+    "knowledge": knowledge_examples,
+}
 _KINDS: dict[str, TaskKind] = {
     "bbq": TaskKind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons")),
     "choices": TaskKind(read_choices),
@@ -143,7 +148,8 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     """Load a task.
 
     Args:
-        name: ``builtin:everyday`` or ``builtin:knowledge`` (original questions that come with the library),
+        name: ``builtin:everyday``, ``builtin:facts`` or ``builtin:knowledge`` (original questions that come with the
+            library),
             ``builtin:everyday:KIND`` (those of one kind of stereotype, such as Gender),
             ``bbq:PATH`` (an official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
             `crispr_lm.tasks.choices`), or another benchmark of `KINDS`. Of `BENCHMARKS` also ``NAME:hub``.
@@ -156,9 +162,7 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
     scheme, separator, rest = name.partition(":")
     if not separator or not rest:
         guess = f"choices:{name}" if name.endswith((".jsonl", ".json")) else f"builtin:{name}"
-        meant = (
-            f" (did you mean {guess!r}?)" if guess.startswith("choices") or name in ("everyday", "knowledge") else ""
-        )
+        meant = f" (did you mean {guess!r}?)" if guess.startswith("choices") or name in BUILTIN else ""
         raise InputError(f"task {name!r} is not understood{meant}; write builtin:NAME, bbq:PATH or choices:PATH")
     kind = KINDS.get(scheme, TaskKind(read_choices))
     origin: tuple[str, ...] = ()
