@@ -12,6 +12,7 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.metrics.classification import CLASSIFICATION
 from crispr_lm.metrics.coreference import WINOBIAS, WINOGENDER
 from crispr_lm.metrics.family import UNMATCHED, Metric, MetricFamily
+from crispr_lm.metrics.group_facts import DIFFERENCE_AWARENESS, OCCUPATIONS
 from crispr_lm.metrics.language import DIVERGENCE, PERPLEXITY
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.sentences import CROWS_PAIRS, STEREOSET
@@ -30,6 +31,8 @@ FAMILIES = Registry(
             WINOGENDER,
             PERPLEXITY,
             DIVERGENCE,
+            OCCUPATIONS,
+            DIFFERENCE_AWARENESS,
         )
     ),
 )

@@ -29,6 +29,7 @@ from crispr_lm.tasks.bbq import examples_from_rows, read_bbq
 from crispr_lm.tasks.capability import BENCHMARKS, read_benchmark, read_from_hub
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.crows_pairs import read_crows_pairs
+from crispr_lm.tasks.fact_sets import read_blimp, read_difference_awareness, read_occupations
 from crispr_lm.tasks.facts import fact_examples
 from crispr_lm.tasks.knowledge import knowledge_examples
 from crispr_lm.tasks.labels import are_labelled
@@ -124,6 +125,19 @@ _KINDS: dict[str, TaskKind] = {
     ),
     "winogender": TaskKind(
         read_winogender, "Winogender", "MIT", family="winogender", breakdowns=("gender",), whole_templates=True
+    ),
+    "blimp": TaskKind(
+        read_blimp, "BLiMP", "CC BY 4.0", breakdowns=("category", "opposed"), measured_only=True, scoring="sum"
+    ),
+    "occupations": TaskKind(
+        read_occupations, "occupation words", "MIT", family="occupations", measured_only=True, scoring="sum"
+    ),
+    "difference_awareness": TaskKind(
+        read_difference_awareness,
+        "Difference Awareness",
+        "CC0 1.0",
+        family="difference_awareness",
+        measured_only=True,
     ),
     **{
         name: TaskKind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
