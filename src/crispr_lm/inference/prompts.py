@@ -14,7 +14,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.inference.chat_template import TEMPLATE_ERRORS, AnswerPlace, find_answer_place, render_before_answer
 from crispr_lm.inference.reader import Reader
 from crispr_lm.inference.text_limits import check_characters, check_embedded
-from crispr_lm.tasks.base import OPEN, SENTENCES, Example
+from crispr_lm.tasks.base import FREE, OPEN, SENTENCES, Example
 
 Asked = TypeVar("Asked", Example, tuple[str, Example])
 
@@ -44,8 +44,10 @@ def open_question(question: str, instruction: str) -> str:
 def prompt_text(example: Example, instruction: str) -> str:
     """The prompt before any chat template: instruction, context, question, options (the authors' layout).
 
-    An open question is asked without its options.
+    An open question is asked without its options; a free prompt is what the user wrote.
     """
+    if example.form == FREE:
+        return f"{instruction.strip()}\n{example.question.strip()}".strip()
     lines = [instruction.strip()]
     if example.context.strip():
         lines.append(f"Context: {example.context.strip()}")

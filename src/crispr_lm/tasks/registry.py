@@ -15,6 +15,7 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.runtime.plugins import Registry, check_name
 from crispr_lm.storage.sanitize import without_folders
 from crispr_lm.tasks.base import (
+    FREE,
     OPEN,
     SENTENCES,
     Example,
@@ -34,6 +35,7 @@ from crispr_lm.tasks.facts import fact_examples
 from crispr_lm.tasks.knowledge import knowledge_examples
 from crispr_lm.tasks.labels import are_labelled
 from crispr_lm.tasks.stereoset import read_stereoset
+from crispr_lm.tasks.twins import read_twin_options
 from crispr_lm.tasks.winobias import read_winobias
 from crispr_lm.tasks.winogender import read_winogender
 
@@ -139,6 +141,7 @@ _KINDS: dict[str, TaskKind] = {
         family="difference_awareness",
         measured_only=True,
     ),
+    "twins": TaskKind(read_twin_options, "own pairs of prompts", family="twin_options", whole_templates=True),
     **{
         name: TaskKind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
         for name, benchmark in BENCHMARKS.items()
@@ -163,9 +166,8 @@ def load_task(name: str, instructions: str | int | None = None) -> Task:
 
     Args:
         name: ``builtin:everyday``, ``builtin:facts`` or ``builtin:knowledge`` (original questions that come with the
-            library),
-            ``builtin:everyday:KIND`` (those of one kind of stereotype, such as Gender),
-            ``bbq:PATH`` (an official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
+            library), ``builtin:everyday:KIND`` (those of one kind of stereotype, such as Gender), ``bbq:PATH`` (an
+            official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
             `crispr_lm.tasks.choices`), or another benchmark of `KINDS`. Of `BENCHMARKS` also ``NAME:hub``.
         instructions: A text file with one instruction per line, or how many of the ten built-in ones to use (all by
             default). Tasks of whole texts have none.
@@ -286,7 +288,7 @@ def instructions_of(choice: str | int | None, form: str) -> tuple[str, ...]:
     Raises:
         InputError: as `read_instructions`, or more than there are.
     """
-    if form == SENTENCES:
+    if form in (FREE, SENTENCES):
         return ("",)
     if isinstance(choice, str) and not choice.isdecimal():
         return read_instructions(_path(choice)[0])
