@@ -85,7 +85,8 @@ def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
     middle = (p + q) / 2
     safe = middle.clamp_min(torch.finfo(torch.float64).tiny)  # where both are 0, so is the term
     terms = torch.special.xlogy(p, p / safe) + torch.special.xlogy(q, q / safe)
-    return terms.sum(dim=-1) / 2
+    halved: Tensor = terms.sum(dim=-1) / 2
+    return halved
 
 
 @dataclass(frozen=True)
