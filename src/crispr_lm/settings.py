@@ -224,9 +224,10 @@ class ReportSettings(_Settings):
         "the model writes is matched to the options, with the share that matches none.",
     )
     measure: Annotated[tuple[str, ...], Parameter(group=REPORT_GROUP, negative="")] = Field(
-        ("builtin:knowledge",),
+        ("builtin:knowledge", "builtin:facts"),
         description="Further tasks to measure before and after, to show side effects; also wikitext:PATH or text:PATH "
-        "for the perplexity of a text. May be given several times.",
+        "for the perplexity of a text, twins:PATH for free answers to pairs of prompts that differ in the group alone. "
+        "May be given several times.",
     )
     measure_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], Parameter(group=REPORT_GROUP)] = Field(
         120, description="Examples of each further task (windows of 1,024 tokens of a text)."

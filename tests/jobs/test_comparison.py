@@ -51,6 +51,10 @@ def questions(tmp_path_factory):
         yield folder
 
 
+FURTHER = ("builtin:knowledge", "builtin:facts")
+"""Measured in every run."""
+
+
 def settings_for(questions, output, names=("first", "second"), **changes):
     given = {
         "task": tuple(f"choices:{name}.jsonl" for name in names),
@@ -104,8 +108,8 @@ def test_every_method_has_a_row_on_every_task(compared):
         assert rows["original"]["passes"] == rows["weights"]["passes"] == rows["instruction"]["passes"] == 0
         assert rows["search"]["divergence"]["kl"] > 0
         assert rows["instruction"]["divergence"]["kl"] == 0
-        assert set(rows["random"]["measured"]) == {name, "builtin:knowledge"}
-        assert results["tasks"][name]["scoring"] == {name: "sum", "builtin:knowledge": "sum"}
+        assert set(rows["random"]["measured"]) == {name, *FURTHER}
+        assert results["tasks"][name]["scoring"] == dict.fromkeys((name, *FURTHER), "sum")
     assert json.loads((settings.output / "comparison.json").read_text(encoding="utf-8")) == json.loads(
         json.dumps(results)
     )
@@ -292,7 +296,7 @@ def test_an_edit_that_was_measured_already_is_not_measured_again(saved_model, qu
     alike = [cells[key] for key in (("methods", "search", 0), ("methods", "published", 0), ("neurons", "published", 3))]
     assert alike[0]["neurons"] == alike[1]["neurons"] == alike[2]["neurons"]
     assert alike[0]["divergence"] == alike[1]["divergence"] == alike[2]["divergence"]
-    assert set(alike[1]["measured"]) == {name, "builtin:knowledge"}
+    assert set(alike[1]["measured"]) == {name, *FURTHER}
     assert set(alike[2]["measured"]) == {name}
     # What was taken over is what measuring gives.
     edited = load_model(saved_model("llama"), device="cpu")

@@ -63,6 +63,10 @@ def questions(tmp_path_factory):
     return folder
 
 
+FURTHER = ("builtin:knowledge", "builtin:facts")
+"""Measured in every run."""
+
+
 def settings_for(questions, output, **changes):
     given = {
         "task": (f"choices:{questions / 'questions.jsonl'}",),
@@ -130,8 +134,9 @@ def test_what_an_edit_costs_elsewhere_is_reported(saved_model, questions, tmp_pa
     assert shown["prompt"] == "Who was late?"
     assert shown["changed"] == (shown["before"] != shown["after"])
     assert "Your prompts" in (output / "report.html").read_text(encoding="utf-8")
-    bias, capability = results["tasks"].values()
-    assert (bias["role"], capability["role"]) == ("bias", "capability")
+    bias, capability, facts = results["tasks"].values()
+    assert (bias["role"], capability["role"], facts["role"]) == ("bias", "capability", "capability")
+    assert "Facts accuracy" in (output / "report.html").read_text(encoding="utf-8")
     assert (capability["examples"], capability["instructions"]) == (4, 2)  # as many as the task's own
     assert set(capability["after"]) == {"accuracy", "accuracy_std_over_instructions"}
     divergence = results["divergence"]
@@ -155,7 +160,7 @@ def test_what_an_edit_costs_elsewhere_is_reported(saved_model, questions, tmp_pa
 
 def test_every_difference_has_an_interval_and_a_corrected_test(saved_model, questions, tmp_path):
     results = run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", neurons="ffn"))
-    bias, capability = results["tasks"].values()
+    bias, capability, _ = results["tasks"].values()
     for task in (bias, capability):
         assert set(task["statistics"]) == set(task["difference"]) - {"accuracy_std_over_instructions"}
         for name, found in task["statistics"].items():
@@ -393,7 +398,7 @@ def test_several_tasks_count_the_same_and_are_distinguished(saved_model, questio
     tasks = (f"choices:{questions / 'questions.jsonl'}", f"choices:{second}")
     model = str(saved_model("llama"))
     results = run(model, settings_for(questions, tmp_path / "out", task=tasks))
-    assert tuple(results["tasks"]) == ("choices:questions.jsonl", "choices:second.jsonl", "builtin:knowledge")
+    assert tuple(results["tasks"]) == ("choices:questions.jsonl", "choices:second.jsonl", *FURTHER)
     both = crispr_lm.NeuronScores.load(tmp_path / "out" / "scores.safetensors")
     single = []
     for name, task in zip("ab", tasks, strict=True):

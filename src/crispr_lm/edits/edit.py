@@ -101,6 +101,7 @@ class Edit:
                 "name": lm.name,
                 "revision": lm.revision,
                 "architecture": type(lm.model).__name__,
+                **({"adapter": dict(lm.adapter)} if lm.adapter else {}),
             },
             fingerprint={name: module_hashes(module) for name, module in hashed_modules(lm.model, sites).items()},
             made_in=dtype_name(lm.model),

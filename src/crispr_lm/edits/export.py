@@ -49,8 +49,8 @@ def export_folder(lm: LanguageModel, edit: Edit, folder: Path) -> Mapping[str, t
     """Save the edited model as its original with other numbers, which loads everywhere. The model stays unedited.
 
     All files but the weights are copied as they are, and of safetensors files only the neurons' bytes are changed: the
-    number format and the shards stay. Weights that were read from pickles, from a GGUF file or as single experts are
-    written by transformers, in the format they are held in.
+    number format and the shards stay. Weights that were read from pickles, from a GGUF file or as single experts, or
+    that an adapter was merged into, are written by transformers, in the format they are held in.
 
     Args:
         lm: The model.
@@ -65,7 +65,8 @@ def export_folder(lm: LanguageModel, edit: Edit, folder: Path) -> Mapping[str, t
     """
     edit.check(lm)
     folder.mkdir(parents=True, exist_ok=True)
-    if lm.source is not None and weight_files(lm.source)[1]:
+    # With an adapter merged in, the weights in memory are in no file.
+    if not lm.adapter and lm.source is not None and weight_files(lm.source)[1]:
         try:
             formats = save_edited(lm.model, edit, lm.source, folder)
         except OtherLayoutError as reason:
@@ -97,6 +98,11 @@ def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
     from peft import LoraConfig
     from safetensors.torch import save_file
 
+    if lm.adapter:
+        raise InputError(
+            f"{lm.name} has an adapter merged into it, and the edit's adapter would need the merged model as its base; "
+            "save the edited model as a folder"
+        )
     edit.check(lm)
     if not edit.neurons:
         raise InputError("the edit has no neurons, so there is nothing for an adapter to do")

@@ -79,7 +79,7 @@ def reference_distribution(
     ]
     if not prompts:
         raise CrisprError(f"model {lm.name} answers neutral prompts with nothing, so no divergence can be measured")
-    return ReferenceDistribution(tuple(prompts), tuple(_distributions(lm, prompts, batch_size, progress)))
+    return ReferenceDistribution(tuple(prompts), tuple(next_token_distributions(lm, prompts, batch_size, progress)))
 
 
 def divergence(
@@ -91,7 +91,7 @@ def divergence(
     """Measure how far the model as it is now is from the reference; metric ``kl``, clustered by prompt."""
     sums = []
     for before, after in zip(
-        reference.log_probabilities, _distributions(lm, reference.prompts, batch_size, progress), strict=True
+        reference.log_probabilities, next_token_distributions(lm, reference.prompts, batch_size, progress), strict=True
     ):
         # In float64: a small divergence is a small difference of large terms.
         before, after = before.double(), after.double()
@@ -104,10 +104,13 @@ def divergence(
 
 
 @torch.inference_mode()
-def _distributions(
-    lm: LanguageModel, prompts: Sequence[EncodedPrompt], batch_size: BatchSize, progress: ProgressCallback | None
+def next_token_distributions(
+    lm: LanguageModel,
+    prompts: Sequence[EncodedPrompt],
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
 ) -> list[Tensor]:
-    """Log-probabilities along each prompt's option, float32 (tokens, vocabulary) on the CPU."""
+    """Log-probabilities along each prompt's only option, float32 (tokens, vocabulary) on the CPU."""
     takes = capabilities_of(lm)
     found: list[Tensor] = [torch.empty(0) for _ in prompts]
 

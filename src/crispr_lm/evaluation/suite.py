@@ -14,6 +14,7 @@ from crispr_lm.evaluation.evaluation import Evaluation, ScoringMethod, evaluate
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, reference_distribution
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.perplexity import WINDOW, perplexity, windows
+from crispr_lm.evaluation.twins import TwinsSubject
 from crispr_lm.inference.batching import BatchSize
 from crispr_lm.inference.prompts import check_prompts
 from crispr_lm.inference.reader import Reader
@@ -26,6 +27,7 @@ from crispr_lm.tasks.benchmark_rows import hub_text
 from crispr_lm.tasks.files import text_of
 from crispr_lm.tasks.groups import GroupMap, read_groups
 from crispr_lm.tasks.registry import HUB, KINDS, TEXTS, draw, instruction_count, load_task, path_of
+from crispr_lm.tasks.twins import drawn_pairs, read_twins
 
 Role = Literal["bias", "capability"]
 
@@ -191,6 +193,12 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
                 raise InputError(f"{rest}: no text in it, so there is no perplexity to measure; give a file with text")
             subjects.append(TextSubject(names[name], text, most, () if from_hub else (rest,)))
             continue
+        if scheme == "twins":
+            twins = drawn_pairs(read_twins(path_of(rest)), most, settings.seed)
+            subjects.append(TwinsSubject(names[name], twins, (rest,)))
+            if not any(pair.continuations for pair in twins.pairs):
+                continue
+            names[name] += " (continuations)"
         task = replace(load_task(name, asked_for, groups), name=names[name])
         if asked_for is None:
             task = replace(task, instructions=task.instructions[: instruction_count(settings.instructions)])

@@ -14,7 +14,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.inference.chat_template import TEMPLATE_ERRORS, AnswerPlace, find_answer_place, render_before_answer
 from crispr_lm.inference.reader import Reader
 from crispr_lm.inference.text_limits import check_characters, check_embedded
-from crispr_lm.tasks.base import OPEN, SENTENCES, Example
+from crispr_lm.tasks.base import FREE, OPEN, SENTENCES, Example
 from crispr_lm.tasks.languages import LANGUAGES
 
 Asked = TypeVar("Asked", Example, tuple[str, Example])
@@ -45,8 +45,11 @@ def open_question(question: str, instruction: str) -> str:
 def prompt_text(example: Example, instruction: str) -> str:
     """The prompt before any chat template: instruction, context, question, options (the authors' layout).
 
-    An open question is asked without its options. The words around them are in the example's language.
+    An open question is asked without its options; a free prompt is what the user wrote. The words around a question
+    are in the example's language.
     """
+    if example.form == FREE:
+        return f"{instruction.strip()}\n{example.question.strip()}".strip()
     words = LANGUAGES[example.language]
     lines = [instruction.strip()]
     if example.context.strip():

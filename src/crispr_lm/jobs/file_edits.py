@@ -20,6 +20,7 @@ from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.jobs.sharing import RESULTS, check_hub, check_measured_with, results_beside, with_upload, write_card
 from crispr_lm.model.load import open_model
 from crispr_lm.model.locate import locate
+from crispr_lm.model.ollama import SCHEME
 from crispr_lm.model.source_files import source_folder
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.settings import ApplySettings
@@ -67,6 +68,8 @@ def edit_folder(
     opened = open_model(model, trust_remote_code=settings.trust_remote_code)
     if opened.gguf_file is not None:
         raise InputError(f"model {model} is a GGUF file; give --output FILE.gguf, or leave --no-load away")
+    if opened.adapter is not None:
+        raise InputError(f"model {model} is an adapter, which is merged when it is loaded; leave --no-load away")
     opened.check_indices()
     lm = opened.holding(opened.without_weights())
     source = source_folder(lm.location, lm.revision, with_weights=True)
@@ -123,6 +126,8 @@ def edit_gguf(
     if target.output is None:
         if model.startswith("builtin:"):
             raise InputError("the built-in model is a package's file; give --output FILE.gguf instead of --in-place")
+        if model.startswith(SCHEME):  # its name is its hash, which Ollama goes by
+            raise InputError("the file is Ollama's own; give --output FILE.gguf instead of --in-place")
         if is_undo(edit_file):
             with progress.step("Putting the original's bytes back"):
                 return {"output": str(path), "restored": restore(path, edit_file)}

@@ -60,7 +60,7 @@ def run(
     """The main job: find the bias neurons, eliminate the few that matter, measure what changed, save it all.
 
     Args:
-        model: Hub id, local folder, ``.gguf`` file or ``builtin:smollm2``.
+        model: Hub id, local folder, PEFT adapter, ``.gguf`` file, ``ollama:NAME`` or ``builtin:smollm2``.
         settings: All options.
         progress: Shows how far it is.
         hub: Where to upload the edited model, if anywhere.

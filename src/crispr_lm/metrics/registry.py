@@ -12,12 +12,22 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.metrics.classification import CLASSIFICATION
 from crispr_lm.metrics.coreference import WINOBIAS, WINOGENDER
 from crispr_lm.metrics.family import UNMATCHED, Metric, MetricFamily
+from crispr_lm.metrics.group_facts import DIFFERENCE_AWARENESS, OCCUPATIONS
 from crispr_lm.metrics.language import DIVERGENCE, PERPLEXITY
 from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.sentences import CROWS_PAIRS, STEREOSET
+from crispr_lm.metrics.twins import TWIN_OPTIONS, family_of_name, twins_family
 from crispr_lm.runtime.plugins import Registry
 
-FAMILIES = Registry(
+
+class _Families(Registry[MetricFamily]):
+    """Families by name. That of twins with lists of words of a file's own follows from its name."""
+
+    def __getitem__(self, name: str) -> MetricFamily:
+        return family_of_name(name) or super().__getitem__(name)
+
+
+FAMILIES = _Families(
     "metric family",
     (
         (family.name, family)
@@ -30,6 +40,10 @@ FAMILIES = Registry(
             WINOGENDER,
             PERPLEXITY,
             DIVERGENCE,
+            OCCUPATIONS,
+            DIFFERENCE_AWARENESS,
+            twins_family(),
+            TWIN_OPTIONS,
         )
     ),
 )

@@ -79,7 +79,25 @@ def check_checkpoint(name: str, location: str, arguments: dict[str, Any]) -> Non
     check_configuration(content, name, trust_remote_code=arguments["trust_remote_code"])
     check_tokenizer(of_tokenizer, location, name)
     if adapter is not None:  # transformers would load another model, the one that the adapter names
-        raise InputError(f"model {name}: an adapter (LoRA) lies there; merge it into its base model and give that")
+        raise InputError(
+            f"model {name}: an adapter (LoRA) lies there beside a whole model; give one of the two in a folder of its "
+            "own"
+        )
+
+
+def check_tokenizer_files(name: str, folder: str) -> None:
+    """Check a folder's tokenizer configuration before any class is made of it.
+
+    Raises:
+        InputError: it can't be read, or leads out of the folder.
+    """
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    try:
+        content = get_tokenizer_config(folder, local_files_only=True)
+    except Exception as error:  # of many types
+        raise InputError(f"model {name}: its tokenizer's configuration can't be read: {first_line(error)}") from error
+    check_tokenizer(content, folder, name)
 
 
 def refused(name: str, what: str, error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -45,6 +46,7 @@ class LanguageModel:
         location: The folder or hub id it was read from; empty for a model made in memory.
         given: What the user asked for, to load it again: never written into what is shared. Empty as `location`.
         gguf_file: The GGUF file there, None if it is no GGUF.
+        adapter: Name and hash of the PEFT adapter that was merged into it, and name of its base; empty where none was.
         quantized: Whether its weights are shortened to 8 or 4 bits.
         is_encoder_decoder: Whether options are written by a decoder that reads an encoder.
         context_length: Largest number of tokens of a sequence, None if there is no limit.
@@ -63,6 +65,7 @@ class LanguageModel:
     location: str = ""
     given: str = ""
     gguf_file: str | None = None
+    adapter: Mapping[str, str] = field(default_factory=dict)
     quantized: bool = False
     is_encoder_decoder: bool = False
     context_length: int | None = None
@@ -140,6 +143,9 @@ class LanguageModel:
         """Write all but the weights, as `save` does; a ``config.json`` that is there is replaced by the original's."""
         if self.source is not None:
             copy_other_files(self.source, folder)
+            if self.adapter:  # it may have brought a tokenizer of its own
+                self.tokenizer.save_pretrained(folder)
+                tokenizer_for_both(folder)
             return
         configuration_for_both(folder)
         self.tokenizer.save_pretrained(folder)

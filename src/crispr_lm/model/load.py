@@ -1,4 +1,4 @@
-"""Loading a model: hub id, local folder, GGUF file, or the built-in one. Knows no task.
+"""Loading a model: hub id, local folder, PEFT adapter, GGUF file, or the built-in one. Knows no task.
 
 Opening is in two steps, so that mistakes show before the long part: `open_model` reads configuration and tokenizer
 (seconds), `ModelSource.load` reads the weights.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 
 from crispr_lm.errors import InputError
-from crispr_lm.model.checkpoint import check_checkpoint, read_tokenizer, refused
+from crispr_lm.model.adapter import Adapter, adapter_named, check_mergeable, merged
+from crispr_lm.model.checkpoint import check_checkpoint, check_tokenizer_files, read_tokenizer, refused
 from crispr_lm.model.classes import auto_class, check_writes_text
 from crispr_lm.model.devices import SPREAD, check_device, check_quantize, parse_device, parse_dtype
 from crispr_lm.model.gguf_header import check_gguf
@@ -42,6 +43,7 @@ class ModelSource:
     local_files_only: bool = False
     prompt_format: Literal["chat", "plain"] = "chat"
     moment: datetime = field(default_factory=datetime.now, repr=False)
+    adapter: Adapter | None = None
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -136,6 +138,8 @@ class ModelSource:
             InputError: does not fit, or weights missing, unreadable, or not those of this architecture.
         """
         check_quantize(quantize)
+        if self.adapter is not None:
+            check_mergeable(self.adapter, quantize, allow_pickle=allow_pickle)
         if self.gguf_file is None:
             self.check_indices(allow_pickle=allow_pickle)
         torch_dtype = parse_dtype(dtype)
@@ -158,7 +162,8 @@ class ModelSource:
             with explain_out_of_memory(f"while model {self.name} is moved to {target}"):
                 model.to(target)
         model.eval().requires_grad_(False)
-        return self.holding(model, quantized=quantize != "none")
+        lm = self.holding(model, quantized=quantize != "none")
+        return lm if self.adapter is None else _with_merged(lm, self.adapter)
 
     def holding(self, model: Any, *, quantized: bool = False) -> LanguageModel:
         """The language model around a transformers model of this source, with its weights or without."""
@@ -228,7 +233,8 @@ def load_model(
     have them read as they are.
 
     Args:
-        source: A hub id, a local folder, a ``.gguf`` file, or ``builtin:smollm2``.
+        source: A hub id, a local folder, a PEFT adapter (merged into its base model), a ``.gguf`` file,
+            ``ollama:NAME``, or ``builtin:smollm2``.
         dtype: "float32", "bfloat16", "float16", or "auto" (as stored).
         device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
             "sequential": spread over all accelerators.
@@ -268,6 +274,8 @@ def open_model(
 
     name = str(source)
     location, gguf_file = locate(name)
+    if gguf_file is None and (adapter := adapter_named(name, location)) is not None:
+        return _with_base(adapter, trust_remote_code, prompt_format, moment)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if not Path(location).exists():
         arguments["local_files_only"] = is_only_cached(location)
@@ -296,6 +304,44 @@ def open_model(
         prompt_format,
         moment or datetime.now(),
     )
+
+
+def _with_base(
+    adapter: Adapter, trust_remote_code: bool, prompt_format: Literal["chat", "plain"], moment: datetime | None
+) -> ModelSource:
+    """The base model of an adapter, to be merged with it when it is loaded; the adapter's tokenizer, if it has one.
+
+    Raises:
+        InputError: the base model can't be opened, is an adapter too, or has fewer embeddings than there are tokens.
+    """
+    try:
+        if adapter_named(adapter.base, locate(adapter.base)[0]) is not None:
+            raise InputError(f"{adapter.base} is an adapter itself; merge that one first")
+        opened = open_model(
+            adapter.base, trust_remote_code=trust_remote_code, prompt_format=prompt_format, moment=moment
+        )
+    except InputError as error:
+        raise InputError(f"model {adapter.name} is an adapter whose base model can't be opened: {error}") from error
+    if not (adapter.folder / "tokenizer_config.json").is_file():
+        return replace(opened, adapter=adapter)
+    folder, arguments = str(adapter.folder), {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    check_tokenizer_files(adapter.name, folder)
+    tokenizer = read_tokenizer(adapter.name, folder, arguments)
+    vet(adapter.name, folder, arguments, tokenizer)
+    if opened.embedded_tokens is not None and len(tokenizer) > opened.embedded_tokens:
+        raise InputError(
+            f"model {adapter.name}: its tokenizer has {len(tokenizer)} tokens, but {adapter.base} embeds "
+            f"{opened.embedded_tokens}; merge it with the tool that trained it, and give the merged model"
+        )
+    return replace(opened, adapter=adapter, tokenizer=tokenizer)
+
+
+def _with_merged(lm: LanguageModel, adapter: Adapter) -> LanguageModel:
+    """A loaded base model with an adapter merged into it, and the names of both."""
+    model = merged(lm.model, adapter).eval().requires_grad_(False)
+    name = shared_name(adapter.name)
+    named = {"name": name, "sha256": adapter.sha256, "base": lm.name}
+    return replace(lm, model=model, name=f"{name} on {lm.name}", given=adapter.name, adapter=named)
 
 
 def _dequantize() -> dict[str, Any]:

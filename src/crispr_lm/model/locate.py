@@ -1,4 +1,4 @@
-"""Where a model is: built in, a folder, a GGUF file, or on the hub."""
+"""Where a model is: built in, a folder, a GGUF file, one of Ollama's, or on the hub."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crispr_lm.errors import InputError, first_line, nearest
+from crispr_lm.model.adapter import CONFIG as ADAPTER
+from crispr_lm.model.ollama import SCHEME, ollama_file
 from crispr_lm.storage.sanitize import without_folders
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ BUILTIN = {
 def shared_name(given: str) -> str:
     """Without the folders of a local model."""
     try:
-        is_local = not given.startswith("builtin:") and Path(given).expanduser().exists()
+        is_local = not given.startswith(("builtin:", SCHEME)) and Path(given).expanduser().exists()
     except (OSError, RuntimeError):
         is_local = False
     return without_folders(str(Path(given).expanduser().absolute())) if is_local else given
@@ -59,6 +61,9 @@ def locate(name: str) -> tuple[str, str | None]:
                 return str(file.parent), file.name
         logger.info("package %s is not installed, asking the hub for %s", builtin.requirement, builtin.hub_id)
         return builtin.hub_id, None
+    if name.startswith(SCHEME):
+        file = ollama_file(name)
+        return str(file.parent), file.name
     if not name.strip():
         raise InputError("the model's name is empty; give a hub id, a folder, a .gguf file or builtin:smollm2")
     try:
@@ -74,6 +79,8 @@ def locate(name: str) -> tuple[str, str | None]:
     if path.is_dir():
         files = sorted(path.glob("*.gguf"))
         if not (path / "config.json").exists():
+            if (path / ADAPTER).exists():
+                return str(path), None
             if len(files) != 1:
                 raise InputError(
                     f"model {name}: the folder has no config.json and {len(files) or 'no'} .gguf files; "

@@ -106,6 +106,7 @@ def render_report(
             carried=min(len(changed), MOST_EXAMPLES),
             statement=statement(results),
             failures=[words.sentence(failure) for failure in failures(results)],
+            facts=words.facts_sentence(results),
             saved=words.saved(results["saved_model"]),
             scored=[neuron for neuron in results["neurons"] if neuron["score"] is not None],
             promoting=[neuron for neuron in results["neurons"] if neuron["promotes"]],

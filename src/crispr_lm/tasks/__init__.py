@@ -16,6 +16,7 @@ from crispr_lm.tasks.base import (
     read_instructions,
     sample,
 )
+from crispr_lm.tasks.facts import fact_examples, search_fact_examples
 from crispr_lm.tasks.knowledge import ordinary_questions
 from crispr_lm.tasks.registry import KINDS, TaskKind, draw, instruction_count, load_task, register_task
 
@@ -27,6 +28,7 @@ __all__ = [
     "TaskKind",
     "builtin_instructions",
     "draw",
+    "fact_examples",
     "instruction_count",
     "load_task",
     "neutral_prompts",
@@ -36,4 +38,5 @@ __all__ = [
     "read_instructions",
     "register_task",
     "sample",
+    "search_fact_examples",
 ]

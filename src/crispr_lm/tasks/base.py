@@ -31,6 +31,8 @@ QUESTION = "question"
 """The form of an example that is asked under an instruction, with its options to choose from."""
 OPEN = "open"
 """The form of an example that is asked without showing its options: small models know more than they can pick."""
+FREE = "free"
+"""The form of an example whose question is a prompt as a user writes it, without instruction, to be continued."""
 SENTENCES = "sentences"
 """The form of an example whose options are whole texts, compared by their likelihood."""
 
@@ -60,8 +62,9 @@ class Example:
         category: The kind of stereotype, or an empty string.
         polarity: "negative", "nonnegative" or an empty string.
         source: File and line, for messages.
-        form: "question"; "open": asked without showing the options; or "sentences": the options are whole texts whose
-            likelihoods are compared, without context, question or instruction.
+        form: "question"; "open": asked without showing the options; "free": the question is the whole prompt; or
+            "sentences": the options are whole texts whose likelihoods are compared, without context, question or
+            instruction.
         facets: Further (name, value) pairs by which figures are broken down, such as a pronoun's gender.
         language: Code of the language that it is asked in (`crispr_lm.tasks.languages.LANGUAGES`).
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from crispr_lm.errors import InputError, nearest
-from crispr_lm.tasks.base import SENTENCES, Example, Task
+from crispr_lm.tasks.base import FREE, SENTENCES, Example, Task
 from crispr_lm.tasks.choices import FIELDS, example_of, read_choices
 from crispr_lm.tasks.registry import TaskKind, family_of, instructions_of, language_of
 
@@ -24,7 +24,7 @@ def task_of(
     """
     examples = examples_of(given, name)
     form, language = examples[0].form, language_of(examples)
-    if instructions is None or isinstance(instructions, int) or form == SENTENCES:
+    if instructions is None or isinstance(instructions, int) or form in (FREE, SENTENCES):
         asked = instructions_of(instructions if isinstance(instructions, int) else None, form, language)
     else:
         asked = checked_instructions(instructions, name)

@@ -16,6 +16,7 @@ from crispr_lm.errors import InputError, nearest
 from crispr_lm.runtime.plugins import Registry, check_name
 from crispr_lm.storage.sanitize import without_folders
 from crispr_lm.tasks.base import (
+    FREE,
     OPEN,
     SENTENCES,
     Example,
@@ -33,6 +34,8 @@ from crispr_lm.tasks.cbbq import read_cbbq
 from crispr_lm.tasks.choices import read_choices
 from crispr_lm.tasks.crows_pairs import read_crows_pairs
 from crispr_lm.tasks.esbbq import read_catalan, read_spanish
+from crispr_lm.tasks.fact_sets import read_blimp, read_difference_awareness, read_occupations
+from crispr_lm.tasks.facts import fact_examples
 from crispr_lm.tasks.ggbbq import read_ggbbq
 from crispr_lm.tasks.groups import NOT_FOUND, GroupMap
 from crispr_lm.tasks.knowledge import knowledge_examples
@@ -41,6 +44,7 @@ from crispr_lm.tasks.labels import are_labelled
 from crispr_lm.tasks.languages import ENGLISH
 from crispr_lm.tasks.mbbq import read_control, read_mbbq
 from crispr_lm.tasks.stereoset import read_stereoset
+from crispr_lm.tasks.twins import read_twin_options
 from crispr_lm.tasks.winobias import read_winobias
 from crispr_lm.tasks.winogender import read_winogender
 
@@ -109,7 +113,11 @@ class TaskKind:
     repeats: bool = False
 
 
-BUILTIN: dict[str, Callable[[], list[Example]]] = {"everyday": _everyday, "knowledge": knowledge_examples}
+BUILTIN: dict[str, Callable[[], list[Example]]] = {
+    "everyday": _everyday,
+    "facts": fact_examples,
+    "knowledge": knowledge_examples,
+}
 _KINDS: dict[str, TaskKind] = {
     "bbq": TaskKind(read_bbq, "BBQ", "CC BY 4.0", breakdowns=("category", "persons"), takes_groups=True),
     "esbbq": TaskKind(read_spanish, "EsBBQ", "Apache-2.0", takes_groups=True, repeats=True),
@@ -148,6 +156,20 @@ _KINDS: dict[str, TaskKind] = {
     "winogender": TaskKind(
         read_winogender, "Winogender", "MIT", family="winogender", breakdowns=("gender",), whole_templates=True
     ),
+    "blimp": TaskKind(
+        read_blimp, "BLiMP", "CC BY 4.0", breakdowns=("category", "opposed"), measured_only=True, scoring="sum"
+    ),
+    "occupations": TaskKind(
+        read_occupations, "occupation words", "MIT", family="occupations", measured_only=True, scoring="sum"
+    ),
+    "difference_awareness": TaskKind(
+        read_difference_awareness,
+        "Difference Awareness",
+        "CC0 1.0",
+        family="difference_awareness",
+        measured_only=True,
+    ),
+    "twins": TaskKind(read_twin_options, "own pairs of prompts", family="twin_options", whole_templates=True),
     **{
         name: TaskKind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
         for name, benchmark in BENCHMARKS.items()
@@ -171,9 +193,9 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
     """Load a task.
 
     Args:
-        name: ``builtin:everyday`` or ``builtin:knowledge`` (original questions that come with the library),
-            ``builtin:everyday:KIND`` (those of one kind of stereotype, such as Gender),
-            ``bbq:PATH`` (an official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
+        name: ``builtin:everyday``, ``builtin:facts`` or ``builtin:knowledge`` (original questions that come with the
+            library), ``builtin:everyday:KIND`` (those of one kind of stereotype, such as Gender), ``bbq:PATH`` (an
+            official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
             `crispr_lm.tasks.choices`), or another benchmark of `KINDS`. Of `BENCHMARKS` also ``NAME:hub``.
         instructions: A text file with one instruction per line, or how many of the ten built-in ones in the task's
             language to use (all by default). Tasks of whole texts have none.
@@ -187,9 +209,7 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
     scheme, separator, rest = name.partition(":")
     if not separator or not rest:
         guess = f"choices:{name}" if name.endswith((".jsonl", ".json")) else f"builtin:{name}"
-        meant = (
-            f" (did you mean {guess!r}?)" if guess.startswith("choices") or name in ("everyday", "knowledge") else ""
-        )
+        meant = f" (did you mean {guess!r}?)" if guess.startswith("choices") or name in BUILTIN else ""
         raise InputError(f"task {name!r} is not understood{meant}; write builtin:NAME, bbq:PATH or choices:PATH")
     kind = KINDS.get(scheme, TaskKind(read_choices))
     origin: tuple[str, ...] = ()
@@ -339,7 +359,7 @@ def instructions_of(choice: str | int | None, form: str, language: str = ENGLISH
     Raises:
         InputError: as `read_instructions`, or more than there are.
     """
-    if form == SENTENCES:
+    if form in (FREE, SENTENCES):
         return ("",)
     if isinstance(choice, str) and not choice.isdecimal():
         return read_instructions(_path(choice)[0])
