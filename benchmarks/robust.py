@@ -6,7 +6,7 @@
 
 *Inputs*, *fuzzer*, *kills*, *faults* and *memory* run `tests/robustness`, whose short versions are part of `make test`,
 with many more cases, and add up what each test reports to the file named by `CRISPR_LM_TRIED`. *Mutants* lets mutmut
-change attribution, relevance, effects, metrics and edits in small ways (pyproject.toml, `tool.mutmut`) in a copy of the
+change attribution, relevance, gates, metrics and edits in small ways (pyproject.toml, `tool.mutmut`) in a copy of the
 tree, and counts the changes that no test of theirs notices. Prints one table and writes docs/results/robustness.md from
 it, a section for each part; those of parts that were not asked for stay. Knows nothing of the library: it starts
 processes and reads what they leave.
