@@ -58,13 +58,13 @@ def read(path):
 
 
 STEPS = {
-    "crispr_lm.jobs.run.LanguageModel.save": OSError(28, "No space left on device"),
+    "crispr_lm.jobs.run.export_folder": OSError(28, "No space left on device"),
     "crispr_lm.jobs.run.verify_saved": RuntimeError("the check is broken"),
     "crispr_lm.jobs.run.write_card": ValueError("no such licence"),
     "crispr_lm.jobs.run.write_report": KeyError("a figure"),
 }
 SENTENCES = {
-    "crispr_lm.jobs.run.LanguageModel.save": "the saved model is not verified: {output}/model can't be written (No "
+    "crispr_lm.jobs.run.export_folder": "the saved model is not verified: {output}/model can't be written (No "
     "space left on device); make room there, then give the same command again",
     "crispr_lm.jobs.run.verify_saved": "the saved model is not verified: RuntimeError: the check is broken",
     "crispr_lm.jobs.run.write_card": "card: ValueError: no such licence",
@@ -101,7 +101,7 @@ def test_a_step_after_a_run_fails_and_is_done_by_the_same_command(
     assert found["results.json"]["tasks"] == whole["results.json"]["tasks"]
     sentence = SENTENCES[step].format(output=output)
     saved = found["results.json"]["saved_model"]
-    if step.endswith(("save", "verify_saved")):
+    if step.endswith(("export_folder", "verify_saved")):
         assert saved == {"verified": False, "reason": sentence.removeprefix("the saved model is not verified: ")}
         assert "Not all is done" in (output / "report.html").read_text(encoding="utf-8")
         assert "The saved model is not verified" in " ".join(out.split())

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 import crispr_lm
 from crispr_lm import InputError, RunSettings
+from crispr_lm.edits.export import export_folder
 from crispr_lm.jobs import inspection, steps
 from crispr_lm.jobs.run import run
-from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.report.result_tables import results_table
 from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.storage import files
@@ -255,16 +255,15 @@ def test_going_on_with_other_settings_is_refused(saved_model, questions, tmp_pat
 
 
 def test_a_saved_model_that_does_something_else_is_not_passed_off(saved_model, questions, tmp_path, monkeypatch):
-    save = LanguageModel.save
-
-    def save_spoilt(self, folder):
-        save(self, folder)
+    def save_spoilt(lm, edit, folder):
+        formats = export_folder(lm, edit, folder)
         model = AutoModelForCausalLM.from_pretrained(folder)
         with torch.no_grad():
             model.model.layers[0].mlp.down_proj.weight.mul_(1.5)
         model.save_pretrained(folder)
+        return formats
 
-    monkeypatch.setattr(LanguageModel, "save", save_spoilt)
+    monkeypatch.setattr("crispr_lm.jobs.run.export_folder", save_spoilt)
     results = run(str(saved_model("llama")), settings_for(questions, tmp_path / "out"))
     assert not results["saved_model"]["verified"]
     assert "1 of 21 tensors differ (first: model.layers.0.mlp.down_proj.weight)" in results["saved_model"]["reason"]

@@ -505,7 +505,7 @@ def spoiled(draw: st.DrawFn, document: Document) -> bytes:
         size = struct.unpack("<Q", document.whole[:8])[0]
         content = json.loads(document.whole[8 : 8 + size])
         # Metadata are texts, some of them JSON again.
-        inner = {key: json.loads(text) for key, text in content["__metadata__"].items() if text[0] in "[{"}
+        inner = {key: json.loads(text) for key, text in content.get("__metadata__", {}).items() if text[0] in "[{"}
         if inner and draw(st.booleans()):
             key = draw(st.sampled_from(sorted(inner)))
             content["__metadata__"][key] = json.dumps(draw(spoiled_json(inner[key])))
@@ -550,9 +550,9 @@ def scrambled(document: Document, generator: random.Random) -> bytes:
     if document.form == "tensors" and generator.random() < 0.5:
         size = struct.unpack("<Q", document.whole[:8])[0]
         content = json.loads(document.whole[8 : 8 + size])
-        key = generator.choice(sorted(content["__metadata__"]))
-        text = content["__metadata__"][key]
-        if text[0] in "[{" and generator.random() < 0.5:
+        texts = {name: text for name, text in content.get("__metadata__", {}).items() if text[0] in "[{"}
+        if texts and generator.random() < 0.5:
+            key, text = generator.choice(sorted(texts.items()))
             content["__metadata__"][key] = json.dumps(scrambled_json(json.loads(text), generator))
         else:
             content = scrambled_json(content, generator)

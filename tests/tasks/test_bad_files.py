@@ -86,7 +86,8 @@ def refused(kind: str, path: Path) -> str:
 
 
 def test_every_kind_is_here():
-    assert set(FILES) == set(KINDS)
+    elsewhere = {"blimp", "occupations", "difference_awareness", "twins"}  # test_fact_sets.py, evaluation/test_twins.py
+    assert set(FILES) | elsewhere == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", FILES)

@@ -87,6 +87,9 @@ CLEAR = 0.6
 DAMPING, FARTHEST = 0.5, 2.0
 """Share of an abstention margin that ln λ is moved by, and the largest one in nats: few questions have measured it."""
 
+STRICTER = 3.0
+"""What ρ is multiplied by after an edit that is too far from the original."""
+
 _NUMBERS = ("step", "skill_weight", "kl_weight", "lost", "kl")
 _VECTORS = ("closing", "mean", "square", "skill")
 
@@ -119,9 +122,9 @@ class LoopState:
 
     @staticmethod
     def new(neurons: int, limits: Limits) -> LoopState:
-        """Of the unedited model; all the divergence allowed may cost half a nat of loss."""
+        """Of the unedited model; all the divergence allowed may cost one nat of loss."""
         closing, mean, square, skill = torch.zeros(len(_VECTORS), neurons)
-        return LoopState(0, closing, mean, square, skill, SKILL_WEIGHT, limits.protection(0.5))
+        return LoopState(0, closing, mean, square, skill, SKILL_WEIGHT, limits.protection(1.0))
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
@@ -226,23 +229,33 @@ class Loop:
         best = self._best()
         return tuple(self._gates.neurons(best[self.state.mean[best].argsort(descending=True, stable=True)]))
 
-    def first_to_return(self, neurons: Sequence[Neuron]) -> tuple[Neuron, ...]:
-        """The neurons of an edit that abstains too readily, those first whose return makes up for most.
+    def first_to_return(self, over: Trial) -> tuple[Neuron, ...]:
+        """The neurons of an edit beyond a limit, those first whose return makes up for most.
 
-        By the Lagrangian's gradient, with λ as large as the largest margin asks for.
+        By the Lagrangian's gradient, with the multiplier of the limit as large as the largest margin asks for: ρ where
+        the edit is too far from the original, else λ.
         """
-        state, places = self.state, self._gates.indices(neurons)
-        merit = (state.mean + state.skill_weight * math.expm1(FARTHEST) * state.skill)[places]
-        return tuple(neurons[place] for place in merit.argsort(stable=True).tolist())
+        state, places, more = self.state, self._gates.indices(over.neurons), math.expm1(FARTHEST)
+        if over.figures.too_far(self._limits):
+            merit = state.mean - state.kl_weight * more * self._ordinary.harm
+        else:
+            merit = state.mean + state.skill_weight * more * state.skill
+        return tuple(over.neurons[place] for place in merit[places].argsort(stable=True).tolist())
 
     def calibrate(self, trial: Trial) -> None:
         """Move λ by what the edit, as evaluated, is away from the threshold with which the limits are just kept.
+
+        ρ is raised where its divergence is beyond the limit.
 
         Weights of 1 and λ on the two classes of a logistic regression move its intercept by −ln λ, so an abstention
         margin of m nats wants λ · exp(−m).
         """
         margin = min(max(trial.room(self._limits), -FARTHEST), FARTHEST)
-        self.state = replace(self.state, skill_weight=self.state.skill_weight * math.exp(-DAMPING * margin))
+        self.state = replace(
+            self.state,
+            skill_weight=self.state.skill_weight * math.exp(-DAMPING * margin),
+            kl_weight=self.state.kl_weight * (STRICTER if trial.figures.too_far(self._limits) else 1.0),
+        )
 
     @property
     def is_clear(self) -> bool:

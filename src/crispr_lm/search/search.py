@@ -29,7 +29,7 @@ from crispr_lm.search.loop import Loop, LoopState, Ordinary
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
 from crispr_lm.search.options import REFERENCE_PROMPTS, STEPS, SearchOptions, search_parts
 from crispr_lm.search.rankings import PUBLISHED, RANKINGS
-from crispr_lm.search.reevaluation import REEVALUATED, reevaluate_best
+from crispr_lm.search.reevaluation import REEVALUATED, entrants, reevaluate_best
 from crispr_lm.search.result import Found
 from crispr_lm.search.selection import decide
 from crispr_lm.search.trial import Limits, Trial, best_within
@@ -155,8 +155,8 @@ class _Search:
         last = self._follow_gradient(log)
         if last is not None and not last.figures.within(self._limits):
             return_to_limits(self._evaluator, log, last, partial(self._first_to_return, last), self._limits)
-        best = best_within(log.complete, self._limits)
-        if best is not None and best.neurons:
+        best, *_ = [*entrants(log.complete, self._limits), None]
+        if best is not None:
             eliminate_backward(self._evaluator, log, best, self._limits)
 
     def _try_ranking(self, name: str, rank: Callable[[], Sequence[Neuron]], log: TrialLog) -> None:
@@ -177,7 +177,7 @@ class _Search:
 
     def _first_to_return(self, last: Trial) -> Sequence[Neuron]:
         self._advance(self._options.rounds, {})
-        return self._loop.first_to_return(last.neurons)
+        return self._loop.first_to_return(last)
 
     def _follow_gradient(self, log: TrialLog) -> Trial | None:
         """Rounds of gradient steps; the edit that each has come to is tried.
