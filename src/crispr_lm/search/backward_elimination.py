@@ -7,7 +7,6 @@ model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.search.evaluator import Evaluator, Proposal
@@ -33,7 +32,7 @@ def return_to_limits(
         order: Its neurons, those first that are to return first.
         limits: On the cost of an edit.
     """
-    limits = replace(limits, caution=0.0)  # whoever keeps them is re-evaluated, with caution
+    limits = limits.without_caution  # what keeps them is re-evaluated, with caution
     few, many = 0, len(over.neurons)  # that must return: more than few, less than many
     for _ in range(RETURNS):
         count = (few + many + 1) // 2
@@ -59,7 +58,7 @@ def eliminate_backward(evaluator: Evaluator, log: TrialLog, best: Trial, limits:
     Returns:
         The trial of the smallest edit that keeps `KEPT` of the gain, `best` itself if no smaller one does.
     """
-    smallest, too_few, limits = best, 0, replace(limits, caution=0.0)
+    smallest, too_few, limits = best, 0, limits.without_caution
     for _ in range(HALVINGS):
         count = (too_few + len(smallest.neurons)) // 2
         if count == too_few or log.is_over("elimination"):

@@ -8,7 +8,6 @@ tell what is left of it. Knows trials and an evaluator; knows no model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.trial import Limits, Trial, best_within, merit
@@ -57,7 +56,7 @@ def entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
 
     The best trades gain the more the more they are expected to lose; without these there are the next best, ...
     """
-    certain = replace(limits, caution=0.0)
+    certain = limits.without_caution
     edits = {
         trial.edit: trial  # no edit twice, whatever it came of
         for trial in reversed(trials)

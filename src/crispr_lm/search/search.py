@@ -152,9 +152,8 @@ class _Search:
         self._try_ranking(PUBLISHED, lambda: self._scores.top(self._limits.neurons), log)
         for name, ranking in RANKINGS.items():
             self._try_ranking(name, partial(ranking.rank, self._lm, self._parts), log)
-        last = self._follow_gradient(log)
-        if last is not None and not last.figures.within(self._limits):
-            return_to_limits(self._evaluator, log, last, partial(self._first_to_return, last), self._limits)
+        self._follow_gradient(log)
+        self._return_to_limits(log)
         best, *_ = [*entrants(log.complete, self._limits), None]
         if best is not None:
             eliminate_backward(self._evaluator, log, best, self._limits)
@@ -175,22 +174,30 @@ class _Search:
                 return
             count //= 2
 
-    def _first_to_return(self, last: Trial) -> Sequence[Neuron]:
-        self._advance(self._options.rounds, {})
-        return self._loop.first_to_return(last)
+    def _return_to_limits(self, log: TrialLog) -> None:
+        """Give back neurons of the round's edit that gains most, if it gains more than the best within the limits."""
+        rounds = [trial for trial in log.trials if trial.stage == "rounds"]
+        within = [trial for trial in log.complete if trial.figures.within(self._limits.without_caution)]
+        if not rounds:
+            return
+        most = max(rounds, key=lambda trial: (trial.figures.gain, trial.number))
+        if most not in within and most.figures.gain >= max(trial.figures.gain for trial in within):
 
-    def _follow_gradient(self, log: TrialLog) -> Trial | None:
+            def order() -> Sequence[Neuron]:
+                self._advance(self._options.rounds, {trial.recipe["round"]: trial for trial in rounds})
+                return self._loop.first_to_return(most)
+
+            return_to_limits(self._evaluator, log, most, order, self._limits)
+
+    def _follow_gradient(self, log: TrialLog) -> None:
         """Rounds of gradient steps; the edit that each has come to is tried.
 
         What an interrupted search has tried needs no gradient, unless further rounds are to come.
-
-        Returns:
-            The trial of the last round.
         """
         trials: dict[int, Trial] = {}
         for number in range(1, self._options.rounds + 1):
             if log.is_over("rounds"):
-                return None
+                return
             known = log.take_known("rounds", round=number)
             if known is None and log.is_behind:
                 continue  # it was not tried
@@ -203,7 +210,6 @@ class _Search:
                 known = log.attempt(self._evaluator, Proposal("rounds", recipe, neurons)) if neurons else None
             if known is not None:
                 trials[number] = known
-        return trials.get(self._options.rounds)
 
     def _advance(self, number: int, trials: Mapping[int, Trial]) -> None:
         """Take the gradient steps up to those of a round, from where the loop stands."""

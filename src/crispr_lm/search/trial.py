@@ -5,8 +5,9 @@ Knows figures and neurons; runs no model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -45,6 +46,11 @@ class Limits:
     neurons: int = 100
     caution: float = 0.5
     bias_rise: float = 0.05
+
+    @property
+    def without_caution(self) -> Limits:
+        """For edits that will be re-evaluated: no margin for doubt, no bias score, which few questions hardly tell."""
+        return replace(self, caution=0.0, bias_rise=math.inf)
 
     def protection(self, nats: float) -> float:
         """ρ, nats of gain given up per nat of KL divergence, if `nats` are given up for all the divergence allowed."""
