@@ -6,7 +6,8 @@ import torch
 from crispr_lm import Edit, Limits, SearchOptions, load_model, load_task, search_edit
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.search.evaluator import random_neurons
-from crispr_lm.search.loop import LoopState, _drawn, biased_loss, kl_loss, skill_loss
+from crispr_lm.search.loop import LoopState, _drawn
+from crispr_lm.search.losses import biased_loss, kl_loss, skill_loss
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.options import search_parts
 from crispr_lm.tasks.base import DISAMBIGUATED

@@ -35,7 +35,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from crispr_lm.attribution.gate_gradients import Gates, continuation_logits
 from crispr_lm.errors import InputError
@@ -47,6 +46,7 @@ from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.runtime import distributed
 from crispr_lm.runtime.progress import Progress
+from crispr_lm.search.losses import biased_loss, kl_loss, skill_loss
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.options import BIASED, ORDINARY, SKILLED, STEPS, SearchOptions
 from crispr_lm.search.trial import Limits, Trial
@@ -65,9 +65,6 @@ CAUTION = 0.7
 
 STEP_SIZE = 0.1
 """By how much the n largest mean gradients close their gates in one step, in the mean."""
-
-STAY = 3.0
-"""Weight of what an edit changes among the answers that do not abstain, against abstaining itself."""
 
 SKILL_WEIGHT = 3.0
 """λ of the first step."""
@@ -393,38 +390,6 @@ def _questions(lm: LanguageModel, part: Parts, seed: int) -> _Questions:
     )
 
 
-def biased_loss(scores: Tensor, answer: int) -> Tensor:
-    """Softplus of how much the best wrong option is ahead of the right one; scores (options,) in nats."""
-    return softplus(_without(scores, answer).max() - scores[answer])
-
-
-def skill_loss(scores: Tensor, unedited: Tensor, unknown: int | None) -> Tensor:
-    """How much an answer that the context gives is lost.
-
-    Args:
-        scores: (options,), of the edited model, in nats.
-        unedited: (options,), of the unedited one.
-        unknown: The option that abstains; None where there is none.
-
-    Returns:
-        Softplus of how much "unknown" is ahead of the others, and `STAY` times the KL divergence among the others.
-    """
-    stays, was = (scores, unedited) if unknown is None else (_without(scores, unknown), _without(unedited, unknown))
-    moved = STAY * kl_loss(was.log_softmax(0), stays)
-    return moved if unknown is None else moved + softplus(scores[unknown] - stays.max())
-
-
-def kl_loss(before: Tensor, after: Tensor) -> Tensor:
-    """Mean KL divergence over rows, before the last dimension.
-
-    Args:
-        before: Log-probabilities (..., options).
-        after: Scores or logits (..., options).
-    """
-    before = before.to(after)
-    return (before.exp() * (before - after.log_softmax(-1))).sum(-1).mean()
-
-
 def _grown(multiplier: float, found: float, allowed: float) -> float:
     violated = found / allowed - 1 if allowed > 0 else LARGEST
     return multiplier * math.exp(RATE * min(violated, LARGEST))
@@ -434,10 +399,6 @@ def _mean(values: Sequence[float]) -> float:
     """Over the prompts of all processes, each of which has its own."""
     found = distributed.summed({"mean": torch.tensor([sum(values), len(values)], dtype=torch.float64)})["mean"]
     return float(found[0] / found[1].clamp(min=1))
-
-
-def _without(scores: Tensor, option: int) -> Tensor:
-    return torch.cat([scores[:option], scores[option + 1 :]])
 
 
 def _drawn(pool: Sequence[Item], count: int, step: int, seed: int) -> list[Item]:
