@@ -55,7 +55,7 @@ class Estimate:
         steps = ", ".join(f"{name} {minutes:.1f}" for name, minutes in self.minutes.items())
         passes = sum(self.passes.values())
         return (
-            f"About {total:.0f} minutes if nothing else uses the machine ({passes:,.0f} passes of a prompt; minutes: "
+            f"About {total:.0f} minutes at the present pace ({passes:,.0f} passes of a prompt; minutes: "
             f"{steps}), {self.gigabytes:.1f} GB of memory"
         )
 

@@ -205,7 +205,7 @@ class _Search:
                 self._advance(number, trials)
                 if not self._loop.is_clear and number < self._options.rounds:
                     continue
-                recipe = {"round": number, "skill_weight": self._loop.state.skill_weight}
+                recipe = {"round": number, "skill_weight": round(self._loop.state.skill_weight, 3)}
                 neurons = self._loop.edit()
                 known = log.attempt(self._evaluator, Proposal("rounds", recipe, neurons)) if neurons else None
             if known is not None:
