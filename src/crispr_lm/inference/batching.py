@@ -175,7 +175,8 @@ class _Budget:
     def _fitting(self, bytes_per_token: float) -> int:
         """Tokens that fit, of which each takes so much on the device with the least free memory."""
         fitting = max(1, int(MEMORY_SHARE * min(map(free_memory, self._devices)) / bytes_per_token))
-        logger.info("%d tokens in a batch fit half of the free memory", fitting)
+        if fitting < AUTO_TOKENS["cpu"]:
+            logger.info("%d tokens in a batch: what half of the free memory holds", fitting)
         return fitting
 
     def changed_by(self, work: Callable[[], None], tokens: int) -> bool:
