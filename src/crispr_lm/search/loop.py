@@ -15,8 +15,8 @@ standard error, and added up to z; the n largest of z that are above 0 are close
     L_skill  = softplus(s(unknown) − max over other o of s(o))
                + STAY · KL(original ‖ edited) over the options but "unknown"   where it does
 
-Each multiplier grows by the share by which its constraint is violated on the prompts of the last steps. Before the last
-round λ is moved by the abstention margin that the edit has on other questions.
+Each multiplier grows by the share by which its constraint is violated on the prompts of the last steps. After a
+round whose edit was evaluated, λ is moved by the abstention margin that it has on other questions.
 
 Knows prompts, a model and trials; knows no settings and no folder.
 """

@@ -40,7 +40,7 @@ class SearchOptions:
         seed: Of the split, all samples, the trials and the random neurons.
     """
 
-    rounds: int = 4
+    rounds: int = 6
     time_budget: float | None = None
     examples: int = 20
     validation_examples: int = 96

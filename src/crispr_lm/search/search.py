@@ -214,7 +214,7 @@ class _Search:
     def _advance(self, number: int, trials: Mapping[int, Trial]) -> None:
         """Take the gradient steps up to those of a round, from where the loop stands."""
         while (done := self._loop.state.step // STEPS) < number:
-            if done in trials and done == self._options.rounds - 1:
+            if done in trials:
                 self._loop.calibrate(trials[done])
             self._loop.round(self._progress)
             if is_first():
