@@ -20,7 +20,7 @@ from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.jobs.preparation import options_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.memory import weight_bytes
-from crispr_lm.search.cost import Passes, search_passes
+from crispr_lm.search.cost import search_passes
 from crispr_lm.search.neuron_count import counts_up_to, validation_part
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.parts import Parts
@@ -78,8 +78,8 @@ def estimate(lm: LanguageModel, parts: Sequence[Parts], subjects: Sequence[Subje
     pairs = sum(len(part.attribution) * len(part.task.instructions) for part in parts)
     counted = {"attribution": pairs * (1 + 2 * backward)}  # one forward, two backward passes
     if settings.search == "tuned":
-        found: Sequence[Passes] = list(search_passes(parts, options_of(settings)).values())
-        counted["search"] = sum(of.total(backward) for of in found)
+        planned = search_passes(parts, options_of(settings)).values()
+        counted["search"] = sum(of.total(backward) for of in planned)
     else:
         prompts = sum(len(part.validation) for part in parts)
         counted["search"] = float(prompts * len(counts_up_to(settings.max_neurons)))

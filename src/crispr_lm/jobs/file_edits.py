@@ -17,7 +17,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import Needs, Timings, load
-from crispr_lm.jobs.sharing import RESULTS, check_hub, check_measured_with, results_beside, with_upload, write_card
+from crispr_lm.jobs.sharing import check_hub, edit_with_results, with_upload, write_card
 from crispr_lm.model.load import open_model
 from crispr_lm.model.locate import locate
 from crispr_lm.model.ollama import SCHEME
@@ -60,11 +60,7 @@ def edit_folder(
     _check_format(settings, "--no-load")
     check_new(output)
     check_hub(settings)
-    edit_file = local_edit(edit_file)
-    edit = Edit.load(edit_file)
-    results = results_beside(edit_file, settings.results)
-    if results is not None:
-        check_measured_with(edit, results, settings.results or edit_file.with_name(RESULTS))
+    edit, results = edit_with_results(edit_file, settings.results)
     opened = open_model(model, trust_remote_code=settings.trust_remote_code)
     if opened.gguf_file is not None:
         raise InputError(f"model {model} is a GGUF file; give --output FILE.gguf, or leave --no-load away")

@@ -84,7 +84,8 @@ def run(
         begun = on_first(lambda: _without_the_end(folder, record, settings))
         if begun is None:
             resumed = on_first(lambda: folder.start(record, overwrite=settings.overwrite))
-            progress.say(estimate(lm, parts, subjects, settings).text)
+            if not resumed:
+                progress.say(estimate(lm, parts, subjects, settings).text)
             edit, results = _measured(work, resumed)
         else:
             progress.say("The results are there: resuming with saving the edited model")

@@ -16,7 +16,7 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.results import RESULTS_FORMAT, RESULTS_VERSION, described_edit
 from crispr_lm.jobs.attempts import attempt
-from crispr_lm.jobs.hub import EDIT, Upload, check_upload, upload
+from crispr_lm.jobs.hub import EDIT, Upload, check_upload, local_edit, upload
 from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.report.card import Shared, card
 from crispr_lm.runtime.progress import Progress
@@ -95,6 +95,23 @@ def check_measured_with(edit: Edit, results: Mapping[str, Any], where: Path) -> 
             f"{where} holds figures of {what}; measure this one (crispr-lm evaluate --edit) and give --results FILE, "
             "or put the edit into a folder of its own"
         )
+
+
+def edit_with_results(source: Path, given: Path | None) -> tuple[Edit, Mapping[str, Any] | None]:
+    """The edit that a job applies, and the results that its card can show.
+
+    Args:
+        source: A file, or ``hf:OWNER/NAME``.
+        given: A file of results; None for the one beside the edit, if there is one.
+
+    Raises:
+        InputError: as `Edit.load`, `results_beside` and `check_measured_with`.
+    """
+    edit_file = local_edit(source)
+    edit, results = Edit.load(edit_file), results_beside(edit_file, given)
+    if results is not None:
+        check_measured_with(edit, results, given or edit_file.with_name(RESULTS))
+    return edit, results
 
 
 def write_card(

@@ -32,7 +32,7 @@ from crispr_lm.jobs.preparation import (
     seen,
     test_sample,
 )
-from crispr_lm.jobs.sharing import RESULTS, check_hub, check_measured_with, results_beside, with_upload, write_card
+from crispr_lm.jobs.sharing import check_hub, edit_with_results, with_upload, write_card
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
@@ -138,11 +138,7 @@ def apply(
     progress = progress or SilentProgress()
     check_new(output)
     check_hub(settings)
-    edit_file = local_edit(edit_file)
-    edit = Edit.load(edit_file)
-    results = results_beside(edit_file, settings.results)
-    if results is not None:
-        check_measured_with(edit, results, settings.results or edit_file.with_name(RESULTS))
+    edit, results = edit_with_results(edit_file, settings.results)
     lm = load(model, settings, Needs(twice=settings.format != "edit"), Timings(), progress)
     with held_new(output), whole_folder(output) as part:
         saved = {"format": settings.format, "output": str(output), **_export(lm, edit, part, settings, progress)}

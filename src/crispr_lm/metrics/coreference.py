@@ -15,7 +15,7 @@ from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, check
 from crispr_lm.tasks.base import Example
 
 
-def _right_by(facet: str, values: Sequence[str], examples: Sequence[Example], scores: Array) -> Columns:
+def right_by(facet: str, values: Sequence[str], examples: Sequence[Example], scores: Array) -> Columns:
     """Questions and right answers, in all and for every value of a facet."""
     check_scores(examples, scores)
     right = chosen_options(scores) == np.array([example.answer for example in examples])
@@ -31,7 +31,7 @@ def _gap(right_one: Array, one: Array, right_other: Array, other: Array) -> Arra
 
 
 def _winobias_columns(examples: Sequence[Example], scores: Array) -> Columns:
-    return _right_by("stereotype", ("pro", "anti"), examples, scores)
+    return right_by("stereotype", ("pro", "anti"), examples, scores)
 
 
 WINOBIAS = MetricFamily(
@@ -54,7 +54,7 @@ WINOBIAS = MetricFamily(
 
 
 def _winogender_columns(examples: Sequence[Example], scores: Array) -> Columns:
-    columns = _right_by("gender", ("female", "male", "neutral"), examples, scores)
+    columns = right_by("gender", ("female", "male", "neutral"), examples, scores)
     chosen = chosen_options(scores)
     of_sentence: dict[str, dict[str, int]] = {}
     for row, example in enumerate(examples):

@@ -10,18 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crispr_lm.metrics.coreference import right_by
 from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, check_scores, chosen_options, ratio
 from crispr_lm.tasks.base import Example
 
 
-def _right(examples: Sequence[Example], scores: Array) -> Array:
-    check_scores(examples, scores)
-    right = chosen_options(scores) == np.array([example.answer for example in examples])
-    return np.asarray(right, dtype=np.float64)
-
-
 def _occupation_columns(examples: Sequence[Example], scores: Array) -> Columns:
-    right = _right(examples, scores)
+    check_scores(examples, scores)
+    right = (chosen_options(scores) == np.array([example.answer for example in examples])).astype(np.float64)
     stereotypes = np.array([float(example.stereotyped is not None) for example in examples])
     return {
         "definitions": 1 - stereotypes,
@@ -55,14 +51,7 @@ OCCUPATIONS = MetricFamily(
 
 
 def _difference_columns(examples: Sequence[Example], scores: Array) -> Columns:
-    right = _right(examples, scores)
-    differ = np.array([float(example.facet("set") == "different") for example in examples])
-    return {
-        "different": differ,
-        "right_different": differ * right,
-        "equal": 1 - differ,
-        "right_equal": (1 - differ) * right,
-    }
+    return right_by("set", ("different", "equal"), examples, scores)
 
 
 DIFFERENCE_AWARENESS = MetricFamily(

@@ -46,29 +46,23 @@ def return_to_limits(
         few, many = (few, count) if within else (count, many)
 
 
-def eliminate_backward(evaluator: Evaluator, log: TrialLog, best: Trial, limits: Limits) -> Trial:
-    """Find the smallest beginning of the edit that keeps its gain within the limits.
+def eliminate_backward(evaluator: Evaluator, log: TrialLog, best: Trial, limits: Limits) -> None:
+    """Find the smallest beginning of the edit that keeps `KEPT` of its gain within the limits.
 
     Args:
         evaluator: Where edits are tried.
         log: The trials, to which these are added.
         best: The edit, its neurons in order.
         limits: On the cost of an edit.
-
-    Returns:
-        The trial of the smallest edit that keeps `KEPT` of the gain, `best` itself if no smaller one does.
     """
-    smallest, too_few, limits = best, 0, limits.without_caution
+    limits = limits.without_caution
+    too_few, enough = 0, len(best.neurons)
     for _ in range(HALVINGS):
-        count = (too_few + len(smallest.neurons)) // 2
+        count = (too_few + enough) // 2
         if count == too_few or log.is_over("elimination"):
-            break
+            return
         recipe = {"change": "fewer neurons", "of": best.number}
         proposal = Proposal("elimination", recipe, best.neurons[:count], best.scale)
         trial = log.attempt(evaluator, proposal)
-        enough = trial.figures.gain >= KEPT * best.figures.gain
-        if trial.complete and enough and trial.figures.within(limits):
-            smallest = trial
-        else:
-            too_few = count
-    return smallest
+        kept = trial.complete and trial.figures.within(limits) and trial.figures.gain >= KEPT * best.figures.gain
+        too_few, enough = (too_few, count) if kept else (count, enough)

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from crispr_lm.inference.passes import BACKWARD
 from crispr_lm.search.backward_elimination import HALVINGS, RETURNS
 from crispr_lm.search.options import BIASED, ORDINARY, REFERENCE_PROMPTS, SKILLED, STEPS, SearchOptions
 from crispr_lm.search.reevaluation import REEVALUATED
 from crispr_lm.tasks.parts import Parts
 
 
-class Passes(NamedTuple):
-    """Passes of prompts.
+class Planned(NamedTuple):
+    """Passes of prompts that are to come.
 
     Attributes:
         forward: Forward passes.
@@ -25,17 +26,12 @@ class Passes(NamedTuple):
     forward: float
     both: float
 
-    def total(self, backward: float = 2.0) -> float:
-        """In forward passes.
-
-        Args:
-            backward: Forward passes that a backward pass takes as long as: of SmolLM2-135M in bfloat16 on one core a
-                pass each way takes 3.0 times as long as a forward pass.
-        """
+    def total(self, backward: float = BACKWARD) -> float:
+        """In forward passes, of which a backward pass takes as long as so many."""
         return self.forward + (1 + backward) * self.both
 
 
-def search_passes(parts: Sequence[Parts], options: SearchOptions) -> dict[str, Passes]:
+def search_passes(parts: Sequence[Parts], options: SearchOptions) -> dict[str, Planned]:
     """What a search does at most, by step, the published ranking not among it.
 
     Args:
@@ -50,9 +46,9 @@ def search_passes(parts: Sequence[Parts], options: SearchOptions) -> dict[str, P
     control = tried + options.neutral_prompts + further
     return {
         # Eight tokens more than their prompt each, from its cache; then the distributions along them.
-        "reference answers": Passes(2 * (REFERENCE_PROMPTS + options.neutral_prompts), REFERENCE_PROMPTS),
-        "gradients": Passes(steps * tasks * SKILLED, steps * (tasks * (BIASED + SKILLED) + ORDINARY)),
-        "candidates": Passes(candidates * (tried + options.neutral_prompts), 0),
-        "re-evaluation": Passes(reevaluated, 0),
-        "random neurons": Passes(control, 0),
+        "reference answers": Planned(2 * (REFERENCE_PROMPTS + options.neutral_prompts), REFERENCE_PROMPTS),
+        "gradients": Planned(steps * tasks * SKILLED, steps * (tasks * (BIASED + SKILLED) + ORDINARY)),
+        "candidates": Planned(candidates * (tried + options.neutral_prompts), 0),
+        "re-evaluation": Planned(reevaluated, 0),
+        "random neurons": Planned(control, 0),
     }

@@ -161,15 +161,11 @@ class _Search:
     def _try_ranking(self, name: str, rank: Callable[[], Sequence[Neuron]], log: TrialLog) -> None:
         """Try the beginning of a ranking: the largest number of neurons, halved until the divergence allows it."""
         order, count = cache(lambda: tuple(on_first(rank))), self._limits.neurons
-
-        def propose(count: int) -> Proposal:
-            return Proposal("rankings", {"ranking": name}, order()[:count])
-
-        def attempt(number: int, proposal: Proposal) -> Trial:
-            return self._evaluator.attempt(number, proposal, log.trials[0])
-
         while count and not log.is_over("rankings"):
-            trial = log.run(partial(propose, count), attempt)
+            recipe = {"ranking": name}
+            trial = log.take_known("rankings", **recipe)
+            if trial is None:
+                trial = log.attempt(self._evaluator, Proposal("rankings", recipe, order()[:count]))
             if trial.complete:
                 return
             count //= 2

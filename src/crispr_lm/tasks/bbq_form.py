@@ -66,6 +66,18 @@ def index_text(row: Mapping[str, Any], name: str, count: int, where: str) -> int
     return int(text)
 
 
+def number_text(row: Mapping[str, Any], name: str, where: str) -> str:
+    """A number that a row gives as such or as text, as text.
+
+    Raises:
+        InputError: it is missing or something else.
+    """
+    number = row.get(name)
+    if isinstance(number, bool) or not isinstance(number, (str, int)) or not str(number).strip():
+        raise InputError(f"{where}: field {name!r} must be a number, not {number!r}; use the official file")
+    return str(number)
+
+
 def literal(row: Mapping[str, Any], name: str, where: str) -> Any:
     """What a field holds as a Python list or dictionary in text; a JSON file may hold the list itself.
 

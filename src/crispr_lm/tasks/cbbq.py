@@ -14,7 +14,7 @@ from typing import Any
 
 from crispr_lm.errors import InputError
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
-from crispr_lm.tasks.bbq_form import check_ambiguous, index_text, one_of, shuffled
+from crispr_lm.tasks.bbq_form import check_ambiguous, index_text, number_text, one_of, shuffled
 from crispr_lm.tasks.files import json_content, table_rows
 from crispr_lm.tasks.groups import GroupMap, looked_for, plain_name, stereotyped_option
 from crispr_lm.tasks.jsonl import check_options, text_field
@@ -124,7 +124,7 @@ def _example(row: dict[str, Any], where: str, groups: GroupMap) -> Example | Non
             text_field(row, "question", where),
             options,
             answer,
-            template=f"cbbq {category}/{_number(row, where)}",
+            template=f"cbbq {category}/{number_text(row, 'question_index', where)}",
             condition=condition,
             unknown=unknown,
             stereotyped=stereotyped,
@@ -135,13 +135,6 @@ def _example(row: dict[str, Any], where: str, groups: GroupMap) -> Example | Non
             language="zh",
         )
     )
-
-
-def _number(row: dict[str, Any], where: str) -> str:
-    number = row.get("question_index")
-    if isinstance(number, bool) or not isinstance(number, (str, int)) or not str(number).strip():
-        raise InputError(f"{where}: field 'question_index' must be a number, not {number!r}; use the official file")
-    return str(number)
 
 
 def _is_of(option: str, group: str, groups: GroupMap) -> bool:

@@ -20,6 +20,7 @@ from crispr_lm.tasks.bbq_form import (
     chosen,
     index_text,
     literal,
+    number_text,
     one_of,
     shuffled,
     texts,
@@ -107,7 +108,7 @@ def _example(row: dict[str, Any], where: str, language: str, groups: GroupMap) -
             question,
             check_options(options, where),
             answer,
-            template=f"esbbq {category}/{_number(row, where)}",
+            template=f"esbbq {category}/{number_text(row, 'template_id', where)}",
             condition=condition,
             unknown=unknown,
             stereotyped=stereotyped,
@@ -124,13 +125,6 @@ def _names(labels: list[str]) -> list[str]:
     """The group and, where persons have proper names, what follows their gender: "m, latino" is of "latino"."""
     group = labels[-1]
     return [group, group.rpartition(", ")[2]]
-
-
-def _number(row: dict[str, Any], where: str) -> str:
-    number = row.get("template_id")
-    if isinstance(number, bool) or not isinstance(number, (str, int)) or not str(number).strip():
-        raise InputError(f"{where}: field 'template_id' must be a number, not {number!r}; use the official file")
-    return str(number)
 
 
 def _check_language(question: str, language: str, where: str) -> None:
