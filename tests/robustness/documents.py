@@ -118,7 +118,6 @@ TRIAL = {
     "neurons": [NEURON],
     "scale": 0.0,
     "complete": True,
-    "moved": [],
     "seconds": 1.0,
     "recipe": {"ranking": "published"},
     "figures": {
@@ -234,8 +233,8 @@ def scores() -> bytes:
 
 
 def loop_state() -> bytes:
-    vectors = {name: torch.arange(4.0) for name in ("closing", "mean", "square", "skill")}
-    return safetensors_bytes({**vectors, "multipliers": torch.tensor([4.0, 2.0, 10.0, 0.1, 0.0], dtype=torch.float64)})
+    vectors = {name: torch.arange(4.0) for name in ("closing", "mean", "square")}
+    return safetensors_bytes({**vectors, "step": torch.tensor(4)})
 
 
 def gguf() -> bytes:

@@ -95,7 +95,7 @@ def test_scores_that_are_none(tmp_path, change, message):
     [
         {"mean": torch.full((4,), torch.nan)},
         {"square": torch.ones(5)},
-        {"multipliers": torch.ones(2, dtype=torch.float64)},
+        {"step": torch.ones(2)},
     ],
 )
 def test_a_loop_s_state_that_does_not_belong_together(tmp_path, change):
@@ -116,7 +116,6 @@ def test_a_loop_s_state_that_does_not_belong_together(tmp_path, change):
         {"metrics": {"t": [1]}},
         {"answers": {"t": ["a"]}},
         {"number": None},
-        {"moved": [{"gain": 0, "loss": 0, "overabstention": 0, "kl": 0}]},  # one for each constant, or none
     ],
 )
 def test_a_trial_that_is_none(change):

@@ -43,10 +43,10 @@ def test_a_step_holds_no_prompt_twice_and_all_come_in_turn():
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path):
-    state = LoopState(8, *torch.rand(4, 5), 2.5, 7.0, 0.1, 0.02)
+    state = LoopState(8, *torch.rand(3, 5))
     state.save(tmp_path / "loop.safetensors")
     read = LoopState.load(tmp_path / "loop.safetensors")
-    assert (read.step, read.skill_weight, read.kl_weight, read.lost, read.kl) == (8, 2.5, 7.0, 0.1, 0.02)
+    assert read.step == 8
     assert all(torch.equal(getattr(read, name), getattr(state, name)) for name in ("closing", "mean", "square"))
 
 
@@ -71,7 +71,7 @@ def mean_loss(lm, task, options, neurons):
 
 
 def test_what_it_finds_lowers_the_loss_more_than_random_neurons_and_is_found_again(given, monkeypatch):
-    monkeypatch.setattr("crispr_lm.search.loop.SKILL_WEIGHT", 0.0)  # so that this loss is all there is
+    monkeypatch.setattr("crispr_lm.search.trial.PRICE_OF_LOSS", 0.0)  # so that this loss is all there is
     lm, task = given
     limits = Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=6, bias_rise=2.0)
     options = SearchOptions(rounds=4, neurons="ffn", examples=4, validation_examples=8, neutral_prompts=2)

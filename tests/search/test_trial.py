@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from crispr_lm.model.neuron_sites import Neuron
-from crispr_lm.search.trial import CONSTANTS, Figures, Limits, Trial, best_within, figures_of, pareto_front
+from crispr_lm.search.trial import Figures, Limits, Trial, best_within, figures_of, pareto_front
 
 
 def trial(number, gain, loss, kl, neurons=1, complete=True, stage="search", overabstention=0.0):
@@ -98,7 +98,7 @@ def test_a_task_without_conditions_gains_by_its_accuracy_and_loses_nothing():
 
 
 def test_a_trial_survives_being_written_and_read():
-    original = replace(trial(3, 0.1, -0.2, 0.05, neurons=3), moved=tuple(Figures(c, 0, 0, 0.05) for c in CONSTANTS))
+    original = trial(3, 0.1, -0.2, 0.05, neurons=3)
     assert Trial.from_dict(original.to_dict()) == original
 
 
@@ -119,16 +119,6 @@ def test_what_abstention_should_have_taken_away_counts_as_lost():
     assert unlucky.expected_loss == 0.06
 
 
-def test_an_edit_that_lost_less_than_it_should_have_has_no_room_for_that():
-    limits = Limits(accuracy_loss=0.05, overabstention=1.0)
-    lucky = moved(lambda c: 0.3 + 0.1 * c, lambda c: 0.0, lambda c: 0.1 * c)
-    assert lucky.room(limits) == CONSTANTS[-1]
-    figures = tuple(replace(figures, implied=max(0.0, figures.overabstention / 2)) for figures in lucky.moved)
-    assert replace(lucky, moved=figures).room(limits) == 1.0  # 0.1 of "unknown", half of it right
-    doubted = tuple(replace(figures, implied_doubt=0.05) for figures in figures)
-    assert replace(lucky, moved=doubted).room(limits) == 0.5
-
-
 def test_abstention_implies_the_loss_of_so_many_of_the_answers_as_were_right():
     """Of 0.8 that were answered three quarters were right; 0.2 more are not answered."""
     before = {
@@ -143,43 +133,6 @@ def test_abstention_implies_the_loss_of_so_many_of_the_answers_as_were_right():
     assert figures_of({"t": before, "u": before}, {"t": fewer, "u": after}, 0.0).implied == pytest.approx(0.15)
     assert figures_of({"t": before}, {"t": fewer}, 0.0).implied == 0.0
     assert figures_of({"t": {"accuracy": 0.4}}, {"t": {"accuracy": 0.7}}, 0.0).implied == 0.0
-
-
-def moved(gains, losses, rises, doubt=0.0):
-    """A trial whose figures with each constant are functions of it."""
-    figures = tuple(Figures(gains(c), losses(c), rises(c), 0.02, doubt) for c in CONSTANTS)
-    return replace(trial(1, gains(0), losses(0), 0.02), moved=figures)
-
-
-def test_the_room_is_how_much_more_readily_an_edit_may_abstain():
-    limits = Limits(accuracy_loss=0.05, overabstention=1.0, caution=0.5)
-    with_room = moved(lambda c: 0.3 + 0.1 * c, lambda c: 0.02 * c, lambda c: 0.1 * c)
-    assert with_room.room(limits) == 2.5  # 0.02 * 2.5 = 0.05
-    assert with_room.promise(limits) == pytest.approx(0.55)
-    doubted = moved(lambda c: 0.3 + 0.1 * c, lambda c: 0.02 * c, lambda c: 0.1 * c, doubt=0.04)
-    assert doubted.room(limits) == 1.5
-    too_much = moved(lambda c: 0.3 + 0.1 * c, lambda c: 0.1 + 0.05 * c, lambda c: 0.2 + 0.1 * c)
-    assert too_much.room(limits) == -1.0
-    assert too_much.promise(limits) == pytest.approx(0.2)
-    abstains = replace(limits, overabstention=0.1)  # hard, whatever is lost
-    assert with_room.room(abstains) == 1.0
-
-
-def test_a_loss_that_no_abstention_explains_leaves_room():
-    limits = Limits(accuracy_loss=0.05, overabstention=1.0)
-    elsewhere = moved(lambda c: 0.3 + 0.1 * c, lambda c: 0.2, lambda c: 0.1 * c)
-    assert elsewhere.room(limits) == 0.5  # "unknown" has risen by 0.05
-    assert elsewhere.promise(limits) == pytest.approx(0.35)
-    everywhere = moved(lambda c: 0.3 + 0.1 * c, lambda c: 0.2, lambda c: 0.5 + 0.1 * c)
-    assert everywhere.room(limits) == CONSTANTS[0]
-    assert everywhere.promise(limits) == -1.0
-
-
-def test_where_nothing_abstains_or_nothing_was_asked_there_is_no_room_to_speak_of():
-    assert moved(lambda c: 0.3, lambda c: 0.0, lambda c: 0.0).room(Limits()) == 0.0
-    assert moved(lambda c: 0.3, lambda c: 0.0, lambda c: 0.0).promise(Limits()) == 0.3
-    assert trial(1, 0.0, 0.0, 0.2).room(Limits()) == 0.0
-    assert trial(1, 0.2, 0.0, 0.0).promise(Limits()) == 0.2
 
 
 def test_a_bias_score_may_not_grow_for_certain():

@@ -25,7 +25,7 @@ from crispr_lm.model.neuron_sites import Neuron, find_sites
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.neuron_count import ChoosePart
-from crispr_lm.search.trial import CONSTANTS, Figures, Limits, Trial, figures_of
+from crispr_lm.search.trial import Figures, Limits, Trial, figures_of
 from crispr_lm.tasks.base import DISAMBIGUATED, Example
 
 if TYPE_CHECKING:
@@ -120,19 +120,17 @@ class Evaluator:
         known = self._tried.get(proposal.edit)
         if known is not None:
             return _renumbered(known, number, proposal)
-        scores: dict[str, list[list[float]]] = {part.task: [] for part in self.parts}
+        answers: dict[str, list[int]] = {part.task: [] for part in self.parts}
         with Edit.from_neurons(self.lm, proposal.neurons, proposal.scale).applied(self.lm):
             kl = self._divergence() if proposal.neurons else 0.0
             figures = Figures(0.0, 0.0, 0.0, kl)
             complete = not figures.too_far(self.limits)
             if complete:
-                scores = {part.task: self._asked(part.prompts[: self._asked_first[part.task]]) for part in self.parts}
-        answers: Answers = self._answers(scores)
+                for part in self.parts:
+                    answers[part.task] = self._asked(part.prompts[: self._asked_first[part.task]])
         of_original = answers if original is None else original.answers
-        moved: tuple[Figures, ...] = ()
         if complete:
             figures = self._figures(answers, of_original, kl)
-            moved = tuple(self._figures(self._answers(scores, constant), of_original, kl) for constant in CONSTANTS)
         trial = Trial(
             number,
             proposal.stage,
@@ -143,7 +141,6 @@ class Evaluator:
             self._metrics(answers, answers) if complete else {},
             answers,
             complete,
-            moved,
             round(time.perf_counter() - start, 3),
         )
         self._tried[proposal.edit] = trial
@@ -167,7 +164,7 @@ class Evaluator:
             for part in self.parts:
                 ahead = part.prompts[self._asked_first[part.task] :]
                 if ahead:
-                    answers[part.task] += map(_highest, self._asked(ahead))
+                    answers[part.task] += self._asked(ahead)
         of_original = answers if original is None else original.answers
         reevaluated = replace(
             trial,
@@ -177,7 +174,6 @@ class Evaluator:
             figures=self._figures(answers, of_original, trial.figures.kl),
             metrics=self._metrics(answers, answers),
             answers=answers,
-            moved=(),
             seconds=round(time.perf_counter() - start, 3),
         )
         self._reevaluated[proposal.edit] = reevaluated
@@ -192,21 +188,10 @@ class Evaluator:
         """The examples of a task in the order of asking."""
         return next(part.examples for part in self.parts if part.task == task)
 
-    def _asked(self, prompts: Sequence[EncodedPrompt]) -> list[list[float]]:
-        """Option scores of some prompts."""
+    def _asked(self, prompts: Sequence[EncodedPrompt]) -> list[int]:
+        """The option of the highest score for each prompt, the first of several."""
         with self.progress.step("Evaluating a candidate", len(prompts)) as advance:
-            return prompt_scores(self.lm, prompts, self.batch_size, advance).tolist()
-
-    def _answers(self, scores: Mapping[str, Sequence[Sequence[float]]], constant: float = 0.0) -> dict[str, list[int]]:
-        """The option of the highest score for each question asked, with a constant added to that of "unknown"."""
-        answers = {}
-        for part in self.parts:
-            rows = [list(row) for row in scores[part.task]]
-            for example, row in zip(part.examples, rows, strict=False):
-                if example.unknown is not None:
-                    row[example.unknown] += constant
-            answers[part.task] = [_highest(row) for row in rows]
-        return answers
+            return prompt_scores(self.lm, prompts, self.batch_size, advance).argmax(dim=1).tolist()
 
     def _figures(self, answers: Answers, original: Answers, kl: float) -> Figures:
         before, after = self._metrics(original, answers), self._metrics(answers, answers)
@@ -291,11 +276,6 @@ def random_neurons(lm: LanguageModel, like: Sequence[Neuron], seed: int) -> tupl
         everywhere = [Neuron(site.name, index, kind) for site in sites for index in range(site.width)]
         chosen += generator.sample(everywhere, sum(neuron.kind == kind for neuron in like))
     return tuple(chosen)
-
-
-def _highest(scores: Sequence[float]) -> int:
-    """The option of the highest score, the first of several."""
-    return list(scores).index(max(scores))
 
 
 def _renumbered(trial: Trial, number: int, proposal: Proposal) -> Trial:

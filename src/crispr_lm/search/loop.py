@@ -1,12 +1,12 @@
 """The loop: gates are closed along the gradient of a Lagrangian, on a few fresh prompts at a time.
 
-Eliminate at most n neurons so that biased answers become rare, within limits on what is lost elsewhere:
+Eliminate at most n neurons so that biased answers become rare, at a price for what is lost elsewhere:
 
-    minimise  L_biased(c)   subject to   L_skill(c) ≤ ε,   KL(c) ≤ δ,   at most n neurons closed
+    minimise  L_biased(c) + λ · L_skill(c) + ρ · KL(c)   with at most n neurons closed
 
-over closings c_i = 1 − g_i in [0, 1] (`attribution.gate_gradients`). With multipliers λ and ρ every step takes
+over closings c_i = 1 − g_i in [0, 1] (`attribution.gate_gradients`). Every step takes
 
-    r = ∂/∂g [ L_biased + λ · L_skill + ρ · KL ]  −  ρ · F (1 + c)/2
+    r = ∂/∂g [ L_biased + λ · L_skill + ρ · KL ]  −  ρ · F / 2
 
 on fresh prompts, F the diagonal of the Fisher information. Steps are averaged with momentum, shrunk towards 0 by their
 standard error, and added up to z; the n largest of z that are above 0 are closed, by z. The losses of one prompt are
@@ -15,10 +15,10 @@ standard error, and added up to z; the n largest of z that are above 0 are close
     L_skill  = softplus(s(unknown) − max over other o of s(o))
                + STAY · KL(original ‖ edited) over the options but "unknown"   where it does
 
-Each multiplier grows by the share by which its constraint is violated on the prompts of the last steps. After a
-round whose edit was evaluated, λ is moved by the abstention margin that it has on other questions.
+λ and ρ follow from the limits and stay as they are: multipliers that follow what the last steps have lost make the
+readiness to abstain swing, and tell the conditions apart worse (docs/results/ablation.md).
 
-Knows prompts, a model and trials; knows no settings and no folder.
+Knows prompts, a model and limits; knows no settings and no folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,12 +44,11 @@ from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
-from crispr_lm.runtime import distributed
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.search.losses import biased_loss, kl_loss, skill_loss
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.options import BIASED, ORDINARY, SKILLED, STEPS, SearchOptions
-from crispr_lm.search.trial import Limits, Trial
+from crispr_lm.search.trial import Limits
 from crispr_lm.storage.files import write_bytes
 from crispr_lm.tasks.base import DISAMBIGUATED, Example
 from crispr_lm.tasks.parts import Parts
@@ -66,29 +65,13 @@ CAUTION = 0.7
 STEP_SIZE = 0.1
 """By how much the n largest mean gradients close their gates in one step, in the mean."""
 
-SKILL_WEIGHT = 3.0
-"""λ of the first step."""
-
-RATE, LARGEST = 0.08, 3.0
-"""After each step ln λ and ln ρ grow by RATE · v, v the share by which the constraint is violated, at most LARGEST."""
-
 FAIR_SHARES = 3.0
 """A neuron that alone brings more than so many n-th parts of the divergence allowed stays."""
-
-SOFTER = 1.35
-"""How much more the probability of "unknown" may rise than answers may turn into it: many rise without turning."""
 
 CLEAR = 0.6
 """How far the gates of an edit are closed, in the mean, before it is tried."""
 
-DAMPING, FARTHEST = 0.5, 2.0
-"""Share of an abstention margin that ln λ is moved by, and the largest one in nats: few questions have measured it."""
-
-STRICTER = 3.0
-"""What ρ is multiplied by after an edit that is too far from the original."""
-
-_NUMBERS = ("step", "skill_weight", "kl_weight", "lost", "kl")
-_VECTORS = ("closing", "mean", "square", "skill")
+_VECTORS = ("closing", "mean", "square")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,33 +83,22 @@ class LoopState:
         closing: z, float32 (N,).
         mean: Running mean of r, float32 (N,).
         square: Running mean of r², float32 (N,).
-        skill: Running mean of the gradient of L_skill alone, float32 (N,).
-        skill_weight: λ.
-        kl_weight: ρ.
-        lost: How much likelier "unknown" has become where the context tells, running mean (`lost_share`).
-        kl: The divergence, running mean.
     """
 
     step: int
     closing: Tensor
     mean: Tensor
     square: Tensor
-    skill: Tensor
-    skill_weight: float
-    kl_weight: float
-    lost: float = 0.0
-    kl: float = 0.0
 
     @staticmethod
-    def new(neurons: int, limits: Limits) -> LoopState:
-        """Of the unedited model; all the divergence allowed may cost one nat of loss."""
-        closing, mean, square, skill = torch.zeros(len(_VECTORS), neurons)
-        return LoopState(0, closing, mean, square, skill, SKILL_WEIGHT, limits.protection(1.0))
+    def new(neurons: int) -> LoopState:
+        """Of the unedited model."""
+        return LoopState(0, *torch.zeros(len(_VECTORS), neurons))
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
         tensors = {name: getattr(self, name) for name in _VECTORS}
-        tensors["multipliers"] = torch.tensor([getattr(self, name) for name in _NUMBERS], dtype=torch.float64)
+        tensors["step"] = torch.tensor(self.step)
         write_bytes(path, safetensors_bytes(tensors))
 
     @staticmethod
@@ -138,12 +110,10 @@ class LoopState:
         """
         try:
             tensors = load_file(path)
-            numbers = dict(zip(_NUMBERS, tensors["multipliers"].tolist(), strict=True))
             vectors = torch.stack([tensors[name] for name in _VECTORS]).float()
             if not bool(vectors.isfinite().all()):
                 raise ValueError("it holds numbers that are not finite")
-            step = int(numbers.pop("step"))
-            return LoopState(step, **dict(zip(_VECTORS, vectors, strict=True)), **numbers)
+            return LoopState(int(tensors["step"]), *vectors)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{path.name} can't be read ({error}); give --overwrite to start anew") from error
 
@@ -155,18 +125,14 @@ class Ordinary:
     Attributes:
         reference: The unedited model on texts that the divergence is not measured on.
         harm: float32 (N,), F, the diagonal of the Fisher information per token. F c²/2 is the divergence in nats that
-            closing the gate alone by c brings, to second order, and F (1 + c)/2 its mean slope from there on.
-        answered_accuracy: Of the unedited model, where the context tells and it does not abstain.
+            closing the gate alone by c brings, to second order.
     """
 
     reference: ReferenceDistribution
     harm: Tensor
-    answered_accuracy: float
 
     @staticmethod
-    def measured(
-        gates: Gates, reference: ReferenceDistribution, answered_accuracy: float, progress: ProgressCallback
-    ) -> Ordinary:
+    def measured(gates: Gates, reference: ReferenceDistribution, progress: ProgressCallback) -> Ordinary:
         """Measure the harm: one pass each way for each prompt, by itself.
 
         In the half of the prompts where it is larger: neutral ones hardly use what a model answers questions with.
@@ -178,7 +144,7 @@ class Ordinary:
             harm[int(number >= half)] += slope**2 / len(prompt.option_ids[0])
             progress(1)
         harm /= torch.tensor([[max(half, 1)], [len(reference.prompts) - half]])
-        return Ordinary(reference, harm.amax(0), answered_accuracy)
+        return Ordinary(reference, harm.amax(0))
 
 
 class Loop:
@@ -209,10 +175,8 @@ class Loop:
         """
         self._lm, self._gates, self._ordinary, self._limits, self._options = lm, gates, ordinary, limits, options
         self._questions = [_questions(lm, part, options.seed) for part in parts]
-        self.state = LoopState.new(gates.count, limits)
-        loss = limits.accuracy_loss / max(ordinary.answered_accuracy, limits.accuracy_loss, 0.01)
-        # An answer that turns into "unknown" costs what answers there are worth: their accuracy says how many may.
-        self._allowed = SOFTER * min(limits.overabstention, loss)
+        self.state = LoopState.new(gates.count)
+        self._skill_weight, self._kl_weight = limits.multipliers
 
     def round(self, progress: Progress) -> None:
         """Take the gradient steps of a round."""
@@ -226,34 +190,6 @@ class Loop:
         best = self._best()
         return tuple(self._gates.neurons(best[self.state.mean[best].argsort(descending=True, stable=True)]))
 
-    def first_to_return(self, over: Trial) -> tuple[Neuron, ...]:
-        """The neurons of an edit beyond a limit, those first whose return makes up for most.
-
-        By the Lagrangian's gradient, with the multiplier of the limit as large as the largest margin asks for: ρ where
-        the edit is too far from the original, else λ.
-        """
-        state, places, more = self.state, self._gates.indices(over.neurons), math.expm1(FARTHEST)
-        if over.figures.too_far(self._limits):
-            merit = state.mean - state.kl_weight * more * self._ordinary.harm
-        else:
-            merit = state.mean + state.skill_weight * more * state.skill
-        return tuple(over.neurons[place] for place in merit[places].argsort(stable=True).tolist())
-
-    def calibrate(self, trial: Trial) -> None:
-        """Move λ by what the edit, as evaluated, is away from the threshold with which the limits are just kept.
-
-        ρ is raised where its divergence is beyond the limit.
-
-        Weights of 1 and λ on the two classes of a logistic regression move its intercept by −ln λ, so an abstention
-        margin of m nats wants λ · exp(−m).
-        """
-        margin = min(max(trial.room(self._limits), -FARTHEST), FARTHEST)
-        self.state = replace(
-            self.state,
-            skill_weight=self.state.skill_weight * math.exp(-DAMPING * margin),
-            kl_weight=self.state.kl_weight * (STRICTER if trial.figures.too_far(self._limits) else 1.0),
-        )
-
     @property
     def is_clear(self) -> bool:
         """Whether the edit is near to what the gates are: if they are half open, closing them is another edit."""
@@ -264,34 +200,20 @@ class Loop:
         state = self.state
         best, closed = self._best(), torch.zeros(self._gates.count)
         closed[best] = state.closing[best]
-        gradient, of_skill, lost_now, kl_now = self._gradient(1 - closed)
-
-        def running(before: Number, now: Number) -> Number:
-            return MOMENTUM * before + (1 - MOMENTUM) * now
-
-        mean, square = running(state.mean, gradient), running(state.square, gradient**2)
-        lost, kl = running(state.lost, lost_now), running(state.kl, kl_now)
+        gradient = self._gradient(1 - closed)
+        mean = MOMENTUM * state.mean + (1 - MOMENTUM) * gradient
+        square = MOMENTUM * state.square + (1 - MOMENTUM) * gradient**2
         seen = 1 - MOMENTUM ** (state.step + 1)  # a running mean that begins with 0
         of_mean = mean / seen
         error = ((square / seen - of_mean**2).clamp(min=0) * (1 - MOMENTUM) / seen).sqrt()
         shrunk = of_mean.sign() * (of_mean.abs() - CAUTION * error).clamp(min=0)
         harm = self._ordinary.harm
-        merit = shrunk - state.kl_weight * harm * (1 + closed) / 2
+        merit = shrunk - self._kl_weight * harm / 2
         stays = harm / 2 > FAIR_SHARES * self._limits.kl / self._most
         merit[stays] = 0.0
         of_best = float(merit.topk(self._most).values.clamp(min=0).mean()) or math.inf
-        self.state = replace(
-            state,
-            step=state.step + 1,
-            closing=(state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1).masked_fill(stays, -1.0),
-            mean=mean,
-            square=square,
-            skill=running(state.skill, of_skill),
-            skill_weight=_grown(state.skill_weight, lost / seen, self._allowed),
-            kl_weight=_grown(state.kl_weight, kl / seen, self._limits.kl / 2),
-            lost=lost,
-            kl=kl,
-        )
+        closing = (state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1).masked_fill(stays, -1.0)
+        self.state = LoopState(state.step + 1, closing, mean, square)
 
     @property
     def _most(self) -> int:
@@ -301,34 +223,27 @@ class Loop:
         best = self.state.closing.topk(self._most).indices
         return best[self.state.closing[best] > 0]
 
-    def _gradient(self, openness: Tensor) -> tuple[Tensor, Tensor, float, float]:
-        """Of the Lagrangian with respect to the gates, and of L_skill; and what the constraints are on, there."""
+    def _gradient(self, openness: Tensor) -> Tensor:
+        """Of the Lagrangian with respect to the gates."""
         state, options = self.state, self._options
-        biased, skill = torch.zeros(self._gates.count), torch.zeros(self._gates.count)
-        lost: list[float] = []
+        whole = torch.zeros(self._gates.count)
         for questions in self._questions:
             asked = _drawn(questions.ambiguous, BIASED, state.step, options.seed)
-            biased += self._of_questions(openness, asked) / len(self._questions)
+            biased = self._of_questions(openness, asked)
             asked = _drawn(questions.disambiguated, SKILLED, state.step, options.seed)
-            skill += self._of_questions(openness, asked, lost) / len(self._questions)
+            whole += (biased + self._skill_weight * self._of_questions(openness, asked)) / len(self._questions)
         reference = self._ordinary.reference
         drawn = _drawn(range(len(reference.prompts)), ORDINARY, state.step, options.seed)
-        divergences: list[float] = []
 
         def diverged(index: int, logits: Tensor) -> Tensor:
-            divergence = kl_loss(reference.log_probabilities[drawn[index]], logits)
-            divergences.append(float(divergence.detach()))
-            return divergence
+            return kl_loss(reference.log_probabilities[drawn[index]], logits)
 
         prompts = [reference.prompts[index] for index in drawn]
         kl = self._gates.gradient(openness, prompts, diverged, continuation_logits, options.batch_size)
-        whole = biased + state.skill_weight * skill + state.kl_weight * kl
-        return whole, skill, _mean(lost), _mean(divergences)
+        return whole + self._kl_weight * kl
 
-    def _of_questions(
-        self, openness: Tensor, questions: Sequence[_Question], lost: list[float] | None = None
-    ) -> Tensor:
-        """Of the mean loss of some questions of one condition; what is lost of each answer is appended to `lost`."""
+    def _of_questions(self, openness: Tensor, questions: Sequence[_Question]) -> Tensor:
+        """Of the mean loss of some questions of one condition."""
         if not questions:
             return torch.zeros(self._gates.count)
         new = [question for question in questions if question.unedited is None and question.disambiguated]
@@ -336,14 +251,10 @@ class Loop:
             scores = prompt_scores(self._lm, [question.prompt for question in new], self._options.batch_size)
             for question, unedited in zip(new, scores, strict=True):
                 question.unedited = unedited[: len(question.prompt.option_ids)]
-
-        def loss(index: int, scores: Tensor) -> Tensor:
-            if lost is not None:
-                lost.append(questions[index].lost_share(scores.detach()))
-            return questions[index].loss(scores)
-
         prompts = [question.prompt for question in questions]
-        return self._gates.gradient(openness, prompts, loss, batch_size=self._options.batch_size)
+        return self._gates.gradient(
+            openness, prompts, lambda index, scores: questions[index].loss(scores), batch_size=self._options.batch_size
+        )
 
 
 @dataclass(eq=False)
@@ -364,13 +275,6 @@ class _Question:
         assert self.unedited is not None
         return skill_loss(scores, self.unedited.to(scores.device), self.example.unknown)
 
-    def lost_share(self, scores: Tensor) -> float:
-        """How much likelier "unknown" is among the options than it was; the answer the unlikelier, where none is."""
-        assert self.unedited is not None
-        unknown, answer = self.example.unknown, self.example.answer
-        rise = scores.softmax(0) - self.unedited.to(scores).softmax(0)
-        return float(-rise[answer] if unknown is None else rise[unknown])
-
 
 @dataclass(frozen=True)
 class _Questions:
@@ -388,17 +292,6 @@ def _questions(lm: LanguageModel, part: Parts, seed: int) -> _Questions:
         [question for question in questions if not question.disambiguated],
         [question for question in questions if question.disambiguated],
     )
-
-
-def _grown(multiplier: float, found: float, allowed: float) -> float:
-    violated = found / allowed - 1 if allowed > 0 else LARGEST
-    return multiplier * math.exp(RATE * min(violated, LARGEST))
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Over the prompts of all processes, each of which has its own."""
-    found = distributed.summed({"mean": torch.tensor([sum(values), len(values)], dtype=torch.float64)})["mean"]
-    return float(found[0] / found[1].clamp(min=1))
 
 
 def _drawn(pool: Sequence[Item], count: int, step: int, seed: int) -> list[Item]:

@@ -16,7 +16,7 @@ STEPS = 4
 BIASED, SKILLED, ORDINARY = 8, 12, 4
 """Prompts of a gradient step: ambiguous and disambiguated ones of each task, and reference prompts."""
 
-REFERENCE_PROMPTS = 48
+REFERENCE_PROMPTS = 88
 """Prompts whose answers are to stay as they are, in the gradient; half of them neutral, half short questions."""
 
 

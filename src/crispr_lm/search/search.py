@@ -7,7 +7,7 @@ wants a search that can be resumed gives it a `Checkpoint`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -23,7 +23,7 @@ from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.search.backward_elimination import HALVINGS, RETURNS, eliminate_backward, return_to_limits
+from crispr_lm.search.backward_elimination import HALVINGS, eliminate_backward
 from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.loop import Loop, LoopState, Ordinary
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
@@ -153,7 +153,6 @@ class _Search:
         for name, ranking in RANKINGS.items():
             self._try_ranking(name, partial(ranking.rank, self._lm, self._parts), log)
         self._follow_gradient(log)
-        self._return_to_limits(log)
         best, *_ = [*entrants(log.complete, self._limits), None]
         if best is not None:
             eliminate_backward(self._evaluator, log, best, self._limits)
@@ -170,48 +169,24 @@ class _Search:
                 return
             count //= 2
 
-    def _return_to_limits(self, log: TrialLog) -> None:
-        """Give back neurons of the round's edit that gains most, if it gains more than the best within the limits."""
-        rounds = [trial for trial in log.trials if trial.stage == "rounds"]
-        within = [trial for trial in log.complete if trial.figures.within(self._limits.without_caution)]
-        if not rounds:
-            return
-        most = max(rounds, key=lambda trial: (trial.figures.gain, trial.number))
-        if most not in within and most.figures.gain >= max(trial.figures.gain for trial in within):
-
-            def order() -> Sequence[Neuron]:
-                self._advance(self._options.rounds, {trial.recipe["round"]: trial for trial in rounds})
-                return self._loop.first_to_return(most)
-
-            return_to_limits(self._evaluator, log, most, order, self._limits)
-
     def _follow_gradient(self, log: TrialLog) -> None:
         """Rounds of gradient steps; the edit that each has come to is tried.
 
         What an interrupted search has tried needs no gradient, unless further rounds are to come.
         """
-        trials: dict[int, Trial] = {}
         for number in range(1, self._options.rounds + 1):
             if log.is_over("rounds"):
                 return
-            known = log.take_known("rounds", round=number)
-            if known is None and log.is_behind:
-                continue  # it was not tried
-            if known is None:
-                self._advance(number, trials)
-                if not self._loop.is_clear and number < self._options.rounds:
-                    continue
-                recipe = {"round": number, "skill_weight": round(self._loop.state.skill_weight, 3)}
-                neurons = self._loop.edit()
-                known = log.attempt(self._evaluator, Proposal("rounds", recipe, neurons)) if neurons else None
-            if known is not None:
-                trials[number] = known
+            if log.take_known("rounds", round=number) is not None or log.is_behind:
+                continue  # it was tried before, or not clear enough to be
+            self._advance(number)
+            neurons = self._loop.edit()
+            if neurons and (self._loop.is_clear or number == self._options.rounds):
+                log.attempt(self._evaluator, Proposal("rounds", {"round": number}, neurons))
 
-    def _advance(self, number: int, trials: Mapping[int, Trial]) -> None:
+    def _advance(self, number: int) -> None:
         """Take the gradient steps up to those of a round, from where the loop stands."""
-        while (done := self._loop.state.step // STEPS) < number:
-            if done in trials:
-                self._loop.calibrate(trials[done])
+        while self._loop.state.step // STEPS < number:
             self._loop.round(self._progress)
             if is_first():
                 self._checkpoint.on_round(self._loop.state)
@@ -234,19 +209,14 @@ class _Search:
         with self._progress.step("Continuing reference prompts", len(mixed)) as advance:
             reference = reference_distribution(self._lm, mixed, batch_size=self._options.batch_size, progress=advance)
         with self._progress.step("Measuring what they hang on", len(mixed)) as advance:
-            return Ordinary.measured(self._gates, reference, self._answered_accuracy, advance)
-
-    @property
-    def _answered_accuracy(self) -> float:
-        """Of the original, on the validation split, in the task where it is highest."""
-        return max(metrics.get("answered_accuracy") or 0.0 for metrics in self._original.metrics.values())
+            return Ordinary.measured(self._gates, reference, advance)
 
     def _left(self) -> dict[str, int]:
         """By stage how many trials are to come at most."""
         planned = {
             "rankings": 1 + len(RANKINGS),
             "rounds": self._options.rounds,
-            "elimination": RETURNS + HALVINGS,
+            "elimination": HALVINGS,
             "final": (1 + REEVALUATED) * bool(self._evaluator.further_prompts),
             "control": 1,
         }

@@ -20,8 +20,11 @@ TOLERANCE = 1e-9
 """A cost of exactly the limit is allowed; 0.45 - 0.40 is a little more than 0.05 in floating point."""
 
 
-CONSTANTS = tuple(step / 4 for step in range(-12, 13))
-"""Nats that are added to every score of "unknown" to see what an edit would gain and cost then (`Trial.moved`)."""
+PRICE_OF_LOSS, PRICE_OF_KL = 0.1, 1.0
+"""Nats of loss on biased answers that all the loss of accuracy allowed is worth, and all the divergence allowed.
+
+Both were found on two categories of BBQ (docs/results/ablation.md).
+"""
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,14 @@ class Limits:
         """For edits that will be re-evaluated: no margin for doubt, no bias score, which few questions hardly tell."""
         return replace(self, caution=0.0, bias_rise=math.inf)
 
-    def protection(self, nats: float) -> float:
-        """ρ, nats of gain given up per nat of KL divergence, if `nats` are given up for all the divergence allowed."""
-        return nats / max(self.kl, TOLERANCE)
+    @property
+    def multipliers(self) -> tuple[float, float]:
+        """λ and ρ of the search's loop (`search.loop`), so that what the limits allow costs `PRICE_OF_LOSS` and so on.
+
+        A limit below 0.01 costs as much as one of 0.01: nothing may be lost there, but something is to be gained.
+        """
+        loss = min(self.accuracy_loss, self.overabstention)
+        return PRICE_OF_LOSS / max(loss, 0.01), PRICE_OF_KL / max(self.kl, 0.01)
 
 
 @dataclass(frozen=True)
@@ -116,14 +124,6 @@ class Figures:
         """Whether the divergence from the original is above its limit."""
         return self.kl > limits.kl + TOLERANCE
 
-    def overabstaining(self, limits: Limits) -> float:
-        """By how much an edit makes a model abstain too readily; negative where there is room.
-
-        As `excess`, but for what is lost without any rise of "unknown" that could be its cause.
-        """
-        at_fault = min(self.loss_beyond(limits), self.overabstention - limits.accuracy_loss)
-        return max(at_fault, self.overabstention - limits.overabstention)
-
     def within(self, limits: Limits) -> bool:
         """Whether no cost is above its limit, the loss with `Limits.caution` standard errors added to it."""
         return not self.too_far(limits) and self.excess(limits) <= TOLERANCE and not self.more_biased(limits)
@@ -148,8 +148,6 @@ class Trial:
         answers: Task name to the index of the option chosen for each of the first examples; fewer than there are where
             the trial was given up.
         complete: Whether it was asked every example that edits are tried on.
-        moved: What the figures would be with each of `CONSTANTS` added to the scores of "unknown"; empty where nothing
-            was asked.
         seconds: All that it took, measuring what it was proposed by among it.
     """
 
@@ -162,7 +160,6 @@ class Trial:
     metrics: Mapping[str, Metrics] = field(repr=False)
     answers: Mapping[str, Sequence[int]] = field(repr=False)
     complete: bool
-    moved: tuple[Figures, ...] = field(default=(), repr=False)
     seconds: float = 0.0
 
     @property
@@ -179,7 +176,6 @@ class Trial:
             "figures": asdict(self.figures),
             "metrics": {task: dict(metrics) for task, metrics in self.metrics.items()},
             "answers": {task: list(answers) for task, answers in self.answers.items()},
-            "moved": [asdict(figures) for figures in self.moved],
         }
 
     @staticmethod
@@ -193,34 +189,7 @@ class Trial:
         trial = _TRIAL.validate_python({**row, "neurons": neurons})
         if any(neuron.index < 0 for neuron in trial.neurons):
             raise ValueError("a neuron's index is negative")
-        if len(trial.moved) not in (0, len(CONSTANTS)):
-            raise ValueError(f"figures of {len(trial.moved)} constants in place of {len(CONSTANTS)}")
         return trial
-
-    def room(self, limits: Limits) -> float:
-        """Nats that "unknown" could be likelier everywhere for the highest gain; negative if it should be less likely.
-
-        Of `CONSTANTS`, those that abstention allows: with which the loss of accuracy is within its limit, or "unknown"
-        has risen by no more than that limit, so that what is lost beyond it is no over-abstention, and would not come
-        back with less. If none is such, the one that exceeds this least. An edit that tells the conditions apart well,
-        and gains little, has much room.
-        """
-        return self._best_moved(limits)[0]
-
-    def promise(self, limits: Limits) -> float:
-        """What an edit would gain if it abstained as readily as it may (`room`); -1 if it abstains too readily anyhow.
-
-        How well it tells the conditions apart, where that matters. No promise that the loss is within its limit.
-        """
-        figures = self._best_moved(limits)[1]
-        return figures.gain if figures.overabstaining(limits) <= TOLERANCE else -1.0
-
-    def _best_moved(self, limits: Limits) -> tuple[float, Figures]:
-        def rank(moved: tuple[float, Figures]) -> tuple[float, float, float]:
-            constant, figures = moved
-            return min(0.0, TOLERANCE - figures.overabstaining(limits)), figures.gain, -abs(constant)
-
-        return max(zip(CONSTANTS, self.moved, strict=False), key=rank, default=(0.0, self.figures))
 
     @property
     def is_candidate(self) -> bool:
