@@ -233,7 +233,7 @@ def scores() -> bytes:
 
 
 def loop_state() -> bytes:
-    vectors = {name: torch.arange(4.0) for name in ("closing", "mean", "square")}
+    vectors = {name: torch.arange(4.0) for name in ("closing", "mean", "square", "skill")}
     return safetensors_bytes({**vectors, "step": torch.tensor(4)})
 
 

@@ -43,7 +43,7 @@ def test_a_step_holds_no_prompt_twice_and_all_come_in_turn():
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path):
-    state = LoopState(8, *torch.rand(3, 5))
+    state = LoopState(8, *torch.rand(4, 5))
     state.save(tmp_path / "loop.safetensors")
     read = LoopState.load(tmp_path / "loop.safetensors")
     assert read.step == 8

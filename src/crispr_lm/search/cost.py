@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from crispr_lm.inference.passes import BACKWARD
-from crispr_lm.search.backward_elimination import HALVINGS
+from crispr_lm.search.backward_elimination import TO_FEWER, TO_LIMITS
 from crispr_lm.search.options import BIASED, ORDINARY, REFERENCE_PROMPTS, SKILLED, STEPS, SearchOptions
 from crispr_lm.search.reevaluation import REEVALUATED
 from crispr_lm.tasks.parts import Parts
@@ -41,7 +41,7 @@ def search_passes(parts: Sequence[Parts], options: SearchOptions) -> dict[str, P
     tried = sum(len(part.validation) for part in parts)
     further = sum(len(part.reevaluation) for part in parts)
     steps, tasks = options.rounds * STEPS, len(parts)
-    candidates = 2 + options.rounds + HALVINGS
+    candidates = 2 + options.rounds + TO_LIMITS + TO_FEWER
     reevaluated = (1 + REEVALUATED) * further
     control = tried + options.neutral_prompts + further
     return {

@@ -68,10 +68,13 @@ STEP_SIZE = 0.1
 FAIR_SHARES = 3.0
 """A neuron that alone brings more than so many n-th parts of the divergence allowed stays."""
 
+STRICTER = 7.0
+"""How many times λ the neurons of an edit are ordered with: those come last that make it abstain too readily."""
+
 CLEAR = 0.6
 """How far the gates of an edit are closed, in the mean, before it is tried."""
 
-_VECTORS = ("closing", "mean", "square")
+_VECTORS = ("closing", "mean", "square", "skill")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +86,14 @@ class LoopState:
         closing: z, float32 (N,).
         mean: Running mean of r, float32 (N,).
         square: Running mean of r², float32 (N,).
+        skill: Running mean of the gradient of L_skill alone, float32 (N,).
     """
 
     step: int
     closing: Tensor
     mean: Tensor
     square: Tensor
+    skill: Tensor
 
     @staticmethod
     def new(neurons: int) -> LoopState:
@@ -186,9 +191,13 @@ class Loop:
                 advance(1)
 
     def edit(self) -> tuple[Neuron, ...]:
-        """The neurons whose gates are closed most, n at the most; first those whose return would cost most."""
-        best = self._best()
-        return tuple(self._gates.neurons(best[self.state.mean[best].argsort(descending=True, stable=True)]))
+        """The neurons whose gates are closed most, n at the most; last those that are to return first.
+
+        In the order of the Lagrangian's gradient, with a λ that is `STRICTER` times as large.
+        """
+        best, state = self._best(), self.state
+        merit = state.mean + (STRICTER - 1) * self._skill_weight * state.skill
+        return tuple(self._gates.neurons(best[merit[best].argsort(descending=True, stable=True)]))
 
     @property
     def is_clear(self) -> bool:
@@ -200,7 +209,7 @@ class Loop:
         state = self.state
         best, closed = self._best(), torch.zeros(self._gates.count)
         closed[best] = state.closing[best]
-        gradient = self._gradient(1 - closed)
+        gradient, of_skill = self._gradient(1 - closed)
         mean = MOMENTUM * state.mean + (1 - MOMENTUM) * gradient
         square = MOMENTUM * state.square + (1 - MOMENTUM) * gradient**2
         seen = 1 - MOMENTUM ** (state.step + 1)  # a running mean that begins with 0
@@ -213,7 +222,8 @@ class Loop:
         merit[stays] = 0.0
         of_best = float(merit.topk(self._most).values.clamp(min=0).mean()) or math.inf
         closing = (state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1).masked_fill(stays, -1.0)
-        self.state = LoopState(state.step + 1, closing, mean, square)
+        skill = MOMENTUM * state.skill + (1 - MOMENTUM) * of_skill
+        self.state = LoopState(state.step + 1, closing, mean, square, skill)
 
     @property
     def _most(self) -> int:
@@ -223,15 +233,15 @@ class Loop:
         best = self.state.closing.topk(self._most).indices
         return best[self.state.closing[best] > 0]
 
-    def _gradient(self, openness: Tensor) -> Tensor:
-        """Of the Lagrangian with respect to the gates."""
+    def _gradient(self, openness: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the Lagrangian with respect to the gates, and of L_skill alone."""
         state, options = self.state, self._options
-        whole = torch.zeros(self._gates.count)
+        biased, skill = torch.zeros(2, self._gates.count)
         for questions in self._questions:
             asked = _drawn(questions.ambiguous, BIASED, state.step, options.seed)
-            biased = self._of_questions(openness, asked)
+            biased += self._of_questions(openness, asked) / len(self._questions)
             asked = _drawn(questions.disambiguated, SKILLED, state.step, options.seed)
-            whole += (biased + self._skill_weight * self._of_questions(openness, asked)) / len(self._questions)
+            skill += self._of_questions(openness, asked) / len(self._questions)
         reference = self._ordinary.reference
         drawn = _drawn(range(len(reference.prompts)), ORDINARY, state.step, options.seed)
 
@@ -240,7 +250,7 @@ class Loop:
 
         prompts = [reference.prompts[index] for index in drawn]
         kl = self._gates.gradient(openness, prompts, diverged, continuation_logits, options.batch_size)
-        return whole + self._kl_weight * kl
+        return biased + self._skill_weight * skill + self._kl_weight * kl, skill
 
     def _of_questions(self, openness: Tensor, questions: Sequence[_Question]) -> Tensor:
         """Of the mean loss of some questions of one condition."""

@@ -23,7 +23,7 @@ from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.search.backward_elimination import HALVINGS, eliminate_backward
+from crispr_lm.search.backward_elimination import TO_FEWER, TO_LIMITS, eliminate_backward, keep_within_limits
 from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.loop import Loop, LoopState, Ordinary
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
@@ -153,6 +153,7 @@ class _Search:
         for name, ranking in RANKINGS.items():
             self._try_ranking(name, partial(ranking.rank, self._lm, self._parts), log)
         self._follow_gradient(log)
+        self._keep_within_limits(log)
         best, *_ = [*entrants(log.complete, self._limits), None]
         if best is not None:
             eliminate_backward(self._evaluator, log, best, self._limits)
@@ -168,6 +169,13 @@ class _Search:
             if trial.complete:
                 return
             count //= 2
+
+    def _keep_within_limits(self, log: TrialLog) -> None:
+        """Give back neurons of the round's edit that tells the conditions apart best, if it is beyond the limits."""
+        rounds = [trial for trial in log.complete if trial.stage == "rounds"]
+        best = max(rounds, key=lambda trial: (trial.figures.abstention_gap, trial.number), default=None)
+        if best is not None and not best.figures.within(self._limits.without_caution):
+            keep_within_limits(self._evaluator, log, best, self._limits)
 
     def _follow_gradient(self, log: TrialLog) -> None:
         """Rounds of gradient steps; the edit that each has come to is tried.
@@ -216,7 +224,7 @@ class _Search:
         planned = {
             "rankings": 1 + len(RANKINGS),
             "rounds": self._options.rounds,
-            "elimination": HALVINGS,
+            "elimination": TO_LIMITS + TO_FEWER,
             "final": (1 + REEVALUATED) * bool(self._evaluator.further_prompts),
             "control": 1,
         }
