@@ -6,14 +6,20 @@
 `run` calls `crispr_lm.search_edit` with the defaults of ``crispr-lm run`` for every category file of the folder, every
 seed of the split and every limit on the loss of disambiguated accuracy, and measures the edit on the test split.
 Each search leaves a file in `out` as it ends, and its trials as they finish: the same command resumes.
+
+    python benchmarks/search.py run builtin:smollm2 ../shared/data/bbq --output out --change loop.CAUTION=0
+    python benchmarks/search.py ablation out --output docs/results/ablation.md
+
+`--change` sets a constant of a module of `crispr_lm.search` to another value, for the ablation.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -47,13 +53,19 @@ METRICS = ("accuracy_ambiguous", "accuracy_disambiguated", "abstention_gap", "bi
 def run(arguments: argparse.Namespace) -> None:
     """Search in every category, split and limit that has no file yet."""
     lm = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    changed = dict(change.split("=") for change in arguments.change)
+    for name, value in changed.items():
+        module, constant = name.split(".")
+        place = importlib.import_module(f"crispr_lm.search.{module}")
+        setattr(place, constant, type(getattr(place, constant))(value))
     for category in arguments.categories:
         for seed in arguments.seeds:
             task = load_task(f"bbq:{arguments.data / category}.jsonl")
             for loss in arguments.limits:
-                output = arguments.output / f"{category}.{seed}.{loss:g}.json"
+                output = arguments.output / f"{'.'.join([category, str(seed), f'{loss:g}', *arguments.change])}.json"
                 if not output.exists():
-                    write_json(output, searched(lm, task, seed, loss, output.with_suffix(".trials.jsonl")))
+                    found = searched(lm, task, seed, loss, output.with_suffix(".trials.jsonl"))
+                    write_json(output, {**found, "changed": changed})
                     print(output.name, json.loads(output.read_text())["reason"], flush=True)
 
 
@@ -119,17 +131,51 @@ KL | kept | random neurons, ambiguous |
 
 def table(arguments: argparse.Namespace) -> None:
     """Write the page."""
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(arguments.folder.glob("*.json"))]
+    rows = [row for row in _rows(arguments.folder) if not row["changed"]]
     lines = [_line(row) for row in rows]
     for loss in sorted({row["limit"] for row in rows}):
         of_limit = [row["rows"]["search"]["differences"] for row in rows if row["limit"] == loss]
         means = [f"{fmean(row[metric]['value'] for row in of_limit):+.3f}" for metric in METRICS]
         count = sum(kept(row) for row in rows if row["limit"] == loss)
         lines.append(f"| **mean** | | {loss:g} | | {' | '.join(means)} | | {count} of {len(of_limit)} | |")
-    before, rest = arguments.output.read_text(encoding="utf-8").split(BEGIN, 1)
+    _write(arguments.output, HEAD, lines)
+
+
+ABLATION = """\
+| changed | searches | ambiguous | disambiguated | abstention gap | limits kept | default on the same: ambiguous |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+"""
+
+
+def ablation(arguments: argparse.Namespace) -> None:
+    """Write the ablation's table: means over the searches that were made with a change, and with the defaults."""
+    rows = _rows(arguments.folder)
+    cases: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        cases.setdefault(", ".join(f"{name} = {value}" for name, value in row["changed"].items()), []).append(row)
+    default = {(row["category"], row["seed"], row["limit"]): row for row in cases.get("", [])}
+    lines = []
+    for name, of_case in sorted(cases.items()):
+        same = [default[key] for row in of_case if (key := (row["category"], row["seed"], row["limit"])) in default]
+        means = [f"{fmean(_gain(row, metric) for row in of_case):+.3f}" for metric in METRICS[:3]]
+        compared = f"{fmean(_gain(row, METRICS[0]) for row in same):+.3f}" if len(same) == len(of_case) else ""
+        count = f"{sum(map(kept, of_case))} of {len(of_case)}"
+        lines.append(f"| {' | '.join([name or 'nothing', str(len(of_case)), *means, count, compared])} |")
+    _write(arguments.output, ABLATION, lines)
+
+
+def _gain(row: Mapping[str, Any], metric: str) -> float:
+    return float(row["rows"]["search"]["differences"][metric]["value"])
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def _write(output: Path, head: str, lines: Sequence[str]) -> None:
+    before, rest = output.read_text(encoding="utf-8").split(BEGIN, 1)
     found = "\n".join(lines)
-    page = f"{before}{BEGIN}\n\n{HEAD}{found}\n\n{END}{rest.split(END, 1)[1]}"
-    arguments.output.write_text(page, encoding="utf-8")
+    output.write_text(f"{before}{BEGIN}\n\n{head}{found}\n\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -173,11 +219,16 @@ def main() -> None:
     one.add_argument("--limits", nargs="+", type=float, default=[0.05, 0.15])
     one.add_argument("--dtype", default="auto")
     one.add_argument("--device", default="auto")
+    one.add_argument("--change", nargs="+", default=[], help="constants, such as loop.CAUTION=0")
     one.set_defaults(job=run)
     two = jobs.add_parser("table")
     two.add_argument("folder", type=Path)
     two.add_argument("--output", type=Path, required=True)
     two.set_defaults(job=table)
+    three = jobs.add_parser("ablation")
+    three.add_argument("folder", type=Path)
+    three.add_argument("--output", type=Path, required=True)
+    three.set_defaults(job=ablation)
     arguments = parser.parse_args()
     arguments.job(arguments)
 
