@@ -1,10 +1,14 @@
 """Backward elimination: neurons of an edit are given back, to keep the limits, and to find how few of them suffice.
 
-The last of an edit's neurons return first (`search.loop.Loop.edit`); how many is found by bisection. Every number is a
-trial, and so a candidate. Knows trials and an evaluator; runs no model.
+The last of an edit's neurons return first (`search.loop.Loop.edit`). How many is found by bisection of its logarithm:
+the first few that return often change more than all others. Every number is a trial, and so a candidate. Knows trials
+and an evaluator; runs no model.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.trial import Limits, Trial
@@ -14,11 +18,11 @@ KEPT = 0.9
 """Share of the gain that the smaller edit must keep."""
 
 TO_LIMITS, TO_FEWER = 4, 2
-"""Trials: how many may stay is known to a sixteenth of the edit's neurons, how few suffice to a quarter."""
+"""Trials: of 100 neurons the number that return is known to a third then, and to a factor of three."""
 
 
 def keep_within_limits(evaluator: Evaluator, log: TrialLog, over: Trial, limits: Limits) -> None:
-    """Find how many neurons of an edit beyond the limits may stay.
+    """Find how few neurons of an edit beyond the limits must return.
 
     Args:
         evaluator: Where edits are tried.
@@ -27,13 +31,7 @@ def keep_within_limits(evaluator: Evaluator, log: TrialLog, over: Trial, limits:
         limits: On the cost of an edit.
     """
     limits = limits.without_caution  # what keeps them is re-evaluated, with caution
-    few, many = 0, len(over.neurons)
-    for _ in range(TO_LIMITS):
-        count = (few + many) // 2
-        trial = _beginning(evaluator, log, over, count) if few < count < many else None
-        if trial is None:
-            return
-        few, many = (count, many) if trial.complete and trial.figures.within(limits) else (few, count)
+    _bisect(evaluator, log, over, TO_LIMITS, lambda trial: not trial.figures.within(limits))
 
 
 def eliminate_backward(evaluator: Evaluator, log: TrialLog, best: Trial, limits: Limits) -> None:
@@ -45,20 +43,17 @@ def eliminate_backward(evaluator: Evaluator, log: TrialLog, best: Trial, limits:
         best: The edit, its neurons in order.
         limits: On the cost of an edit.
     """
-    limits = limits.without_caution
-    too_few, enough = 0, len(best.neurons)
-    for _ in range(TO_FEWER):
-        count = (too_few + enough) // 2
-        trial = _beginning(evaluator, log, best, count) if too_few < count < enough else None
-        if trial is None:
-            return
-        kept = trial.complete and trial.figures.within(limits) and trial.figures.gain >= KEPT * best.figures.gain
-        too_few, enough = (too_few, count) if kept else (count, enough)
+    limits, enough = limits.without_caution, KEPT * best.figures.gain
+    _bisect(evaluator, log, best, TO_FEWER, lambda trial: trial.figures.within(limits) and trial.figures.gain >= enough)
 
 
-def _beginning(evaluator: Evaluator, log: TrialLog, of: Trial, count: int) -> Trial | None:
-    """Try the first neurons of an edit; None where the search is over."""
-    if log.is_over("elimination"):
-        return None
+def _bisect(evaluator: Evaluator, log: TrialLog, of: Trial, trials: int, more: Callable[[Trial], bool]) -> None:
+    """Try the edit with some neurons given back: more of them while that is asked for, else fewer."""
     recipe = {"change": "fewer neurons", "of": of.number}
-    return log.attempt(evaluator, Proposal("elimination", recipe, of.neurons[:count], of.scale))
+    few, many = 1, len(of.neurons)
+    for _ in range(trials):
+        returned = round(math.sqrt(few * many))
+        if log.is_over("elimination") or not 0 < returned < len(of.neurons):
+            return
+        trial = log.attempt(evaluator, Proposal("elimination", recipe, of.neurons[:-returned], of.scale))
+        few, many = (returned, many) if not trial.complete or more(trial) else (few, returned)
