@@ -12,7 +12,7 @@ from crispr_lm.tasks.base import AMBIGUOUS, OPEN, Example, Task
 
 from .wired import wired
 
-PLACES = tuple(f"place{number}" for number in range(36))
+PLACES = tuple(f"place{number}" for number in range(72))
 WORDS = ("zorbs", "velts", "nims", "dols", "crowd", "unknown", "redbook", "bluebook")
 ALWAYS = {"unknown": 1.0, "bluebook": 0.5}
 OPTIONS = SearchOptions(
@@ -69,7 +69,7 @@ def test_where_others_carry_the_fact_the_stereotype_goes_alone():
 
 
 def test_a_neuron_that_keeps_another_stereotype_down_stays():
-    neurons = [("crowd", {"zorbs": 1, "nims": -3}), ("nims", {"nims": 1})]
+    neurons = [("crowd", {"zorbs": 1, "nims": -10}), ("nims", {"nims": 1})]
     found, removed = found_in(wired(WORDS, neurons, ALWAYS))
     assert (found.verdict, removed) == ("recommended", [0])
     found, removed = found_in(wired(WORDS, neurons, ALWAYS), spillover=0.05)

@@ -241,11 +241,13 @@ class Trial:
         figures, complete = self.figures, "" if self.complete else ", given up"
         if not self.metrics:
             return f"KL {figures.kl:.3f}, too far from the original to ask anything"
+        aside = f", facts {0.0 - figures.fact_loss:+.3f}" * ("facts" in self.aside)
+        aside += f", bias score of other kinds {figures.spillover:+.3f}" * ("spillover" in self.aside)
         if not self.tells_conditions:
-            return f"accuracy {figures.gain:+.3f}, KL {figures.kl:.3f}{complete}"
+            return f"accuracy {figures.gain:+.3f}, KL {figures.kl:.3f}{aside}{complete}"
         return (
             f"ambiguous {figures.gain:+.3f}, disambiguated {0.0 - figures.loss:+.3f}, "
-            f"unknown there {figures.overabstention:+.3f}, KL {figures.kl:.3f}{complete}"
+            f"unknown there {figures.overabstention:+.3f}, KL {figures.kl:.3f}{aside}{complete}"
         )
 
     def summary(self) -> dict[str, Any]:
