@@ -18,6 +18,13 @@ SMALL = (
 )
 
 
+def call(words):
+    """Run a command, which must succeed."""
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert not end.value.code
+
+
 @pytest.mark.slow
 def test_from_twelve_prompts_to_a_report_that_shows_them(saved_model, tmp_path, monkeypatch, capsys):
     model = str(saved_model("llama"))
@@ -33,8 +40,8 @@ def test_from_twelve_prompts_to_a_report_that_shows_them(saved_model, tmp_path, 
     ]
     for line in lines:
         given = [model if word == "builtin:smollm2" else word for word in line]
-        main([*given, *SMALL] if line[0] == "run" else given)
-    assert "twins" in capsys.readouterr().out
+        call([*given, *SMALL] if line[0] == "run" else given)
+    assert "12 pairs of prompts" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     prompts = [json.loads(line) for line in (tmp_path / "complaint" / "prompts.jsonl").read_text().splitlines()]
     assert len(prompts) == len(results["prompts"]) == 12
