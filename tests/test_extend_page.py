@@ -40,7 +40,7 @@ def test_the_own_metric(saved_model):
 def test_the_own_ranking_is_tried_by_a_search(saved_model):
     exec(example("An own ranking")[0], {})
     lm, task = crispr_lm.load_model(saved_model("llama"), device="cpu"), crispr_lm.load_task("builtin:everyday", "1")
-    limits = crispr_lm.Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=4)
+    limits = crispr_lm.Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=4, fact_loss=1.0, spillover=1.0)
     options = crispr_lm.SearchOptions(rounds=0, examples=4, validation_examples=8, neutral_prompts=2)
     found = crispr_lm.search_edit(lm, task, limits, options)
     (trial,) = [trial for trial in found.trials if trial.recipe.get("ranking") == "outliers"]

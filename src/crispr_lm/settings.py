@@ -18,17 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 ENVIRONMENT_PREFIX = "CRISPR_LM_"
 
-TAKE_WHAT_THERE_IS = ("examples", "attribute_on")
-"""Options that a task too small for them is refused for if they are given, and not if they are left at the default."""
-
 MODEL_GROUP = Group.create_ordered("Model")
 TASK_GROUP = Group.create_ordered("Task")
 ATTRIBUTION_GROUP = Group.create_ordered("Attribution: which neurons")
 SEARCH_GROUP = Group.create_ordered("Search: which edit")
 REPORT_GROUP = Group.create_ordered("Report: what changed")
 COMPARE_GROUP = Group.create_ordered("Comparison: with what")
-ANSWER_GROUP = Group.create_ordered("Answers: how they are written")
-APP_GROUP = Group.create_ordered("Page: where it is")
 OUTPUT_GROUP = Group.create_ordered("Output")
 HUB_GROUP = Group.create_ordered("Hugging Face hub")
 
@@ -48,14 +43,14 @@ AllowPickle = Annotated[
 ]
 
 
-class _Settings(BaseModel):
+class StrictSettings(BaseModel):
     """Frozen, and strict about names: a misspelt option is an error, never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @Parameter(name="*")
-class PromptSettings(_Settings):
+class PromptSettings(StrictSettings):
     """How prompts are put to the model."""
 
     prompt_format: Annotated[Literal["chat", "plain"], Parameter(group=MODEL_GROUP)] = Field(
@@ -93,7 +88,7 @@ class ModelSettings(PromptSettings):
 
 
 @Parameter(name="*")
-class TaskSettings(_Settings):
+class TaskSettings(StrictSettings):
     """Questions, instructions and the seed of the split."""
 
     task: Annotated[tuple[str, ...], Parameter(group=TASK_GROUP, negative="")] = Field(
@@ -119,7 +114,7 @@ class TaskSettings(_Settings):
 
 
 @Parameter(name="*")
-class AttributionSettings(_Settings):
+class AttributionSettings(StrictSettings):
     """How bias neurons are found."""
 
     examples: Annotated[int, Parameter(group=ATTRIBUTION_GROUP)] = Field(
@@ -145,7 +140,7 @@ class AttributionSettings(_Settings):
 
 
 @Parameter(name="*")
-class SearchSettings(_Settings):
+class SearchSettings(StrictSettings):
     """How the edit is found, and its limits."""
 
     search: Annotated[Literal["tuned", "sweep", "golden-section"], Parameter(group=SEARCH_GROUP)] = Field(
@@ -189,6 +184,21 @@ class SearchSettings(_Settings):
         description="Largest rise of the size of a bias score, ambiguous or disambiguated, that --caution standard "
         "errors do not explain.",
     )
+    max_fact_loss: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
+        0.02,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Largest loss of accuracy on facts about groups, which an edit should leave. 1 sets no limit.",
+    )
+    max_spillover: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
+        0.05,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Largest rise of the size of a bias score on other kinds of stereotype than the task's, that "
+        "--caution standard errors do not explain. 1 sets no limit.",
+    )
     caution: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
         0.5,
         ge=0,
@@ -207,7 +217,7 @@ class SearchSettings(_Settings):
 
 
 @Parameter(name="*")
-class ReportSettings(_Settings):
+class ReportSettings(StrictSettings):
     """What is measured before and after."""
 
     evaluation_dtype: Annotated[Literal["weights", "auto", "bfloat16"], Parameter(group=REPORT_GROUP)] = Field(
@@ -224,8 +234,9 @@ class ReportSettings(_Settings):
         "the model writes is matched to the options, with the share that matches none.",
     )
     measure: Annotated[tuple[str, ...], Parameter(group=REPORT_GROUP, negative="")] = Field(
-        ("builtin:knowledge", "builtin:facts"),
-        description="Further tasks to measure before and after, to show side effects; also wikitext:PATH or text:PATH "
+        ("builtin:knowledge", "builtin:facts", "builtin:other-kinds"),
+        description="Further tasks to measure before and after, to show side effects (builtin:other-kinds: the kinds "
+        "of builtin:everyday that the task is not of); also wikitext:PATH or text:PATH "
         "for the perplexity of a text, twins:PATH for free answers to pairs of prompts that differ in the group alone. "
         "May be given several times.",
     )
@@ -243,7 +254,7 @@ class ReportSettings(_Settings):
 
 
 @Parameter(name="*")
-class FolderSettings(_Settings):
+class FolderSettings(StrictSettings):
     """Where results go."""
 
     output: Annotated[Path, Parameter(group=OUTPUT_GROUP)] = Field(
@@ -260,7 +271,7 @@ class FolderSettings(_Settings):
 
 
 @Parameter(name="*")
-class HubSettings(_Settings):
+class HubSettings(StrictSettings):
     """What goes to the hub."""
 
     push_to_hub: Annotated[str | None, Parameter(group=HUB_GROUP)] = Field(
@@ -285,6 +296,11 @@ class ApplySettings(ModelSettings, HubSettings):
         description="folder: a plain model of the same shapes; lora: a PEFT adapter of exactly the same function; "
         "slim: feed-forward blocks physically narrower, where every block loses a neuron; edit: the edit alone with a "
         "card, to share.",
+    )
+    load: Annotated[bool, Parameter(group=OUTPUT_GROUP)] = Field(
+        True,
+        description="Compare option scores after saving, which loads the model twice. With --no-load safetensors and "
+        "GGUF files of any size are edited on disk alone.",
     )
     results: Annotated[Path | None, Parameter(group=OUTPUT_GROUP)] = Field(
         None,
@@ -369,7 +385,7 @@ class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
 
 
 @Parameter(name="*")
-class ReproduceSettings(_Settings):
+class ReproduceSettings(StrictSettings):
     """All options of ``crispr-lm reproduce`` but its folders."""
 
     model: Annotated[str | None, Parameter(group=MODEL_GROUP)] = Field(
@@ -381,31 +397,3 @@ class ReproduceSettings(_Settings):
     tolerance: Annotated[float, Parameter(group=OUTPUT_GROUP)] = Field(
         0.02, description="Largest difference of a figure that counts as the same."
     )
-
-
-@Parameter(name="*")
-class ChatSettings(ModelSettings):
-    """All options of ``crispr-lm chat`` but its edit."""
-
-    max_new_tokens: Annotated[int, Parameter(group=ANSWER_GROUP)] = Field(
-        200, ge=1, description="Most tokens of an answer."
-    )
-    temperature: Annotated[float, Parameter(group=ANSWER_GROUP)] = Field(
-        0.0, ge=0, allow_inf_nan=False, description="0 writes the likeliest words; higher values sample more widely."
-    )
-    seed: Annotated[int, Parameter(group=ANSWER_GROUP)] = Field(
-        0, ge=0, lt=2**32, description="Seed of the sampling, the same for both answers."
-    )
-
-
-@Parameter(name="*")
-class AppSettings(ModelSettings):
-    """All options of ``crispr-lm app`` but its folder."""
-
-    model: Annotated[str | None, Parameter(group=MODEL_GROUP)] = Field(
-        None, description="Where the model is, if not where the run found it: hub id, local folder, .gguf file."
-    )
-    host: Annotated[str, Parameter(group=APP_GROUP)] = Field(
-        "127.0.0.1", description="Address to serve on. Any other is open to everyone who can reach this machine."
-    )
-    port: Annotated[int, Parameter(group=APP_GROUP)] = Field(7860, ge=1, le=65535, description="Port to serve on.")

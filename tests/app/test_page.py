@@ -190,8 +190,8 @@ def test_every_tab_works_in_a_browser_and_other_origins_are_refused(attacking):
 @needs_gradio
 def test_an_open_address_is_warned_about(finished, monkeypatch):
     from crispr_lm.app.server import prepare
+    from crispr_lm.other_settings import AppSettings
     from crispr_lm.runtime.progress import SilentProgress
-    from crispr_lm.settings import AppSettings
 
     class Told(SilentProgress):
         said = ()

@@ -14,8 +14,8 @@ from crispr_lm.edits.neuron_activity import ANSWER_BEGINS
 from crispr_lm.inference.prompts import encode_text
 from crispr_lm.inference.streaming import Decoding
 from crispr_lm.jobs.run import run
+from crispr_lm.other_settings import AppSettings
 from crispr_lm.runtime.progress import SilentProgress
-from crispr_lm.settings import AppSettings
 
 from ..jobs.test_run import settings_for
 

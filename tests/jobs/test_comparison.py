@@ -51,7 +51,7 @@ def questions(tmp_path_factory):
         yield folder
 
 
-FURTHER = ("builtin:knowledge", "builtin:facts")
+FURTHER = ("builtin:knowledge", "builtin:facts", "builtin:other-kinds")
 """Measured in every run."""
 
 
@@ -65,6 +65,8 @@ def settings_for(questions, output, names=("first", "second"), **changes):
         "search": "sweep",
         "max_neurons": 3,
         "max_accuracy_loss": 1.0,
+        "max_fact_loss": 1.0,
+        "max_spillover": 1.0,
         "device": "cpu",
         "measure_examples": 4,
         "neutral_prompts": 2,

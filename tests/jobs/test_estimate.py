@@ -8,6 +8,7 @@ from crispr_lm.inference import scoring
 from crispr_lm.jobs.run import dry_run
 from crispr_lm.search.cost import search_passes
 from crispr_lm.search.options import search_parts
+from crispr_lm.search.side_effects import asked_aside
 
 from .test_run import questions, settings_for
 
@@ -18,7 +19,9 @@ def test_a_search_takes_the_passes_that_were_counted(saved_model, questions, mon
     lm = load_model(saved_model("llama"), device="cpu")
     task = load_task(f"choices:{questions / 'questions.jsonl'}", str(questions / "instructions.txt"))
     options = SearchOptions(rounds=4, examples=4, validation_examples=8, neutral_prompts=3)
-    counted = search_passes([search_parts(task, options)], options)
+    limits = Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=5)
+    aside = asked_aside([task], limits, options.seed)
+    counted = search_passes([search_parts(task, options)], options, len(aside.examples))
     taken = {"forward": 0, "both": 0}
     forward, both = scoring.scores_of, Gates.gradient
 
@@ -32,7 +35,7 @@ def test_a_search_takes_the_passes_that_were_counted(saved_model, questions, mon
 
     monkeypatch.setattr(scoring, "scores_of", scored)
     monkeypatch.setattr(Gates, "gradient", differentiated)
-    search_edit(lm, task, Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=5), options)
+    search_edit(lm, task, limits, options)
     expected = sum(of.both for of in counted.values())
     # Few templates: a step has as many questions of either condition as there are, at most 8 and 12.
     assert expected / 2 < taken["both"] <= expected

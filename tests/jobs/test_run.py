@@ -63,7 +63,7 @@ def questions(tmp_path_factory):
     return folder
 
 
-FURTHER = ("builtin:knowledge", "builtin:facts")
+FURTHER = ("builtin:knowledge", "builtin:facts", "builtin:other-kinds")
 """Measured in every run."""
 
 
@@ -76,6 +76,8 @@ def settings_for(questions, output, **changes):
         "search": "sweep",
         "max_neurons": 5,
         "max_accuracy_loss": 1.0,
+        "max_fact_loss": 1.0,  # limits on side effects have tests of their own, and take as long as the rest
+        "max_spillover": 1.0,
         "device": "cpu",
         "measure_examples": 4,
         "neutral_prompts": 3,

@@ -130,9 +130,14 @@ TRIAL = {
         "implied_doubt": 0.0,
         "bias_rise": 0.0,
         "bias_doubt": 0.0,
+        "fact_loss": 0.0,
+        "fact_doubt": 0.0,
+        "spillover": 0.0,
+        "spillover_doubt": 0.0,
     },
     "metrics": {"t": {"accuracy": 0.5}},
     "answers": {"t": [0, 1]},
+    "aside": {"facts": [0]},
 }
 CROWS = (
     b",sent_more,sent_less,stereo_antistereo,bias_type,annotations,anon_writer,anon_annotators\n"

@@ -5,9 +5,10 @@ import pytest
 from crispr_lm import Edit
 from crispr_lm.evaluation.kl_divergence import reference_distribution
 from crispr_lm.inference.scoring import prompt_scores
+from crispr_lm.metrics.bias_rise import bias_rise
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.model.neuron_sites import Neuron, find_sites
-from crispr_lm.search.evaluator import Evaluator, Proposal, bias_rise
+from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.trial import Limits
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example

@@ -73,7 +73,9 @@ def mean_loss(lm, task, options, neurons):
 def test_what_it_finds_lowers_the_loss_more_than_random_neurons_and_is_found_again(given, monkeypatch):
     monkeypatch.setattr("crispr_lm.search.trial.PRICE_OF_LOSS", 0.0)  # so that this loss is all there is
     lm, task = given
-    limits = Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=6, bias_rise=2.0)
+    limits = Limits(
+        kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=6, bias_rise=2.0, fact_loss=1.0, spillover=1.0
+    )
     options = SearchOptions(rounds=4, neurons="ffn", examples=4, validation_examples=8, neutral_prompts=2)
     found = search_edit(lm, task, limits, options)
     *_, last = [trial for trial in found.trials if trial.stage == "rounds"]
@@ -88,6 +90,6 @@ def test_what_it_finds_lowers_the_loss_more_than_random_neurons_and_is_found_aga
 def test_no_divergence_allowed_closes_nothing(given):
     lm, task = given
     options = SearchOptions(rounds=1, neurons="ffn", examples=4, validation_examples=8, neutral_prompts=2)
-    found = search_edit(lm, task, Limits(kl=0.0, neurons=6), options)
+    found = search_edit(lm, task, Limits(kl=0.0, neurons=6, fact_loss=1.0, spillover=1.0), options)
     assert found.verdict == "none"
     assert not [trial for trial in found.trials if trial.stage == "rounds"]

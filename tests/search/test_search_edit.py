@@ -7,6 +7,7 @@ import pytest
 
 import crispr_lm
 from crispr_lm import Checkpoint, InputError, Limits, SearchOptions, Trial, load_model, load_task, search_edit
+from crispr_lm.jobs.preparation import limits_of
 from crispr_lm.jobs.run import run
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.base import template_hashes
@@ -21,7 +22,7 @@ OPTIONS = SearchOptions(
     validation_examples=8,
     neutral_prompts=3,
 )
-LIMITS = Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=5)
+LIMITS = Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=5, fact_loss=1.0, spillover=1.0)
 
 
 def rows(trials):
@@ -110,10 +111,4 @@ def test_its_defaults_are_those_of_the_command():
         field.name: getattr(settings, field.name) for field in fields(SearchOptions)
     }
     limits = Limits()
-    assert (limits.kl, limits.accuracy_loss, limits.overabstention, limits.neurons, limits.caution) == (
-        settings.max_kl,
-        settings.max_accuracy_loss,
-        settings.max_overabstention,
-        settings.max_neurons,
-        settings.caution,
-    )
+    assert limits == limits_of(settings)

@@ -98,7 +98,7 @@ def test_a_task_without_conditions_gains_by_its_accuracy_and_loses_nothing():
 
 
 def test_a_trial_survives_being_written_and_read():
-    original = trial(3, 0.1, -0.2, 0.05, neurons=3)
+    original = replace(trial(3, 0.1, -0.2, 0.05, neurons=3), aside={"facts": [1]})
     assert Trial.from_dict(original.to_dict()) == original
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from crispr_lm.app.session import open_session
 from crispr_lm.errors import InputError
+from crispr_lm.other_settings import AppSettings
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.settings import AppSettings
 
 if TYPE_CHECKING:
     import fastapi

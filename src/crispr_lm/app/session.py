@@ -20,10 +20,10 @@ from crispr_lm.inference.scoring import Likelihood
 from crispr_lm.inference.streaming import Decoding
 from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.model.devices import parse_dtype
+from crispr_lm.other_settings import AppSettings
 from crispr_lm.report.page import changed_answers
 from crispr_lm.report.statement import statement
 from crispr_lm.runtime.progress import Progress
-from crispr_lm.settings import AppSettings
 from crispr_lm.storage.answers import read_answers
 from crispr_lm.storage.records import MALFORMED, read_object
 from crispr_lm.storage.run_folder import RunFolder

@@ -21,7 +21,7 @@ from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.search.neuron_count import Candidate, counts_up_to, measure, sweep, validation_part
+from crispr_lm.search.neuron_count import Candidate, Measured, counts_up_to, measure, sweep, validation_part
 from crispr_lm.search.result import Searched
 from crispr_lm.settings import CompareSettings
 from crispr_lm.tasks.parts import Parts
@@ -123,7 +123,7 @@ class Fit:
         total = len(counts_up_to(most)) * len(self.parts.validation)
         with self.progress.step(f"Choosing how many on {self.parts.task.name}", total) as advance:
             known = [self.unedited]
-            candidates = sweep(self.lm, ranking, on, most, self.settings.batch_size, known, progress=advance)
+            candidates = sweep(self.lm, ranking, on, most, self.settings.batch_size, Measured(known, progress=advance))
         count = max((one for one in candidates if one.neurons), key=lambda one: balanced(one.metrics)).neurons
         reason = f"{found.reason}; {count} neurons of the published ranking have the highest balanced accuracy there"
         return Chosen(ranking.top(count), 0.0, reason, False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.edits.edit import Edit
-from crispr_lm.search.neuron_count import golden_section, validation_part
+from crispr_lm.search.neuron_count import Measured, golden_section, validation_part
 
 
 def unedited(_fit: Fit, _draw: int) -> Treatment:
@@ -35,6 +35,8 @@ def golden_section_on_accuracy(fit: Fit, _draw: int) -> Treatment:
     on = validation_part(fit.lm, parts.task.name, parts.validation, fit.instructions, settings.seed)
     most = min(settings.max_neurons, len(scores))
     with fit.progress.step(f"Golden section on {parts.task.name}") as advance:
-        choice, _ = golden_section(fit.lm, scores, [on], most, settings.batch_size, [fit.unedited], progress=advance)
+        choice, _ = golden_section(
+            fit.lm, scores, [on], most, settings.batch_size, Measured([fit.unedited], progress=advance)
+        )
     edit = Edit.from_neurons(fit.lm, scores.top(choice.candidate.neurons), origin={"task": parts.task.name})
     return Treatment(edit=edit, details={"reason": choice.reason}, recommended=choice.candidate.neurons > 0)

@@ -15,10 +15,7 @@ from crispr_lm.cli.output import (
     quiet_libraries,
     show,
 )
-from crispr_lm.settings import (
-    AppSettings,
-    ChatSettings,
-)
+from crispr_lm.other_settings import AppSettings, ChatSettings
 
 
 def chat(

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from crispr_lm.cli.arguments import OutputFile
 from crispr_lm.cli.output import quiet_libraries, show
 from crispr_lm.errors import InputError
+from crispr_lm.other_settings import LogSettings
 
 Listed = Annotated[tuple[str, ...] | None, Parameter(negative="", consume_multiple=False)]
 
@@ -124,10 +125,7 @@ def from_log(
     output: Path,
     swap: Listed = None,
     swaps: Path | None = None,
-    builtin: bool = True,
-    metric: str | None = None,
-    prompt_column: str | None = None,
-    answer_column: str | None = None,
+    settings: LogSettings | None = None,
 ) -> None:
     """Make questions and twins of prompts that failed in another tool: the group exchanged, all else equal.
 
@@ -143,20 +141,13 @@ def from_log(
         groups.
     swaps
         TOML file with more exchanges (docs/questions-from.md).
-    builtin
-        Exchange women and men, too: pronouns, nouns, common first names.
-    metric
-        Take only what failed by this assertion, metric or scorer.
-    prompt_column
-        Column of a table that holds the prompts; by default it is recognised by its name.
-    answer_column
-        Column that holds the answers, likewise.
     """
     quiet_libraries()
     from crispr_lm.jobs.questions_from import Groups, questions_from
     from crispr_lm.report.questions_from import print_made
     from crispr_lm.tasks.logs.entry import LogOptions
 
-    options = LogOptions(metric, prompt_column, answer_column)
-    made = questions_from(file, output, Groups(swap or (), swaps, builtin), options)
+    chosen = settings or LogSettings()
+    options = LogOptions(chosen.metric, chosen.prompt_column, chosen.answer_column)
+    made = questions_from(file, output, Groups(swap or (), swaps, chosen.builtin), options)
     show(made, lambda: print_made(made), lambda: output)

@@ -86,7 +86,6 @@ def apply(
     output: Annotated[Path | None, Parameter(group=OUTPUT_GROUP)] = None,
     in_place: Annotated[bool, Parameter(group=OUTPUT_GROUP, negative="")] = False,
     undo: Annotated[Path | None, Parameter(group=OUTPUT_GROUP)] = None,
-    load: Annotated[bool, Parameter(group=OUTPUT_GROUP)] = True,
     settings: ApplySettings | None = None,
 ) -> None:
     """Save an edited model: a plain Hugging Face folder, a GGUF file, a LoRA adapter, a slimmer model, or the edit.
@@ -103,9 +102,6 @@ def apply(
         Set the rows to zero in the GGUF file itself.
     undo
         With --in-place: new file for what brings the original back.
-    load
-        Compare option scores after saving, which loads the model twice. With --no-load safetensors and GGUF files of
-        any size are edited on disk alone.
     """
     quiet_libraries()
     from crispr_lm.jobs.file_edits import GgufTarget, edit_folder, edit_gguf
@@ -118,11 +114,11 @@ def apply(
         if in_place or undo is not None or (output is not None and output.suffix == ".gguf"):
             if in_place == (output is not None) or (undo is not None and not in_place):
                 raise InputError("give either --output FILE.gguf, or --in-place with --undo FILE")
-            summary = edit_gguf(model, edit, GgufTarget(output, undo, load), settings, progress)
+            summary = edit_gguf(model, edit, GgufTarget(output, undo, settings.load), settings, progress)
         elif output is None:
             raise InputError("crispr-lm apply needs --output, or --in-place for a GGUF file")
         else:
-            summary = (apply_job if load else edit_folder)(model, edit, output, settings, progress)
+            summary = (apply_job if settings.load else edit_folder)(model, edit, output, settings, progress)
     where = Path(summary["output"])
     show(summary, lambda: print_saved(summary, where), lambda: where)
     fail_after(summary)

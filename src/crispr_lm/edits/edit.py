@@ -118,8 +118,7 @@ class Edit:
         Raises:
             EditMismatchError: it was not; the first module that differs is named.
         """
-        made_for = self.base_model.get("architecture")
-        here = type(_module(model)).__name__
+        made_for, here = self.base_model.get("architecture"), type(_module(model)).__name__
         if not self.neurons and made_for not in (None, here):  # no module's weights to compare
             raise EditMismatchError(f"the edit was made for a {made_for}, but {_name(model)} is a {here}")
         self._checked_sites(model)

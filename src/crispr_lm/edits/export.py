@@ -116,13 +116,6 @@ def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
     parts = {name: _low_rank(sites, edit.scale) for name, sites in touched.items()}
     # One rank for all modules, with zeros up to it: other runtimes than PEFT read one rank and one alpha.
     rank = max(down.shape[0] for down, _, _ in parts.values())
-    tensors: dict[str, Tensor] = {}
-    for name, (down, up, bias) in parts.items():
-        more = rank - down.shape[0]
-        tensors[f"base_model.model.{name}.lora_A.weight"] = nn.functional.pad(down, (0, 0, 0, more))
-        tensors[f"base_model.model.{name}.lora_B.weight"] = nn.functional.pad(up, (0, more))
-        if with_bias:
-            tensors[f"base_model.model.{name}.lora_B.bias"] = bias
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM" if lm.is_encoder_decoder else "CAUSAL_LM",
         base_model_name_or_path=hub_name(lm.name),
@@ -137,11 +130,23 @@ def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, str(folder / "adapter_model.safetensors")
-    )
+    save_file(_adapter_tensors(parts, rank, with_bias=with_bias), str(folder / "adapter_model.safetensors"))
     lm.tokenizer.save_pretrained(folder)
     tokenizer_for_both(folder)
+
+
+def _adapter_tensors(
+    parts: Mapping[str, tuple[Tensor, Tensor, Tensor]], rank: int, *, with_bias: bool
+) -> dict[str, Tensor]:
+    """A, B and the bias of every module, by PEFT's names, filled up to one rank."""
+    tensors: dict[str, Tensor] = {}
+    for name, (down, up, bias) in parts.items():
+        more = rank - down.shape[0]
+        tensors[f"base_model.model.{name}.lora_A.weight"] = nn.functional.pad(down, (0, 0, 0, more))
+        tensors[f"base_model.model.{name}.lora_B.weight"] = nn.functional.pad(up, (0, more))
+        if with_bias:
+            tensors[f"base_model.model.{name}.lora_B.bias"] = bias
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def export_slim(lm: LanguageModel, edit: Edit, folder: Path) -> tuple[int, dict[str, str]]:

@@ -109,10 +109,7 @@ def verify_saved(
     if saved.gguf_file is None:
         hashes = reload.hashes(lm.model) if saved.hashes is None else saved.hashes
         equal = _compare_weights(hashes, answer["hashes"], adapter=adapter)
-    if answer["tokens"] != [list(lm.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]:
-        raise VerificationError(
-            "the tokenizer that was saved splits a prompt in another way than the one in memory; do not use it"
-        )
+    _compare_tokens(lm, texts, answer["tokens"])
     if here is None:
         _compare_configurations(reload.settings(lm.model.config), answer["settings"])
         return {"tensors_equal": equal, "options_compared": 0, "largest_difference": 0.0}
@@ -130,6 +127,13 @@ def verify_saved(
         "options_compared": sum(len(scores) for scores in expected),
         "largest_difference": largest,
     }
+
+
+def _compare_tokens(lm: LanguageModel, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+    if tokens != [list(lm.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]:
+        raise VerificationError(
+            "the tokenizer that was saved splits a prompt in another way than the one in memory; do not use it"
+        )
 
 
 def _loading(lm: LanguageModel, saved: Saved, there: torch.device | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Where scoring and metrics meet. Knows no benchmark's files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -54,8 +54,6 @@ def evaluate(
     lm: LanguageModel,
     examples: Task | Sequence[Example],
     instructions: Sequence[str] | None = None,
-    batch_size: BatchSize = "auto",
-    progress: ProgressCallback | None = None,
     *,
     family: str | None = None,
     scoring: ScoringMethod | None = None,
@@ -69,8 +67,6 @@ def evaluate(
         lm: The model.
         examples: One or more; or a task, whose instructions, metrics and way of scoring are taken where none are given.
         instructions: One or more; needed where no task is given.
-        batch_size: Prompts in one forward pass; results do not depend on it.
-        progress: Called with the number of prompts just finished.
         family: Name of the metrics; "question_answering" by default.
         scoring: "sum" (by default) or "mean" (per token) of log-probabilities, or "generate": what the model writes is
             matched to the options, and the share that matches none is a metric of its own (`unmatched_share`).
@@ -81,19 +77,40 @@ def evaluate(
             model.
         CrisprError: the model gives scores that are not finite.
     """
-    if edit is not None:
-        with edit.applied(lm):
-            return evaluate(lm, examples, instructions, batch_size, progress, family=family, scoring=scoring)
-    if isinstance(examples, Task):
-        task, examples = examples, examples.examples
-        instructions = task.instructions if instructions is None else instructions
-        family, scoring = family or task.family, scoring or task.scoring
-    family, scoring = family or "question_answering", scoring or "sum"
     if isinstance(instructions, str):
         raise InputError("instructions must be a list of strings; put a single one into a list")
+    task = examples if isinstance(examples, Task) else Task("", tuple(examples), ())
+    task = replace(
+        task,
+        instructions=task.instructions if instructions is None else tuple(instructions),
+        family=family or task.family,
+    )
+    if edit is None:
+        return evaluate_task(lm, task, scoring or task.scoring or "sum")
+    with edit.applied(lm):
+        return evaluate_task(lm, task, scoring or task.scoring or "sum")
+
+
+def evaluate_task(
+    lm: LanguageModel,
+    task: Task,
+    scoring: ScoringMethod,
+    batch_size: BatchSize = "auto",
+    progress: ProgressCallback | None = None,
+) -> Evaluation:
+    """As `evaluate`, of all examples of a task under its instructions.
+
+    Args:
+        lm: The model as it is now.
+        task: What to ask.
+        scoring: How options are compared.
+        batch_size: Prompts in one forward pass; results do not depend on it.
+        progress: Called with the number of prompts just finished.
+    """
+    examples, instructions = task.examples, task.instructions
     if not examples or not instructions:
         raise InputError("nothing to evaluate; give at least one example and one instruction")
-    metrics = family_named(family)
+    metrics = family_named(task.family)
     if scoring == "generate":
         tables = [generated_scores(lm, examples, instruction, batch_size, progress) for instruction in instructions]
         return evaluation_of(examples, tables, with_unmatched(metrics))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
 from crispr_lm.errors import InputError
-from crispr_lm.evaluation.evaluation import Evaluation, ScoringMethod, evaluate
+from crispr_lm.evaluation.evaluation import Evaluation, ScoringMethod, evaluate_task
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, reference_distribution
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.perplexity import WINDOW, perplexity, windows
@@ -26,6 +26,7 @@ from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, SENTENCES, Example, T
 from crispr_lm.tasks.benchmark_rows import hub_text
 from crispr_lm.tasks.files import text_of
 from crispr_lm.tasks.groups import GroupMap, read_groups
+from crispr_lm.tasks.other_kinds import OTHER_KINDS, measured_other_kinds
 from crispr_lm.tasks.registry import HUB, KINDS, TEXTS, draw, instruction_count, load_task, path_of
 from crispr_lm.tasks.twins import drawn_pairs, read_twins
 
@@ -99,15 +100,8 @@ class TaskSubject:
         self, lm: LanguageModel, scoring: ScoringMethod, batch_size: BatchSize, advance: Callable[[int], None] | None
     ) -> Evaluation:
         """Measure the model as it is now."""
-        return evaluate(
-            lm,
-            self.examples,
-            self.task.instructions,
-            batch_size,
-            advance,
-            family=self.task.family,
-            scoring=self.scoring(scoring),
-        )
+        asked = replace(self.task, examples=self.examples)
+        return evaluate_task(lm, asked, self.scoring(scoring), batch_size, advance)
 
     def described(self, scoring: ScoringMethod) -> dict[str, object]:
         """How it is measured, and on how many questions the stereotyped option is not known."""
@@ -169,11 +163,15 @@ def user_groups(settings: TaskSettings) -> GroupMap | None:
     return read_groups(settings.groups)
 
 
-def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
+def further_subjects(settings: RunSettings | EvaluateSettings, tasks: Sequence[Task] = ()) -> list[Subject]:
     """What is measured beside the tasks that the edit is made for, as ``--measure`` says.
 
     Each under as many of the built-in instructions for its form as ``--measure-instructions`` says, so that its figures
     have a spread too. Instructions of the user's own are worded for the user's own tasks, and not used here.
+
+    Args:
+        settings: Of the job.
+        tasks: That the edit is made for; with none every kind of stereotype is another one.
 
     Raises:
         InputError: as `load_task`, or a task is measured twice.
@@ -184,8 +182,11 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
     for name in settings.measure:
         if name in settings.task or settings.measure.count(name) > 1:
             raise InputError(f"task {name} is to be measured twice; name it once")
-        scheme, _, rest = name.partition(":")
         most = None if settings.measure_examples == "all" else settings.measure_examples
+        if name == OTHER_KINDS:
+            subjects += _of_other_kinds(tasks, most, settings.seed)
+            continue
+        scheme, _, rest = name.partition(":")
         if scheme in TEXTS:
             from_hub = name == f"wikitext:{HUB}"
             text = hub_text() if from_hub else text_of(path_of(rest))
@@ -207,6 +208,19 @@ def further_subjects(settings: RunSettings | EvaluateSettings) -> list[Subject]:
         bias = any(example.stereotyped is not None for example in task.examples)
         subjects.append(TaskSubject(task, drawn, "bias" if bias else "capability"))
     return subjects
+
+
+def _of_other_kinds(tasks: Sequence[Task], most: int | None, seed: int) -> list[Subject]:
+    """Questions of other kinds of stereotype, or none where the tasks are of every kind.
+
+    Twice as many as of another task, since their figures are reported by kind, under a single instruction: many
+    questions asked once tell more of a kind than few asked ten times.
+    """
+    made_for = [example for task in tasks for example in task.examples]
+    task = measured_other_kinds(made_for, None if most is None else 2 * most, seed)
+    if task is None:
+        return []
+    return [TaskSubject(replace(task, instructions=task.instructions[:1]), task.examples, "capability")]
 
 
 def measure_all(

@@ -45,7 +45,9 @@ from crispr_lm.jobs.preparation import (
     load,
     load_tasks,
     made_on,
+    searched_aside,
     take_parts,
+    without_searched,
 )
 from crispr_lm.jobs.record import dated, record_of
 from crispr_lm.model.language_model import LanguageModel
@@ -54,6 +56,7 @@ from crispr_lm.report.comparison import markdown
 from crispr_lm.report.comparison_page import render_comparison
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.result import Searched
+from crispr_lm.search.side_effects import AskedAside
 from crispr_lm.settings import CompareSettings
 from crispr_lm.storage.files import append_line, make_folder, write_bytes, write_json, write_lines
 from crispr_lm.storage.records import read_rows
@@ -105,19 +108,21 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     parts = [take_parts(task, settings) for task in tasks]
     say_sizes(parts, settings, progress)
     subjects: dict[str, Subject] = {part.task.name: TaskSubject(part.task, part.test) for part in parts}
-    further = further_subjects(settings)
-    check_held_out([*subjects.values(), *further], made_on(parts), "measure other ones, or leave the task away")
+    aside = searched_aside(tasks, settings)
+    further = without_searched(further_subjects(settings, tasks), aside.templates, progress)
+    measured = [*subjects.values(), *further]
+    check_held_out(measured, made_on(parts, aside), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
-    checks += [subject.check for subject in (*subjects.values(), *further)]
+    checks += [*(fits(task, task.examples) for task in aside.tasks.values()), *(subject.check for subject in measured)]
     needs = Needs(checks, probe=(parts[0].task, parts[0].validation))
     lm = load(model, settings, needs, timings, progress)
     _check_removed(lm, settings)
-    record = record_of(lm, settings, parts, [*subjects.values(), *further])
+    record = record_of(lm, settings, parts, measured)
     for name in NOT_IDENTITY:
         del record["identity"]["settings"][name]
     record["identity"]["comparison_version"] = COMPARISON_VERSION  # cells of another one are not read
     with folder.held():
-        table = _Table(lm, settings, folder, progress, subjects, further)
+        table = _Table(lm, settings, folder, progress, subjects, further, aside)
         return _compare_in(table, record, parts, methods)
 
 
@@ -185,6 +190,7 @@ class _Table:
     Attributes:
         cells: All that are known, also from an earlier run of other methods.
         wanted: Those that this comparison consists of.
+        aside: Questions on side effects for the searches; every task is measured, so none of them is another kind.
     """
 
     lm: LanguageModel
@@ -193,6 +199,7 @@ class _Table:
     progress: Progress
     subjects: Mapping[str, Subject]
     further: Sequence[Subject]
+    aside: AskedAside
     cells: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
     wanted: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
 
@@ -202,7 +209,7 @@ class _Table:
 
         def search(scores: NeuronScores) -> Searched:
             make_folder(folder.path)
-            start = Start(scores, self._reference, folder, folder.search.exists())
+            start = Start(scores, self._reference, folder, folder.search.exists(), self.aside)
             return find_edit(self.lm, [parts], start, self.settings, self.progress)
 
         return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell), search)

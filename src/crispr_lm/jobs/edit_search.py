@@ -13,15 +13,24 @@ from typing import Any, TypeVar
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution
-from crispr_lm.jobs.preparation import options_of
+from crispr_lm.jobs.preparation import limits_of, options_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.search.loop import LoopState
-from crispr_lm.search.neuron_count import Candidate, choose, counts_up_to, golden_section, sweep, validation_part
+from crispr_lm.search.neuron_count import (
+    Candidate,
+    Measured,
+    choose,
+    counts_up_to,
+    golden_section,
+    sweep,
+    validation_part,
+)
 from crispr_lm.search.result import Found, Searched
 from crispr_lm.search.search import Checkpoint, search_edit
-from crispr_lm.search.trial import Limits, Trial
+from crispr_lm.search.side_effects import AskedAside
+from crispr_lm.search.trial import Trial
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import append_line, write_lines
 from crispr_lm.storage.records import read_lines, read_rows
@@ -40,12 +49,14 @@ class Start:
         reference: The unedited model on neutral prompts.
         folder: Where it is put on record.
         resumed: Whether the folder holds trials of an interrupted run of the same settings.
+        aside: The questions on side effects.
     """
 
     scores: NeuronScores
     reference: ReferenceDistribution
     folder: RunFolder
     resumed: bool
+    aside: AskedAside
 
 
 def find_edit(
@@ -100,10 +111,12 @@ def _by_number(
 
     if settings.search == "golden-section":
         with progress.step("Choosing how many") as advance:
-            choice, candidates = golden_section(lm, scores, on, most, settings.batch_size, known, finished, advance)
+            measured = Measured(known, finished, advance)
+            choice, candidates = golden_section(lm, scores, on, most, settings.batch_size, measured)
     else:
         with progress.step("Choosing how many", len(counts_up_to(most)) * prompts) as advance:
-            candidates = sweep(lm, scores, on, most, settings.batch_size, known, finished, advance)
+            measured = Measured(known, finished, advance)
+            candidates = sweep(lm, scores, on, most, settings.batch_size, measured)
         choice = choose(candidates, settings.max_accuracy_loss)
     neurons = tuple(scores.top(choice.candidate.neurons))
     verdict = "untested" if neurons else "none"  # chosen by these questions alone
@@ -123,6 +136,7 @@ def _tuned(
         original=start.reference,
         loop=_saved_loop(folder, start.resumed),
         on_round=lambda state: state.save(folder.loop),
+        aside=start.aside,
     )
     tasks = [part.task for part in parts]
     found = search_edit(lm, tasks, limits_of(settings), options_of(settings), checkpoint, progress)
@@ -139,18 +153,6 @@ def _tuned(
 def _saved_loop(folder: RunFolder, resumed: bool) -> LoopState | None:
     """Where the loop of an interrupted search stood."""
     return on_first(lambda: LoopState.load(folder.loop) if resumed and folder.loop.exists() else None)
-
-
-def limits_of(settings: RunSettings) -> Limits:
-    """What an edit may cost."""
-    return Limits(
-        settings.max_kl,
-        settings.max_accuracy_loss,
-        settings.max_overabstention,
-        settings.max_neurons,
-        settings.caution,
-        settings.max_bias_rise,
-    )
 
 
 def _searched(found: Found) -> Searched:

@@ -64,7 +64,9 @@ class Estimate:
         return {**asdict(self), "total_minutes": sum(self.minutes.values())}
 
 
-def estimate(lm: LanguageModel, parts: Sequence[Parts], subjects: Sequence[Subject], settings: RunSettings) -> Estimate:
+def estimate(
+    lm: LanguageModel, parts: Sequence[Parts], subjects: Sequence[Subject], settings: RunSettings, aside: int
+) -> Estimate:
     """Count what a run does, and time a few prompts.
 
     Args:
@@ -72,13 +74,14 @@ def estimate(lm: LanguageModel, parts: Sequence[Parts], subjects: Sequence[Subje
         parts: Of every task.
         subjects: What is measured before and after.
         settings: Of the run.
+        aside: Questions on side effects that the search asks.
     """
     forward, both, tokens = _seconds(lm, parts[0], settings)
     backward = max(both / forward - 1, 0.0)
     pairs = sum(len(part.attribution) * len(part.task.instructions) for part in parts)
     counted = {"attribution": pairs * (1 + 2 * backward)}  # one forward, two backward passes
     if settings.search == "tuned":
-        planned = search_passes(parts, options_of(settings)).values()
+        planned = search_passes(parts, options_of(settings), aside).values()
         counted["search"] = sum(of.total(backward) for of in planned)
     else:
         prompts = sum(len(part.validation) for part in parts)

@@ -29,6 +29,8 @@ from crispr_lm.runtime.distributed import on_first, ranks
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.runtime.threads import set_threads
 from crispr_lm.search.options import SearchOptions, search_parts
+from crispr_lm.search.side_effects import AskedAside, asked_aside
+from crispr_lm.search.trial import Limits
 from crispr_lm.settings import (
     CompareSettings,
     EvaluateSettings,
@@ -99,6 +101,25 @@ def options_of(settings: RunSettings) -> SearchOptions:
     return SearchOptions(**{field.name: getattr(settings, field.name) for field in dataclass_fields(SearchOptions)})
 
 
+def limits_of(settings: RunSettings) -> Limits:
+    """What an edit may cost."""
+    return Limits(
+        settings.max_kl,
+        settings.max_accuracy_loss,
+        settings.max_overabstention,
+        settings.max_neurons,
+        settings.caution,
+        settings.max_bias_rise,
+        settings.max_fact_loss,
+        settings.max_spillover,
+    )
+
+
+def searched_aside(tasks: Sequence[Task], settings: RunSettings) -> AskedAside:
+    """The questions on side effects that the search of these settings asks."""
+    return asked_aside(tasks, limits_of(settings), settings.seed) if settings.search == "tuned" else AskedAside()
+
+
 def attribution_sample(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
     """Draw the examples to attribute on from the attribution split.
 
@@ -146,9 +167,32 @@ def test_sample(
     return draw(task, examples, size, settings.seed)
 
 
-def made_on(parts: Iterable[Parts]) -> tuple[str, ...]:
+def made_on(parts: Iterable[Parts], aside: AskedAside) -> tuple[str, ...]:
     """Hashes of all templates that an edit of these parts is fitted or chosen on."""
-    return template_hashes(example for part in parts for example in part.searched_on)
+    searched_on = [*(part.searched_on for part in parts), aside.examples]
+    return template_hashes(example for examples in searched_on for example in examples)
+
+
+def without_searched(subjects: Sequence[Subject], searched: Iterable[str], progress: Progress) -> list[Subject]:
+    """What is measured, without questions that a search has used; it says how many are left out.
+
+    That concerns kinds of ``builtin:everyday`` that an edit is not made for. Of other tasks `check_held_out` refuses
+    such questions.
+
+    Args:
+        subjects: What is to be measured.
+        searched: Hashes of templates.
+        progress: It is said there.
+    """
+    hashes, kept = frozenset(searched), list(subjects)
+    for place, subject in enumerate(subjects):
+        if not isinstance(subject, TaskSubject):
+            continue
+        left = tuple(example for example in subject.examples if template_hash(example.template) not in hashes)
+        if (count := len(subject.examples) - len(left)) and left:
+            kept[place] = replace(subject, examples=left)
+            progress.say(f"{subject.name}: {count} questions that a search has used are not measured")
+    return kept
 
 
 def seen(examples: Iterable[Example], made_on: Iterable[str]) -> int:

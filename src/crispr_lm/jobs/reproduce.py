@@ -23,7 +23,7 @@ from crispr_lm.jobs.run import run
 from crispr_lm.model.load import open_model
 from crispr_lm.runtime.plugins import loaded
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.settings import TAKE_WHAT_THERE_IS, ReproduceSettings, RunSettings
+from crispr_lm.settings import ReproduceSettings, RunSettings
 from crispr_lm.storage.files import write_json
 from crispr_lm.storage.output_path import check_writable
 from crispr_lm.storage.records import MALFORMED, read_object
@@ -33,6 +33,9 @@ from crispr_lm.version import __version__
 DEFAULT_TOLERANCE = 0.02
 """Largest difference of a figure that counts as the same. On the machine and versions of the record figures are equal;
 elsewhere sums are rounded otherwise, and of a hundred answers one or two lie so close that they turn."""
+
+TAKE_WHAT_THERE_IS = ("examples", "attribute_on")
+"""Options that a task too small for them is refused for if they are given, and not if they are left at the default."""
 
 REPORT = "reproduce.json"
 

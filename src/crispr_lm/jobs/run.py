@@ -35,7 +35,9 @@ from crispr_lm.jobs.preparation import (
     load,
     load_tasks,
     made_on,
+    searched_aside,
     take_parts,
+    without_searched,
 )
 from crispr_lm.jobs.record import dated, record_of
 from crispr_lm.jobs.sharing import check_hub, with_upload, write_card
@@ -47,6 +49,7 @@ from crispr_lm.report.page import write_report
 from crispr_lm.report.statement import outcome
 from crispr_lm.runtime.distributed import is_first, on_first, ranks
 from crispr_lm.runtime.progress import Progress, SilentProgress
+from crispr_lm.search.side_effects import AskedAside
 from crispr_lm.settings import HubSettings, RunSettings
 from crispr_lm.storage.files import whole_folder, write_errors, write_json, write_lines
 from crispr_lm.storage.records import read_object
@@ -85,7 +88,7 @@ def run(
         if begun is None:
             resumed = on_first(lambda: folder.start(record, overwrite=settings.overwrite))
             if not resumed:
-                progress.say(estimate(lm, parts, subjects, settings).text)
+                progress.say(estimate(lm, parts, subjects, settings, len(work.aside.examples)).text)
             edit, results = _measured(work, resumed)
         else:
             progress.say("The results are there: resuming with saving the edited model")
@@ -101,7 +104,7 @@ def dry_run(model: str, settings: RunSettings, progress: Progress | None = None)
         InputError: as `run`.
     """
     work = _prepared(model, settings, progress or SilentProgress())
-    return estimate(work.lm, work.parts, work.subjects, work.settings)
+    return estimate(work.lm, work.parts, work.subjects, work.settings, len(work.aside.examples))
 
 
 def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
@@ -118,13 +121,15 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     parts = [take_parts(task, settings) for task in tasks]
     say_sizes(parts, settings, progress)
     subjects: list[Subject] = [TaskSubject(part.task, part.test) for part in parts]
-    subjects += further_subjects(settings)
-    check_held_out(subjects, made_on(parts), "measure other ones, or leave the task away")
+    aside = searched_aside(tasks, settings)
+    subjects = [*subjects, *without_searched(further_subjects(settings, tasks), aside.templates, progress)]
+    check_held_out(subjects, made_on(parts, aside), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
+    checks += [fits(task, task.examples) for task in aside.tasks.values()]
     checks += [*(subject.check for subject in subjects), prompts_fit(prompts)]
     needs = Needs(checks, probe=(parts[0].task, parts[0].validation), twice=True)
     lm = load(model, settings, needs, timings, progress)
-    return _Work(folder, lm, parts, subjects, settings, timings, progress, prompts)
+    return _Work(folder, lm, parts, subjects, settings, timings, progress, aside, prompts)
 
 
 def _without_the_end(
@@ -162,6 +167,7 @@ class _Work:
     settings: RunSettings
     timings: Timings
     progress: Progress
+    aside: AskedAside
     prompts: tuple[ShownPrompt, ...] = ()
 
 
@@ -172,13 +178,13 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
     scores = _scores(work, resumed)
     reference = measure_reference(lm, settings, progress)
     with timings.of("search"):
-        found = find_edit(lm, parts, Start(scores, reference, folder, resumed), settings, progress)
+        found = find_edit(lm, parts, Start(scores, reference, folder, resumed, work.aside), settings, progress)
     edit = Edit.from_neurons(
         lm,
         found.neurons,
         found.scale,
         origin={**scores.origin, "scores": on_first(lambda: file_hash(folder.scores)), "reason": found.reason},
-        made_on=made_on(parts),
+        made_on=made_on(parts, work.aside),
     )
     on_first(lambda: edit.save(folder.edit))
 

@@ -31,6 +31,7 @@ from crispr_lm.jobs.preparation import (
     load_tasks,
     seen,
     test_sample,
+    without_searched,
 )
 from crispr_lm.jobs.sharing import check_hub, edit_with_results, with_upload, write_card
 from crispr_lm.model.language_model import LanguageModel
@@ -40,6 +41,7 @@ from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.storage.files import whole_folder, write_json
 from crispr_lm.storage.output_path import check_new, check_output_file, held_new
 from crispr_lm.tasks.base import Example, Task, sample
+from crispr_lm.tasks.other_kinds import OTHER_KINDS
 from crispr_lm.tasks.registry import load_task
 
 
@@ -82,7 +84,11 @@ def evaluate(
     tasks = load_tasks(settings)
     say_lacks(tasks, progress)
     subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in tasks]
-    subjects += further_subjects(settings)
+    further = further_subjects(settings, tasks)
+    searched = () if edit is None else edit.made_on
+    for subject in further:
+        # By default, so that no one has asked for these very questions.
+        subjects += without_searched([subject], searched if subject.name == OTHER_KINDS else (), progress)
     if edit is not None and settings.split == "test":
         check_held_out(subjects, edit.made_on, _advice(edit, settings))
     probe = (subjects[0].task, subjects[0].examples) if isinstance(subjects[0], TaskSubject) else None

@@ -17,6 +17,7 @@ from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import Subject, measure_all
 from crispr_lm.jobs.edit_search import Start, find_edit
+from crispr_lm.jobs.preparation import searched_aside
 from crispr_lm.metrics.statistics import corrected_over_tasks
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.distributed import on_first
@@ -78,13 +79,14 @@ def measure_transfer(
     """
     measured = [subject for subject in unedited.subjects if subject.role == "bias"]
     alone = settings.model_copy(update={"pick": None})
+    aside = searched_aside([part.task for part in parts], settings)  # every task is measured, so none is another kind
     transferred = {}
     for number, part in enumerate(parts):
         progress.say(f"Transfer: an edit for {part.task.name} alone ({number + 1} of {len(parts)})")
         below = folder.transfer(number)
         begun = on_first(partial(_begin, below))
         scores = score_tasks(lm, [(part.task, part.attribution)], alone, progress)
-        found = find_edit(lm, [part], Start(scores, unedited.reference, below, begun), alone, progress)
+        found = find_edit(lm, [part], Start(scores, unedited.reference, below, begun, aside), alone, progress)
         edit = Edit.from_neurons(lm, found.neurons, found.scale)
         with edit.applied(lm):
             after = measure_all(lm, measured, settings, progress, "Measuring")

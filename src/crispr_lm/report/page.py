@@ -25,6 +25,7 @@ from crispr_lm.report import figures, words
 from crispr_lm.report.neuron_map import LONGEST_LINE, NeuronLines, neuron_map
 from crispr_lm.report.search_figures import curve, front, front_of_one
 from crispr_lm.report.shared import shared_record
+from crispr_lm.report.side_effects import facts_sentence, other_kinds_sentence
 from crispr_lm.report.statement import statement
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
 from crispr_lm.storage.answers import read_answers
@@ -106,7 +107,7 @@ def render_report(
             carried=min(len(changed), MOST_EXAMPLES),
             statement=statement(results),
             failures=[words.sentence(failure) for failure in failures(results)],
-            facts=words.facts_sentence(results),
+            side_effects=[found for found in (facts_sentence(results), other_kinds_sentence(results)) if found],
             saved=words.saved(results["saved_model"]),
             scored=[neuron for neuron in results["neurons"] if neuron["score"] is not None],
             promoting=[neuron for neuron in results["neurons"] if neuron["promotes"]],

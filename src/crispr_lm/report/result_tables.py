@@ -12,8 +12,9 @@ from crispr_lm.metrics.family import Metric
 from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.report.console import as_interval, as_number, as_p_value, as_text, console, narrow
 from crispr_lm.report.markup import markup
+from crispr_lm.report.side_effects import facts_sentence, other_kinds_sentence
 from crispr_lm.report.statement import statement
-from crispr_lm.report.words import facts_sentence, left_out, saved, signed
+from crispr_lm.report.words import left_out, saved, signed
 
 if TYPE_CHECKING:
     pass
@@ -48,8 +49,8 @@ def print_results(results: Mapping[str, Any], output: Path | None) -> None:
             console.print(spread)
         if warning := task.get("over_abstention"):
             console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
-    if facts := facts_sentence(results):
-        console.print(markup(facts), soft_wrap=True)
+    for sentence in filter(None, (facts_sentence(results), other_kinds_sentence(results))):
+        console.print(markup(sentence), soft_wrap=True)
     if divergence := results.get("divergence"):
         low, high, count = divergence["low"], divergence["high"], divergence["prompts"]
         interval = "" if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}, "

@@ -219,6 +219,10 @@ def _tried(row: Mapping[str, Any]) -> _Point:
     parts = [f"trial {row['trial']}: {_neurons(row['neurons'])}", f"KL {row['kl']:.3f}"]
     if "overabstention" in row:
         parts.append(f"unknown, disambiguated {words.signed(row['overabstention'])}")
+    if "fact_loss" in row:
+        parts.append(f"facts {words.signed(0.0 - row['fact_loss'])}")
+    if "spillover" in row:
+        parts.append(f"bias score, other kinds {words.signed(row['spillover'])}")
     parts += [str(recipe[name]) for name in ("ranking", "change") if name in recipe]
     return _Point(row["loss"], row["gain"], row["neurons"], plain(", ".join(parts)), row["trial"])
 

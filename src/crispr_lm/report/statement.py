@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crispr_lm.metrics.family import Metric
 from crispr_lm.metrics.statistics import p_value_text
-from crispr_lm.report.words import RIGHT, changes, leading, sentence, short
+from crispr_lm.report.side_effects import worsened
+from crispr_lm.report.words import RIGHT, changes, leading, proven, sentence, short
 
 UNSEEN = "on the test split (unseen templates)"
 
@@ -28,12 +28,16 @@ def outcome(results: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `verdict`; and `statement` with `validation`, the gain that the search has tested on further questions (None
         where it has tested none), and `test`, by task the difference that the statement goes by, with its interval,
-        whether a gain is `shown`, and which of the metrics shown show a loss (`lost`).
+        whether a gain is `shown`, and which of the metrics shown show a loss (`lost`); and `worse`, what else got worse
+        for certain: facts about groups, other kinds of stereotype.
     """
     verdict, tested = results["verdict"], _test_split(results)
     if verdict == "recommended" and not (tested and all(task["shown"] for task in tested.values())):
         verdict = "not confirmed"
-    return {"verdict": verdict, "statement": {"validation": _validation(results), "test": tested}}
+    return {
+        "verdict": verdict,
+        "statement": {"validation": _validation(results), "test": tested, "worse": worsened(results)},
+    }
 
 
 def statement(results: Mapping[str, Any]) -> str:
@@ -52,16 +56,17 @@ def statement(results: Mapping[str, Any]) -> str:
         verdict = f"{'confirmed in part' if any(shown) else verdict} {UNSEEN}"
     plural = "" if edit["neurons"] == 1 else "s"
     what = f"{verdict}, {edit['neurons']} neuron{plural} {'damped' if edit['scale'] else 'eliminated'}"
+    worse = f"; worse for certain: {', '.join(others)}" if (others := found["statement"]["worse"]) else ""
     parts = [(name, _change(results["tasks"][name], task, briefly=len(tested) > 1)) for name, task in tested.items()]
     if not parts:
-        return sentence(f"{what}: {_gain_on_validation(found)}; the test split has no figure for it")
+        return sentence(f"{what}: {_gain_on_validation(found)}; the test split has no figure for it{worse}")
     where = UNSEEN if found["verdict"] != "not confirmed" else "on the test split"
     if len(parts) == 1:
-        return sentence(f"{what}: {_gain_on_validation(found)}; {where} {parts[0][1]}")
+        return sentence(f"{what}: {_gain_on_validation(found)}; {where} {parts[0][1]}{worse}")
     # Of several tasks the differences are written more briefly, or the sentence would fill the page.
     of_tasks = "; ".join(f"{short(name)} {change}" for name, change in parts)
     intervals = "differences in points with 95 % intervals"
-    return sentence(f"{what}: {_gain_on_validation(found)}; {where} ({intervals}): {of_tasks}")
+    return sentence(f"{what}: {_gain_on_validation(found)}; {where} ({intervals}): {of_tasks}{worse}")
 
 
 def _gain_on_validation(found: Mapping[str, Any]) -> str:
@@ -95,16 +100,7 @@ def _test_split(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         by_task[name] = {
             "metric": first.name,
             **{part: found[part] for part in ("value", "low", "high")},
-            "shown": _proven(first, task) > 0,
-            "lost": [metric.name for metric in metrics if _proven(metric, task) < 0],
+            "shown": proven(first, task) > 0,
+            "lost": [metric.name for metric in metrics if proven(metric, task) < 0],
         }
     return by_task
-
-
-def _proven(metric: Metric, task: Mapping[str, Any]) -> int:
-    """1 where the whole 95 % interval of a difference is a gain, -1 where all of it is a loss, else 0."""
-    before, found = task["before"][metric.name], task["statistics"][metric.name]
-    if before is None or found["low"] is None or found["high"] is None or found["low"] <= 0 <= found["high"]:
-        return 0
-    gains = [metric.gain(before, before + found[end]) for end in ("low", "high")]
-    return 1 if min(gains) > 0 else -1 if max(gains) < 0 else 0

@@ -121,28 +121,13 @@ def changes(task: Mapping[str, Any], *, briefly: bool = False) -> str:
     return ", ".join(parts)
 
 
-FACTS = "builtin:facts"
-"""The task of what is true of one group and not of another."""
-
-
-def facts_sentence(results: Mapping[str, Any]) -> str | None:
-    """What the edit did to facts about groups, as a sentence; None where they were not measured before and after."""
-    task = results["tasks"].get(FACTS)
-    if task is None or "after" not in task:
-        return None
-    found = task["statistics"]["accuracy"]
-    before, after = task["before"]["accuracy"], task["after"]["accuracy"]
-    if found["low"] is None or found["high"] is None:
-        judged = "with so few templates there is no interval"
-    else:
-        loss = (
-            "a loss is shown" if found["high"] < 0 else "a gain is shown" if found["low"] > 0 else "no change is shown"
-        )
-        judged = f"95 % interval {signed(found['low'])} to {signed(found['high'])}: {loss}"
-    return (
-        f"Facts accuracy (questions whose right answer depends on the group): {before:.3f} before, {after:.3f} after, "
-        f"difference {signed(found['value'])} ({judged})."
-    )
+def proven(metric: Metric, task: Mapping[str, Any]) -> int:
+    """1 where the whole 95 % interval of a difference is a gain, -1 where all of it is a loss, else 0."""
+    before, found = task["before"][metric.name], task["statistics"][metric.name]
+    if before is None or found["low"] is None or found["high"] is None or found["low"] <= 0 <= found["high"]:
+        return 0
+    gains = [metric.gain(before, before + found[end]) for end in ("low", "high")]
+    return 1 if min(gains) > 0 else -1 if max(gains) < 0 else 0
 
 
 def short(name: str) -> str:

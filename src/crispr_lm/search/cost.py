@@ -31,12 +31,14 @@ class Planned(NamedTuple):
         return self.forward + (1 + backward) * self.both
 
 
-def search_passes(parts: Sequence[Parts], options: SearchOptions) -> dict[str, Planned]:
+def search_passes(parts: Sequence[Parts], options: SearchOptions, aside: int = 0) -> dict[str, Planned]:
     """What a search does at most, by step, the published ranking not among it.
 
     Args:
         parts: Of every task.
         options: Sizes of samples.
+        aside: Questions on side effects (`search.side_effects.asked_aside`), of the original and of every candidate
+            that gains within the other limits.
     """
     tried = sum(len(part.validation) for part in parts)
     further = sum(len(part.reevaluation) for part in parts)
@@ -49,6 +51,7 @@ def search_passes(parts: Sequence[Parts], options: SearchOptions) -> dict[str, P
         "reference answers": Planned(2 * (REFERENCE_PROMPTS + options.neutral_prompts), REFERENCE_PROMPTS),
         "gradients": Planned(steps * tasks * SKILLED, steps * (tasks * (BIASED + SKILLED) + ORDINARY)),
         "candidates": Planned(candidates * (tried + options.neutral_prompts), 0),
+        "side effects": Planned(candidates * aside, 0),
         "re-evaluation": Planned(reevaluated, 0),
         "random neurons": Planned(control, 0),
     }

@@ -18,14 +18,17 @@ from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.inference.batching import BatchSize
 from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.inference.scoring import prompt_scores
-from crispr_lm.metrics.family import Metrics, one_hot
-from crispr_lm.metrics.question_answering import QUESTION_ANSWERING, answer_columns, question_answering_metrics
+from crispr_lm.metrics.bias_rise import bias_rise
+from crispr_lm.metrics.family import Metrics
+from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neuron_sites import Neuron, find_sites
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.neuron_count import ChoosePart
+from crispr_lm.search.side_effects import SideEffects
 from crispr_lm.search.trial import Figures, Limits, Trial, figures_of
+from crispr_lm.storage.stages import JUDGING
 from crispr_lm.tasks.base import DISAMBIGUATED, Example
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ class Evaluator:
         self.limits = limits
         self.batch_size = batch_size
         self.progress: Progress = SilentProgress()
+        self.side_effects: SideEffects | None = None
         self._tried: dict[tuple[frozenset[Neuron], float], Trial] = {}
         self._reevaluated: dict[tuple[frozenset[Neuron], float], Trial] = {}
 
@@ -121,6 +125,7 @@ class Evaluator:
         if known is not None:
             return _renumbered(known, number, proposal)
         answers: dict[str, list[int]] = {part.task: [] for part in self.parts}
+        aside: Answers = {}
         with Edit.from_neurons(self.lm, proposal.neurons, proposal.scale).applied(self.lm):
             kl = self._divergence() if proposal.neurons else 0.0
             figures = Figures(0.0, 0.0, 0.0, kl)
@@ -128,9 +133,8 @@ class Evaluator:
             if complete:
                 for part in self.parts:
                     answers[part.task] = self._asked(part.prompts[: self._asked_first[part.task]])
-        of_original = answers if original is None else original.answers
-        if complete:
-            figures = self._figures(answers, of_original, kl)
+                of_original = answers if original is None else original.answers
+                figures, aside = self._judged(self._figures(answers, of_original, kl), proposal, original)
         trial = Trial(
             number,
             proposal.stage,
@@ -142,6 +146,7 @@ class Evaluator:
             answers,
             complete,
             round(time.perf_counter() - start, 3),
+            aside,
         )
         self._tried[proposal.edit] = trial
         return trial
@@ -171,7 +176,7 @@ class Evaluator:
             number=number,
             stage=proposal.stage,
             recipe=proposal.recipe,
-            figures=self._figures(answers, of_original, trial.figures.kl),
+            figures=self._figures(answers, of_original, trial.figures.kl).beside(trial.figures),
             metrics=self._metrics(answers, answers),
             answers=answers,
             seconds=round(time.perf_counter() - start, 3),
@@ -192,6 +197,18 @@ class Evaluator:
         """The option of the highest score for each prompt, the first of several."""
         with self.progress.step("Evaluating a candidate", len(prompts)) as advance:
             return prompt_scores(self.lm, prompts, self.batch_size, advance).argmax(dim=1).tolist()
+
+    def _judged(self, figures: Figures, proposal: Proposal, original: Trial | None) -> tuple[Figures, Answers]:
+        """The figures with side effects, and the answers that tell them; none where the edit is out of the question."""
+        if self.side_effects is None:
+            return figures, {}
+        if original is None:
+            return figures, self.side_effects.answers(None)
+        promising = figures.gain > 0 and figures.within(self.limits.without_caution)
+        if proposal.stage in JUDGING or not promising:
+            return figures, {}
+        aside = self.side_effects.answers(original.aside)
+        return self.side_effects.judged(figures, aside, original.aside), aside
 
     def _figures(self, answers: Answers, original: Answers, kl: float) -> Figures:
         before, after = self._metrics(original, answers), self._metrics(answers, answers)
@@ -233,38 +250,6 @@ class Evaluator:
             )
             for part in self.parts
         }
-
-
-def bias_rise(examples: Sequence[Example], before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
-    """By how much the size of the bias score rises, in the condition where that is clearest, and its standard error.
-
-    The error is a jackknife over templates: of the rise with each of them left out.
-
-    Args:
-        examples: What was asked, those without an answer behind the others.
-        before: Options chosen, per example.
-        after: The same with the edit.
-
-    Returns:
-        0 and 0 where examples know no stereotyped option.
-    """
-    asked = examples[: len(after)]
-    most = max(len(example.options) for example in asked)
-    columns = [answer_columns(asked, one_hot(chosen[: len(asked)], most)) for chosen in (before, after)]
-    templates = np.unique([example.template for example in asked], return_inverse=True)[1]
-    member = templates == np.arange(templates.max() + 1)[:, None]  # (templates, examples)
-    found = [(0.0, 0.0)]
-    for metric in QUESTION_ANSWERING.defined(columns[0]):
-        if not metric.name.startswith("bias_score"):
-            continue
-        sums = [np.stack([member @ of[name] for name in metric.columns]) for of in columns]  # (columns, templates)
-        whole = [np.abs(metric.formula(*of.sum(axis=1))) for of in sums]
-        without = [np.abs(metric.formula(*(of.sum(axis=1, keepdims=True) - of))) for of in sums]
-        rises = (without[1] - without[0])[np.isfinite(without[1] - without[0])]
-        if np.isfinite(whole[1] - whole[0]) and len(rises) > 1:
-            error = np.sqrt((len(rises) - 1) / len(rises) * ((rises - rises.mean()) ** 2).sum())
-            found.append((float(whole[1] - whole[0]), float(error)))
-    return max(found, key=lambda rise: rise[0] - rise[1])
 
 
 def random_neurons(lm: LanguageModel, like: Sequence[Neuron], seed: int) -> tuple[Neuron, ...]:

@@ -96,6 +96,21 @@ def validation_part(
     return ChoosePart(task, tuple(examples), prompts)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What an interrupted run has measured, and who is told of the rest.
+
+    Attributes:
+        known: Candidates that are not measured again.
+        finished: Called with each candidate measured now.
+        progress: Called with the number of prompts just finished.
+    """
+
+    known: Sequence[Candidate] = ()
+    finished: Callable[[Candidate], None] = lambda _candidate: None
+    progress: ProgressCallback | None = None
+
+
 def counts_up_to(most: int) -> list[int]:
     """The numbers of neurons to try, with 0 (the original) and `most` itself."""
     return sorted({0, most, *(count for count in COUNTS if count < most)})
@@ -118,9 +133,7 @@ def sweep(
     parts: Sequence[ChoosePart],
     most: int,
     batch_size: BatchSize = "auto",
-    known: Sequence[Candidate] = (),
-    finished: Callable[[Candidate], None] | None = None,
-    progress: ProgressCallback | None = None,
+    measured: Measured = Measured(),
 ) -> list[Candidate]:
     """Measure growing numbers of the highest-ranked neurons on the validation split.
 
@@ -130,21 +143,18 @@ def sweep(
         parts: What to measure on, one part per task.
         most: Largest number of neurons.
         batch_size: Prompts in one forward pass.
-        known: Candidates that an interrupted run has measured; they are not measured again.
-        finished: Called with each candidate measured now.
-        progress: Called with the number of prompts just finished.
+        measured: What is known, and who is told of the rest.
     """
-    of_count = {candidate.neurons: candidate for candidate in known}
+    of_count = {candidate.neurons: candidate for candidate in measured.known}
     candidates = []
     for count in counts_up_to(min(most, len(scores))):
         candidate = of_count.get(count)
         if candidate is None:
             with Edit.from_neurons(lm, scores.top(count)).applied(lm):
-                candidate = Candidate(count, measure(lm, parts, batch_size, progress))
-            if finished is not None:
-                finished(candidate)
-        elif progress is not None:
-            progress(sum(len(part.prompts) for part in parts))
+                candidate = Candidate(count, measure(lm, parts, batch_size, measured.progress))
+            measured.finished(candidate)
+        elif measured.progress is not None:
+            measured.progress(sum(len(part.prompts) for part in parts))
         candidates.append(candidate)
     return candidates
 
@@ -155,23 +165,20 @@ def golden_section(
     parts: Sequence[ChoosePart],
     most: int,
     batch_size: BatchSize = "auto",
-    known: Sequence[Candidate] = (),
-    finished: Callable[[Candidate], None] | None = None,
-    progress: ProgressCallback | None = None,
+    measured: Measured = Measured(),
 ) -> tuple[Choice, list[Candidate]]:
     """Choose the number of neurons in [0, most] by golden-section search on plain accuracy, as the authors' code does.
 
     The accuracy is no unimodal function of the number, so this finds a good number, not the best; and it looks at no
     cost. Arguments as in `sweep`.
     """
-    of_count = {candidate.neurons: candidate for candidate in known}
+    of_count = {candidate.neurons: candidate for candidate in measured.known}
 
     def accuracy(count: int) -> float:
         if count not in of_count:
             with Edit.from_neurons(lm, scores.top(count)).applied(lm):
-                of_count[count] = Candidate(count, measure(lm, parts, batch_size, progress))
-            if finished is not None:
-                finished(of_count[count])
+                of_count[count] = Candidate(count, measure(lm, parts, batch_size, measured.progress))
+            measured.finished(of_count[count])
         return fmean(metrics["accuracy"] or 0.0 for metrics in of_count[count].metrics.values())
 
     accuracy(0)

@@ -32,6 +32,7 @@ from crispr_lm.search.rankings import PUBLISHED, RANKINGS
 from crispr_lm.search.reevaluation import REEVALUATED, entrants, reevaluate_best
 from crispr_lm.search.result import Found
 from crispr_lm.search.selection import decide
+from crispr_lm.search.side_effects import AskedAside, SideEffects, asked_aside
 from crispr_lm.search.trial import Limits, Trial, best_within
 from crispr_lm.search.trial_log import TrialLog
 from crispr_lm.tasks.base import Example, Task, neutral_prompts, open_instructions, template_hashes
@@ -51,6 +52,7 @@ class Checkpoint:
         original: The unedited model on the neutral prompts; measured where it is None.
         loop: Where the loop of an interrupted search stood; its gradients are taken again where it is None.
         on_round: Called with where the loop stands after each round's gradient steps, before their edit is tried.
+        aside: The questions on side effects; those of `asked_aside` where it is None.
     """
 
     trials: Sequence[Trial] = ()
@@ -60,6 +62,7 @@ class Checkpoint:
     original: ReferenceDistribution | None = None
     loop: LoopState | None = None
     on_round: Callable[[LoopState], None] = lambda _state: None
+    aside: AskedAside | None = None
 
 
 def search_edit(
@@ -117,6 +120,8 @@ class _Search:
         scores = checkpoint.scores
         self._scores = score_tasks(lm, fits, options, progress) if scores is None else scores
         original = checkpoint.original
+        of_tasks = [part.task for part in parts]
+        self._aside = checkpoint.aside or asked_aside(of_tasks, self._limits, options.seed)
         self._evaluator = self._new_evaluator(self._measured_original() if original is None else original)
         for trial in checkpoint.trials:
             self._evaluator.remember(trial)
@@ -142,7 +147,8 @@ class _Search:
                 reevaluate_best(evaluator, log, limits)
             decision = decide(evaluator, log, limits, options.seed, log.reevaluated)
         trial, origin = decision.trial, {**self._scores.origin, "reason": decision.reason}
-        made_on = template_hashes(example for part in self._parts for example in part.searched_on)
+        searched_on = [part.searched_on for part in self._parts]
+        made_on = template_hashes(example for examples in (*searched_on, self._aside.examples) for example in examples)
         edit = Edit.from_neurons(self._lm, trial.neurons, trial.scale, origin, made_on)
         return Found(edit, tuple(log.trials), decision)
 
@@ -241,6 +247,7 @@ class _Search:
         further = [encoded(part, part.reevaluation) for part in self._parts]
         evaluator = Evaluator(self._lm, on, original, self._limits, options.batch_size, further)
         evaluator.progress = self._progress
+        evaluator.side_effects = SideEffects(self._lm, self._aside, options.seed, options.batch_size)
         return evaluator
 
     def _measured_original(self) -> ReferenceDistribution:

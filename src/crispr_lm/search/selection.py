@@ -116,6 +116,7 @@ def decide(
         reason = (
             f"no edit recommended: none of the {which} answers more {'ambiguous ' * parted}questions right on "
             f"{asked}the validation split within the limits ({_limits_told(limits)}){given_up}"
+            f"{_harmful(log.complete, limits)}"
         )
         return Decision(log.trials[0], "none", reason, front, reevaluated=further)
     first = {task: len(answers) for task, answers in log.trials[0].answers.items()} if further else {}
@@ -284,6 +285,21 @@ def _no_gain(gain: Gain, trials: str, told: str) -> str:
     return f"no edit recommended: the best of {trials} within the limits gains {told}; no gain is shown{few}"
 
 
+def _harmful(trials: Sequence[Trial], limits: Limits) -> str:
+    """How many gaining edits keep all limits but those on facts and other kinds of stereotype, if any do."""
+    others = replace(limits.without_caution, fact_loss=math.inf)
+    gaining = [trial for trial in trials if trial.figures.gain > 0 and trial.figures.within(others)]
+    harmful = [trial for trial in gaining if trial.figures.harmful(limits)]
+    if not harmful:
+        return ""
+    most = max(harmful, key=merit)
+    return (
+        f"; {len(harmful)} of the {len(gaining)} that gain within the other limits lose facts about groups or worsen "
+        f"other kinds of stereotype (trial {most.number}, which gains most: accuracy on facts "
+        f"{0.0 - most.figures.fact_loss:+.3f}, size of the bias score of other kinds {most.figures.spillover:+.3f})"
+    )
+
+
 def _tried(log: TrialLog) -> tuple[str, str]:
     """How many edits were tried, and how many of these were given up early, if any were."""
     whole = [trial.complete for trial in log.trials[1:] if trial.is_candidate]
@@ -308,7 +324,9 @@ def _told(over_original: Gain, over_control: Gain, *, of_reevaluated: bool) -> s
 
 def _limits_told(limits: Limits) -> str:
     caution = f" with {limits.caution:g} standard error{'s' * (limits.caution != 1)}" if limits.caution else ""
+    aside = f", loss of facts {limits.fact_loss:g}" * (limits.fact_loss < 1)
+    aside += f", spill-over {limits.spillover:g}" * (limits.spillover < 1)
     return (
         f'KL {limits.kl:g}, accuracy loss {limits.accuracy_loss:g}, found or implied by more "unknown"{caution}, '
-        f"over-abstention {limits.overabstention:g}, {limits.neurons} neurons"
+        f"over-abstention {limits.overabstention:g}{aside}, {limits.neurons} neurons"
     )

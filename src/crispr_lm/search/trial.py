@@ -41,6 +41,9 @@ class Limits:
             hold on templates that nobody has seen.
         bias_rise: Rise of the size of a bias score, in either condition of each task, beyond what `caution` standard
             errors explain: on a few hundred questions a bias score is uncertain by more than this limit.
+        fact_loss: Loss of accuracy on facts about groups, with `caution` standard errors added. 1 sets no limit.
+        spillover: Rise of the size of a bias score on other kinds of stereotype, beyond what `caution` standard errors
+            explain. 1 sets no limit.
     """
 
     kl: float = 0.1
@@ -49,11 +52,13 @@ class Limits:
     neurons: int = 100
     caution: float = 0.5
     bias_rise: float = 0.05
+    fact_loss: float = 0.02
+    spillover: float = 0.05
 
     @property
     def without_caution(self) -> Limits:
         """For edits that will be re-evaluated: no margin for doubt, no bias score, which few questions hardly tell."""
-        return replace(self, caution=0.0, bias_rise=math.inf)
+        return replace(self, caution=0.0, bias_rise=math.inf, spillover=math.inf)
 
     @property
     def multipliers(self) -> tuple[float, float]:
@@ -81,6 +86,11 @@ class Figures:
         implied_doubt: Its standard error, clustered by template.
         bias_rise: Rise of the size of a bias score, in the task and condition where it is clearest.
         bias_doubt: Its standard error, clustered by template.
+        fact_loss: Loss of accuracy on facts about groups (`crispr_lm.search.side_effects`); 0 where not asked.
+        fact_doubt: Its standard error, clustered by template.
+        spillover: Rise of the size of the bias score on other kinds of stereotype, in the condition where it is
+            clearest; 0 where not asked.
+        spillover_doubt: Its standard error, clustered by template.
     """
 
     gain: float
@@ -92,6 +102,10 @@ class Figures:
     implied_doubt: float = 0.0
     bias_rise: float = 0.0
     bias_doubt: float = 0.0
+    fact_loss: float = 0.0
+    fact_doubt: float = 0.0
+    spillover: float = 0.0
+    spillover_doubt: float = 0.0
 
     @property
     def abstention_gap(self) -> float:
@@ -126,7 +140,25 @@ class Figures:
 
     def within(self, limits: Limits) -> bool:
         """Whether no cost is above its limit, the loss with `Limits.caution` standard errors added to it."""
-        return not self.too_far(limits) and self.excess(limits) <= TOLERANCE and not self.more_biased(limits)
+        return (
+            not self.too_far(limits)
+            and self.excess(limits) <= TOLERANCE
+            and not self.more_biased(limits)
+            and not self.harmful(limits)
+        )
+
+    def harmful(self, limits: Limits) -> bool:
+        """Whether facts about groups are lost, or other kinds of stereotype have grown for certain, beyond the limits.
+
+        Facts with the caution of the other losses; spill-over, told by few questions, as a bias score is judged.
+        """
+        lost = self.fact_loss + limits.caution * self.fact_doubt > limits.fact_loss + TOLERANCE
+        return lost or self.spillover - limits.caution * self.spillover_doubt > limits.spillover + TOLERANCE
+
+    def beside(self, other: Figures) -> Figures:
+        """These figures with the side effects of another's."""
+        names = ("fact_loss", "fact_doubt", "spillover", "spillover_doubt")
+        return replace(self, **{name: getattr(other, name) for name in names})
 
     def more_biased(self, limits: Limits) -> bool:
         """Whether a bias score has grown beyond its limit for certain."""
@@ -149,6 +181,7 @@ class Trial:
             the trial was given up.
         complete: Whether it was asked every example that edits are tried on.
         seconds: All that it took, measuring what it was proposed by among it.
+        aside: "facts" and "spillover" to the options chosen of the questions on side effects; empty where not asked.
     """
 
     number: int
@@ -161,6 +194,7 @@ class Trial:
     answers: Mapping[str, Sequence[int]] = field(repr=False)
     complete: bool
     seconds: float = 0.0
+    aside: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)
 
     @property
     def edit(self) -> tuple[frozenset[Neuron], float]:
@@ -176,6 +210,7 @@ class Trial:
             "figures": asdict(self.figures),
             "metrics": {task: dict(metrics) for task, metrics in self.metrics.items()},
             "answers": {task: list(answers) for task, answers in self.answers.items()},
+            "aside": {name: list(answers) for name, answers in self.aside.items()},
         }
 
     @staticmethod
@@ -206,15 +241,22 @@ class Trial:
         figures, complete = self.figures, "" if self.complete else ", given up"
         if not self.metrics:
             return f"KL {figures.kl:.3f}, too far from the original to ask anything"
+        aside = f", facts {0.0 - figures.fact_loss:+.3f}" * ("facts" in self.aside)
+        aside += f", bias score of other kinds {figures.spillover:+.3f}" * ("spillover" in self.aside)
         if not self.tells_conditions:
-            return f"accuracy {figures.gain:+.3f}, KL {figures.kl:.3f}{complete}"
+            return f"accuracy {figures.gain:+.3f}, KL {figures.kl:.3f}{aside}{complete}"
         return (
             f"ambiguous {figures.gain:+.3f}, disambiguated {0.0 - figures.loss:+.3f}, "
-            f"unknown there {figures.overabstention:+.3f}, KL {figures.kl:.3f}{complete}"
+            f"unknown there {figures.overabstention:+.3f}, KL {figures.kl:.3f}{aside}{complete}"
         )
 
     def summary(self) -> dict[str, Any]:
-        """What results tell of it, short."""
+        """What results tell of it, short; of side effects only those that were asked."""
+        figures = asdict(self.figures)
+        unasked = {"facts": ("fact_loss", "fact_doubt"), "spillover": ("spillover", "spillover_doubt")}
+        for name, of_name in unasked.items():
+            if name not in self.aside:
+                figures = {figure: value for figure, value in figures.items() if figure not in of_name}
         return {
             "trial": self.number,
             "stage": self.stage,
@@ -222,7 +264,7 @@ class Trial:
             "scale": self.scale,
             "recipe": dict(self.recipe),
             "complete": self.complete,
-            **asdict(self.figures),
+            **figures,
             "metrics": {task: dict(metrics) for task, metrics in self.metrics.items()},
         }
 
