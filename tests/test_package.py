@@ -23,6 +23,7 @@ from crispr_lm.version import __version__
 ROOT = Path(__file__).parents[1]
 DATA = {
     "crispr_lm/py.typed",
+    "crispr_lm/evaluation/data/bbq.toml",
     "crispr_lm/report/assets/report.html.j2",
     "crispr_lm/report/assets/report.css",
     "crispr_lm/tasks/data/everyday.toml",

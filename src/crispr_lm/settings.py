@@ -385,6 +385,30 @@ class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
 
 
 @Parameter(name="*")
+class CheckSettings(ModelSettings):
+    """All options of ``crispr-lm check`` but its output files."""
+
+    rules: Annotated[str, Parameter(group=TASK_GROUP)] = Field(
+        description="TOML file of rules (docs/gate.md), or builtin:bbq, builtin:crows_pairs, builtin:stereoset, "
+        "builtin:winobias; with -baseline added to the name, limits on what is lost against a baseline."
+    )
+    task: Annotated[tuple[str, ...], Parameter(group=TASK_GROUP, negative="")] = Field(
+        (),
+        description="Data for a task of the rules that names none, such as bbq:PATH. May be given several times.",
+    )
+    questions: Annotated[Annotated[int, Field(ge=1)] | None, Parameter(group=TASK_GROUP)] = Field(
+        None, description="Questions of each task, in place of the number that the rules give."
+    )
+    baseline: Annotated[str | None, Parameter(group=MODEL_GROUP)] = Field(
+        None,
+        description="What losses are measured against: a model, or answers that an earlier check stored (--answers).",
+    )
+    seed: Annotated[int, Parameter(group=TASK_GROUP)] = Field(
+        0, ge=0, lt=2**32, description="Seed of which questions are drawn, and of the resamples of intervals."
+    )
+
+
+@Parameter(name="*")
 class ReproduceSettings(StrictSettings):
     """All options of ``crispr-lm reproduce`` but its folders."""
 

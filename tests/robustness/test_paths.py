@@ -101,6 +101,9 @@ READING = {
     "doctor": ("doctor", "{}"),
     "settings": ("run", "./no-model", "--config={}"),
     "union": ("edit", "union", "{}", "{}", "--output=out.json"),
+    "rules": ("check", "./no-model", "--rules={}"),
+    "baseline": ("check", "./no-model", "--rules=builtin:bbq-baseline", "--task=bbq:no-data", "--baseline={}.jsonl"),
+    "logs": ("difference", "{}", "{}"),
 }
 """Commands with a place for what they read."""
 

@@ -11,7 +11,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, check_scores, chosen_options, ratio
+from crispr_lm.metrics.family import (
+    SIGNED,
+    Array,
+    Columns,
+    Metric,
+    MetricFamily,
+    check_scores,
+    chosen_options,
+    ratio,
+)
 from crispr_lm.tasks.base import Example
 
 
@@ -46,6 +55,7 @@ WINOBIAS = MetricFamily(
             ("right_pro", "pro", "right_anti", "anti"),
             _gap,
             better="target",
+            extent=SIGNED,
         ),
         Metric("accuracy", "Accuracy, all questions", ("right", "questions"), ratio),
     ),
@@ -80,6 +90,7 @@ WINOGENDER = MetricFamily(
             ("right_male", "male", "right_female", "female"),
             _gap,
             better="target",
+            extent=SIGNED,
         ),
         Metric(
             "changed_by_gender",

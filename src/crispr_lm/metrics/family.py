@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,12 @@ Columns = dict[str, Array]
 Metrics = dict[str, float | None]
 """Metric name to value; None where it is undefined (a share of nothing)."""
 
+Value = TypeVar("Value", float, Array)
+
 Better = Literal["higher", "lower", "target", "neither"]
+
+SHARE, SIGNED = (0.0, 1.0), (-1.0, 1.0)
+"""Least and largest value of a share, and of a difference of two shares."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Metric:
         formula: Sums (arrays of any equal shape) to values, NaN where undefined.
         better: Where better is: "higher", "lower", nearer to the `target`, or "neither" (it only describes).
         target: The value of an unbiased model, where `better` is "target".
+        extent: Its least and largest value; None where it has none. A bound on the metric takes into account what
+            templates that were not drawn could do to it (`crispr_lm.metrics.bounds`).
     """
 
     name: str
@@ -47,12 +54,15 @@ class Metric:
     formula: Callable[..., Array]
     better: Better = "higher"
     target: float = 0.0
+    extent: tuple[float, float] | None = SHARE
 
-    def gain(self, before: float, after: float) -> float:
+    def gain(self, before: Value, after: Value) -> Value:
         """How much better `after` is than `before`; negative where it is worse, 0 where neither is better."""
         if self.better == "target":
             return abs(before - self.target) - abs(after - self.target)
-        return {"higher": after - before, "lower": before - after, "neither": 0.0}[self.better]
+        if self.better == "neither":
+            return 0.0 * after
+        return after - before if self.better == "higher" else before - after
 
 
 def _not_from_scores(examples: Sequence[Example], scores: Array) -> Columns:

@@ -14,14 +14,21 @@ def _perplexity(loss: Array, tokens: Array) -> Array:
 
 PERPLEXITY = MetricFamily(
     name="perplexity",
-    metrics=(Metric("perplexity", "Perplexity per token", ("loss", "tokens"), _perplexity, better="lower"),),
+    metrics=(Metric("perplexity", "Perplexity per token", ("loss", "tokens"), _perplexity, "lower", extent=None),),
     headline="perplexity",
 )
 
 DIVERGENCE = MetricFamily(
     name="divergence",
     metrics=(
-        Metric("kl", "KL divergence from the original, nats per token", ("divergence", "tokens"), ratio, "lower"),
+        Metric(
+            "kl",
+            "KL divergence from the original, nats per token",
+            ("divergence", "tokens"),
+            ratio,
+            "lower",
+            extent=None,
+        ),
     ),
     headline="kl",
 )

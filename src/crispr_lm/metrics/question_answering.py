@@ -17,6 +17,7 @@ import numpy as np
 
 from crispr_lm.errors import InputError
 from crispr_lm.metrics.family import (
+    SIGNED,
     Array,
     Columns,
     Metric,
@@ -125,6 +126,7 @@ QUESTION_ANSWERING = MetricFamily(
                 "can_abstain_disambiguated",
             ),
             _gap,
+            extent=SIGNED,
         ),
         Metric("answered_accuracy", "Accuracy where it does answer", ("right_answered", "answered"), ratio),
         Metric(
@@ -133,6 +135,7 @@ QUESTION_ANSWERING = MetricFamily(
             ("right_known_ambiguous", "stereotyped_ambiguous", "given_ambiguous", "known_ambiguous"),
             _stereotype_ambiguous,
             better="target",
+            extent=SIGNED,
         ),
         Metric(
             "bias_score_disambiguated",
@@ -140,6 +143,7 @@ QUESTION_ANSWERING = MetricFamily(
             ("stereotyped_disambiguated", "given_disambiguated", "known_disambiguated"),
             _stereotype,
             better="target",
+            extent=SIGNED,
         ),
         Metric(
             "balanced_accuracy",

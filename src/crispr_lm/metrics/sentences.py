@@ -66,6 +66,7 @@ CROWS_PAIRS = MetricFamily(
             ("difference", "pairs"),
             ratio,
             better="lower",
+            extent=None,
         ),
     ),
     headline="stereotype_preference",

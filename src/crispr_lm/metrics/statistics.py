@@ -10,7 +10,7 @@ so results do not depend on the order of rows. Knows columns and formulas
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -84,8 +84,8 @@ def paired_differences(
     """
     if len(before) != len(after) or not before or any(len(column) != len(clusters) for column in before[0].values()):
         raise InputError("before and after must be answers to the same examples under the same instructions")
-    cluster_of, count = _numbered(clusters)
-    old, new = (_sums_per_cluster(columns, cluster_of, count) for columns in (before, after))
+    cluster_of, count = numbered(clusters)
+    old, new = (sums_per_cluster(columns, cluster_of, count) for columns in (before, after))
     return {
         metric.name: _difference(
             metric,
@@ -106,10 +106,10 @@ def value_interval(
     resamples: int = RESAMPLES,
 ) -> tuple[float | None, float | None]:
     """The 95 % interval of one figure by itself, resampled by cluster as in `paired_differences`."""
-    cluster_of, count = _numbered(clusters)
-    sums = _sums_per_cluster(columns, cluster_of, count)
+    cluster_of, count = numbered(clusters)
+    sums = sums_per_cluster(columns, cluster_of, count)
     counts = np.stack([sums[name] for name in metric.columns])
-    return _interval(lambda drawn: _mean(metric, _drawn_sums(counts, drawn)), count, seed, resamples)
+    return bootstrap_interval(lambda drawn: mean_of(metric, drawn_sums(counts, drawn)), count, seed, resamples)
 
 
 def gain_p_values(
@@ -135,7 +135,7 @@ def gain_p_values(
     Returns:
         (edits,).
     """
-    cluster_of, count = _numbered(clusters)
+    cluster_of, count = numbered(clusters)
     sums = np.zeros((count, differences.shape[1]))
     np.add.at(sums, cluster_of, differences)
     norms = np.sqrt((sums**2).sum(axis=0))
@@ -221,13 +221,13 @@ def corrected_over_tasks(of_tasks: Mapping[str, Mapping[str, Difference]]) -> di
     return corrected
 
 
-def _numbered(clusters: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
+def numbered(clusters: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
     """The number of each example's cluster, and how many there are; by name, so that no result is of the row order."""
     number_of = {cluster: number for number, cluster in enumerate(sorted(set(clusters), key=repr))}
     return np.array([number_of[cluster] for cluster in clusters]), len(number_of)
 
 
-def _sums_per_cluster(columns: Sequence[Columns], cluster_of: NDArray[Any], count: int) -> dict[str, Array]:
+def sums_per_cluster(columns: Sequence[Columns], cluster_of: NDArray[Any], count: int) -> dict[str, Array]:
     """Column name to sums (instructions, clusters)."""
     return {
         name: np.stack([np.bincount(cluster_of, weights=of[name], minlength=count) for of in columns])
@@ -235,7 +235,7 @@ def _sums_per_cluster(columns: Sequence[Columns], cluster_of: NDArray[Any], coun
     }
 
 
-def _mean(metric: Metric, sums: Array) -> Array:
+def mean_of(metric: Metric, sums: Array) -> Array:
     """The metric, averaged over the instructions under which it is defined; sums (columns, instructions, ...)."""
     values = metric.formula(*sums)
     with warnings.catch_warnings():
@@ -244,7 +244,7 @@ def _mean(metric: Metric, sums: Array) -> Array:
     return mean
 
 
-def _drawn_sums(counts: Array, drawn: NDArray[Any]) -> Array:
+def drawn_sums(counts: Array, drawn: NDArray[Any]) -> Array:
     """Sums over resamples of clusters.
 
     Args:
@@ -264,7 +264,7 @@ def _drawn_sums(counts: Array, drawn: NDArray[Any]) -> Array:
 
 def _difference(metric: Metric, old: Array, new: Array, seed: int, resamples: int) -> Difference:
     """Of one metric; old and new are sums (columns, instructions, clusters)."""
-    value = number(_mean(metric, new.sum(axis=-1)) - _mean(metric, old.sum(axis=-1)))
+    value = number(mean_of(metric, new.sum(axis=-1)) - mean_of(metric, old.sum(axis=-1)))
     clusters = old.shape[-1]
     if value is None or clusters < 2:
         return Difference(value)
@@ -272,13 +272,13 @@ def _difference(metric: Metric, old: Array, new: Array, seed: int, resamples: in
         return Difference(value, 0.0, 0.0, 1.0)
 
     def of_drawn(drawn: NDArray[Any]) -> Array:
-        return _mean(metric, _drawn_sums(new, drawn)) - _mean(metric, _drawn_sums(old, drawn))
+        return mean_of(metric, drawn_sums(new, drawn)) - mean_of(metric, drawn_sums(old, drawn))
 
     both = np.concatenate([old, new], axis=-1)
 
     def swapped(first: NDArray[Any], second: NDArray[Any], axis: int = -1) -> Array:
         first, second = np.moveaxis(first, axis, -1), np.moveaxis(second, axis, -1)
-        return _mean(metric, _drawn_sums(both, second)) - _mean(metric, _drawn_sums(both, first))
+        return mean_of(metric, drawn_sums(both, second)) - mean_of(metric, drawn_sums(both, first))
 
     test = permutation_test(
         (np.arange(clusters), np.arange(clusters) + clusters),
@@ -289,13 +289,26 @@ def _difference(metric: Metric, old: Array, new: Array, seed: int, resamples: in
         batch=BATCH,
         rng=np.random.default_rng(seed),
     )
-    low, high = _interval(of_drawn, clusters, seed, resamples)
+    low, high = bootstrap_interval(of_drawn, clusters, seed, resamples)
     undefined = np.isnan(test.null_distribution).any()
     return Difference(value, low, high, None if undefined else number(test.pvalue))
 
 
-def _interval(statistic: Any, clusters: int, seed: int, resamples: int) -> tuple[float | None, float | None]:
-    """Expanded percentile bootstrap over clusters of a statistic of drawn indices (..., clusters)."""
+def bootstrap_interval(
+    statistic: Callable[[NDArray[Any]], Array], clusters: int, seed: int, resamples: int, confidence: float = CONFIDENCE
+) -> tuple[float | None, float | None]:
+    """Expanded percentile bootstrap over clusters of a statistic.
+
+    Args:
+        statistic: Of indices of drawn clusters, int64 (..., clusters); returns (...).
+        clusters: How many there are.
+        seed: Of the resamples.
+        resamples: Their number.
+        confidence: Of the two-sided interval.
+
+    Returns:
+        None twice for a single cluster, and where the statistic is undefined in a resample.
+    """
     if clusters < 2:
         return None, None
     with warnings.catch_warnings():
@@ -306,7 +319,7 @@ def _interval(statistic: Any, clusters: int, seed: int, resamples: int) -> tuple
             vectorized=True,
             n_resamples=resamples,
             batch=BATCH,
-            confidence_level=percentiles(clusters),
+            confidence_level=percentiles(clusters, confidence),
             method="percentile",
             rng=np.random.default_rng(seed),
         )

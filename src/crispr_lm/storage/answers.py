@@ -46,10 +46,15 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: it can't be read, or a line is something else.
     """
-    return read_rows(path, _checked)
+    return read_rows(path, checked_answer)
 
 
-def _checked(row: dict[str, Any]) -> dict[str, Any]:
+def checked_answer(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, if it is one of this file.
+
+    Raises:
+        ValueError: it is something else.
+    """
     try:
         read = _AnswerRow.model_validate(row)
     except ValidationError as error:

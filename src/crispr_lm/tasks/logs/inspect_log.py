@@ -34,6 +34,16 @@ def read_inspect(path: Path, options: LogOptions) -> Iterator[Entry]:
     """Entries of a log, one per sample and epoch.
 
     Raises:
+        InputError: as `inspect_samples`.
+    """
+    for sample in inspect_samples(path):
+        yield _entry(sample, f"{path.name}: sample {sample.id} epoch {sample.epoch}", options)
+
+
+def inspect_samples(path: Path) -> Sequence[Any]:
+    """The samples of a log, one per question and epoch.
+
+    Raises:
         InputError: ``inspect_ai`` is not installed or can't read it, or it holds no samples.
     """
     try:
@@ -46,8 +56,8 @@ def read_inspect(path: Path, options: LogOptions) -> Iterator[Entry]:
         raise InputError(f"{path}: inspect_ai can't read it ({on_one_line(error)}); give an Inspect log") from error
     if not log.samples:
         raise InputError(f"{path}: no samples in it (status {log.status}); log them with: inspect eval --log-samples")
-    for sample in log.samples:
-        yield _entry(sample, f"{path.name}: sample {sample.id} epoch {sample.epoch}", options)
+    samples: Sequence[Any] = log.samples
+    return samples
 
 
 def _entry(sample: Any, source: str, options: LogOptions) -> Entry:

@@ -1,0 +1,83 @@
+"""Tables of the difference between two logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from crispr_lm.report.console import as_interval, as_number, as_p_value, console, narrow
+from crispr_lm.report.markup import markup
+from crispr_lm.report.words import signed
+
+MOST_PLACES = 3
+"""Places that are listed of questions in one log alone; the count says how many there are, the JSON has all."""
+
+
+def print_difference(content: Mapping[str, Any]) -> None:
+    """Print the result of `crispr_lm.jobs.difference.difference`."""
+    console.print(markup(f"A: {content['a']}\nB: {content['b']} ({content['kind']})"), soft_wrap=True)
+    for name, task in content["tasks"].items():
+        title = f"{'' if name == 'all' else name + ': '}{_counts(task)}"
+        console.print()
+        _print_table(title, task["metrics"])
+        for log in ("a", "b"):
+            _print_only(log.upper(), task[f"only_{log}"])
+        for facet, values in task["breakdown"].items():
+            rows = {
+                f"{value} ({part['questions']:,}): {metric}": row
+                for value, part in values.items()
+                for metric, row in part["metrics"].items()
+            }
+            _print_table(f"By {facet}", rows)
+        if task["few_templates"]:
+            console.print("Fewer than 10 templates: intervals may be too narrow.")
+    for log in ("a", "b"):
+        if names := content[f"tasks_only_{log}"]:
+            console.print(markup(f"Tasks in {log.upper()} alone, not compared: {', '.join(names)}."), soft_wrap=True)
+    console.print(
+        "Differences are B minus A, on the questions in both. If the interval includes 0, no difference was shown. "
+        "p-values: paired permutation test, corrected over tasks, categories or conditions.",
+        soft_wrap=True,
+    )
+
+
+def line(content: Mapping[str, Any]) -> str:
+    """The first figure of every task in one line."""
+    parts = []
+    for name, task in content["tasks"].items():
+        metric, row = next(iter(task["metrics"].items()))
+        parts.append(f"{name}: {metric} {signed(row['value'])} ({as_interval(row['low'], row['high'])})")
+    return "; ".join(parts)
+
+
+def _counts(task: Mapping[str, Any]) -> str:
+    return f"{task['questions']:,} questions in both, {task['templates']:,} templates"
+
+
+def _print_only(log: str, places: Sequence[str]) -> None:
+    if places:
+        more = ", ..." if len(places) > MOST_PLACES else ""
+        named = ", ".join(places[:MOST_PLACES])
+        console.print(
+            markup(f"In {log} alone, not compared: {len(places):,} questions ({named}{more})."), soft_wrap=True
+        )
+
+
+def _print_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    table = Table(title=markup(title), title_justify="left", **narrow())
+    table.add_column("metric")
+    for column in ("A", "B", "difference", "95 % interval", "p"):
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        p_value = row["p_value"] if row["p_value_holm"] is None else row["p_value_holm"]
+        table.add_row(
+            markup(name),
+            as_number(row["a"]),
+            as_number(row["b"]),
+            "-" if row["value"] is None else signed(row["value"]),
+            as_interval(row["low"], row["high"]),
+            as_p_value(p_value),
+        )
+    console.print(table)
