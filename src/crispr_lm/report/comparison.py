@@ -23,6 +23,9 @@ FIGURES = (
 )
 """Metric and how its column is called. Ambiguous and disambiguated stand side by side."""
 
+LABELS = (("accuracy", "Accuracy"), ("macro_f1", "Macro F1"), ("label_bias", "Label bias"))
+"""The same for classification with labels."""
+
 KINDS = {"original": "", "library": "", "control": "control", "baseline": "baseline"}
 
 SCORING = {
@@ -30,9 +33,6 @@ SCORING = {
     "mean": "options compared by log-probability per token",
     "generate": "written answers matched to the options",
 }
-
-LABELS = (("accuracy", "Accuracy"), ("macro_f1", "Macro F1"), ("label_bias", "Label bias"))
-"""The same for classification with labels."""
 
 NOT_RECOMMENDED = "†"
 DASH = "–"
@@ -187,9 +187,10 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
         f"instruction{plural}, {SCORING[task['scoring'][name]]}: mean ± standard deviation over instructions (and "
         "draws), [worst]; of random controls the range of their draws' means in braces. Passes: what fitting took, in "
         "forward passes of a prompt (a backward pass counts as two); of methods as large as the search's edit what "
-        "comes on top of the search. Per answer: passes for one question under one instruction. KL: divergence from "
-        "the original on neutral prompts, nats per token, with its 95 % interval. Further tasks: accuracy, of texts "
-        "perplexity; those under one instruction alone have no deviation."
+        "comes on top of the search. Per answer: passes for one question under one instruction; what a model writes "
+        "first is shared by all instructions. KL: divergence from the original on neutral prompts, nats per token, "
+        "with its 95 % interval. Further tasks: accuracy, of texts perplexity; those under one instruction alone have "
+        "no deviation."
     ]
     notes += [*left_out(task), *_notes(task, methods)]
     return TextTable(name, header, tuple(rows), tuple(notes))
