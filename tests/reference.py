@@ -109,7 +109,7 @@ class Reference:
     def _relevance(
         self, prompt: list[int], answer: list[int], confusion: float, kind: str, tokens: str
     ) -> dict[str, Tensor]:
-        """A_i(a) = max (or sum) over t of h_i,t · P(ŷ) · ds(a)/dh_i,t."""
+        """A_i(a) = max (or mean) over t of h_i,t · P(ŷ) · ds(a)/dh_i,t."""
         captured: dict[str, Tensor] = {}
 
         def keep_output(name: str) -> Callable[..., None]:
@@ -143,7 +143,7 @@ class Reference:
             for t in range(1, len(h)):
                 of_token = h[t] * confusion * g[t]
                 found = torch.maximum(found, of_token) if tokens == "max" else found + of_token
-            relevance[name] = found
+            relevance[name] = found if tokens == "max" else found / len(h)
         # Modules may run in another order than they are named in.
         return {name: relevance[name] for name, _ in self.model.named_modules() if name in relevance}
 

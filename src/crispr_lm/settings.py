@@ -94,8 +94,8 @@ class TaskSettings(StrictSettings):
     task: Annotated[tuple[str, ...], Parameter(group=TASK_GROUP, negative="")] = Field(
         min_length=1,
         description="builtin:everyday (or one kind of it, builtin:everyday:Gender), bbq:PATH (official BBQ file or "
-        "folder of them), choices:PATH (any multiple-choice questions as JSON lines), winobias:PATH, winogender:PATH, "
-        "... May be given several times.",
+        "folder of them), choices:PATH (any multiple-choice questions as JSON lines), glue:mrpc:PATH (also rte, qnli, "
+        "sst2), winobias:PATH, winogender:PATH, ... May be given several times.",
     )
     instructions: Annotated[str, Parameter(group=TASK_GROUP)] = Field(
         "10", description="How many of the ten built-in instructions to use, or a text file with one per line."
@@ -134,8 +134,10 @@ class AttributionSettings(StrictSettings):
     skill_weight: Annotated[float, Parameter(group=ATTRIBUTION_GROUP)] = Field(
         1.0, ge=0, allow_inf_nan=False, description="λ: how much of a neuron's use for the right answer is subtracted."
     )
-    token_aggregation: Annotated[Literal["max", "sum"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
-        "max", description="How activation x gradient is reduced over a prompt's tokens: max (the paper) or sum."
+    token_aggregation: Annotated[Literal["max", "mean"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
+        "max",
+        description="How activation x gradient is reduced over a prompt's tokens: max (the paper), or mean (its "
+        "ablation).",
     )
 
 
@@ -331,6 +333,11 @@ class CompareSettings(RunSettings):
         description="Controls and baselines to compare with, by name, or all (docs/comparison.md lists them). May be "
         "given several times.",
     )
+    ablation: Annotated[bool, Parameter(group=COMPARE_GROUP, negative="")] = Field(
+        False,
+        description="The paper's ablation: full, tokens averaged, no confusion weight, λ = 0 and random neurons, in a "
+        "table of their own. Without --methods nothing else is compared.",
+    )
     removed: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], Parameter(group=COMPARE_GROUP)] = Field(
         "auto", description="Neurons to eliminate; auto: as many as the search takes. Controls eliminate as many."
     )
@@ -350,7 +357,8 @@ class CompareSettings(RunSettings):
         True, description="Measure the edit made for each task on every other task."
     )
     curves: Annotated[bool, Parameter(group=COMPARE_GROUP)] = Field(
-        True, description="Measure growing numbers of neurons (1 to 100) and of attribution examples (1 to 50)."
+        True,
+        description="Measure growing numbers of neurons (to --max-neurons) and of attribution examples (to 50).",
     )
 
 

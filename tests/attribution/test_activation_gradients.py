@@ -51,7 +51,7 @@ def test_tokens_of_several_rows_on_one_line_belong_to_their_prompts():
     assert found.tolist() == [[1.0, 4.0], [9.0, 16.0]]
 
 
-@pytest.mark.parametrize(("token_aggregation", "expected"), [("max", [[4.0], [16.0]]), ("sum", [[5.0], [25.0]])])
+@pytest.mark.parametrize(("token_aggregation", "expected"), [("max", [[4.0], [16.0]]), ("mean", [[2.5], [12.5]])])
 def test_an_expert_s_tokens_are_aggregated_by_prompt(token_aggregation, expected):
     """It is given tokens of both prompts, some that do not count among them; and a second time further ones."""
     counted = torch.tensor([[True, True, False], [True, True, False]])

@@ -111,14 +111,14 @@ def test_influence_of_every_neuron_equals_the_formula(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("together", [True, False])
-def test_influence_with_tokens_summed_equals_the_formula(
+def test_influence_with_tokens_averaged_equals_the_formula(
     lm: LanguageModel, architecture: str, reference_of: ReferenceOf, kind: Any, together: bool
 ) -> None:
     lm.capabilities = replace(capabilities_of(lm), tokens_by_shape=together)
-    relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind, "sum")
-    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind, token_aggregation="sum"))
+    relevances = reference_of(architecture).all_relevances(EXAMPLES, INSTRUCTIONS[:1], kind, "mean")
+    scores = score_neurons(lm, EXAMPLES, INSTRUCTIONS[:1], BiasInfluence(kind, token_aggregation="mean"))
     assert_values_close(scores.values, influence(relevances, 1.0))
-    assert scores.origin["token_aggregation"] == "sum"
+    assert scores.origin["token_aggregation"] == "mean"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -262,7 +262,13 @@ def test_ffn_neurons_are_the_inputs_of_the_down_projections(lm: LanguageModel, a
 
 def test_origin_says_where_the_scores_come_from(llama: LanguageModel) -> None:
     scores = score_neurons(llama, EXAMPLES, INSTRUCTIONS, BiasInfluence("ffn", 0.5))
-    assert scores.origin == {"model": "tiny-llama", "skill_weight": 0.5, "token_aggregation": "max", "prompts": 8}
+    assert scores.origin == {
+        "model": "tiny-llama",
+        "skill_weight": 0.5,
+        "token_aggregation": "max",
+        "confusion_weight": True,
+        "prompts": 8,
+    }
 
 
 def test_progress_counts_every_prompt_once(llama: LanguageModel) -> None:

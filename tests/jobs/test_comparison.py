@@ -9,6 +9,7 @@ import pytest
 
 from crispr_lm import Edit, InputError, RunSettings, evaluate, load_model, load_task, score_neurons
 from crispr_lm.attribution.bias_influence import BiasInfluence
+from crispr_lm.baselines.registry import ABLATION
 from crispr_lm.jobs import comparison as job
 from crispr_lm.jobs.comparison import chosen_methods, compare
 from crispr_lm.jobs.run import run
@@ -267,9 +268,7 @@ def test_curves_over_neurons_and_examples(compared, saved_model):
     results, settings = compared
     name = settings.task[0]
     curves = results["curves"][name]
-    assert [(point["point"], point["neurons"]) for point in curves["neurons"]] == [
-        (n, n) for n in (1, 3, 5, 10, 20, 50)
-    ]
+    assert [(point["point"], point["neurons"]) for point in curves["neurons"]] == [(n, n) for n in (1, 3)]
     removed = results["tasks"][name]["rows"]["search"]["neurons"]
     assert [(point["point"], point["neurons"]) for point in curves["examples"]] == [(1, removed), (2, removed)]
     assert all(point["divergence"]["kl"] > 0 for point in curves["neurons"])
@@ -432,7 +431,34 @@ def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path
         compare("nowhere", settings_for(questions, tmp_path / "out", methods=("weight",)))
     assert not (tmp_path / "out").exists()
     assert [method.name for method in chosen_methods(("steering",))] == ["original", "search", "steering"]
-    assert len(chosen_methods(("all",))) == 18
+    assert len(chosen_methods(("all",))) == 23
+
+
+def test_one_comparison_holds_both_halves_of_the_paper_and_its_ablation(saved_model, questions, tmp_path):
+    """Stereotypes in questions and label bias in classification; an edit of each measured on the other."""
+    names = ("Ann", "Bob", "Carol", "Dan", "Eve", "Fred", "Gil", "Hal", "Ida")
+    lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+    lines += [f"{number % 2}\t0\t0\t{name} waited .\t{name} was late ." for number, name in enumerate(names)]
+    (questions / "mrpc.tsv").write_text("\n".join(lines), encoding="utf-8")
+    asked = settings_for(questions, tmp_path / "out", transfer=True, ablation=True).model_dump(exclude_unset=True)
+    del asked["methods"]
+    tasks = ("choices:first.jsonl", "glue:mrpc:mrpc.tsv")
+    results = compare(str(saved_model("llama")), CompareSettings(**(asked | {"task": tasks, "removed": 3})))
+    assert list(results["methods"]) == ["original", "search", "published", "random", "biased-term", *ABLATION[1:3]]
+    measured = {name: results["tasks"][tasks[1]]["rows"][name]["measured"][tasks[1]] for name in ABLATION}
+    text = markdown(results).replace("\\", "")
+    header, original, *_ = rows_of(text, tasks[1])
+    assert header[3:6] == ["Accuracy", "Macro F1", "Label bias"]
+    assert header[6:8] == ["Passes", "Per answer"]
+    assert original[3].count("±") == 1
+    assert float(original[7]) >= 1
+    ablation = rows_of(text, "Ablation")
+    assert [row[0] for row in ablation[1:]] == [results["methods"][name]["label"] for name in ("original", *ABLATION)]
+    for row, name in zip(ablation[2:], ABLATION, strict=True):
+        assert row[2].startswith(f"{measured[name]['metrics']['accuracy']:.3f} ± ")
+    assert rows_of(text, "Transfer")[1][0] == tasks[0]
+    assert {"accuracy", "label_bias"} <= set(results["transfer"]["differences"][tasks[0]][tasks[1]]["metrics"])
+    assert "<table" in render_comparison(results)
 
 
 def test_markdown_shows_text_as_it_is(compared):

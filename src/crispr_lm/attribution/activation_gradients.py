@@ -1,6 +1,6 @@
 """Activation x gradient of every neuron, reduced over the tokens of each prompt as gradients arrive.
 
-Skill relevance (equation 3 of ``docs/method.md``) takes the largest token of one answer's, or their sum. One number is
+Skill relevance (equation 3 of ``docs/method.md``) takes the largest token of one answer's, or their mean. One number is
 kept per prompt and neuron, so that nothing grows with the number of tokens.
 
 Knows shapes of activations (`packing.Stream`) and hooks; knows no model as a whole, no prompt and no answer.
@@ -28,8 +28,8 @@ class ChangedInPlaceError(CrisprError):
     """The model has written into an activation after it was seen."""
 
 
-TokenAggregation = Literal["max", "sum"]
-"""How a prompt's tokens are made one number: the largest of them (the paper), or their sum."""
+TokenAggregation = Literal["max", "mean"]
+"""How a prompt's tokens are made one number: the largest of them (the paper), or their mean (its ablation)."""
 
 TOKEN_AGGREGATIONS: tuple[TokenAggregation, ...] = get_args(TokenAggregation)
 
@@ -52,7 +52,7 @@ class ActivationGradients:
         self,
         streams: Sequence[Stream],
         option_counts: Sequence[int],
-        token_aggregation: TokenAggregation = "sum",
+        token_aggregation: TokenAggregation = "max",
         *,
         alone: bool = False,
         copy: bool = False,
@@ -75,6 +75,7 @@ class ActivationGradients:
         # Of the backward pass that runs:
         self.options: Tensor
         self.found: dict[NeuronSite, Tensor] = {}
+        self.counts: dict[NeuronSite, Tensor] = {}  # of the tokens summed in `found`, for a mean
         self.places: dict[tuple[tuple[int, int], torch.device], _Places] = {}
 
     def see(self, seen: Seen) -> Tensor:
@@ -101,14 +102,18 @@ class ActivationGradients:
             if site not in self.found:
                 none = -torch.inf if self.largest else 0.0
                 self.found[site] = product.new_full((self.prompts + 1, site.width), none)
+                self.counts[site] = product.new_zeros(0 if self.largest else (self.prompts + 1, site.width))
             # A module may run several times, and an expert is part of a site.
-            add(self.found[site][:, first : first + product.shape[-1]], product)
+            units = slice(first, first + product.shape[-1])
+            add(self.found[site][:, units], product)
+            if not self.largest:
+                add(self.counts[site][:, units], torch.ones_like(product))
 
         values.register_hook(arrived)
         return values.clone() if self.copy else values
 
     def backward(self, score: Tensor, options: Tensor | None = None, *, keep_graph: bool) -> dict[NeuronSite, Tensor]:
-        """Return max (or sum) over counted tokens t of h_t · ∂score/∂h_t.
+        """Return max (or mean) over counted tokens t of h_t · ∂score/∂h_t.
 
         Args:
             score: The sum of all prompts' scores. Prompts do not see each other, so that its gradient is each prompt's
@@ -122,10 +127,12 @@ class ActivationGradients:
             expert that is given none) has 0; a site that runs for none of the batch's has no entry.
         """
         self.options = torch.arange(len(self.prompt_of_option)) if options is None else options.cpu()
-        self.found, self.places = {}, {}
+        self.found, self.counts, self.places = {}, {}, {}
         score.backward(retain_graph=keep_graph)
+        if not self.largest:
+            return {site: (sums / self.counts[site].clamp(min=1))[:-1].cpu() for site, sums in self.found.items()}
         found = {site: values[:-1].cpu() for site, values in self.found.items()}
-        return {site: of.masked_fill(of == -torch.inf, 0) if self.largest else of for site, of in found.items()}
+        return {site: of.masked_fill(of == -torch.inf, 0) for site, of in found.items()}
 
     def _adding(self, seen: Seen) -> Callable[[Tensor, Tensor], None]:
         """How an activation's product (..., units) is joined to what was found before, (prompts + 1, units).

@@ -3,7 +3,7 @@
 Knows prompts as token ids and a model; knows no benchmark. Equations 2 to 5 of ``docs/method.md``:
 
     ŷ    = argmax over c in C without y of s(c)
-    A(a) = max over t of  h_t · P(ŷ) · ∂s(a)/∂h_t        (or the sum over t)
+    A(a) = max over t of  h_t · P(ŷ) · ∂s(a)/∂h_t        (ablations: the mean over t; without P(ŷ))
     B    = A(ŷ) − λ · max(A(y), 0)          per example, then the mean over examples and instructions
 """
 
@@ -53,7 +53,9 @@ class BiasInfluence:
     Attributes:
         neurons: `linear` (the paper) or `ffn`.
         skill_weight: λ, how much of the relevance for the right answer is subtracted; not negative.
-        token_aggregation: What A(a) takes of a prompt's tokens: the "max" (the paper), or the "sum".
+        token_aggregation: What A(a) takes of a prompt's tokens: the "max" (the paper), or the "mean".
+        confusion_weight: Whether A(a) has the factor P(ŷ), by which examples count the more the more confidently the
+            model is biased.
 
     Raises:
         InputError: λ is negative or not finite.
@@ -62,6 +64,7 @@ class BiasInfluence:
     neurons: NeuronKind = "linear"
     skill_weight: float = 1.0
     token_aggregation: TokenAggregation = "max"
+    confusion_weight: bool = True
 
     def __post_init__(self) -> None:
         """Check λ."""
@@ -131,6 +134,7 @@ def score_neurons(
         "model": lm.name,
         "skill_weight": formula.skill_weight,
         "token_aggregation": formula.token_aggregation,
+        "confusion_weight": formula.confusion_weight,
         "prompts": count,
     }
     return NeuronScores(values=values, kind=formula.neurons, origin=origin)
@@ -229,7 +233,7 @@ def _influence_of_batch(
             relevance.backward(scores[options.to(scores.device)].sum(), options, keep_graph=keep_graph)
             for options, keep_graph in ((first + biased_index, True), (first + golden_index, False))
         )
-    return _influence(of_biased, of_golden, confusion, formula.skill_weight)
+    return _influence(of_biased, of_golden, confusion, formula)
 
 
 def _influence_alone(
@@ -252,22 +256,23 @@ def _influence_alone(
         with watching(sites, relevance.see):
             return relevance.backward(packed_scores(lm, packed).sum(), keep_graph=False)
 
-    return _influence(relevance_for(int(biased)), relevance_for(golden), scores[0, biased].exp(), formula.skill_weight)
+    return _influence(relevance_for(int(biased)), relevance_for(golden), scores[0, biased].exp(), formula)
 
 
 def _influence(
     of_biased: Mapping[NeuronSite, Tensor],
     of_golden: Mapping[NeuronSite, Tensor],
     confusion: Tensor,
-    skill_weight: float,
+    formula: BiasInfluence,
 ) -> dict[str, Tensor]:
     """Equations 3 and 4, summed over prompts; relevances without P(ŷ) (prompts, neurons), confusion P(ŷ) (prompts,)."""
     influence = {}
+    weight = confusion.double()[:, None] if formula.confusion_weight else 1.0
     for site in {**of_biased, **of_golden}:
         # An expert that only one of the answers reaches has no relevance for the other.
         none = torch.zeros(())
         biased, golden = (relevance.get(site, none).double() for relevance in (of_biased, of_golden))
-        difference = biased - skill_weight * golden.clamp(min=0)
+        difference = biased - formula.skill_weight * golden.clamp(min=0)
         # P(ŷ) is not negative, so it can be multiplied after tokens are aggregated.
-        influence[site.name] = (difference * confusion.double()[:, None]).sum(dim=0)
+        influence[site.name] = (difference * weight).sum(dim=0)
     return influence

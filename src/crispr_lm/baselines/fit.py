@@ -6,8 +6,9 @@ Whatever several methods need (attribution scores, the search's choice) is compu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,15 @@ from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.search.neuron_count import Candidate, Measured, counts_up_to, measure, sweep, validation_part
+from crispr_lm.search.neuron_count import (
+    Candidate,
+    Measured,
+    choose,
+    counts_up_to,
+    measure,
+    sweep,
+    validation_part,
+)
 from crispr_lm.search.result import Searched
 from crispr_lm.settings import CompareSettings
 from crispr_lm.tasks.parts import Parts
@@ -75,29 +84,40 @@ class Fit:
     search: Callable[[NeuronScores], Searched] | None = None
 
     def __post_init__(self) -> None:
-        self._scores: dict[tuple[NeuronKind, float], NeuronScores] = {}
+        self._scores: dict[BiasInfluence, NeuronScores] = {}
 
     @property
     def instructions(self) -> tuple[str, ...]:
         """The task's instructions."""
         return self.parts.task.instructions
 
-    def scores(self, kind: NeuronKind | None = None, skill_weight: float | None = None) -> NeuronScores:
-        """Bias influence on the attribution split, by default for the kind of neuron and λ of the settings."""
-        kind = kind or self.settings.neurons
-        weight = self.settings.skill_weight if skill_weight is None else skill_weight
-        if (kind, weight) not in self._scores:
-            total = len(self.parts.attribution) * len(self.instructions)
-            with self.progress.step(f"Attribution on {self.parts.task.name}, λ = {weight:g}", total) as advance:
-                self._scores[kind, weight] = score_neurons(
+    @property
+    def formula(self) -> BiasInfluence:
+        """The bias influence of the settings."""
+        settings = self.settings
+        return BiasInfluence(settings.neurons, settings.skill_weight, settings.token_aggregation)
+
+    def scores(self, kind: NeuronKind | None = None, **changes: Any) -> NeuronScores:
+        """Bias influence on the attribution split; by default that of the settings.
+
+        Args:
+            kind: Of neurons.
+            changes: Other fields of `BiasInfluence`.
+        """
+        formula = replace(self.formula, neurons=kind or self.settings.neurons, **changes)
+        if formula not in self._scores:
+            examples, name = self.parts.attribution, self.parts.task.name
+            total = len(examples) * len(self.instructions)
+            with self.progress.step(f"Attribution on {name}, λ = {formula.skill_weight:g}", total) as advance:
+                self._scores[formula] = score_neurons(
                     self.lm,
-                    self.parts.attribution,
+                    examples,
                     self.instructions,
-                    BiasInfluence(kind, weight, self.settings.token_aggregation),
+                    formula,
                     batch_size=self.settings.batch_size,
                     progress=advance,
                 )
-        return self._scores[kind, weight]
+        return self._scores[formula]
 
     @cached_property
     def chosen(self) -> Chosen:
@@ -169,6 +189,19 @@ class Fit:
     def unedited(self) -> Candidate:
         """The unedited model on the validation split, with which several methods compare what they try."""
         return Candidate(0, {self.parts.task.name: self.on_choose_part()})
+
+    def best_of(self, candidates: Sequence[Candidate]) -> tuple[Candidate, bool]:
+        """The best of several strengths of a method by the rule for numbers of neurons, and whether that takes any.
+
+        Where the rule takes none, it is the one of highest balanced accuracy.
+
+        Args:
+            candidates: The unedited model, whose number is 0, then what was tried.
+        """
+        chosen = choose(candidates, self.settings.max_accuracy_loss).candidate
+        if chosen.neurons > 0:
+            return chosen, True
+        return max(candidates[1:], key=lambda candidate: balanced(candidate.metrics)), False
 
     def on_choose_part(self) -> Metrics:
         """Metrics of the model as it is now on the validation split."""

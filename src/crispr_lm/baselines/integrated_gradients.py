@@ -82,7 +82,7 @@ def relevances(
     token_aggregation: TokenAggregation = "max",
     progress: ProgressCallback | None = None,
 ) -> dict[str, Tensor]:
-    """Max (or sum) over counted tokens of IG; module name to float32 (neurons,) on the CPU.
+    """Max (or mean) over counted tokens of IG; module name to float32 (neurons,) on the CPU.
 
     Args:
         lm: The model.
@@ -104,7 +104,7 @@ def relevances(
                 activation, baselines=0.0, n_steps=steps, internal_batch_size=rows if rows < steps else None
             )
             of_token = attributed[0].float()[counted]
-            found[site.name] = (of_token.amax(0) if token_aggregation == "max" else of_token.sum(0)).cpu()
+            found[site.name] = (of_token.amax(0) if token_aggregation == "max" else of_token.mean(0)).cpu()
             if progress is not None:
                 progress(1)
     return found

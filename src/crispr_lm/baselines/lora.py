@@ -19,11 +19,11 @@ import torch
 
 from crispr_lm.baselines.adapter import RANK, Adapter, adapted
 from crispr_lm.baselines.errors import NotRunError
-from crispr_lm.baselines.fit import Fit, balanced
+from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.inference.forward import packed_scores
 from crispr_lm.inference.layouts import pack
-from crispr_lm.search.neuron_count import Candidate, ChoosePart, choose, validation_part
+from crispr_lm.search.neuron_count import Candidate, ChoosePart, validation_part
 from crispr_lm.tasks.base import sample
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ def lora(fit: Fit, _draw: int) -> Treatment:
     for epoch, adapter in enumerate(_trained(fit, asked), start=1):
         kept.append(adapter)
         candidates.append(Candidate(epoch, {name: fit.on_choose_part()}))
-    chosen = choose(candidates, settings.max_accuracy_loss).candidate
-    recommended = chosen.neurons > 0
-    if not recommended:
-        chosen = max(candidates[1:], key=lambda candidate: balanced(candidate.metrics))
+    chosen, recommended = fit.best_of(candidates)
     return Treatment(
         adapter=kept[chosen.neurons - 1],
         details={

@@ -1,8 +1,8 @@
 """The one interface of what a user could do about a biased model: a `Method` is fitted and gives a `Treatment`.
 
 A treatment says how the model answers afterwards: with neurons scaled, with a vector added to its residual stream,
-with an adapter, under another instruction, or with corrected option scores. Every treatment is measured in the same
-way, `measure`.
+with an adapter, under another instruction, with other words in the question, or with corrected option scores. Every
+treatment is measured in the same way, `measure`.
 Knows models, prompts and subjects; knows no method.
 """
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 MethodKind = Literal["original", "library", "control", "baseline"]
 """The model as it is, this library's method, a control that should do worse, or something else a user could do."""
 
+Rewriting = Callable[[Sequence[Example]], Sequence[Example]]
+"""From examples to those that are asked instead: the same options and answers, in the same order."""
+
 Correction = Callable[[Sequence[Example], str, Likelihood, Tensor], Tensor]
 """From examples, instruction, how options are compared, and their scores (examples, options), to corrected scores."""
 
@@ -46,6 +49,7 @@ class Treatment:
         steering: A vector that is added to the residual stream while it answers.
         adapter: A LoRA adapter that is put around its linear layers while it answers.
         rephrase: Turns an instruction into the one that is asked instead.
+        rewrite: Turns questions into those that are asked instead; the model may write them.
         correct: Turns option scores into others.
         details: Anything worth keeping on record, JSON-serialisable.
         recommended: False where the method itself found nothing worth doing, and this is the least harmful it tried.
@@ -55,6 +59,7 @@ class Treatment:
     steering: Steering | None = None
     adapter: Adapter | None = None
     rephrase: Callable[[str], str] | None = None
+    rewrite: Rewriting | None = None
     correct: Correction | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     recommended: bool = True
@@ -108,7 +113,7 @@ def measure(
 ) -> Measurement:
     """Measure the treated model on a subject: the same examples, instructions and metrics for every treatment.
 
-    Texts have neither instruction nor options to choose from: for these, rephrasing and correction do nothing.
+    Texts have neither instruction nor options to choose from: for these, only what changes the model does anything.
 
     Raises:
         NotRunError: option scores are to be corrected, but answers are generated and have none.
@@ -120,9 +125,12 @@ def measure(
     if treatment.rephrase is not None:
         instructions = tuple(map(treatment.rephrase, subject.task.instructions))
         asked = replace(subject, task=replace(subject.task, instructions=instructions))
+    if treatment.rewrite is not None:
+        asked = replace(asked, examples=tuple(treatment.rewrite(subject.examples)))
     with treatment.applied(lm):
         if treatment.correct is None:
-            return asked.measure(lm, scoring, batch_size, progress)
+            found = asked.measure(lm, scoring, batch_size, progress)
+            return evaluation_of(subject.examples, found.option_scores, found.family)
         if compared == "generate":
             raise NotRunError("it corrects option scores, and generated answers have none")
         found = asked.measure(lm, scoring, batch_size, progress)

@@ -1,4 +1,4 @@
-"""Controls: other rankings, from the same data as the paper's.
+"""Controls and ablations: other rankings, from the same data as the paper's.
 
 Each removes as many neurons, of the same kinds, as the crispr-lm search does.
 """
@@ -28,6 +28,16 @@ def sign_flipped(fit: Fit, _draw: int) -> Treatment:
 def biased_term(fit: Fit, _draw: int) -> Treatment:
     """The highest A(ŷ): bias influence with λ = 0, what is useful for the right answer not taken out."""
     return Treatment(edit=fit.edit(fit.highest(lambda kind: fit.scores(kind, skill_weight=0.0).values)))
+
+
+def averaged_tokens(fit: Fit, _draw: int) -> Treatment:
+    """The highest B with A as the mean over tokens in place of their maximum."""
+    return Treatment(edit=fit.edit(fit.highest(lambda kind: fit.scores(kind, token_aggregation="mean").values)))
+
+
+def unweighted(fit: Fit, _draw: int) -> Treatment:
+    """The highest B with A(a) = h · ∂s(a)/∂h: every example counts alike, whatever P(ŷ) is."""
+    return Treatment(edit=fit.edit(fit.highest(lambda kind: fit.scores(kind, confusion_weight=False).values)))
 
 
 def skill_term(fit: Fit, _draw: int) -> Treatment:

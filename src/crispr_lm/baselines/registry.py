@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crispr_lm.baselines.calibration import contextual_calibration, domain_context_calibration
+from crispr_lm.baselines.enhancement import bias_knowledge
 from crispr_lm.baselines.instruction import fairness_instruction
 from crispr_lm.baselines.integrated_gradients import integrated_gradients
 from crispr_lm.baselines.lora import lora
@@ -15,13 +16,25 @@ from crispr_lm.baselines.published_ranking import (
     unedited,
 )
 from crispr_lm.baselines.random_neurons import random_in_same_layers, random_neurons
-from crispr_lm.baselines.rankings import biased_term, largest_activations, largest_weights, sign_flipped, skill_term
+from crispr_lm.baselines.rankings import (
+    averaged_tokens,
+    biased_term,
+    largest_activations,
+    largest_weights,
+    sign_flipped,
+    skill_term,
+    unweighted,
+)
 from crispr_lm.baselines.steering import steering
+from crispr_lm.baselines.written_prompts import chain_of_thought, self_help
 from crispr_lm.errors import InputError
 from crispr_lm.runtime.plugins import Registry
 
 EVERY = "all"
 """Stands for all methods, in ``--methods``."""
+
+ABLATION = ("published", "mean-tokens", "no-confusion-weight", "biased-term", "random")
+"""The rows of the paper's ablation: all of it, tokens averaged, no confusion weight, no skill term, random neurons."""
 
 _TABLE = (
     Method("original", "Original", "original", "The unedited model.", unedited),
@@ -88,6 +101,20 @@ _TABLE = (
         biased_term,
     ),
     Method(
+        "mean-tokens",
+        "Tokens averaged",
+        "control",
+        "The neurons of highest B, with the mean over tokens in place of the maximum.",
+        averaged_tokens,
+    ),
+    Method(
+        "no-confusion-weight",
+        "No confusion weight",
+        "control",
+        "The neurons of highest B, without the factor P(biased answer).",
+        unweighted,
+    ),
+    Method(
         "skill-term",
         "Skill term only",
         "control",
@@ -100,6 +127,22 @@ _TABLE = (
         "baseline",
         "Every instruction begins with a request to be fair.",
         fairness_instruction,
+    ),
+    Method(
+        "chain-of-thought",
+        "Chain of thought",
+        "baseline",
+        "The model writes its reasoning, which then stands in the prompt.",
+        chain_of_thought,
+        "Kojima et al., NeurIPS 2022, arXiv 2205.11916; Ganguli et al., 2023, arXiv 2302.07459",
+    ),
+    Method(
+        "self-help",
+        "Self-help",
+        "baseline",
+        "The model rewrites the context without stereotypes, and answers by its own version.",
+        self_help,
+        "Echterhoff et al., Findings of EMNLP 2024, arXiv 2403.00811",
     ),
     Method(
         "contextual-calibration",
@@ -131,6 +174,14 @@ _TABLE = (
         "The neurons of highest B, with integrated gradients in place of activation x gradient.",
         integrated_gradients,
         "Sundararajan et al., ICML 2017, arXiv 1703.01365; Dai et al., ACL 2022, arXiv 2104.08696",
+    ),
+    Method(
+        "bias-knowledge",
+        "Bias knowledge scaled up",
+        "baseline",
+        "The neurons that right answers to questions about bias rest on are scaled up, none is eliminated.",
+        bias_knowledge,
+        "after KnowBias, Pan et al., 2026, arXiv 2601.21864",
     ),
     Method(
         "steering",

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from crispr_lm.baselines.activations import pack_whole
-from crispr_lm.baselines.fit import Fit, balanced
+from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.baselines.residual import Steering, blocks, changing
 from crispr_lm.inference.forward import packed_scores
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.search.neuron_count import Candidate, choose
+from crispr_lm.search.neuron_count import Candidate
 
 COEFFICIENTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """α that are tried. 1 moves the stream by the mean difference itself."""
@@ -37,10 +37,7 @@ def steering(fit: Fit, _draw: int) -> Treatment:
             with Steering(middle, coefficient * direction).applied(fit.lm):
                 candidates.append(Candidate(number, {name: fit.on_choose_part()}))
             advance(1)
-    chosen = choose(candidates, fit.settings.max_accuracy_loss).candidate
-    recommended = chosen.neurons > 0
-    if not recommended:
-        chosen = max(candidates[1:], key=lambda candidate: balanced(candidate.metrics))
+    chosen, recommended = fit.best_of(candidates)
     coefficient = COEFFICIENTS[chosen.neurons - 1]
     return Treatment(
         steering=Steering(middle, coefficient * direction),

@@ -14,15 +14,16 @@ from typing import Any
 
 from torch import Tensor
 
-from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
+from crispr_lm.attribution.bias_influence import score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Method, Treatment, measure
-from crispr_lm.baselines.registry import METHODS
+from crispr_lm.baselines.registry import ABLATION, METHODS
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_reference
+from crispr_lm.inference.layouts import capabilities_of
 from crispr_lm.inference.passes import counted_passes
 from crispr_lm.jobs.advice import say_lacks, say_sizes
 from crispr_lm.jobs.attempts import attempt
@@ -64,15 +65,15 @@ from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.tasks.base import sample
 from crispr_lm.tasks.parts import Parts
 
-NEURON_POINTS = (1, 3, 5, 10, 20, 50, 100)
-"""Numbers of neurons of the curve (the paper's figure)."""
+NEURON_POINTS = (1, 3, 5, 10, 20, 50, 100, 200, 300, 500)
+"""Numbers of neurons of the curve (the paper's figure), as far as ``--max-neurons`` goes."""
 EXAMPLE_POINTS = (1, 2, 5, 10, 20, 50)
 """Numbers of attribution examples of the curve."""
 
 ALWAYS = ("original", "search")
 """Methods that everything else is compared with."""
 
-NOT_IDENTITY = ("methods", "draws", "curves")
+NOT_IDENTITY = ("methods", "ablation", "draws", "curves")
 """Settings that say which cells are wanted, not what is in them: a comparison may be resumed with others."""
 
 
@@ -95,7 +96,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     """
     progress = progress or SilentProgress()
     timings = Timings()
-    methods = chosen_methods(settings.methods)
+    methods = chosen_methods(wanted_methods(settings))
     if settings.pick is not None:
         raise InputError("--pick takes a trial of one run; a comparison searches for every task, so leave it away")
     if settings.prompts is not None:
@@ -121,6 +122,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     for name in NOT_IDENTITY:
         del record["identity"]["settings"][name]
     record["identity"]["comparison_version"] = COMPARISON_VERSION  # cells of another one are not read
+    capabilities_of(lm)  # probed now, so that no method pays for it
     with folder.held():
         table = _Table(lm, settings, folder, progress, subjects, further, aside)
         return _compare_in(table, record, parts, methods)
@@ -169,6 +171,13 @@ def _compare_in(
     results |= {"failed": failed} if failed else {}
     write_json(folder.results, results)  # the very last: it says that all is done
     return results
+
+
+def wanted_methods(settings: CompareSettings) -> tuple[str, ...]:
+    """What ``--methods`` and ``--ablation`` name: with the latter alone, its rows."""
+    if not settings.ablation:
+        return settings.methods
+    return ABLATION + (settings.methods if "methods" in settings.model_fields_set else ())
 
 
 def chosen_methods(names: Sequence[str]) -> list[Method]:
@@ -232,7 +241,8 @@ class _Table:
     def neuron_curve(self, fit: Fit) -> None:
         """Growing numbers of neurons of the published ranking, eliminated."""
         task = fit.parts.task.name
-        most = sum(site.width for site in find_sites(self.lm.model, self.settings.neurons))
+        there = sum(site.width for site in find_sites(self.lm.model, self.settings.neurons))
+        most = min(there, self.settings.max_neurons)
         for count in (point for point in NEURON_POINTS if point <= most):
 
             def highest(count: int = count) -> Treatment:
@@ -293,8 +303,9 @@ class _Table:
         if new:
             with self.progress.step("Measuring", sum(subject.steps for subject in new)) as advance:
                 for subject in new:
-                    found = measure(lm, treatment, subject, settings.scoring, settings.batch_size, advance)
-                    measured[subject.name] = measurement_stored(found)
+                    with counted_passes(lm) as passes:
+                        found = measure(lm, treatment, subject, settings.scoring, settings.batch_size, advance)
+                    measured[subject.name] = {**measurement_stored(found), "passes": passes.count}
         diverged = next((cell["divergence"] for cell in alike if cell["divergence"] is not None), None)
         if diverges and treatment.changes_model and diverged is None:
             reference = self._reference  # taken from the model as it is, before the treatment is applied
@@ -327,7 +338,7 @@ class _GrowingScores:
                 fit.lm,
                 new,
                 fit.instructions,
-                BiasInfluence(settings.neurons, settings.skill_weight, settings.token_aggregation),
+                fit.formula,
                 batch_size=settings.batch_size,
                 progress=advance,
             )

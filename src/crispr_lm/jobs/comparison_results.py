@@ -18,6 +18,7 @@ from torch import Tensor
 
 from crispr_lm.baselines.fit import Chosen
 from crispr_lm.baselines.method import Method, Treatment
+from crispr_lm.baselines.registry import ABLATION
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.set_operations import overlap
 from crispr_lm.evaluation.evaluation import Evaluation, evaluation_of
@@ -33,7 +34,7 @@ from crispr_lm.report.shared import shared_record
 from crispr_lm.settings import CompareSettings
 
 COMPARISON_FORMAT = "crispr-lm-comparison"
-COMPARISON_VERSION = 3
+COMPARISON_VERSION = 4
 
 Cell = dict[str, Any]
 
@@ -91,7 +92,7 @@ def same_measurements(treatment: Treatment) -> str | None:
 
     None for a treatment that is more than an edit: it is never taken as equal to another.
     """
-    more = (treatment.steering, treatment.adapter, treatment.rephrase, treatment.correct)
+    more = (treatment.steering, treatment.adapter, treatment.rephrase, treatment.rewrite, treatment.correct)
     if any(change is not None for change in more):
         return None
     edit = treatment.edit
@@ -138,6 +139,7 @@ def comparison_of(
             for method in methods
         },
         "tasks": tables.tasks(methods, subjects, further),
+        "ablation": list(ABLATION) if {*ABLATION} <= {method.name for method in methods} else None,
         "transfer": tables.transfer(subjects) if settings.transfer and len(subjects) > 1 else None,
         "curves": tables.curves(subjects) if settings.curves else None,
     }
@@ -241,6 +243,7 @@ class _Figures:
             "divergence": self._divergence(cells),
             "seconds": round(sum(cell["seconds"] for cell in cells), 1),
             "passes": cells[0]["passes"],
+            "answer_passes": cells[0]["measured"][task]["passes"] / subject.steps,
         }
 
     def _measured(self, key: CellKey, subject: Subject) -> Measurement:

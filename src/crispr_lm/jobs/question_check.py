@@ -12,6 +12,7 @@ from crispr_lm.metrics.precision import SPREAD, WIDTHS, half_width, templates_fo
 from crispr_lm.tasks.base import Example, Task
 from crispr_lm.tasks.choices import example_of
 from crispr_lm.tasks.expansion import PAIRS, choices_row, expand
+from crispr_lm.tasks.glue import parted
 from crispr_lm.tasks.lacks import lacks, one_sided
 from crispr_lm.tasks.meaning import facts
 from crispr_lm.tasks.near_copies import near_copies
@@ -70,8 +71,8 @@ def precision(task: Task, seed: int) -> dict[str, Any]:
 
 
 def _task(source: str) -> Task:
-    scheme, separator, _ = source.partition(":")
-    if separator and (scheme == "builtin" or scheme in KINDS):
+    scheme, rest = parted(source)
+    if rest and (scheme == "builtin" or scheme in KINDS):
         return load_task(source)
     if source.endswith(".toml"):
         rows = map(choices_row, expand(read_templates(Path(source)), PAIRS))

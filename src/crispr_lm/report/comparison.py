@@ -23,6 +23,9 @@ FIGURES = (
 )
 """Metric and how its column is called. Ambiguous and disambiguated stand side by side."""
 
+LABELS = (("accuracy", "Accuracy"), ("macro_f1", "Macro F1"), ("label_bias", "Label bias"))
+"""The same for classification with labels."""
+
 KINDS = {"original": "", "library": "", "control": "control", "baseline": "baseline"}
 
 SCORING = {
@@ -87,6 +90,8 @@ def tables(comparison: Mapping[str, Any]) -> Iterator[TextTable]:
     if len(comparison["tasks"]) > 1:
         yield _summary(comparison)
         yield _changes(comparison)
+    if (ablation := comparison.get("ablation")) is not None:
+        yield _ablation(comparison, ablation)
     for name, task in comparison["tasks"].items():
         yield _figures(name, task, comparison["methods"])
         yield _differences(name, task, comparison["methods"])
@@ -139,9 +144,24 @@ def _changes(comparison: Mapping[str, Any]) -> TextTable:
     return TextTable("All tasks: difference from the original", ("Method", *comparison["tasks"]), tuple(rows), (note,))
 
 
+def _ablation(comparison: Mapping[str, Any], rows: Sequence[str]) -> TextTable:
+    """The paper's ablation in form: a row per variant, the plain accuracy on every task."""
+    tasks = comparison["tasks"]
+    shown = []
+    for method in ("original", *rows):
+        measured = {name: task["rows"][method].get("measured") for name, task in tasks.items()}
+        cells = (_mean_deviation_worst(of[name], "accuracy") if of else "not run" for name, of in measured.items())
+        shown.append((comparison["methods"][method]["label"], *cells))
+    note = (
+        "Accuracy on all questions: mean ± standard deviation over instructions (and draws), [worst]. Every row but "
+        "the original eliminates as many neurons as the search's edit."
+    )
+    return TextTable("Ablation", ("Method", *tasks), tuple(shown), (note,))
+
+
 def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> TextTable:
     columns, further = _columns(task), _further(name, task)
-    header = ("Method", "Kind", "Neurons", *(label for _, label in columns), "Passes", "KL", *further)
+    header = ("Method", "Kind", "Neurons", *(label for _, label in columns), "Passes", "Per answer", "KL", *further)
     rows = []
     for method, row in task["rows"].items():
         label = methods[method]["label"]
@@ -156,6 +176,7 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
                 str(row["neurons"]),
                 *(_spread(own, metric) for metric, _ in columns),
                 f"{row['passes']:,}",
+                f"{row['answer_passes']:.1f}",
                 _divergence(row["divergence"]),
                 *(_spread(row["measured"][other], _headline(row["measured"][other])) for other in further),
             )
@@ -166,9 +187,10 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
         f"instruction{plural}, {SCORING[task['scoring'][name]]}: mean ± standard deviation over instructions (and "
         "draws), [worst]; of random controls the range of their draws' means in braces. Passes: what fitting took, in "
         "forward passes of a prompt (a backward pass counts as two); of methods as large as the search's edit what "
-        "comes on top of the search. KL: divergence from the original on neutral prompts, nats per token, with its "
-        "95 % interval. Further tasks: accuracy, of texts perplexity; those under one instruction alone have no "
-        "deviation."
+        "comes on top of the search. Per answer: passes for one question under one instruction; what a model writes "
+        "first is shared by all instructions. KL: divergence from the original on neutral prompts, nats per token, "
+        "with its 95 % interval. Further tasks: accuracy, of texts perplexity; those under one instruction alone have "
+        "no deviation."
     ]
     notes += [*left_out(task), *_notes(task, methods)]
     return TextTable(name, header, tuple(rows), tuple(notes))
@@ -245,11 +267,12 @@ def _notes(task: Mapping[str, Any], methods: Mapping[str, Any]) -> Iterator[str]
 
 
 def _columns(task: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The metrics to show of a task: those of `FIGURES` that it has, else its headline, else the first it has."""
+    """The metrics to show of a task: those of `LABELS` or `FIGURES`, else its headline, else the first it has."""
     original = task["rows"]["original"]["measured"]
     metrics = next(iter(original.values()))["metrics"]
-    shown = [(name, label) for name, label in FIGURES if name in metrics]
-    if shown:
+    if task["family"] == "classification":
+        return [(name, label) for name, label in LABELS if name in metrics]
+    if shown := [(name, label) for name, label in FIGURES if name in metrics]:
         return shown
     labels = {metric.name: metric.label for metric in FAMILIES[task["family"]].metrics if metric.name in metrics}
     headline = FAMILIES[task["family"]].headline
@@ -259,7 +282,7 @@ def _columns(task: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def main_metrics(task: Mapping[str, Any]) -> list[str]:
     """The metrics that stand for a task: ambiguous and disambiguated accuracy, or its headline."""
-    return [metric for metric, _ in _columns(task)][:2]
+    return [metric for metric, _ in _columns(task)][: 1 if task["family"] == "classification" else 2]
 
 
 def _further(name: str, task: Mapping[str, Any]) -> list[str]:

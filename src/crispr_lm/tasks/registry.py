@@ -37,6 +37,7 @@ from crispr_lm.tasks.esbbq import read_catalan, read_spanish
 from crispr_lm.tasks.fact_sets import read_blimp, read_difference_awareness, read_occupations
 from crispr_lm.tasks.facts import fact_examples
 from crispr_lm.tasks.ggbbq import read_ggbbq
+from crispr_lm.tasks.glue import GLUE, glue_instructions, parted, read_glue, read_glue_from_hub
 from crispr_lm.tasks.groups import NOT_FOUND, GroupMap
 from crispr_lm.tasks.knowledge import knowledge_examples
 from crispr_lm.tasks.kobbq import read_kobbq
@@ -99,6 +100,8 @@ class TaskKind:
         breakdowns: As in `Task`; so are the next three.
         takes_groups: Whether the stereotyped person is found by names of groups, which a map can add to.
         repeats: Whether its files hold repeated rows, which are left out.
+        from_hub: Reads its examples from the hub, for ``NAME:hub``; None where they are not taken from there.
+        instructions: Gives its own built-in instructions; None for those of its examples' form.
     """
 
     read: Callable[..., Sequence[Example | None]]
@@ -111,6 +114,8 @@ class TaskKind:
     whole_templates: bool = False
     takes_groups: bool = False
     repeats: bool = False
+    from_hub: Callable[[], Sequence[Example]] | None = None
+    instructions: Callable[[], tuple[str, ...]] | None = None
 
 
 BUILTIN: dict[str, Callable[[], list[Example]]] = {
@@ -171,8 +176,24 @@ _KINDS: dict[str, TaskKind] = {
     ),
     "twins": TaskKind(read_twin_options, "own pairs of prompts", family="twin_options", whole_templates=True),
     **{
-        name: TaskKind(partial(read_benchmark, name), benchmark.title, benchmark.license or UNKNOWN_LICENSE)
+        name: TaskKind(
+            partial(read_benchmark, name),
+            benchmark.title,
+            benchmark.license or UNKNOWN_LICENSE,
+            from_hub=partial(read_from_hub, name),
+        )
         for name, benchmark in BENCHMARKS.items()
+    },
+    **{
+        f"glue:{name}": TaskKind(
+            partial(read_glue, name),
+            task.title,
+            "CC BY-SA 4.0" if name == "qnli" else UNKNOWN_LICENSE,  # SQuAD's; the others state none, or their own
+            family="classification",
+            from_hub=partial(read_glue_from_hub, name),
+            instructions=partial(glue_instructions, name),
+        )
+        for name, task in GLUE.items()
     },
 }
 KINDS = Registry("kind of task", _KINDS.items())
@@ -196,9 +217,10 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
         name: ``builtin:everyday``, ``builtin:facts`` or ``builtin:knowledge`` (original questions that come with the
             library), ``builtin:everyday:KIND`` (those of one kind of stereotype, such as Gender), ``bbq:PATH`` (an
             official BBQ JSONL file or a folder of them), ``choices:PATH`` (the general form, see
-            `crispr_lm.tasks.choices`), or another benchmark of `KINDS`. Of `BENCHMARKS` also ``NAME:hub``.
+            `crispr_lm.tasks.choices`), ``glue:mrpc:PATH``, or another benchmark of `KINDS`. Of `BENCHMARKS` and GLUE
+            also ``NAME:hub``.
         instructions: A text file with one instruction per line, or how many of the ten built-in ones in the task's
-            language to use (all by default). Tasks of whole texts have none.
+            language to use (all by default); tasks of GLUE have ten of their own. Tasks of whole texts have none.
         groups: Names of persons to groups (`crispr_lm.tasks.groups.read_groups`), beside those known. With a map, even
             an empty one, any share of rows may lack a stereotyped option.
 
@@ -206,8 +228,8 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
         InputError: unknown name, missing or malformed file, no examples, too many instructions asked for, or more than
             `MOST_NOT_FOUND` of the rows without a stereotyped option and no map.
     """
-    scheme, separator, rest = name.partition(":")
-    if not separator or not rest:
+    scheme, rest = parted(name)
+    if not rest:
         guess = f"choices:{name}" if name.endswith((".jsonl", ".json")) else f"builtin:{name}"
         meant = f" (did you mean {guess!r}?)" if guess.startswith("choices") or name in BUILTIN else ""
         raise InputError(f"task {name!r} is not understood{meant}; write builtin:NAME, bbq:PATH or choices:PATH")
@@ -215,8 +237,8 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
     origin: tuple[str, ...] = ()
     if scheme == "builtin":
         read: Sequence[Example | None] = _builtin(rest)
-    elif scheme in BENCHMARKS and rest == HUB:
-        read = read_from_hub(scheme)
+    elif kind.from_hub is not None and rest == HUB:
+        read = kind.from_hub()
     elif scheme in KINDS:
         path, exists = _path(rest)
         if not exists:
@@ -236,7 +258,7 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
     return Task(
         name=without_folders(name),
         examples=examples,
-        instructions=instructions_of(instructions, examples[0].form, language_of(examples)),
+        instructions=instructions_of(instructions, examples[0].form, language_of(examples), kind.instructions),
         origin=origin,
         family=family_of(kind, examples),
         breakdowns=kind.breakdowns,
@@ -286,7 +308,7 @@ def _builtin(rest: str) -> list[Example]:
 
 def dataset_of(name: str) -> Dataset:
     """What others call the data of the task of this name: no folder of this machine is in it."""
-    scheme, _, rest = name.partition(":")
+    scheme, rest = parted(name)
     if scheme == "builtin":
         return Dataset(name, f"crispr-lm {name}", "Apache-2.0 (comes with crispr-lm)")
     if scheme == "wikitext":
@@ -353,8 +375,12 @@ def language_of(examples: Sequence[Example]) -> str:
     return first.language
 
 
-def instructions_of(choice: str | int | None, form: str, language: str = ENGLISH) -> tuple[str, ...]:
+def instructions_of(
+    choice: str | int | None, form: str, language: str = ENGLISH, own: Callable[[], tuple[str, ...]] | None = None
+) -> tuple[str, ...]:
     """The instructions to ask examples of a form with: of a file, as many built-in ones as asked for, or all.
+
+    `own` gives the built-in ones of a kind of task that has its own.
 
     Raises:
         InputError: as `read_instructions`, or more than there are.
@@ -364,7 +390,7 @@ def instructions_of(choice: str | int | None, form: str, language: str = ENGLISH
     if isinstance(choice, str) and not choice.isdecimal():
         return read_instructions(_path(choice)[0])
     # Open questions need other words than "choose one of the options".
-    available = open_instructions() if form == OPEN else builtin_instructions(language)
+    available = own() if own else open_instructions() if form == OPEN else builtin_instructions(language)
     if choice is None:
         return available
     count = int(choice)
