@@ -52,10 +52,15 @@ def read_answers(path: Path, *, edited: bool = True) -> list[dict[str, Any]]:
     Raises:
         InputError: it can't be read, or a line is something else.
     """
-    return read_rows(path, lambda row: _checked(row, edited))
+    return read_rows(path, lambda row: checked_answer(row, edited=edited))
 
 
-def _checked(row: dict[str, Any], edited: bool) -> dict[str, Any]:
+def checked_answer(row: dict[str, Any], *, edited: bool = True) -> dict[str, Any]:
+    """The row, if it is one of this file.
+
+    Raises:
+        ValueError: it is something else.
+    """
     try:
         read = _AnswerRow.model_validate(row)
     except ValidationError as error:
