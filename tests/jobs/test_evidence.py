@@ -197,11 +197,11 @@ def test_the_seal_is_on_disk_before_any_test_question_is_asked(files, saved_mode
 
     monkeypatch.setattr(run_module, "measure_all", stop)
     with pytest.raises(InterruptedError):
-        run(str(saved_model("llama")), settings_for(files, output))
+        run(str(saved_model("llama")), settings_for(files, output, measure=()))
     assert at_measuring == [(False, 1)]
     first = read(output / "sealed.json")
     monkeypatch.undo()
-    run(str(saved_model("llama")), settings_for(files, output))
+    run(str(saved_model("llama")), settings_for(files, output, measure=()))
     assert read(output / "sealed.json") == first  # resumed, not sealed anew
 
 
