@@ -253,6 +253,11 @@ class ReportSettings(StrictSettings):
     neutral_prompts: Annotated[int, Parameter(group=REPORT_GROUP)] = Field(
         16, ge=1, le=48, description="Bundled neutral prompts that the KL divergence from the original is measured on."
     )
+    rules: Annotated[Path | None, Parameter(group=REPORT_GROUP)] = Field(
+        None,
+        description="File of rules to be sealed with settings and split before the test split is read. No rule is "
+        "decided here: crispr-lm check does that.",
+    )
 
 
 @Parameter(name="*")
@@ -389,6 +394,36 @@ class EvaluateSettings(ModelSettings, TaskSettings, ReportSettings):
         "test",
         description="Measure on the test split, which no edit of the same seed was made on, or on all examples. "
         "Results of all say how many examples are of templates that the edit was made on.",
+    )
+    evidence: Annotated[Path | None, Parameter(group=REPORT_GROUP)] = Field(
+        None,
+        description="New folder for the seal, every answer and the results, for crispr-lm evidence; `run` writes them "
+        "in any case.",
+    )
+
+
+@Parameter(name="*")
+class ExportSettings(StrictSettings):
+    """All options of ``crispr-lm export`` but its folders."""
+
+    format: Annotated[Literal["every-eval-ever", "inspect", "hub"], Parameter(group=OUTPUT_GROUP)] = Field(
+        description="every-eval-ever: JSON of the shared schema; inspect: logs of Inspect; hub: the Hugging Face hub's "
+        "evaluation results."
+    )
+    model_name: Annotated[str | None, Parameter(group=OUTPUT_GROUP)] = Field(
+        None,
+        pattern="^[^/]+/[^/]+$",
+        description="every-eval-ever: OWNER/NAME of the base model, where the measurement has its folder's name alone.",
+    )
+    organization: Annotated[str, Parameter(group=OUTPUT_GROUP)] = Field(
+        "unknown", min_length=1, description="every-eval-ever: who made the evaluation."
+    )
+    relationship: Annotated[
+        Literal["first_party", "third_party", "collaborative", "other"], Parameter(group=OUTPUT_GROUP)
+    ] = Field("other", description="every-eval-ever: what they are to the maker of the model.")
+    dataset: Annotated[tuple[str, ...], Parameter(group=OUTPUT_GROUP, negative="")] = Field(
+        (),
+        description="hub: TASK=OWNER/NAME:TASK_ID, the hub's benchmark that a task is of. May be given several times.",
     )
 
 

@@ -96,7 +96,7 @@ def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_pat
     output = tmp_path / "out"
     results = run(str(saved_model(architecture)), settings_for(questions, output, neurons=kind))
     names = {"run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json"}
-    names |= {"report.html", "model"}
+    names |= {"report.html", "model", "sealed.json", "columns.json"}
     assert {path.name for path in output.iterdir()} == names
     assert read(output / "results.json") == json.loads(json.dumps(results))
 

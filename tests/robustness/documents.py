@@ -28,6 +28,7 @@ from crispr_lm.inference.prompts import encode_text
 from crispr_lm.jobs.comparison_results import CellKey
 from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.reproduce import read_recorded, reproduced_settings
+from crispr_lm.jobs.seal import SEAL_FORMAT, SEAL_VERSION, digest, read_seal
 from crispr_lm.jobs.sharing import results_beside
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.load import open_model
@@ -175,6 +176,8 @@ CONFIGURATION = {
 }  # fmt: skip
 INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a.weight": "model-1.safetensors"}}
 TOML = b'max_neurons = 50\nmax_kl = 0.1\ntask = ["builtin:everyday"]\ndtype = "float32"\n'
+SEALED = {"format": SEAL_FORMAT, "version": SEAL_VERSION, "test_split_read": False}
+SEAL = {"content": SEALED, "seal": digest(SEALED), "edits": []}
 CELL = {"part": "methods", "what": "search", "task": "t", "number": 0, "status": "done"}
 
 
@@ -407,6 +410,7 @@ DOCUMENTS = {
                            lambda path: read_rows(path, Candidate.from_dict), "lines"),
     "cells": Document("cells.jsonl", lines(CELL), lambda path: read_rows(path, CellKey.of_cell), "lines"),
     "answers": Document("answers.jsonl", lines(ANSWER, ANSWER), read_answers, "lines"),
+    "seal": Document("sealed.json", json.dumps(SEAL).encode(), read_seal, "json"),
     "results": Document("results.json", RUN_FILES["results.json"], read_results, "json"),
     "results of a run": Document("results.json", RUN_FILES["results.json"], read_tried, "json"),
     "record of a run": Document("run.json", RUN_FILES["run.json"], read_tried, "json"),

@@ -92,11 +92,14 @@ def results_of(
 
 
 def answer_rows(
-    subjects: Sequence[Subject], before: Mapping[str, Measurement], after: Mapping[str, Measurement]
+    subjects: Sequence[Subject], before: Mapping[str, Measurement], after: Mapping[str, Measurement] | None
 ) -> list[dict[str, Any]]:
-    """What was asked and answered, an object per example: option scores before and after under every instruction."""
+    """What was asked and answered, an object per example: option scores before and after under every instruction.
+
+    With `column_rows` all that figures are computed from (`crispr_lm.evaluation.recomputed`).
+    """
     rows = []
-    asked = {"before": evaluations(before), "after": evaluations(after)}
+    asked = {"before": evaluations(before)} | ({} if after is None else {"after": evaluations(after)})
     for subject in subjects:
         if not isinstance(subject, TaskSubject):
             continue
@@ -117,6 +120,8 @@ def answer_rows(
                     "unknown": example.unknown,
                     "stereotyped": example.stereotyped,
                     "language": example.language,
+                    "polarity": example.polarity,
+                    "facets": dict(example.facets),
                     "scores": {
                         when: [_finite(table[index, counted].tolist()) for table in found[name].option_scores]
                         for when, found in asked.items()
@@ -124,6 +129,27 @@ def answer_rows(
                 }
             )
     return rows
+
+
+def column_rows(
+    before: Mapping[str, Measurement], after: Mapping[str, Measurement] | None, divergence: Measurement | None
+) -> dict[str, Any]:
+    """What the figures are computed from that are of no questions (perplexity, free answers, divergence)."""
+    given = {"before": before} | ({} if after is None else {"after": after})
+    answered = evaluations(before)
+    return {
+        "measurements": {
+            name: {when: _columns(measured[name]) for when, measured in given.items()}
+            for name in before
+            if name not in answered
+        },
+        "divergence": None if divergence is None else _columns(divergence),
+    }
+
+
+def _columns(measured: Measurement) -> dict[str, Any]:
+    columns = [{name: values.tolist() for name, values in of.items()} for of in measured.columns]
+    return {"family": measured.family.name, "clusters": list(measured.clusters), "columns": columns}
 
 
 def over_abstention(
@@ -232,5 +258,8 @@ def described_edit(edit: Edit) -> dict[str, Any]:
 
 
 def _finite(scores: list[float]) -> list[float | None]:
-    """Scores as JSON numbers; None for an option that has none (it was not written)."""
-    return [None if score == -float("inf") else round(score, 5) for score in scores]
+    """Scores as JSON numbers; None for an option that has none (it was not written).
+
+    Nine digits are a float32 to the last bit, so that the files give the figures exactly.
+    """
+    return [None if score == -float("inf") else float(f"{score:.9g}") for score in scores]

@@ -101,6 +101,8 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
         raise InputError("--pick takes a trial of one run; a comparison searches for every task, so leave it away")
     if settings.prompts is not None:
         raise InputError("--prompts shows the answers of one edited model; give it to crispr-lm run")
+    if settings.rules is not None:
+        raise InputError("--rules are sealed with one measurement; give them to crispr-lm run or evaluate")
     folder = ComparisonFolder(settings.output)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     settings = dated(settings, folder)

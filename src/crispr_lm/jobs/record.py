@@ -19,7 +19,7 @@ from crispr_lm.inference.prompts import seen_prompt
 from crispr_lm.jobs.preparation import file_hash
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.plugins import loaded
-from crispr_lm.settings import RunSettings
+from crispr_lm.settings import EvaluateSettings, RunSettings
 from crispr_lm.storage.records import MALFORMED, read_object
 from crispr_lm.storage.run_folder import JobFolder
 from crispr_lm.tasks.parts import Parts
@@ -27,9 +27,10 @@ from crispr_lm.version import __version__
 
 NO_MATTER = {
     "output", "resume", "overwrite", "batch_size", "device", "threads", "pick", "transfer", "prompts", "prompt_date",
+    "rules", "evidence",
 }  # fmt: skip
 """Settings that no result depends on, or that stand elsewhere in the identity (the date); with ``transfer`` more is
-measured, with ``prompts`` more is shown, and nothing else."""
+measured, with ``prompts`` more is shown, and nothing else; ``rules`` are only sealed."""
 
 AnySettings = TypeVar("AnySettings", bound=RunSettings)
 
@@ -45,7 +46,7 @@ def dated(settings: AnySettings, folder: JobFolder) -> AnySettings:
 
 
 def record_of(
-    lm: LanguageModel, settings: RunSettings, parts: Sequence[Parts], subjects: Sequence[Subject]
+    lm: LanguageModel, settings: RunSettings | EvaluateSettings, parts: Sequence[Parts], subjects: Sequence[Subject]
 ) -> dict[str, Any]:
     """Settings, versions, hashes and parts; ``identity`` is all that results depend on.
 

@@ -20,8 +20,9 @@ from crispr_lm.edits.logit_lens import promoted_tokens
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.kl_divergence import divergence
-from crispr_lm.evaluation.results import Edited, answer_rows, results_of
+from crispr_lm.evaluation.results import Edited, answer_rows, column_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
+from crispr_lm.jobs import seal
 from crispr_lm.jobs.advice import say_lacks, say_sizes
 from crispr_lm.jobs.attempts import attempt, reason_of
 from crispr_lm.jobs.edit_search import Start, find_edit
@@ -86,7 +87,11 @@ def run(
     with folder.held() if is_first() else nullcontext():
         begun = on_first(lambda: _without_the_end(folder, record, settings))
         if begun is None:
+            sealed = on_first(lambda: seal.content_of("run", record, parts, subjects, work.rules))
             resumed = on_first(lambda: folder.start(record, overwrite=settings.overwrite))
+            progress.say(
+                f"Sealed before the test split is read: {on_first(lambda: seal.begin(folder, sealed, work.rules))}"
+            )
             if not resumed:
                 progress.say(estimate(lm, parts, subjects, settings, len(work.aside.examples)).text)
             edit, results = _measured(work, resumed)
@@ -116,6 +121,7 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
     settings = on_first(lambda: dated(settings, folder))
     prompts = read_prompts(settings.prompts)
+    rules = seal.read_rules(settings.rules)
     tasks = load_tasks(settings)
     say_lacks(tasks, progress)
     parts = [take_parts(task, settings) for task in tasks]
@@ -129,7 +135,7 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     checks += [*(subject.check for subject in subjects), prompts_fit(prompts)]
     needs = Needs(checks, probe=(parts[0].task, parts[0].validation), twice=True)
     lm = load(model, settings, needs, timings, progress)
-    return _Work(folder, lm, parts, subjects, settings, timings, progress, aside, prompts)
+    return _Work(folder, lm, parts, subjects, settings, timings, progress, aside, prompts, rules)
 
 
 def _without_the_end(
@@ -169,6 +175,7 @@ class _Work:
     progress: Progress
     aside: AskedAside
     prompts: tuple[ShownPrompt, ...] = ()
+    rules: seal.Rules | None = None
 
 
 def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
@@ -187,6 +194,7 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
         made_on=made_on(parts, work.aside),
     )
     on_first(lambda: edit.save(folder.edit))
+    on_first(lambda: seal.add_edit(folder))
 
     with timings.of("report_before"):
         before = measure_all(lm, subjects, settings, progress, "Measuring before")
@@ -215,6 +223,7 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
     }
     results |= outcome(results)
     on_first(lambda: write_lines(folder.answers, answer_rows(subjects, before, after)))
+    on_first(lambda: write_json(folder.columns, column_rows(before, after, diverged)))
     on_first(lambda: write_json(folder.results, results))
     attempt(lambda: write_report(folder.path, results))  # written again once the model is saved
     if settings.transfer:

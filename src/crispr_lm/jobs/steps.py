@@ -20,6 +20,7 @@ from crispr_lm.evaluation.results import Edited, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs.advice import say_lacks
 from crispr_lm.jobs.attempts import attempt
+from crispr_lm.jobs.evidence_folder import Evidence
 from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import (
     Needs,
@@ -80,6 +81,7 @@ def evaluate(
     progress = progress or SilentProgress()
     timings = Timings()
     check_output_file(output)
+    kept = Evidence.checked(settings)
     edit = Edit.load(local_edit(edit_file)) if edit_file is not None else None
     tasks = load_tasks(settings)
     say_lacks(tasks, progress)
@@ -96,6 +98,7 @@ def evaluate(
     lm = load(model, settings, needs, timings, progress)
     if edit is not None:
         edit.check(lm)
+    on_first(lambda: kept.begin(lm, subjects, edit))
     after = diverged = None
     with timings.of("report_before"):
         before = measure_all(lm, subjects, settings, progress, "Measuring before" if edit is not None else "Measuring")
@@ -112,6 +115,7 @@ def evaluate(
             results["tasks"][subject.name]["seen_examples"] = seen(subject.examples, edit.made_on)
     results |= {"split": settings.split, "timings": timings.seconds}
     with _kept(results):
+        on_first(lambda: kept.end(subjects, before, edited, results))
         on_first(lambda: write_json(output, results))
     return results
 

@@ -128,17 +128,30 @@ def _metadata(
         "tags": list(dict.fromkeys([*origin.tags, "crispr-lm", "debiasing", "bias-neurons", PAPER])),
     }
     given = {key: value for key, value in known.items() if value is not None}
-    found = [] if results is None else list(_eval_results(tasks, results))
+    found = [] if results is None else list(_eval_results(tasks, results["tasks"], "after"))
     if found:
         return ModelCardData(model_name=name, eval_results=found, **given)
     return ModelCardData(**given)
 
 
-def _eval_results(tasks: list[MeasuredTask], results: Mapping[str, Any]) -> Iterator[EvalResult]:
-    """The edited model's figures in the hub's evaluation format."""
-    for measured, task in zip(tasks, results["tasks"].values(), strict=True):
-        for metric in _shown(task):
-            value = task["after"].get(metric.name)
+def model_index(name: str, results: Mapping[str, Any], when: str) -> str:
+    """The metadata block of a model card that holds figures alone.
+
+    Args:
+        name: Of the model.
+        results: What ``results.json`` holds.
+        when: "before": of the model as it was; "after": of the edited one.
+    """
+    tasks = [_measured_task(task, content, ()) for task, content in results["tasks"].items()]
+    data = ModelCardData(model_name=name, eval_results=list(_eval_results(tasks, results["tasks"], when)))
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def _eval_results(tasks: list[MeasuredTask], content: Mapping[str, Any], when: str) -> Iterator[EvalResult]:
+    """A model's figures in the hub's evaluation format."""
+    for measured, task in zip(tasks, content.values(), strict=True):
+        for metric in _shown(task, when):
+            value = task[when].get(metric.name)
             if value is not None:
                 yield EvalResult(
                     task_type="question-answering" if measured.role != "text" else "text-generation",
@@ -153,20 +166,24 @@ def _eval_results(tasks: list[MeasuredTask], results: Mapping[str, Any]) -> Iter
 
 def _tasks(results: Mapping[str, Any]) -> Iterator[MeasuredTask]:
     for name, task in results["tasks"].items():
-        yield MeasuredTask(
-            name=name,
-            dataset=dataset_of(name),
-            role=task["role"],
-            examples=task["examples"],
-            templates=task["templates"],
-            instructions=task["instructions"],
-            rows=tuple(_row(task, metric) for metric in _shown(task)),
-            over_abstention=task.get("over_abstention"),
-        )
+        yield _measured_task(name, task, tuple(_row(task, metric) for metric in _shown(task)))
 
 
-def _shown(task: Mapping[str, Any]) -> list[Metric]:
-    every = [metric for metric in ordered_metrics(task["family"], task["before"]) if metric.name in task["after"]]
+def _measured_task(name: str, task: Mapping[str, Any], rows: tuple[Row, ...]) -> MeasuredTask:
+    return MeasuredTask(
+        name=name,
+        dataset=dataset_of(name),
+        role=task["role"],
+        examples=task["examples"],
+        templates=task["templates"],
+        instructions=task["instructions"],
+        rows=rows,
+        over_abstention=task.get("over_abstention"),
+    )
+
+
+def _shown(task: Mapping[str, Any], when: str = "after") -> list[Metric]:
+    every = [metric for metric in ordered_metrics(task["family"], task["before"]) if metric.name in task[when]]
     if task["family"] != "question_answering":
         return every
     return [metric for metric in every if metric.name in HEADLINE] or every

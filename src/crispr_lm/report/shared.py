@@ -10,7 +10,7 @@ from typing import Any
 
 from crispr_lm.storage.sanitize import shared_names, without_folders
 
-PATHS = ("task", "measure", "instructions")
+PATHS = ("task", "measure", "instructions", "groups")
 """Settings that may hold paths; the output folder is no part of a record."""
 
 
@@ -20,6 +20,8 @@ def shared_record(record: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(identity["settings"])
     for name in settings.keys() & PATHS:
         value = settings[name]
+        if value is None:
+            continue
         several = isinstance(value, (list, tuple))
         settings[name] = [*shared_names(value).values()] if several else without_folders(str(value))
     files = shared_names(identity["data"])

@@ -17,7 +17,7 @@ class _Scores(BaseModel):
     model_config = ConfigDict(strict=True)
 
     before: list[list[float | None]]
-    after: list[list[float | None]]
+    after: list[list[float | None]] | None = None
 
 
 class _AnswerRow(BaseModel):
@@ -37,19 +37,25 @@ class _AnswerRow(BaseModel):
     unknown: int | None = Field(ge=0)
     stereotyped: int | None = Field(ge=0)
     language: str = Field("en", pattern="^[a-z]{2}$")
+    polarity: str = ""
+    facets: dict[str, str] = {}
     scores: _Scores
 
 
-def read_answers(path: Path) -> list[dict[str, Any]]:
+def read_answers(path: Path, *, edited: bool = True) -> list[dict[str, Any]]:
     """Read the file as a run wrote it; a torn last line is dropped.
+
+    Args:
+        path: The file.
+        edited: Whether an edit was measured, so that every row has answers after it.
 
     Raises:
         InputError: it can't be read, or a line is something else.
     """
-    return read_rows(path, checked_answer)
+    return read_rows(path, lambda row: checked_answer(row, edited=edited))
 
 
-def checked_answer(row: dict[str, Any]) -> dict[str, Any]:
+def checked_answer(row: dict[str, Any], *, edited: bool = True) -> dict[str, Any]:
     """The row, if it is one of this file.
 
     Raises:
@@ -62,7 +68,9 @@ def checked_answer(row: dict[str, Any]) -> dict[str, Any]:
     count = len(read.options)
     if any(index is not None and index >= count for index in (read.answer, read.unknown, read.stereotyped)):
         raise ValueError("an index is none of the options")
-    tables = (read.scores.before, read.scores.after)
+    if edited != (read.scores.after is not None):
+        raise ValueError("answers after an edit are missing, or there are some without one")
+    tables = [read.scores.before] + ([] if read.scores.after is None else [read.scores.after])
     if not all(table and all(len(scores) == count for scores in table) for table in tables):
         raise ValueError("there must be a score for each option under every instruction")
     if not all(score is None or math.isfinite(score) for table in tables for scores in table for score in scores):

@@ -67,10 +67,11 @@ def read_side(path: Path, side: str | None) -> list[dict[str, Any]]:
         InputError: it can't be read, is empty, is something else, or has no such side.
     """
     rows = []
-    for row in _rows(path, lambda row: _checked(row) if "instructions" in row else checked_answer(row)):
-        wanted = side or (SIDE if SIDE in row["scores"] else "after")
-        if wanted not in row["scores"]:
-            raise InputError(f"{path} has no answers {wanted!r}; it has: {', '.join(row['scores'])}")
+    for row in _rows(path, lambda row: _checked(row) if "instructions" in row else _checked_of_run(row)):
+        there = [name for name, tables in row["scores"].items() if tables is not None]
+        wanted = side or next((name for name in (SIDE, "after") if name in there), "before")
+        if wanted not in there:
+            raise InputError(f"{path} has no answers {wanted!r}; it has: {', '.join(there)}")
         rows.append({**row, "tables": row["scores"][wanted]})
     return rows
 
@@ -86,6 +87,11 @@ def _rows(path: Path, parse: Callable[[dict[str, Any]], dict[str, Any]]) -> list
     if not rows:
         raise InputError(f"{path} holds no answers; give answers.jsonl of a run, or of crispr-lm check --answers")
     return rows
+
+
+def _checked_of_run(row: dict[str, Any]) -> dict[str, Any]:
+    scores = row.get("scores")
+    return checked_answer(row, edited=isinstance(scores, dict) and scores.get("after") is not None)
 
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:

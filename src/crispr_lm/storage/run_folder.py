@@ -5,12 +5,15 @@ Knows file names, and of their contents only what says whether a job is done.
 Of ``crispr-lm run``:
 
 run.json             settings, versions, hashes of model and data, seeds
+sealed.json          hashes of all that was fixed before the test split was read
+rules.toml           with --rules: the file
 scores.safetensors   B of every neuron
 loop.safetensors     where the search's loop stands; gone when the search is done
 search.jsonl         every candidate tried
 transfer/            with --transfer: the same for an edit of each task alone
 edit.json            the edit
 answers.jsonl        what was asked and answered, before and after
+columns.json         sums behind the figures that are of no questions: perplexity, free answers, divergence
 results.json         metrics before and after
 report.html          all of it as one page
 model/               the edited model, plain Hugging Face format
@@ -182,15 +185,28 @@ class RunFolder(JobFolder):
     RECORD = "run.json"
     FILES = (
         "run.json",
+        "sealed.json",
+        "rules.toml",
         "scores.safetensors",
         "search.jsonl",
         "edit.json",
         "answers.jsonl",
+        "columns.json",
         "results.json",
         "report.html",
     )
     FOLDERS = ("transfer", "model")
     LAST = ("results.json", "report.html")
+
+    @property
+    def sealed(self) -> Path:
+        """What was fixed before the test split was read."""
+        return self.path / "sealed.json"
+
+    @property
+    def rules(self) -> Path:
+        """A copy of the rules that were sealed."""
+        return self.path / "rules.toml"
 
     @property
     def scores(self) -> Path:
@@ -220,6 +236,11 @@ class RunFolder(JobFolder):
     def answers(self) -> Path:
         """Option scores of every example measured."""
         return self.path / "answers.jsonl"
+
+    @property
+    def columns(self) -> Path:
+        """What the figures that are of no questions are computed from."""
+        return self.path / "columns.json"
 
     @property
     def results(self) -> Path:

@@ -1,0 +1,72 @@
+"""Commands that hand figures to someone else: evidence, verify, export."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from crispr_lm.cli.arguments import OutputFile
+from crispr_lm.cli.output import FAILURE, quiet_libraries, show
+from crispr_lm.settings import ExportSettings
+from crispr_lm.storage.sanitize import printable
+
+
+def evidence(source: Path, /, *, output: OutputFile) -> None:
+    """Bundle a finished measurement so that others can check it: seal, answers, results, hashes.
+
+    Example: crispr-lm evidence out --output bundle
+
+    Parameters
+    ----------
+    source
+        The folder of a finished run, or of crispr-lm evaluate --evidence.
+    output
+        Folder to write; must not exist, or be empty.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.evidence import evidence as evidence_job
+    from crispr_lm.report.evidence import print_verified
+
+    found = evidence_job(source, output)
+    show(found, lambda: print_verified(found), lambda: found["manifest"])
+
+
+def verify(bundle: Path, /, *, known: tuple[str, ...] = ()) -> None:
+    """Check an evidence bundle: name what has changed, and compute every figure again from the answers.
+
+    Exits with status 1 where anything differs.
+
+    Parameters
+    ----------
+    bundle
+        The folder that crispr-lm evidence wrote.
+    known
+        A hash that you were given: of the seal, of the edit's seal, or of the bundle. May be given several times.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.evidence import verify as verify_job
+    from crispr_lm.report.evidence import line_of, print_verified
+
+    found = verify_job(bundle, known)
+    show(found, lambda: print_verified(found), lambda: line_of(found))
+    if not found["verified"]:
+        sys.exit(FAILURE)
+
+
+def export(source: Path, /, *, output: OutputFile, settings: ExportSettings) -> None:
+    """Write figures and answers in a form that other tools read.
+
+    Example: crispr-lm export out --format every-eval-ever --output exported
+
+    Parameters
+    ----------
+    source
+        The folder of a finished run, of crispr-lm evaluate --evidence, or an evidence bundle.
+    output
+        Folder to write; must not exist, or be empty.
+    """
+    quiet_libraries()
+    from crispr_lm.jobs.export import export as export_job
+
+    done = export_job(source, output, settings)
+    show(done, lambda: print(*map(printable, (*done["files"], *done["notes"])), sep="\n"), lambda: output)
