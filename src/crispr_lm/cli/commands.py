@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 from pydantic import ValidationError
 
-from crispr_lm.cli import edits, examination, interactive, questions, single_steps, whole_jobs
+from crispr_lm.cli import edits, examination, interactive, questions, single_steps, verification, whole_jobs
 from crispr_lm.cli.call import call
 from crispr_lm.cli.mistakes import settings_sentence, usage_sentence
 from crispr_lm.cli.output import FAILURE, USAGE_ERROR, discard_output, fail, fail_with_traceback, quiet_libraries
@@ -70,6 +70,7 @@ for command in (
     single_steps.lm_eval_task,
     examination.inspect,
     whole_jobs.reproduce,
+    verification.verify,
     examination.doctor,
 ):
     app.command(command)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.gguf_file import edit_in_place, is_undo, modelfile_of, restore, write_edited, write_modelfile
 from crispr_lm.edits.gguf_rows import Row, rows_of
@@ -175,6 +176,10 @@ def _compared(
     with progress.step("Loading it again in a fresh process"), edit.applied(lm):
         reason = attempt(verify)
     outcome["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}
+    with progress.step("Scoring canary prompts"):
+        reason = attempt(lambda: make_canaries(lm, task, edit.applied(lm)).save(canaries_file(output)))
+    if reason is not None:
+        outcome["failed"] = {"canaries": reason}
 
 
 def _check_format(settings: ApplySettings, what: str) -> None:
