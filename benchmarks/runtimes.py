@@ -12,7 +12,6 @@ interpreter needs PyTorch and transformers, for the adapter PEFT, and nothing of
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import shlex
 import subprocess
@@ -41,7 +40,7 @@ MOVED = 2.0
 
 
 def strong_edit(lm: LanguageModel, prompts: int) -> tuple[Edit, Canaries]:
-    """Twice as many feed-forward neurons per layer until scores move enough, and two rows of each of q, k, v and o."""
+    """More and more feed-forward neurons per layer until scores move enough, and two rows of each of q, k, v and o."""
     task = load_task("builtin:everyday")
     rows = [
         Neuron(site.name, index)
@@ -49,15 +48,13 @@ def strong_edit(lm: LanguageModel, prompts: int) -> tuple[Edit, Canaries]:
         if "self_attn" in site.name
         for index in (3, site.width // 2 + 1)
     ]
-    count = 64
-    while True:
-        sites = find_sites(lm.model, "ffn")
-        neurons = [Neuron(site.name, 5 + 7 * number, "ffn") for site in sites for number in range(count)]
+    sites = find_sites(lm.model, "ffn")
+    for count in (100, 200, 400, 800):
+        neurons = [Neuron(site.name, index, "ffn") for site in sites for index in range(count)]
         edit = Edit.from_neurons(lm, [*neurons, *rows])
-        canaries = make_canaries(lm, task, edit.applied(lm), prompts)
-        if moves(canaries) >= MOVED:
-            return edit, canaries
-        count *= 2
+        if moves(make_canaries(lm, task, edit.applied(lm), 1)) >= MOVED:
+            return edit, make_canaries(lm, task, edit.applied(lm), prompts)
+    raise SystemExit(f"no edit moves scores by {MOVED} nats")
 
 
 def moves(canaries: Canaries) -> float:
@@ -144,26 +141,24 @@ def lines(work: Path, pythons: Sequence[str], converter: str | None, prompts: in
     export_lora(lm, edit, adapter)
     source = Path(lm.location, str(lm.gguf_file))
     write_edited(source, rows_of(source, lm.model, edit), edited)
-    if importlib.util.find_spec("xllamacpp") is not None:
-        llama_cpp = f"llama.cpp (xllamacpp {version('xllamacpp')})"
-        yield line(llama_cpp, "GGUF edited in place", in_llama_cpp(str(edited), canaries), canaries)
-        unedited = Canaries(canaries.model, canaries.dtype, canaries.prompts, canaries.original, canaries.original)
-        yield line(llama_cpp, "the original GGUF, to its own scores", in_llama_cpp(str(source), canaries), unedited)
-        if converter is not None:
-            for form in ("f16", "q8_0"):
-                made = converted(converter, folder, work / f"folder-{form}.gguf", form)
-                yield line(llama_cpp, f"folder as {form}", in_llama_cpp(str(made), canaries), canaries)
-            lora_as_gguf(adapter, lm, work / "adapter.gguf")
-            plain = converted(converter, base, work / "base-f16.gguf", "f16")
-            found = in_llama_cpp(f"{plain}#{work / 'adapter.gguf'}", canaries)
-            yield line(llama_cpp, "adapter on the original as f16", found, canaries)
-    del lm
+    llama_cpp = f"llama.cpp (xllamacpp {version('xllamacpp')})"
+    yield line(llama_cpp, "GGUF edited in place", in_llama_cpp(str(edited), canaries), canaries)
+    unedited = Canaries(canaries.model, canaries.dtype, canaries.prompts, canaries.original, canaries.original)
+    yield line(llama_cpp, "the original GGUF, to its own scores", in_llama_cpp(str(source), canaries), unedited)
     for python in pythons:
         versions, found = read_elsewhere(python, folder, folder, canaries, adapter=False)
         yield line(versions, "folder", found, canaries)
         if subprocess.run([python, "-c", "import peft"], capture_output=True, check=False).returncode == 0:
             versions, found = read_elsewhere(python, base, adapter, canaries, adapter=True)
             yield line(versions, "adapter on the original", found, canaries)
+    if converter is not None:
+        for form in ("f16", "q8_0"):
+            made = converted(converter, folder, work / f"folder-{form}.gguf", form)
+            yield line(llama_cpp, f"folder as {form}", in_llama_cpp(str(made), canaries), canaries)
+        lora_as_gguf(adapter, lm, work / "adapter.gguf")
+        plain = converted(converter, base, work / "base-f16.gguf", "f16")
+        found = in_llama_cpp(f"{plain}#{work / 'adapter.gguf'}", canaries)
+        yield line(llama_cpp, "adapter on the original as f16", found, canaries)
 
 
 def converted(converter: str, folder: Path, target: Path, form: str) -> Path:
@@ -185,7 +180,7 @@ def main() -> None:
     given = parser.parse_args()
     given.work.mkdir(parents=True)
     torch.set_num_threads(1)
-    for row in lines(given.work, [sys.executable, *given.python], given.converter, given.prompts):
+    for row in lines(given.work, [*given.python, sys.executable], given.converter, given.prompts):
         print(row, flush=True)
 
 

@@ -158,7 +158,8 @@ def _compared(
 ) -> Iterator[dict[str, Any]]:
     """Load a model, have the block edit its file, and compare the edited file with the edit in memory.
 
-    The dictionary holds ``saved_model`` once the block has ended, nothing where the model is not to be loaded.
+    The dictionary holds ``saved_model`` and ``canaries`` once the block has ended, nothing where the model is not to be
+    loaded.
     """
     outcome: dict[str, Any] = {}
     if not target.load:
@@ -178,8 +179,7 @@ def _compared(
     outcome["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}
     with progress.step("Scoring canary prompts"):
         reason = attempt(lambda: make_canaries(lm, task, edit.applied(lm)).save(canaries_file(output)))
-    if reason is not None:
-        outcome["failed"] = {"canaries": reason}
+    outcome |= {"canaries": str(canaries_file(output))} if reason is None else {"failed": {"canaries": reason}}
 
 
 def _check_format(settings: ApplySettings, what: str) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
+from crispr_lm.edits.canaries import FILE as CANARIES_FILE
 from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.export import export_folder, export_lora, export_slim
@@ -128,8 +129,8 @@ def apply(
 
     Returns:
         What was saved and where (``format``, ``output``), whether it was found to be the edited model and what was
-        compared, or the reason why not (``saved_model``; not for the format "edit"), for the slim format the parameters
-        saved, what was uploaded (``upload``), and what has failed after the saving (``failed``).
+        compared, or the reason why not (``saved_model``; not for the format "edit"), the file of ``canaries``, for the
+        slim format the parameters saved, what was uploaded (``upload``), and what has failed after that (``failed``).
 
     Raises:
         InputError: the input can't be used, the format can't hold this edit exactly, the output folder is not empty,
@@ -191,7 +192,7 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
     report["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}
     with progress.step("Scoring canary prompts"):
         reason = attempt(lambda: make_canaries(lm, probes, edited()).save(canaries_file(folder)))
-    return report if reason is None else {**report, "failed": {"canaries": reason}}
+    return report | ({"canaries": CANARIES_FILE} if reason is None else {"failed": {"canaries": reason}})
 
 
 def _advice(edit: Edit, settings: EvaluateSettings) -> str:
