@@ -77,6 +77,8 @@ def test_an_endpoint_is_measured_as_the_model_itself(
     original, chosen = str(saved_model("llama")), settings(questions, scoring=scoring)
     with serving(Served(load_model(exported, device="cpu"), form)) as address:
         found = evaluate_runtime(address, tmp_path / "r.json", original, chosen)
+    assert found["runtime"].startswith("tiny at http://127.0.0.1")
+    assert found["model"] == Path(original).name  # no folders of this machine
     (task,) = found["tasks"].values()
     for when, model in (("before", original), ("after", str(exported))):
         (here,) = evaluate(model, tmp_path / f"{when}.json", None, chosen)["tasks"].values()

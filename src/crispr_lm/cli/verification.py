@@ -15,7 +15,8 @@ def verify(
     /,
     *,
     runtime: str,
-    tolerance: float = 0.25,
+    # llama.cpp on SmolLM2 in Q4_1, the coarsest format measured: 0.22 (benchmarks/runtimes.py).
+    tolerance: float = 0.3,
 ) -> None:
     """Check that a runtime serves the edited model: it must give the scores that were exported with the model.
 

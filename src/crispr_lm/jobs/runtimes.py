@@ -21,7 +21,7 @@ from crispr_lm.jobs.advice import say_lacks
 from crispr_lm.jobs.preparation import Needs, Timings, load, load_tasks
 from crispr_lm.jobs.steps import kept_in_error, measured_examples
 from crispr_lm.model.load import open_model
-from crispr_lm.model.locate import LLAMA_CPP, is_runtime
+from crispr_lm.model.locate import LLAMA_CPP, is_runtime, shared_name
 from crispr_lm.runtime.distributed import ranks
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.runtime.threads import set_threads
@@ -73,7 +73,8 @@ def evaluate_runtime(
     with timings.of("report_after"):
         found = _measured(runtime, reader, subjects, settings, progress)
     edited = None if before is None else Edited(found)
-    results = results_of(original or target, subjects, settings.scoring, before or found, edited, settings.seed)
+    name = runtime.name if original is None else shared_name(_file_of(original))
+    results = results_of(name, subjects, settings.scoring, before or found, edited, settings.seed)
     results |= {"runtime": runtime.name, "split": settings.split, "timings": timings.seconds}
     with kept_in_error(results):
         write_json(output, results)
