@@ -14,9 +14,13 @@ export TORCH ?= torch==2.13.0
 UV ?= uv==0.13.9
 # The newest release that reads folders as transformers 4 does.
 TRANSFORMERS4 ?= transformers==4.57.6
+# An older PEFT, as many environments with transformers 4 have it.
+PEFT ?= peft==0.17.1
+# llama.cpp.
+LLAMA_CPP ?= xllamacpp==2026.10.11549
 PIP_AUDIT ?= pip-audit==2.10.1
 
-.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4
+.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4 llama-cpp
 
 demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions, ten to twenty minutes on 2 cores
 	$(BIN)/crispr-lm run builtin:smollm2 --task builtin:everyday --config examples/demo.toml --output demo-output --overwrite
@@ -67,8 +71,13 @@ pythons: ## the fast tests against the built wheel on every supported Python tha
 
 transformers4: $(VENV)/.installed-test ## edited models that are saved, read by transformers 4 in an environment of its own
 	$(PYTHON) -m venv $(VENV)-transformers4
-	$(VENV)-transformers4/bin/python -m pip --disable-pip-version-check --quiet install "$(TORCH)" "$(TRANSFORMERS4)" sentencepiece protobuf
+	$(VENV)-transformers4/bin/python -m pip --disable-pip-version-check --quiet install "$(TORCH)" "$(TRANSFORMERS4)" "$(PEFT)" sentencepiece protobuf
 	CRISPR_LM_TRANSFORMERS_4=$(VENV)-transformers4/bin/python $(BIN)/python -m pytest tests/edits/test_older_transformers.py
+
+llama-cpp: $(VENV)/.installed-test ## edited models in llama.cpp, in an environment that has it beside the locked packages
+	$(PYTHON) -m venv $(VENV)-llama-cpp
+	$(VENV)-llama-cpp/bin/python -m pip --disable-pip-version-check --quiet install --no-deps "$(LLAMA_CPP)"
+	PYTHONPATH=$$(echo $(VENV)-llama-cpp/lib/python*/site-packages) $(BIN)/python -m pytest tests/jobs/test_runtimes.py -k llama_cpp
 
 clean: ## remove the virtual environments and what the demo wrote
 	rm -rf $(VENV) $(VENV)-* demo-output site mutants

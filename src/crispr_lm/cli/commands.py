@@ -17,7 +17,17 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 from pydantic import ValidationError
 
-from crispr_lm.cli import edits, evidence, examination, gate, interactive, questions, single_steps, whole_jobs
+from crispr_lm.cli import (
+    edits,
+    evidence,
+    examination,
+    gate,
+    interactive,
+    questions,
+    single_steps,
+    verification,
+    whole_jobs,
+)
 from crispr_lm.cli.call import call
 from crispr_lm.cli.mistakes import settings_sentence, usage_sentence
 from crispr_lm.cli.output import FAILURE, USAGE_ERROR, discard_output, fail, fail_with_traceback, quiet_libraries
@@ -73,8 +83,8 @@ for command in (
     examination.inspect,
     whole_jobs.reproduce,
     evidence.evidence,
-    evidence.verify,
     evidence.export,
+    verification.verify,
     examination.doctor,
 ):
     app.command(command)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from crispr_lm.cli.arguments import OutputFile
-from crispr_lm.cli.output import FAILURE, quiet_libraries, show
+from crispr_lm.cli.output import quiet_libraries, show
 from crispr_lm.settings import ExportSettings
 from crispr_lm.storage.sanitize import printable
 
@@ -29,28 +28,6 @@ def evidence(source: Path, /, *, output: OutputFile) -> None:
 
     found = evidence_job(source, output)
     show(found, lambda: print_verified(found), lambda: found["manifest"])
-
-
-def verify(bundle: Path, /, *, known: tuple[str, ...] = ()) -> None:
-    """Check an evidence bundle: name what has changed, and compute every figure again from the answers.
-
-    Exits with status 1 where anything differs.
-
-    Parameters
-    ----------
-    bundle
-        The folder that crispr-lm evidence wrote.
-    known
-        A hash that you were given: of the seal, of the edit's seal, or of the bundle. May be given several times.
-    """
-    quiet_libraries()
-    from crispr_lm.jobs.evidence import verify as verify_job
-    from crispr_lm.report.evidence import line_of, print_verified
-
-    found = verify_job(bundle, known)
-    show(found, lambda: print_verified(found), lambda: line_of(found))
-    if not found["verified"]:
-        sys.exit(FAILURE)
 
 
 def export(source: Path, /, *, output: OutputFile, settings: ExportSettings) -> None:

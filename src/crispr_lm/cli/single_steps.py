@@ -52,7 +52,21 @@ def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSetting
 
 
 def evaluate(
-    model: ModelArgument, /, *, output: OutputFile, edit: Path | None = None, settings: EvaluateSettings
+    model: Annotated[
+        str,
+        Parameter(
+            help="Hub id, local folder, PEFT adapter, .gguf file, ollama:NAME, or builtin:smollm2; or a runtime that "
+            "serves a model: gguf-runtime:FILE (llama.cpp) or openai:URL (an endpoint such as vLLM's).",
+            env_var=(),
+            show_env_var=False,
+        ),
+    ],
+    /,
+    *,
+    output: OutputFile,
+    edit: Path | None = None,
+    original: str | None = None,
+    settings: EvaluateSettings,
 ) -> None:
     """Measure a model on a task, before and after an edit if one is given; writes results as JSON.
 
@@ -62,16 +76,31 @@ def evaluate(
         File to write, for example results.json.
     edit
         An edit.json; measured beside the unedited model.
+    original
+        Of a runtime: the model (or another runtime) that is measured first and compared with. An endpoint's prompts are
+        encoded with its tokenizer.
     """
     quiet_libraries()
+    from crispr_lm.jobs.runtimes import evaluate_runtime
     from crispr_lm.jobs.steps import evaluate as evaluate_job
+    from crispr_lm.model.locate import is_runtime
     from crispr_lm.report.progress import terminal_progress
     from crispr_lm.report.result_tables import print_results
     from crispr_lm.runtime.distributed import is_first, joined
 
     with joined():
         with terminal_progress(silent=is_quiet() or not is_first()) as progress:
-            results, failed = keep_unwritten(lambda: evaluate_job(model, output, edit, settings, progress))
+            if is_runtime(model):
+                if edit is not None:
+                    raise InputError(
+                        "--edit can't be applied in a runtime; save the edited model (crispr-lm apply), serve that, "
+                        "and give the original with --original"
+                    )
+                results, failed = keep_unwritten(lambda: evaluate_runtime(model, output, original, settings, progress))
+            elif original is not None:
+                raise InputError("--original goes with gguf-runtime: and openai: alone; leave it away")
+            else:
+                results, failed = keep_unwritten(lambda: evaluate_job(model, output, edit, settings, progress))
         if is_first():
             where = None if failed else output
             show(results, lambda: print_results(results, where), lambda: where or "")

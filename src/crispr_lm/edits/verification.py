@@ -239,6 +239,17 @@ def _in_float32(model: nn.Module, place: torch.device) -> Iterator[None]:
             tensor.data = tensor.data.to(device, dtype)
 
 
+@contextmanager
+def float32_if_it_fits(lm: LanguageModel) -> Iterator[None]:
+    """Hold a model's weights in float32 while the block runs, where there is memory for that."""
+    more = weight_bytes(lm.model, torch.float32) - weight_bytes(lm.model, lm.dtype)
+    if more > free_memory(lm.device):
+        yield
+        return
+    with _in_float32(lm.model, lm.device):
+        yield
+
+
 def _silent_end(status: int) -> str:
     """Why a process may have ended without a message."""
     if status == -signal.SIGKILL:

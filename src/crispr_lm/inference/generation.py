@@ -18,6 +18,7 @@ from torch import Tensor
 
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.inference.prompts import EncodedPrompt, encode, encode_all, portions
+from crispr_lm.inference.reader import Reader
 from crispr_lm.model.numerics import finite
 from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.languages import ENGLISH, LANGUAGES, Language
@@ -72,18 +73,28 @@ def generated_scores(
     Raises:
         InputError: a prompt does not fit the model's context.
     """
-    scores = torch.full((len(examples), max(len(example.options) for example in examples)), -torch.inf)
     # Of all examples: how much is written must not depend on which portion a question is in.
-    longest = max(len(ids) for example in examples for ids in encode(lm, example, instruction).option_ids)
-    row = 0
+    tokens = answer_tokens(lm, examples, instruction)
+    texts: list[str] = []
     for some in portions(examples):
         prompts = [prompt.prompt_ids for prompt in encode_all(lm, some, instruction)]
-        written = continuations(lm, prompts, longest + EXTRA_TOKENS, batch_size, progress)
-        for example, ids in zip(some, written, strict=True):
-            option = matched_answer(lm.tokenizer.decode(ids, skip_special_tokens=True), example)
-            if option is not None:
-                scores[row, option] = 0
-            row += 1
+        written = continuations(lm, prompts, tokens, batch_size, progress)
+        texts += [lm.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+    return matched_scores(texts, examples)
+
+
+def answer_tokens(lm: Reader, examples: Sequence[Example], instruction: str) -> int:
+    """How many tokens are written for an answer: those of the longest option, and some more."""
+    return EXTRA_TOKENS + max(len(ids) for example in examples for ids in encode(lm, example, instruction).option_ids)
+
+
+def matched_scores(texts: Sequence[str], examples: Sequence[Example]) -> Tensor:
+    """Match written answers to the options of their examples; returns as `generated_scores`."""
+    scores = torch.full((len(examples), max(len(example.options) for example in examples)), -torch.inf)
+    for row, (text, example) in enumerate(zip(texts, examples, strict=True)):
+        option = matched_answer(text, example)
+        if option is not None:
+            scores[row, option] = 0
     return scores
 
 

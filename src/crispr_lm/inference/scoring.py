@@ -65,14 +65,17 @@ def option_scores(
     for some in portions(examples):
         prompts = encode_all(lm, some, instruction)
         scores = prompt_scores(lm, prompts, batch_size, progress)
-        if scoring == "mean":
-            lengths = [torch.tensor([len(ids) for ids in prompt.option_ids]) for prompt in prompts]
-            scores = scores / torch.nn.utils.rnn.pad_sequence(lengths, batch_first=True, padding_value=1)
-        rows.append(scores)
+        rows.append(per_token(scores, prompts) if scoring == "mean" else scores)
     most = max(scores.shape[1] for scores in rows)
     return torch.cat(
         [torch.nn.functional.pad(scores, (0, most - scores.shape[1]), value=-torch.inf) for scores in rows]
     )
+
+
+def per_token(scores: Tensor, prompts: Sequence[EncodedPrompt]) -> Tensor:
+    """Means over each option's tokens of summed log-probabilities (prompts, options)."""
+    lengths = [torch.tensor([len(ids) for ids in prompt.option_ids]) for prompt in prompts]
+    return scores / torch.nn.utils.rnn.pad_sequence(lengths, batch_first=True, padding_value=1)
 
 
 @torch.inference_mode()

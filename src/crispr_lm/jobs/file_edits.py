@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.gguf_file import edit_in_place, is_undo, modelfile_of, restore, write_edited, write_modelfile
 from crispr_lm.edits.gguf_rows import Row, rows_of
@@ -157,7 +158,8 @@ def _compared(
 ) -> Iterator[dict[str, Any]]:
     """Load a model, have the block edit its file, and compare the edited file with the edit in memory.
 
-    The dictionary holds ``saved_model`` once the block has ended, nothing where the model is not to be loaded.
+    The dictionary holds ``saved_model`` and ``canaries`` once the block has ended, nothing where the model is not to be
+    loaded.
     """
     outcome: dict[str, Any] = {}
     if not target.load:
@@ -175,6 +177,9 @@ def _compared(
     with progress.step("Loading it again in a fresh process"), edit.applied(lm):
         reason = attempt(verify)
     outcome["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}
+    with progress.step("Scoring canary prompts"):
+        reason = attempt(lambda: make_canaries(lm, task, edit.applied(lm)).save(canaries_file(output)))
+    outcome |= {"canaries": str(canaries_file(output))} if reason is None else {"failed": {"canaries": reason}}
 
 
 def _check_format(settings: ApplySettings, what: str) -> None:

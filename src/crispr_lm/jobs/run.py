@@ -14,6 +14,7 @@ from typing import Any
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
+from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.export import export_folder
 from crispr_lm.edits.logit_lens import promoted_tokens
@@ -56,6 +57,7 @@ from crispr_lm.storage.files import whole_folder, write_errors, write_json, writ
 from crispr_lm.storage.records import read_object
 from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.tasks.parts import Parts
+from crispr_lm.tasks.registry import load_task
 
 
 def run(
@@ -264,16 +266,26 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
         with timings.of("verify"), progress.step("Loading it again in a fresh process"):
             verified.update(verify_saved(lm, Saved(folder.model), asked, instruction, trust_remote_code=trusted))
 
+    def write_canaries() -> None:
+        made = make_canaries(lm, load_task("builtin:everyday"), edit.baked(lm, formats))
+        made.save(canaries_file(folder.model))
+
     not_saved = attempt(save)
     with edit.baked(lm, formats):
         doubt = not_saved or attempt(verify)
+    no_canaries = None
+    if not_saved is None:
+        with timings.of("canaries"), progress.step("Scoring canary prompts"):
+            no_canaries = attempt(write_canaries)
     results = {
         **results,
         "saved_model": {"verified": True, **verified} if doubt is None else {"verified": False, "reason": doubt},
         "timings": {**results["timings"], **timings.seconds},
     }
     # Of earlier failures those stay whose steps are not taken again here.
-    failed = {step: reason for step, reason in results.pop("failed", {}).items() if step not in ("card", "report")}
+    again = ("canaries", "card", "report")
+    failed = {step: reason for step, reason in results.pop("failed", {}).items() if step not in again}
+    failed |= {} if no_canaries is None else {"canaries": no_canaries}
     if not_saved is None:  # else there is nothing to describe
         reason = attempt(lambda: write_card(lm, edit, "folder", folder.model, results, doubt))
         failed |= {} if reason is None else {"card": reason}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks
+from crispr_lm.edits.canaries import FILE as CANARIES_FILE
+from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.export import export_folder, export_lora, export_slim
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
@@ -61,7 +63,7 @@ def score(model: str, output: Path, settings: ScoreSettings, progress: Progress 
     needs = Needs([fits(task, examples) for task, examples in parts])
     lm = load(model, settings, needs, Timings(), progress)
     scores = score_tasks(lm, parts, settings, progress)
-    with _kept(scores):
+    with kept_in_error(scores):
         on_first(lambda: scores.save(output))
     return scores
 
@@ -85,7 +87,7 @@ def evaluate(
     edit = Edit.load(local_edit(edit_file)) if edit_file is not None else None
     tasks = load_tasks(settings)
     say_lacks(tasks, progress)
-    subjects: list[Subject] = [TaskSubject(task, _measured(task, settings)) for task in tasks]
+    subjects: list[Subject] = [TaskSubject(task, measured_examples(task, settings)) for task in tasks]
     further = further_subjects(settings, tasks)
     searched = () if edit is None else edit.made_on
     for subject in further:
@@ -114,14 +116,14 @@ def evaluate(
         if edit is not None and isinstance(subject, TaskSubject):
             results["tasks"][subject.name]["seen_examples"] = seen(subject.examples, edit.made_on)
     results |= {"split": settings.split, "timings": timings.seconds}
-    with _kept(results):
+    with kept_in_error(results):
         on_first(lambda: kept.end(subjects, before, edited, results))
         on_first(lambda: write_json(output, results))
     return results
 
 
 @contextmanager
-def _kept(result: object) -> Iterator[None]:
+def kept_in_error(result: object) -> Iterator[None]:
     """Attach to the error what the block can't write: it is a job's whole work."""
     try:
         yield
@@ -137,8 +139,8 @@ def apply(
 
     Returns:
         What was saved and where (``format``, ``output``), whether it was found to be the edited model and what was
-        compared, or the reason why not (``saved_model``; not for the format "edit"), for the slim format the parameters
-        saved, what was uploaded (``upload``), and what has failed after the saving (``failed``).
+        compared, or the reason why not (``saved_model``; not for the format "edit"), the file of ``canaries``, for the
+        slim format the parameters saved, what was uploaded (``upload``), and what has failed after that (``failed``).
 
     Raises:
         InputError: the input can't be used, the format can't hold this edit exactly, the output folder is not empty,
@@ -156,7 +158,7 @@ def apply(
         if results is not None and "saved_model" in saved:
             results = {**results, "saved_model": saved["saved_model"]}
         if (reason := attempt(lambda: write_card(lm, edit, settings.format, part, results, doubt))) is not None:
-            saved["failed"] = {"card": reason}
+            saved["failed"] = {**saved.get("failed", {}), "card": reason}
     return with_upload(saved, output, settings, progress)
 
 
@@ -191,12 +193,16 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
         )
         verified.update(found)
 
-    # A damped weight is rounded where it is saved, but not where the edit is applied.
-    edited = edit.baked(lm, formats) if settings.format == "folder" else edit.applied(lm)
-    with progress.step("Loading it again in a fresh process"), edited:
+    def edited() -> AbstractContextManager[Any]:
+        # A damped weight is rounded where it is saved, but not where the edit is applied.
+        return edit.baked(lm, formats) if settings.format == "folder" else edit.applied(lm)
+
+    with progress.step("Loading it again in a fresh process"), edited():
         reason = attempt(verify)
     report["saved_model"] = verified if reason is None else {"verified": False, "reason": reason}
-    return report
+    with progress.step("Scoring canary prompts"):
+        reason = attempt(lambda: make_canaries(lm, probes, edited()).save(canaries_file(folder)))
+    return report | ({"canaries": CANARIES_FILE} if reason is None else {"failed": {"canaries": reason}})
 
 
 def _advice(edit: Edit, settings: EvaluateSettings) -> str:
@@ -205,7 +211,7 @@ def _advice(edit: Edit, settings: EvaluateSettings) -> str:
     return f"{own}--split all, with which the results say how many these are"
 
 
-def _measured(task: Task, settings: EvaluateSettings) -> tuple[Example, ...]:
+def measured_examples(task: Task, settings: EvaluateSettings) -> tuple[Example, ...]:
     """The examples of a task that are measured: of the test split, or of all."""
     everything = settings.split == "all" or task.measured_only
     return test_sample(task, task.examples if everything else task.split(settings.seed).test, settings)

@@ -14,6 +14,14 @@ from crispr_lm.storage.sanitize import without_folders
 
 logger = logging.getLogger(__name__)
 
+LLAMA_CPP, ENDPOINT = "gguf-runtime:", "openai:"
+"""What names of models begin with that run elsewhere (`crispr_lm.inference.runtimes`)."""
+
+
+def is_runtime(name: str) -> bool:
+    """Whether a name is that of a model that runs elsewhere, so that it can be measured and nothing else."""
+    return name.startswith((LLAMA_CPP, ENDPOINT))
+
 
 @dataclass(frozen=True)
 class BuiltinModel:
@@ -49,6 +57,11 @@ def hub_name(name: str) -> str:
 
 def locate(name: str) -> tuple[str, str | None]:
     """Return (folder or hub id, GGUF file's name or None)."""
+    if is_runtime(name):
+        raise InputError(
+            f"model {name}: a runtime gives scores alone, so it can be measured (crispr-lm evaluate, crispr-lm verify) "
+            "but not searched, attributed, edited or chatted with; give the model's files for that"
+        )
     if name.startswith("builtin:"):
         key = name.removeprefix("builtin:")
         if key not in BUILTIN:

@@ -90,13 +90,23 @@ def print_saved(summary: Mapping[str, Any], output: Path) -> None:
         console.print(f"Parameters saved: {fewer:,}")
     what = "Edited model" if "saved_model" in summary else "Edit with its card"
     console.print(f"{what}: {markup(str(output))}", soft_wrap=True)
+    if "canaries" in summary:
+        _print_check(summary["output"], "openai:URL")
     _print_upload(summary)
+
+
+def _print_check(output: str, runtime: str) -> None:
+    """Print how to find out whether a runtime serves what was saved."""
+    command = f"crispr-lm verify {output} --runtime {runtime}"
+    console.print(f"To check a runtime that serves it: {markup(command)}", soft_wrap=True)
 
 
 def _print_gguf(summary: Mapping[str, Any]) -> None:
     """Print what was written of a GGUF file, and what to do with it next."""
     console.print(f"Rows set to zero: {summary['rows']:,}; all other bytes are the original's")
     console.print(f"Edited model: {markup(summary['output'])}", soft_wrap=True)
+    if "canaries" in summary:
+        _print_check(summary["output"], f"gguf-runtime:{summary['output']}")
     if file := summary.get("modelfile"):
         console.print(f"For Ollama: ollama create NAME -f {markup(file)}", soft_wrap=True)
     if file := summary.get("undo"):
