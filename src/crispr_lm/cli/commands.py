@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 from pydantic import ValidationError
 
-from crispr_lm.cli import edits, examination, interactive, questions, single_steps, whole_jobs
+from crispr_lm.cli import edits, examination, interactive, questions, reports, single_steps, whole_jobs
 from crispr_lm.cli.call import call
 from crispr_lm.cli.mistakes import settings_sentence, usage_sentence
 from crispr_lm.cli.output import FAILURE, USAGE_ERROR, discard_output, fail, fail_with_traceback, quiet_libraries
@@ -70,6 +70,7 @@ for command in (
     single_steps.lm_eval_task,
     examination.inspect,
     whole_jobs.reproduce,
+    reports.report,
     examination.doctor,
 ):
     app.command(command)
@@ -95,6 +96,7 @@ def _launch(
     as_json: Annotated[
         bool, Parameter(name="--json", help="Print one JSON document on standard output.", negative="")
     ] = False,
+    verbose: Annotated[bool, Parameter(help="Print every table of a run at its end.", negative="")] = False,
     plugin: Annotated[
         list[Path] | None,
         Parameter(
@@ -104,7 +106,7 @@ def _launch(
 ) -> None:
     if quiet and as_json:
         raise InputError("--quiet and --json exclude each other; give one of them")
-    call.begin(tokens, "json" if as_json else "quiet" if quiet else "tables")
+    call.begin(tokens, "json" if as_json else "quiet" if quiet else "tables", verbose=verbose)
     sources: list[Env | Toml] = [Env(ENVIRONMENT_PREFIX, command=False)]
     if config is not None:
         source = read_settings_file(config)

@@ -24,7 +24,7 @@ from crispr_lm.evaluation.results import Edited, answer_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs.advice import say_lacks, say_sizes
 from crispr_lm.jobs.attempts import attempt, reason_of
-from crispr_lm.jobs.edit_search import Start, find_edit
+from crispr_lm.jobs.edit_search import Start, find_edit, limits_of
 from crispr_lm.jobs.estimate import Estimate, estimate
 from crispr_lm.jobs.preparation import (
     Needs,
@@ -197,6 +197,7 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
         **measured,
         **shown_rows(work.prompts, shown_before, shown_after),
         "made_for": [part.task.name for part in parts],
+        "limits": asdict(limits_of(settings)),
         "pick": settings.pick,
         "neurons": _described(lm, scores, edit.neurons, failed),
         "strongest": _described(lm, scores, _strongest(scores), failed),
