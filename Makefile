@@ -15,8 +15,11 @@ UV ?= uv==0.13.9
 # The newest release that reads folders as transformers 4 does.
 TRANSFORMERS4 ?= transformers==4.57.6
 PIP_AUDIT ?= pip-audit==2.10.1
+AXE ?= axe-core@4.11.4
+# What the documentation's pages link to.
+REPOSITORY ?= $(shell git remote get-url origin 2>/dev/null)
 
-.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4
+.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4 pictures axe
 
 demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions, ten to twenty minutes on 2 cores
 	$(BIN)/crispr-lm run builtin:smollm2 --task builtin:everyday --config examples/demo.toml --output demo-output --overwrite
@@ -40,7 +43,13 @@ robust: $(VENV)/.installed-robustness ## the long versions of the robustness tes
 	$(BIN)/python benchmarks/robust.py
 
 docs: $(VENV)/.installed-docs ## the documentation in site/, every link checked
-	$(BIN)/python -m mkdocs build --quiet
+	REPOSITORY="$(REPOSITORY)" $(BIN)/python -m mkdocs build --quiet
+
+pictures: $(VENV)/.installed-test ## the tutorial's output and every screenshot of the docs, from one run of the demo
+	$(BIN)/python benchmarks/pictures.py
+
+axe: ## the accessibility checks of axe-core for the browser tests, in node_modules (needs npm)
+	npm install --no-save --no-package-lock --no-audit --no-fund --silent "$(AXE)"
 
 lock: ## requirements/*.txt anew from pyproject.toml, with the newest releases that fit together
 	$(PYTHON) -m venv $(VENV)-tools
@@ -71,7 +80,7 @@ transformers4: $(VENV)/.installed-test ## edited models that are saved, read by 
 	CRISPR_LM_TRANSFORMERS_4=$(VENV)-transformers4/bin/python $(BIN)/python -m pytest tests/edits/test_older_transformers.py
 
 clean: ## remove the virtual environments and what the demo wrote
-	rm -rf $(VENV) $(VENV)-* demo-output site mutants
+	rm -rf $(VENV) $(VENV)-* demo-output site mutants node_modules
 
 $(VENV)/.installed: pyproject.toml requirements/core.txt requirements/model.txt
 	@echo "Setting up $(VENV) (PyTorch is some 200 MB; the first time takes a minute or two)"
