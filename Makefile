@@ -16,8 +16,8 @@ UV ?= uv==0.13.9
 TRANSFORMERS4 ?= transformers==4.57.6
 PIP_AUDIT ?= pip-audit==2.10.1
 AXE ?= axe-core@4.11.4
-# What the documentation's pages link to.
-REPOSITORY ?= $(shell git remote get-url origin 2>/dev/null)
+# What the documentation's pages link to: where the clone comes from, without what may be a secret in that address.
+REPOSITORY ?= $(shell git remote get-url origin 2>/dev/null | sed -e 's|^git@\([^:]*\):|https://\1/|' -e 's|://[^@/]*@|://|' -e 's|\.git$$||' | grep '^https\?://')
 
 .PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4 pictures axe
 

@@ -169,10 +169,12 @@ def screenshots(folder: Path) -> None:
             page.goto(address + shot.place)
             page.locator("main > section:visible").first.wait_for()
             page.wait_for_timeout(1500)  # figures are drawn by a script
-            if shot.place:
-                page.locator("nav").scroll_into_view_if_needed()
-                page.evaluate("document.querySelector('nav').scrollIntoView()")
-            page.screenshot(path=IMAGES / f"{shot.name}.png")
+            # Cut out of the whole page: pictures of a page that is scrolled are shifted in some Chromiums.
+            page.evaluate("scrollTo(0, 0)")
+            size = shot.size or DESKTOP
+            top = page.evaluate("document.querySelector('nav').getBoundingClientRect().top") if shot.place else 0
+            clip = {"x": 0, "y": top, **size}
+            page.screenshot(path=IMAGES / f"{shot.name}.png", full_page=True, clip=clip)
             page.close()
 
 

@@ -30,7 +30,7 @@ function draw(element) {
     element.style.minWidth = figure.layout.meta.width + "px"; // else numbers on narrow cells run into each other
   }
   Plotly.newPlot(element, figure.data, figure.layout, { responsive: true, displayModeBar: false });
-  exports(element, [["PNG", () => picture(element)], ["CSV", () => save(name(element), points(figure))]]);
+  exports(element, [["PNG", () => picture(element)], ["CSV", () => save(titleOf(element), points(figure))]]);
 }
 
 // What stands on the page as files. Plotly's own bar lies over legends on narrow screens.
@@ -40,18 +40,18 @@ function exports(element, buttons) {
   buttons.forEach(([title, work]) => {
     const button = make("button", row, title);
     button.type = "button";
-    button.setAttribute("aria-label", "Export " + name(element).replaceAll("-", " ") + " as " + title);
+    button.setAttribute("aria-label", "Export " + titleOf(element).replaceAll("-", " ") + " as " + title);
     button.addEventListener("click", work);
   });
   element.closest(".wide").after(row);
 }
 
-const name = (element) => element.id || element.dataset.name;
+const titleOf = (element) => element.id || element.dataset.name;
 
 function picture(element) {
   const ground = getComputedStyle(document.documentElement).getPropertyValue("--ground").trim();
   const layout = { ...element.layout, paper_bgcolor: ground, width: element.clientWidth, height: element.clientHeight };
-  Plotly.downloadImage({ data: element.data, layout }, { format: "png", scale: 2, filename: name(element) });
+  Plotly.downloadImage({ data: element.data, layout }, { format: "png", scale: 2, filename: titleOf(element) });
 }
 
 function cell(value) {
@@ -246,7 +246,7 @@ function start() {
   document.querySelectorAll(".wide > table").forEach((table, number) => {
     const heading = table.closest("section").querySelector("h2");
     table.dataset.name = [table.closest("section").id, heading ? "table" : "", number + 1].join("-");
-    exports(table, [["CSV", () => save(name(table), cells(table))]]);
+    exports(table, [["CSV", () => save(titleOf(table), cells(table))]]);
   });
   addEventListener("hashchange", go);
   go();
