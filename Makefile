@@ -19,8 +19,11 @@ PEFT ?= peft==0.17.1
 # llama.cpp.
 LLAMA_CPP ?= xllamacpp==2026.10.11549
 PIP_AUDIT ?= pip-audit==2.10.1
+AXE ?= axe-core@4.11.4
+# What the documentation's pages link to: where the clone comes from, without what may be a secret in that address.
+REPOSITORY ?= $(shell git remote get-url origin 2>/dev/null | sed -e 's|^git@\([^:]*\):|https://\1/|' -e 's|://[^@/]*@|://|' -e 's|\.git$$||' | grep '^https\?://')
 
-.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4 llama-cpp
+.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4 llama-cpp pictures axe
 
 demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions, ten to twenty minutes on 2 cores
 	$(BIN)/crispr-lm run builtin:smollm2 --task builtin:everyday --config examples/demo.toml --output demo-output --overwrite
@@ -44,7 +47,13 @@ robust: $(VENV)/.installed-robustness ## the long versions of the robustness tes
 	$(BIN)/python benchmarks/robust.py
 
 docs: $(VENV)/.installed-docs ## the documentation in site/, every link checked
-	$(BIN)/python -m mkdocs build --quiet
+	REPOSITORY="$(REPOSITORY)" $(BIN)/python -m mkdocs build --quiet
+
+pictures: $(VENV)/.installed-test ## the tutorial's output and every screenshot of the docs, from one run of the demo
+	$(BIN)/python benchmarks/pictures.py
+
+axe: ## the accessibility checks of axe-core for the browser tests, in node_modules (needs npm)
+	npm install --no-save --no-package-lock --no-audit --no-fund --silent "$(AXE)"
 
 lock: ## requirements/*.txt anew from pyproject.toml, with the newest releases that fit together
 	$(PYTHON) -m venv $(VENV)-tools
@@ -80,7 +89,7 @@ llama-cpp: $(VENV)/.installed-test ## edited models in llama.cpp, in an environm
 	PYTHONPATH=$$(echo $(VENV)-llama-cpp/lib/python*/site-packages) $(BIN)/python -m pytest tests/jobs/test_runtimes.py -k llama_cpp
 
 clean: ## remove the virtual environments and what the demo wrote
-	rm -rf $(VENV) $(VENV)-* demo-output site mutants
+	rm -rf $(VENV) $(VENV)-* demo-output site mutants node_modules
 
 $(VENV)/.installed: pyproject.toml requirements/core.txt requirements/model.txt
 	@echo "Setting up $(VENV) (PyTorch is some 200 MB; the first time takes a minute or two)"

@@ -205,10 +205,13 @@ def section(part: str, rows: Sequence[Row], survivors: Sequence[str], arguments:
 
 def page(sections: Mapping[str, str], before: str = "") -> str:
     """The page ``docs/results/robustness.md``: new sections, and of the page before those that are not new."""
-    parts = re.split(r"^(?=## )", before, flags=re.MULTILINE)[1:]
+    begun, *parts = re.split(r"^(?=## )", before, flags=re.MULTILINE)
     old = {part: text.strip() for part in PARTS for text in parts if text.startswith(PARTS[part].heading)}
     kept = {**old, **sections}
-    return "\n\n".join(["# Robustness in figures", *(kept[part] for part in PARTS if part in kept)]) + "\n"
+    return (
+        "\n\n".join([begun.strip() or "# Fault tests in figures", *(kept[part] for part in PARTS if part in kept)])
+        + "\n"
+    )
 
 
 def main() -> None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+AXE = next(
+    (
+        path
+        for folder in (os.environ.get("CRISPR_LM_AXE"), Path(__file__).parents[1])
+        if folder is not None and (path := Path(folder) / "node_modules" / "axe-core" / "axe.min.js").exists()
+    ),
+    None,
+)
+"""The accessibility checks of axe-core, where ``make axe`` has installed them (or in another folder)."""
+
+needs_axe = pytest.mark.skipif(AXE is None, reason="needs axe-core: make axe")
 
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None or importlib.util.find_spec("playwright") is None, reason="needs Chromium and playwright"
@@ -40,6 +54,18 @@ def opened(address: str, allowed: Sequence[str], **options: Any) -> Iterator[tup
         tab.goto(address)
         yield tab, problems
         browser.close()
+
+
+def serious_findings(tab: Any) -> list[str]:
+    """What axe-core finds on the page as it is now that keeps somebody from using it, a line each."""
+    assert AXE is not None
+    tab.evaluate(AXE.read_text(encoding="utf-8"))
+    found = tab.evaluate("axe.run()")["violations"]
+    return [
+        f"{rule['id']}: {rule['help']}: {[node['html'][:120] for node in rule['nodes'][:4]]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+    ]
 
 
 def check_tabs(tab: Any, names: Sequence[str]) -> None:

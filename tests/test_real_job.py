@@ -41,7 +41,7 @@ def test_a_whole_job_on_the_bundled_questions(tmp_path):
     small = ["--examples", 4, "--instructions", 1, "--validation-examples", 16, "--test-examples", 16]
     small += ["--max-neurons", 3, "--neurons", "ffn", "--measure-examples", 8, "--neutral-prompts", 4]
     small += ["--rounds", 1, "--reevaluation-examples", 32]
-    printed = command("run", "builtin:smollm2", "--task", "builtin:everyday", "--output", output, *small)
+    printed = command("run", "builtin:smollm2", "--task", "builtin:everyday", "--output", output, "--verbose", *small)
     assert "Accuracy, ambiguous" in printed
     assert "option scores agree" in printed
     results = json.loads((output / "results.json").read_text())

@@ -19,7 +19,7 @@ from crispr_lm.app.figures import heat_map, options, plain
 from crispr_lm.app.server import check_address, is_loopback
 from crispr_lm.edits.neuron_activity import Firing
 
-from ..browser import needs_browser, opened
+from ..browser import AXE, needs_browser, opened, serious_findings
 from .conftest import ATTACK
 
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio")
@@ -125,7 +125,10 @@ def test_every_tab_works_in_a_browser_and_other_origins_are_refused(attacking):
         size = {"width": 1280, "height": 1000}
         with opened(address, [address, "data:", "blob:"], viewport=size) as (tab, problems):
             tab.fill("#ask-prompt textarea", "Who was late?")
-            tab.click("#ask-button")
+            tab.press("#ask-prompt textarea", "Shift+Enter")
+            expect(tab.locator("#ask-prompt textarea")).to_have_value("Who was late?\n")
+            expect(tab.locator("#original textarea")).to_have_value("")
+            tab.press("#ask-prompt textarea", "Enter")
             for side in ("#original textarea", "#edited textarea"):
                 expect(tab.locator(side)).not_to_have_value("", timeout=20_000)
 
@@ -170,11 +173,16 @@ def test_every_tab_works_in_a_browser_and_other_origins_are_refused(attacking):
             expect(numbers).to_have_text("2")
 
             tab.get_by_role("tab", name="Which neurons fired").click()
-            tab.click("#fired-button")
+            tab.press("#fired-prompt textarea", "Enter")
             expect(tab.locator("#fired-map .hm")).to_have_count(1)
             expect(tab.locator("#fired-table").get_by_test_id("cell-0-4")).to_contain_text("onerror")
 
+            tab.get_by_role("tab", name="Figures").click()
+            expect(tab.locator("#figures-table")).to_contain_text("Guesses where the context does not tell")
+
             assert tab.evaluate("window.hacked") is None
+            if AXE is not None:
+                assert serious_findings(tab) == []
             assert problems == []
 
             # Another site's script: its request is refused and it learns nothing.

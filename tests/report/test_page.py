@@ -9,15 +9,17 @@ import torch
 
 from crispr_lm import InputError
 from crispr_lm.attribution.neuron_scores import NeuronScores
+from crispr_lm.report.changed import changed_answers
 from crispr_lm.report.figures import before_after
 from crispr_lm.report.neuron_map import NeuronLines, layer_of, neuron_map
-from crispr_lm.report.page import changed_answers, controls, reevaluated, render_report, tried, write_report
+from crispr_lm.report.no_edit import tried
+from crispr_lm.report.page import controls, reevaluated, render_report, write_report
 from crispr_lm.report.search_figures import curve, front, front_of_one
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import changes, signed
 from crispr_lm.storage.sanitize import STEERING
 
-from ..browser import check_tabs, needs_browser, opened
+from ..browser import check_tabs, needs_axe, needs_browser, opened, serious_findings
 
 ATTACK = "</script><script>window.hacked = 1</script><a href=http://evil>x</a><img src=x onerror='window.hacked = 1'>"
 
@@ -106,6 +108,11 @@ def make_page():
 
 
 def page_of(answers, search=None, choice=None, prompts=(), **of_neurons):
+    return render_report(*parts_of(answers, search, choice, prompts, **of_neurons))
+
+
+def parts_of(answers, search=None, choice=None, prompts=(), **of_neurons):
+    """Record, results, edit, answers and scores of a run."""
     scores = NeuronScores({f"layers.{layer}.down_proj": torch.arange(4.0) - layer for layer in range(3)}, "ffn")
     results = {
         "model": f"model {ATTACK}",
@@ -167,7 +174,7 @@ def page_of(answers, search=None, choice=None, prompts=(), **of_neurons):
         "parts": {f"choices:{ATTACK}": {}},
     }
     edit = {"neurons": [["ffn", "layers.1.down_proj", i] for i in (2, 3)], "origin": {"scores": "sha256:2"}}
-    return render_report(run, results, edit, answers, scores)
+    return run, results, edit, answers, scores
 
 
 def test_nothing_from_data_or_model_becomes_markup(page):
@@ -195,7 +202,7 @@ def test_no_text_of_others_turns_round_or_controls_what_is_shown(monkeypatch, ma
 
 def test_the_page_needs_nothing_from_elsewhere(page):
     outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
-    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", outside)
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:|#)""", outside)
     assert "default-src 'none'" in page
 
 
@@ -404,10 +411,10 @@ def test_the_transfer_matrix_has_a_column_per_edit_and_a_row_per_figure_of_every
 
 def test_how_many_edits_were_tried_is_said_with_those_stopped_early():
     sweep = [{"neurons": count} for count in (0, 1, 2)]
-    assert tried(sweep) == "2 edits tried."
+    assert tried(sweep) == "2 edits tried, of 1 to 2 neurons."
     rows = [{"neurons": 0, "complete": True}, *({"neurons": 5, "complete": done} for done in (True, False, False))]
     judging = [{"neurons": 5, "complete": True, "stage": stage} for stage in ("final", "control")]
-    assert tried([*rows, *judging]).startswith("3 edits tried, 2 of them stopped early")
+    assert tried([*rows, *judging]).startswith("3 edits tried, of 5 neurons; 2 of them stopped early")
 
 
 def of_final_heat():
@@ -516,14 +523,14 @@ def test_every_tab_and_filter_works_in_a_browser(page, tmp_path, scheme):
     file = tmp_path / "report.html"
     file.write_text(page, encoding="utf-8")
     with opened(file.as_uri(), ["file:", "data:", "blob:"], color_scheme=scheme) as (tab, problems):
-        tab.click('nav button[data-tab="map"]')
+        tab.click('nav button[data-tab="neurons"]')
         tab.locator("#figure-neurons .nsewdrag").wait_for()
         tab.hover("#figure-neurons .nsewdrag")
         found = tab.locator("#figure-neurons .hoverlayer text").first.text_content(timeout=5000)
         assert "edited (2)" in found
         assert "promotes" in found
-        check_tabs(tab, ("tables", "search", "map", "transfer", "changed", "record", "summary"))
-        tab.click('nav button[data-tab="changed"]')
+        check_tabs(tab, ("tables", "search", "neurons", "transfer", "answers", "record", "glossary", "summary"))
+        tab.click('nav button[data-tab="answers"]')
         cards = tab.locator(".example")
         assert cards.count() == 2
         assert "script" in cards.first.inner_text()  # shown as text
@@ -652,3 +659,72 @@ def test_thousands_of_changed_answers_can_be_read_with_the_keyboard_and_from_rig
         details.locator("summary").click()
         assert details.locator("p").is_visible()
         assert problems == []
+
+
+@pytest.fixture
+def file(page, tmp_path):
+    made = tmp_path / "report.html"
+    made.write_text(page, encoding="utf-8")
+    return made
+
+
+EVERYTHING = "dispatchEvent(new Event('beforeprint'))"
+"""Shows all tabs at once."""
+
+WIDER = """[...document.querySelectorAll(".wide:has(table)")].filter((wide) => wide.scrollWidth > wide.clientWidth)
+  .map((wide) => wide.innerText.slice(0, 60))"""
+"""Tables that are cut off."""
+
+
+@pytest.mark.browser
+@needs_browser
+def test_places_are_linked_tables_are_whole_and_figures_and_tables_are_exported(file):
+    allowed = ["file:", "data:", "blob:"]
+    with opened(f"{file.as_uri()}#answers?id=1", allowed, viewport={"width": 1440, "height": 900}) as (tab, problems):
+        assert tab.locator(".example").count() == 1
+        assert "better" in tab.inner_text(".example .tags >> nth=0")
+        tab.click("#all")
+        assert tab.locator(".example").count() == 2
+        tab.evaluate("location.hash = '#neurons?id=2'")
+        tab.locator("#neuron-2.found").wait_for()
+        assert tab.locator("#tab-neurons").get_attribute("aria-selected") == "true"
+        tab.click('nav button[data-tab="summary"]')
+        assert tab.evaluate("location.hash") == "#summary"
+        tab.focus(".check .term >> nth=0")  # by keyboard, too, terms are explained where they stand
+        assert tab.locator(".check .meaning >> nth=0").is_visible()
+        with tab.expect_download() as picture:
+            tab.click("#summary .export button >> nth=0")
+        assert picture.value.suggested_filename == "figure-tasks.png"
+        with tab.expect_download() as table:
+            tab.click("#summary .export button >> nth=1")
+        header, first, *_ = table.value.path().read_text(encoding="utf-8").splitlines()
+        assert header == "series,x,y,value,text"
+        assert first.startswith("before,0,")
+        tab.click('nav button[data-tab="tables"]')
+        with tab.expect_download() as table:
+            tab.click("#tables .export button >> nth=0")
+        assert table.value.path().read_text(encoding="utf-8").startswith("Metric,Before,After,Difference,95 % interval")
+        tab.evaluate(EVERYTHING)
+        assert tab.evaluate(WIDER) == []
+        assert problems == []
+
+
+@pytest.mark.browser
+@needs_browser
+@needs_axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(file, scheme):
+    with opened(file.as_uri(), ["file:", "data:", "blob:"], color_scheme=scheme) as (tab, _):
+        check_tabs(tab, ("search", "neurons", "transfer", "summary"))
+        tab.evaluate("document.querySelectorAll('main > section').forEach((section) => { section.hidden = false; })")
+        assert serious_findings(tab) == []
+
+
+@pytest.mark.browser
+@needs_browser
+def test_on_a_phone_nothing_lies_over_a_legend_and_the_page_is_no_wider_than_the_screen(file):
+    size = {"width": 390, "height": 800}
+    with opened(file.as_uri(), ["file:", "data:", "blob:"], viewport=size) as (tab, _):
+        tab.locator("#figure-tasks .legend").wait_for()
+        assert tab.locator(".modebar-btn").count() == 0
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,5 +1,7 @@
 """The verdict as one statement, and that terminal, page, card and app say the same one."""
 
+import re
+
 import pytest
 
 from crispr_lm.edits.edit import Edit
@@ -112,15 +114,25 @@ def test_a_task_without_any_figure_confirms_nothing():
 
 def test_terminal_and_card_say_the_same_statement(tmp_path, capsys):
     results = results_of({"bbq:Age.jsonl": task_with((-0.05, 0.15)) | {"role": "bias"}})
-    print_results(results, tmp_path)
+    print_results(results | {"saved_model": {"options_compared": 0}}, tmp_path, verbose=True)
     assert statement(results) in " ".join(capsys.readouterr().out.split())
     written = card("edit", Edit((Neuron("layers.1.down_proj", 2, "ffn"),)), ModelOrigin(), results)
     assert "**Not confirmed on the test split (unseen templates), 1 neuron eliminated: gain on validation" in written
     assert "Recommended" not in written
 
 
-def test_the_page_begins_with_the_statement():
+def test_the_page_begins_with_a_plain_sentence_and_has_the_statement_with_all_figures():
     page = page_of(ANSWERS)
-    (text,) = [line for line in page.splitlines() if line.startswith('<p class="verdict">')]
-    assert text.startswith('<p class="verdict">Recommended, 2 neurons eliminated: ')
-    assert text.endswith(": gain shown.</p>")
+    (verdict,) = re.findall(r'<p class="verdict">(.*?)</p>', page)
+    assert verdict.startswith("Recommended: with 2 neurons removed the model guesses less")
+    (text,) = re.findall(r'id="statement">(.*?)</p>', page)
+    assert text.startswith("Recommended, 2 neurons eliminated: ")
+    assert text.endswith(": gain shown.")
+
+
+def test_no_jargon_stands_above_the_fold():
+    above = page_of(ANSWERS).partition("<header>")[2].partition("</header>")[0]
+    shown = re.sub(r'<span class="meaning".*?</span>', "", above)
+    assert not re.search(
+        r"\bKL\b|\bnats?\b|validation|\bsplit\b|Holm", re.sub(r"<p class=\"warning\".*?</p>", "", shown)
+    )

@@ -19,8 +19,8 @@ from crispr_lm.app import figures
 from crispr_lm.app.session import Question, Session
 from crispr_lm.errors import CrisprError
 from crispr_lm.inference.streaming import Decoding
-from crispr_lm.report.page import changed_answers, spread
-from crispr_lm.report.statement import statement
+from crispr_lm.report.changed import changed_answers, spread
+from crispr_lm.report.summary import headline, six_lines
 from crispr_lm.report.words import escaped_markdown
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
@@ -31,10 +31,19 @@ THEME = gr.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["ui-monospace", "Menl
     button_primary_background_fill_hover="*primary_700",
 )
 STYLE = """
-#changed-table *, #fired-table * { font-family: system-ui, sans-serif !important; }
+#changed-table *, #fired-table *, #figures-table * { font-family: system-ui, sans-serif !important; }
 .js-plotly-plot :is(.xtick, .ytick, .legend, .bars) text { fill: var(--body-text-color) !important; }
 """
 """A figure is drawn without knowing whether the page is light or dark; its text takes the page's colour."""
+ENTER_SENDS = """() => document.addEventListener("keydown", (event) => {
+  const box = event.target.closest("#ask-prompt, #fired-prompt");
+  if (!box || event.key !== "Enter" || event.isComposing) { return; }
+  event.stopPropagation();
+  if (event.shiftKey) { return; }
+  event.preventDefault();
+  document.getElementById(box.id.replace("-prompt", "-button")).click();
+}, true)"""
+"""In boxes of several lines Gradio sends with Shift and Enter only, where everybody expects a new line."""
 FIRST_PROMPT = "The nurse and the engineer had a talk about the broken machine. Tell how it went."
 ANY = "all"
 MOST_ROWS = 600
@@ -68,7 +77,7 @@ def build(session: Session) -> gr.Blocks:
         gr.Markdown(
             f"## {escaped_markdown(session.lm.name)}, with and without {count} neuron{'' if count == 1 else 's'}"
         )
-        gr.Markdown(escaped_markdown(statement(session.results)))
+        gr.Markdown(escaped_markdown(headline(session.results)))
         with gr.Tabs():
             with gr.Tab("Ask both", id="ask"):
                 _ask_both(session)
@@ -78,7 +87,31 @@ def build(session: Session) -> gr.Blocks:
                 _changed(session, page)
             with gr.Tab("Which neurons fired", id="fired"):
                 _fired(session)
+            with gr.Tab("Figures", id="figures"):
+                _first_figures(session)
     return page
+
+
+def _first_figures(session: Session) -> None:
+    gr.Markdown("What the run measured on held-out questions; report.html in its folder has all figures.")
+    rows = [
+        [
+            line.what,
+            line.value_text(line.before),
+            line.value_text(line.after),
+            line.change_text + (f" ({line.interval_text})" if line.interval_text else ""),
+            line.mark or "",
+        ]
+        for line in six_lines(session.results)
+    ]
+    gr.Dataframe(
+        rows,
+        headers=["figure", "before", "after", "change (95 % interval)", "mark"],
+        datatype="str",
+        interactive=False,
+        wrap=True,
+        elem_id="figures-table",
+    )
 
 
 def _question_choices(session: Session) -> list[tuple[str, int]]:
@@ -89,7 +122,8 @@ def _prompt_box(session: Session, name: str) -> gr.Textbox:
     """A prompt to write, or to take from the run's questions."""
     first = session.most_changed
     text = FIRST_PROMPT if first is None else session.prompt(session.questions[first])
-    prompt = gr.Textbox(text, label="Prompt", lines=4, max_lines=12, elem_id=f"{name}-prompt")
+    how = "Enter sends, Shift and Enter begin a new line"
+    prompt = gr.Textbox(text, label="Prompt", info=how, lines=4, max_lines=12, elem_id=f"{name}-prompt")
     choice = gr.Dropdown(
         _question_choices(session), value=first, label="or a question of the run", elem_id=f"{name}-question"
     )
@@ -118,7 +152,7 @@ def _ask_both(session: Session) -> None:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     given, shown = [prompt, tokens, temperature, seed], [original, edited]
-    asked = gr.on([ask.click, prompt.submit], answer, given, shown, show_progress="minimal", **ON_MODEL)
+    asked = ask.click(answer, given, shown, show_progress="minimal", **ON_MODEL)
     stop.click(None, cancels=[asked], **AT_ONCE)
 
 
@@ -299,4 +333,4 @@ def _fired(session: Session) -> None:
             )
         return figures.heat_map(found), rows
 
-    gr.on([look.click, prompt.submit], reported(fire), prompt, [plot, table], **ON_MODEL)
+    look.click(reported(fire), prompt, [plot, table], **ON_MODEL)

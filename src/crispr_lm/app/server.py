@@ -94,7 +94,7 @@ def made_application(page: Any, host: str) -> fastapi.FastAPI:
     import fastapi
     import gradio
 
-    from crispr_lm.app.page import STYLE, THEME
+    from crispr_lm.app.page import ENTER_SENDS, STYLE, THEME
 
     application = fastapi.FastAPI(openapi_url=None)
     application.add_middleware(OwnOriginOnly, names=(*LOCAL_NAMES, host) if is_loopback(host) else None)
@@ -109,6 +109,7 @@ def made_application(page: Any, host: str) -> fastapi.FastAPI:
         footer_links=["settings"],
         theme=THEME,
         css=STYLE,
+        js=ENTER_SENDS,
     )
 
 

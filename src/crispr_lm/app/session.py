@@ -21,8 +21,8 @@ from crispr_lm.inference.streaming import Decoding
 from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.model.devices import parse_dtype
 from crispr_lm.other_settings import AppSettings
-from crispr_lm.report.page import changed_answers
-from crispr_lm.report.statement import statement
+from crispr_lm.report.changed import changed_answers
+from crispr_lm.report.summary import headline, six_lines
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.storage.answers import read_answers
 from crispr_lm.storage.records import MALFORMED, read_object
@@ -230,7 +230,8 @@ def read_run(path: Path) -> FinishedRun:
         instructions = dict(zip(record["parts"], map(tuple, identity["instructions"]), strict=True))
         questions = [_question(row, instructions[row["task"]]) for row in answers if row["task"] in instructions]
         _PROMOTED.validate_python(results["neurons"])
-        statement(results)
+        headline(results)
+        six_lines(results)
     except MALFORMED as error:
         raise InputError(
             f"{path} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"

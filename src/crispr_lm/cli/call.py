@@ -17,18 +17,23 @@ class Call:
     Attributes:
         tokens: The command line.
         form: How results are printed; progress and errors go to standard error.
+        verbose: Whether every table of a run is printed.
         settings_file: Its path and the options in it.
         is_resumable: Whether the same command resumes this one if it is interrupted.
     """
 
     tokens: tuple[str, ...] = ()
     form: Literal["tables", "quiet", "json"] = "tables"
+    verbose: bool = False
     settings_file: tuple[Path, frozenset[str]] | None = None
     is_resumable: bool = False
 
-    def begin(self, tokens: tuple[str, ...], form: Literal["tables", "quiet", "json"]) -> None:
+    def begin(
+        self, tokens: tuple[str, ...], form: Literal["tables", "quiet", "json"], *, verbose: bool = False
+    ) -> None:
         """Forget an earlier call in the same process."""
-        self.tokens, self.form, self.settings_file, self.is_resumable = tokens, form, None, False
+        self.tokens, self.form, self.verbose = tokens, form, verbose
+        self.settings_file, self.is_resumable = None, False
 
     def options(self) -> list[str]:
         """Names of options on the command line, as they were written."""

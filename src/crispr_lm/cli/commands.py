@@ -24,6 +24,7 @@ from crispr_lm.cli import (
     gate,
     interactive,
     questions,
+    reports,
     single_steps,
     verification,
     whole_jobs,
@@ -85,6 +86,7 @@ for command in (
     evidence.evidence,
     evidence.export,
     verification.verify,
+    reports.report,
     examination.doctor,
 ):
     app.command(command)
@@ -110,6 +112,7 @@ def _launch(
     as_json: Annotated[
         bool, Parameter(name="--json", help="Print one JSON document on standard output.", negative="")
     ] = False,
+    verbose: Annotated[bool, Parameter(help="Print every table of a run at its end.", negative="")] = False,
     plugin: Annotated[
         list[Path] | None,
         Parameter(
@@ -119,7 +122,7 @@ def _launch(
 ) -> None:
     if quiet and as_json:
         raise InputError("--quiet and --json exclude each other; give one of them")
-    call.begin(tokens, "json" if as_json else "quiet" if quiet else "tables")
+    call.begin(tokens, "json" if as_json else "quiet" if quiet else "tables", verbose=verbose)
     sources: list[Env | Toml] = [Env(ENVIRONMENT_PREFIX, command=False)]
     if config is not None:
         source = read_settings_file(config)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cyclopts import App, ArgumentCollection
 
-COMMAND_LINE_ONLY = ("config", "quiet", "json", "plugin")
+COMMAND_LINE_ONLY = ("config", "quiet", "json", "verbose", "plugin")
 """Options that no settings file holds: they say how to print, or run code."""
 
 TRUST = ("--trust-remote-code", "--allow-pickle")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from crispr_lm.cli.arguments import ModelArgument, OutputFile
+from crispr_lm.cli.call import call
 from crispr_lm.cli.output import (
     FAILURE,
     fail_after,
@@ -46,7 +48,8 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
         if is_first() and only_estimate:
             show(estimate.to_dict(), lambda: print(estimate.text), lambda: estimate.text)
         elif is_first():
-            show(results, lambda: print_results(results, settings.output), lambda: statement(results))
+            tables = partial(print_results, results, settings.output, verbose=call.verbose)
+            show(results, tables, lambda: statement(results))
             fail_after(results)
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution
+from crispr_lm.jobs.obstacles import nearest_edit
 from crispr_lm.jobs.preparation import limits_of, options_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.distributed import is_first, on_first
@@ -30,7 +31,7 @@ from crispr_lm.search.neuron_count import (
 from crispr_lm.search.result import Found, Searched
 from crispr_lm.search.search import Checkpoint, search_edit
 from crispr_lm.search.side_effects import AskedAside
-from crispr_lm.search.trial import Trial
+from crispr_lm.search.trial import Limits, Trial
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import append_line, write_lines
 from crispr_lm.storage.records import read_lines, read_rows
@@ -147,7 +148,7 @@ def _tuned(
     elif settings.pick is not None:
         found = found.picked(lm, settings.pick)
     on_first(lambda: folder.loop.unlink(missing_ok=True))
-    return _searched(found)
+    return _searched(found, limits_of(settings))
 
 
 def _saved_loop(folder: RunFolder, resumed: bool) -> LoopState | None:
@@ -155,7 +156,7 @@ def _saved_loop(folder: RunFolder, resumed: bool) -> LoopState | None:
     return on_first(lambda: LoopState.load(folder.loop) if resumed and folder.loop.exists() else None)
 
 
-def _searched(found: Found) -> Searched:
+def _searched(found: Found, limits: Limits) -> Searched:
     """What a tuned search adds to ``results.json``."""
     decision = found.decision
     choice: dict[str, Any] = {
@@ -163,6 +164,9 @@ def _searched(found: Found) -> Searched:
         "front": [trial.number for trial in decision.front],
         "finals": [trial.number for trial in decision.reevaluated],
     }
+    if decision.verdict == "none":
+        asked_alike = decision.reevaluated or [trial for trial in found.trials if trial.is_candidate]
+        choice["nearest"] = nearest_edit(asked_alike, limits)
     if decision.control is not None and decision.over_original is not None and decision.over_control is not None:
         choice["control"] = decision.control.number
         choice["gain_over_original"] = decision.over_original.to_dict()

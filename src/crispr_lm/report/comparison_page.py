@@ -72,7 +72,9 @@ def _methods(task: Mapping[str, Any], methods: Mapping[str, Any]) -> go.Figure:
             figure.add_trace(
                 _points_on_rows(points) if len(metrics) == 1 else _points(points, original, metrics, named)
             )
-            figure.data[-1].update(name=kind, marker={"color": colour, "size": 12})
+            figure.data[-1].update(
+                name=kind, marker=figures.ring(colour) if kind == "original" else {"color": colour, "size": 10}
+            )
     if original[metrics[-1]] is not None:
         figure.add_vline(x=original[metrics[-1]], line={"color": KIND_COLOURS["original"], "dash": "dot"})
     if len(metrics) == 1:
@@ -80,8 +82,8 @@ def _methods(task: Mapping[str, Any], methods: Mapping[str, Any]) -> go.Figure:
         figure.update_xaxes(title=_title(metrics[0]))
         figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=labels)
         return figures.styled(figure.update_layout(height=120 + figures.ROW_HEIGHT * len(labels)))
-    figure.update_xaxes(title=_title(metrics[-1]), range=[-0.05, 1.05])
-    figure.update_yaxes(title=_title(metrics[0]), range=[-0.05, 1.1])
+    figure.update_xaxes(title=_title(metrics[-1]), range=[0, 1])
+    figure.update_yaxes(title=_title(metrics[0]), range=[0, 1])
     return figures.styled(figure.update_layout(height=520))
 
 
@@ -103,6 +105,7 @@ def _points(
         text=texts,
         customdata=[label for label, _ in points],
         mode="markers+text",
+        cliponaxis=False,
         textposition="top center",
         textfont={"size": 11},
         hovertemplate="%{customdata}<br>%{x:.3f}, %{y:.3f}<extra></extra>",
@@ -214,6 +217,7 @@ def _curve(points: Any, metrics: list[str], axis: str) -> go.Figure | None:
         return None
     figure.update_xaxes(title=axis, type="category")
     lowest = min(value for trace in figure.data for value in trace.y)
-    figure.update_yaxes(range=[min(0, 1.5 * lowest) - 0.05, 1.05], tickformat=".0%")
+    figure.update_yaxes(range=[min(0, 1.5 * lowest), 1], tickformat=".0%")
+    figure.update_traces(cliponaxis=False)
     figure.update_layout(height=360)
     return figures.styled(figure)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 from crispr_lm.report.markup import markup
 from crispr_lm.report.words import signed
@@ -28,6 +30,9 @@ def _console(*, stderr: bool = False) -> Console:
 NARROW = 100
 """Columns below which tables of figures have no frame."""
 
+SLIM = 76
+"""Columns below which they are text: figures take 54, and "disambiguated" needs 13 more with what is beside it."""
+
 console = _console()
 """For results, on standard output."""
 
@@ -40,11 +45,42 @@ def in_bytes(count: float) -> str:
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"
 
 
+def print_path(what: str, path: Path | str) -> None:
+    """Print what a file is and where: on a line of its own where both do not fit into one, never broken."""
+    shown = markup(str(path))
+    if len(f"{what}: {path}") <= console.width:
+        console.print(f"{what}: {shown}", soft_wrap=True, highlight=False)
+    else:
+        console.print(f"{what}:\n{shown}", soft_wrap=True, highlight=False)
+
+
 def narrow() -> dict[str, Any]:
     """How a table is drawn where there are few columns: without frame, so that names need fewer lines."""
     if console.width >= NARROW:
         return {}
     return {"box": SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False}
+
+
+def figures_table(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], **given: Any) -> Table:
+    """A table of named figures; where there are very few columns, each metric is a line of text.
+
+    Args:
+        names: Of the columns of figures.
+        rows: Name and figures, as markup.
+        given: Title and caption, as `rich.table.Table` takes them.
+    """
+    table = Table(**narrow(), **given)
+    table.add_column("Metric")
+    if console.width < SLIM:
+        for label, cells in rows:
+            figures = ", ".join(f"{name.lower()} {cell}" for name, cell in zip(names, cells, strict=True))
+            table.add_row(f"[bold]{label}[/]: {figures}")
+        return table
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, cells in rows:
+        table.add_row(label, *cells)
+    return table
 
 
 def as_text(value: Any) -> str:

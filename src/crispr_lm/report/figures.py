@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     pass
 
 BEFORE, AFTER = "#8a94a6", "#2f7ed8"
-AMBIGUOUS, DISAMBIGUATED = "#2f7ed8", "#d9822b"
+AMBIGUOUS, DISAMBIGUATED = "#2f7ed8", "#c26f14"
 ROW_HEIGHT = 34
 """Pixels per row of a figure with names down its side."""
 
@@ -38,8 +39,11 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
             shown.append(plain(clipped(label)))
             old.append(before)
             new.append(after)
-            high.append((found["high"] if found["high"] is not None else found["value"]) - found["value"])
-            low.append(found["value"] - (found["low"] if found["low"] is not None else found["value"]))
+            least = 0.0 if min(before, after) >= 0 else -1.0  # no share is below 0, no score below -1
+            over = (found["high"] if found["high"] is not None else found["value"]) - found["value"]
+            under = found["value"] - (found["low"] if found["low"] is not None else found["value"])
+            high.append(max(0.0, min(over, 1.0 - after)))
+            low.append(max(0.0, min(under, after - least)))
     if not names:
         return None
     figure = go.Figure()
@@ -50,24 +54,35 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
                 hoverinfo="skip",
             )
         )  # fmt: skip
-    figure.add_trace(go.Scatter(x=old, y=names, mode="markers", name="before", marker={"color": BEFORE, "size": 11}))
+    figure.add_trace(go.Scatter(x=old, y=names, mode="markers", name="before", marker=ring(BEFORE), cliponaxis=False))
     figure.add_trace(
         go.Scatter(
             x=new,
             y=names,
             mode="markers",
             name="after (bar: 95 % interval of the difference)",
-            marker={"color": AFTER, "size": 12},
+            marker={"color": AFTER, "size": 9},
+            cliponaxis=False,
             error_x={"type": "data", "array": high, "arrayminus": low, "color": AFTER, "thickness": 1.5},
         )
     )
     figure.update_layout(height=120 + ROW_HEIGHT * len(names), meta={"rows": True})
     accuracies = all(name.endswith((*words.HALVES.values(), "all questions")) for name in names)
     figure.update_xaxes(
-        range=[min(0, *old, *new) - 0.02, 1.02], tickformat=".0%", title="accuracy" if accuracies else "share"
+        range=[start_of([*old, *new]), 1], tickformat=".0%", title="accuracy" if accuracies else "share"
     )
     figure.update_yaxes(autorange="reversed", tickmode="array", tickvals=names, ticktext=shown)
     return styled(figure)
+
+
+def start_of(values: Sequence[float]) -> float:
+    """Where an axis of shares begins: at 0, or at the tenth below the lowest of differences that are negative."""
+    return min(0.0, math.floor(10 * min(values)) / 10)
+
+
+def ring(colour: str) -> dict[str, Any]:
+    """A marker within which a dot at the same place is seen."""
+    return {"color": colour, "size": 15, "symbol": "circle-open", "line": {"width": 2.5}}
 
 
 def plain(text: str) -> str:
@@ -87,7 +102,7 @@ def styled(figure: go.Figure) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 10, "r": 10, "t": 10, "b": 50},
+        margin={"l": 10, "r": 24, "t": 10, "b": 50},  # the last share stands half beyond the axis
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )
     figure.update_xaxes(automargin=True, gridcolor="rgba(128,128,128,0.25)", zerolinecolor="rgba(128,128,128,0.6)")

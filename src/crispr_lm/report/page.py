@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
@@ -22,11 +21,15 @@ from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.metrics.statistics import p_value_text
 from crispr_lm.report import figures, words
+from crispr_lm.report.changed import changed_answers, spread
+from crispr_lm.report.glossary import GLOSSARY
 from crispr_lm.report.neuron_map import LONGEST_LINE, NeuronLines, neuron_map
+from crispr_lm.report.no_edit import no_edit, tried
 from crispr_lm.report.search_figures import curve, front, front_of_one
 from crispr_lm.report.shared import shared_record
 from crispr_lm.report.side_effects import facts_sentence, other_kinds_sentence
 from crispr_lm.report.statement import statement
+from crispr_lm.report.summary import certain_losses, checks, headline
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
 from crispr_lm.storage.answers import read_answers
 from crispr_lm.storage.files import write_bytes
@@ -34,6 +37,9 @@ from crispr_lm.storage.records import MALFORMED, read_object
 from crispr_lm.storage.run_folder import RunFolder, failures
 from crispr_lm.storage.sanitize import all_visible, visible
 from crispr_lm.storage.stages import JUDGING
+
+PUBLISHED = "published"
+"""The paper's ranking in the recipe of a trial."""
 
 MOST_EXAMPLES = 5000
 """Changed answers that the page carries (some 3 MB of text, shown forty at a time); all are in answers.jsonl."""
@@ -105,6 +111,11 @@ def render_report(
             examples=_json(spread(changed, MOST_EXAMPLES)),
             changed=len(changed),
             carried=min(len(changed), MOST_EXAMPLES),
+            headline=headline(results),
+            why=no_edit(results) if results["verdict"] == "none" else None,
+            checks=checks(results),
+            losses=certain_losses(results),
+            glossary=GLOSSARY,
             statement=statement(results),
             failures=[words.sentence(failure) for failure in failures(results)],
             side_effects=[found for found in (facts_sentence(results), other_kinds_sentence(results)) if found],
@@ -128,6 +139,7 @@ def page_environment() -> jinja2.Environment:
         autoescape=True, loader=jinja2.FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True, finalize=_finalized
     )
     filters: dict[str, Callable[..., Any]] = {
+        "spoken": words.spoken,
         "figure": lambda value: "-" if value is None else f"{value:.3f}",
         "signed": lambda value: "-" if value is None else words.signed(value),
         "percent": lambda value: "-" if value is None else f"{value:.1%}",
@@ -160,7 +172,11 @@ def figure_data(figure: Any) -> Markup:
 
 
 def controls(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The chosen edit beside original and as many random neurons, on the validation split; empty without a control."""
+    """The chosen edit beside original, published ranking and as many random neurons, on the validation split.
+
+    Of the published ranking the edit nearest to the original is shown; `asked` is false where even that one was too far
+    from it to be asked anything. Empty without a control.
+    """
     choice = results.get("choice") or {}
     trials = _trials(results)
     control = trials.get(choice.get("control", -1))
@@ -168,8 +184,15 @@ def controls(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     liked = trials.get(control["recipe"]["like"])
     original = trials.get((choice.get("finals") or [0])[0])  # asked as much as the other two
-    named = [("original", original), ("best edit within the limits", liked), ("as many random neurons", control)]
-    return [{"name": name, **row} for name, row in named if row is not None]
+    ranked = [row for row in trials.values() if row["neurons"] and row["recipe"].get("ranking") == PUBLISHED]
+    published = max(ranked, key=lambda row: (row["complete"], -row["kl"]), default=None)
+    named = [
+        ("original", original),
+        ("the paper's ranking", published),
+        ("best edit within the limits", liked),
+        ("as many random neurons", control),
+    ]
+    return [{"name": name, "asked": bool(row.get("metrics", True)), **row} for name, row in named if row is not None]
 
 
 def reevaluated(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -184,91 +207,18 @@ def _trials(results: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
     return {row["trial"]: row for row in results["search"] if "trial" in row}
 
 
-def changed_answers(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The examples whose answer an edit has changed under some instruction, with probabilities before and after.
-
-    Probabilities are the options' own, averaged over instructions; an answer is the one of highest summed
-    log-probability. Better and worse mean under more or fewer instructions right.
-    """
-    changed = []
-    for row in answers:
-        before, after = ([_chosen(scores) for scores in row["scores"][when]] for when in ("before", "after"))
-        if before == after:
-            continue
-        right = [sum(choice == row["answer"] for choice in chosen) for chosen in (before, after)]
-        changed.append(
-            {
-                "task": words.short(row["task"]),
-                "category": row["category"] or "",
-                "condition": row["condition"] or "",
-                "context": row["context"],
-                "question": row["question"],
-                "options": row["options"],
-                "answer": row["answer"],
-                "unknown": row["unknown"],
-                "stereotyped": row["stereotyped"],
-                "before": _probabilities(row["scores"]["before"]),
-                "after": _probabilities(row["scores"]["after"]),
-                "change": "better" if right[1] > right[0] else "worse" if right[1] < right[0] else "other",
-            }
-        )
-    # Worse ones first: losses must not be hidden behind gains.
-    changed.sort(key=lambda example: {"worse": 0, "better": 1, "other": 2}[str(example["change"])])
-    return changed
-
-
-def spread(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """At most so many rows, each kind of change keeping its share."""
-    if len(rows) <= most:
-        return rows
-    return [rows[index * len(rows) // most] for index in range(most)]
-
-
-def _chosen(scores: Sequence[float | None]) -> int:
-    known = [(score, -index) for index, score in enumerate(scores) if score is not None]
-    return -max(known)[1] if known else -1
-
-
-def _probabilities(tables: Sequence[Sequence[float | None]]) -> list[float]:
-    """Each option's probability, in shares of all options, mean over instructions."""
-    shares = []
-    for scores in tables:
-        values = np.array([-np.inf if score is None else score for score in scores])
-        if np.isneginf(values).all():
-            continue  # nothing was matched
-        weights = np.exp(values - values.max())
-        shares.append(weights / weights.sum())
-    mean = np.mean(shares, axis=0) if shares else np.zeros(len(tables[0]))
-    return [round(float(value), 4) for value in mean]
-
-
 def _categories(results: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
     """Bias task to the figures of each of its categories (or types, or other parts that its benchmark has)."""
     by_task: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for name, task in results["tasks"].items():
         rows: list[tuple[str, Mapping[str, Any]]] = [
-            (value if facet == "category" else f"{facet} {value}", {"family": task["family"], **part})
+            (words.spoken(value if facet == "category" else f"{facet} {value}"), {"family": task["family"], **part})
             for facet, values in task.get("breakdown", {}).items()
             for value, part in values.items()
         ]
         if task["role"] == "bias" and rows:
             by_task[name] = rows
     return by_task
-
-
-def tried(search: Sequence[Mapping[str, Any]]) -> str:
-    """How many edits a search has tried, in words; of a tuned one also how many were stopped early, and why."""
-    edits = [row for row in search if row["neurons"] and row.get("stage") not in JUDGING]
-    if not any("complete" in row for row in edits):
-        return f"{len(edits)} edit{'' if len(edits) == 1 else 's'} tried."
-    given_up = sum(not row["complete"] for row in edits)
-    text = f"{len(edits)} edit{'' if len(edits) == 1 else 's'} tried"
-    if given_up:
-        text += (
-            f", {given_up} of them stopped early, too far beyond a limit or behind a better "
-            "one; they are in search.jsonl, not in the figures below"
-        )
-    return text + "."
 
 
 def _described(
@@ -318,7 +268,7 @@ def _breakdowns(task: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         rows = [
             {
-                "value": value,
+                "value": words.spoken(value),
                 "examples": part["examples"],
                 "cells": [
                     {

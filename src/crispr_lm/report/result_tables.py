@@ -10,8 +10,18 @@ from rich.table import Table
 
 from crispr_lm.metrics.family import Metric
 from crispr_lm.metrics.registry import ordered_metrics
-from crispr_lm.report.console import as_interval, as_number, as_p_value, as_text, console, narrow
+from crispr_lm.report.console import (
+    as_interval,
+    as_number,
+    as_p_value,
+    as_text,
+    console,
+    figures_table,
+    narrow,
+    print_path,
+)
 from crispr_lm.report.markup import markup
+from crispr_lm.report.run_summary import print_summary
 from crispr_lm.report.side_effects import facts_sentence, other_kinds_sentence
 from crispr_lm.report.statement import statement
 from crispr_lm.report.words import left_out, saved, signed
@@ -22,8 +32,9 @@ if TYPE_CHECKING:
 
 def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
     """The trials of a Pareto front on the validation split, by falling gain."""
-    table = Table(title="Pareto front on the validation split (differences from the original)", title_justify="left")
-    for name in ("Trial", "Neurons", "Scale", "Ambiguous", "Disambiguated", "Unknown, disambiguated", "KL"):
+    title = "Pareto front on the validation split (differences from the original)"
+    table = Table(title=title, title_justify="left", **narrow())
+    for name in ("Trial", "Neurons", "Scale", "Ambiguous", "Disambiguated", "Unknown there", "KL"):
         table.add_column(name, justify="right")
     for trial in front:
         table.add_row(
@@ -39,47 +50,59 @@ def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
     return table
 
 
-def print_results(results: Mapping[str, Any], output: Path | None) -> None:
-    """Print the before/after table of every task, the verdict, and where the files are (None: nowhere)."""
+def print_results(results: Mapping[str, Any], output: Path | None, *, verbose: bool = False) -> None:
+    """Print what came out: of a run its summary, and with `verbose` (or of a measurement alone) every table.
+
+    Args:
+        results: What ``results.json`` holds.
+        output: Where the files are; None where they could not be written.
+        verbose: Print every table of a run, too.
+    """
+    is_run = "verdict" in results
+    if is_run and output is not None:
+        print_summary(results, output)
+    if verbose or not is_run:
+        _print_tables(results)
+        if output is not None:
+            print_path("Files", output)
+    _print_upload(results)
+
+
+def _print_tables(results: Mapping[str, Any]) -> None:
+    """Print the before/after table of every task, and what else was measured."""
     for name, task in results["tasks"].items():
         role = " (side effects)" if task["role"] == "capability" and "after" in task else ""
-        console.print(f"\n[bold]{markup(name)}[/]{role}", soft_wrap=True)
+        console.print(f"\n[bold]{markup(name)}[/]{role}", highlight=False)
         console.print(results_table(task, held_out="verdict" in results))
         if (spread := spread_table(task)) is not None:
             console.print(spread)
         if warning := task.get("over_abstention"):
-            console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}", soft_wrap=True)
+            console.print(f"[bold yellow]Over-abstention:[/] {markup(warning)}")
     for sentence in filter(None, (facts_sentence(results), other_kinds_sentence(results))):
-        console.print(markup(sentence), soft_wrap=True)
+        console.print(markup(sentence))
     if divergence := results.get("divergence"):
         low, high, count = divergence["low"], divergence["high"], divergence["prompts"]
         interval = "" if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}, "
         console.print(
             f"KL divergence from the original on neutral prompts: {divergence['kl']:.4f} nats per token "
-            f"({interval}{count} prompt{'' if count == 1 else 's'})",
-            soft_wrap=True,
+            f"({interval}{count} prompt{'' if count == 1 else 's'})"
         )
     if edit := results.get("edit"):
         plural = "" if edit["neurons"] == 1 else "s"
         what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
         console.print(f"Edit: {what}, scale {edit['scale']:g}")
     if "verdict" in results:
-        console.print(f"[bold]{markup(statement(results))}[/]", soft_wrap=True)
+        console.print(f"[bold]{markup(statement(results))}[/]")
         if results["verdict"] != "none":  # else the statement gives the reason
-            console.print(markup(f"Why this edit: {results['reason']}"), soft_wrap=True)
+            console.print(markup(f"Why this edit: {results['reason']}"))
     if found := results.get("saved_model"):
         _print_saved(found)
-    if output is not None:
-        if (report := output / "report.html").is_file():
-            console.print(f"Report: {markup(str(report))}", soft_wrap=True)
-        console.print(f"Files: {markup(str(output))}", soft_wrap=True)
-    _print_upload(results)
 
 
 def print_saved(summary: Mapping[str, Any], output: Path) -> None:
     """Print what `crispr_lm.jobs.steps.apply` has saved and checked."""
     if (original := summary.get("restored")) is not None:
-        console.print(f"Original restored (SHA-256 {original}): {markup(str(output))}", soft_wrap=True)
+        print_path(f"Original restored (SHA-256 {original})", output)
         return
     if found := summary.get("saved_model"):
         _print_saved(found)
@@ -89,7 +112,7 @@ def print_saved(summary: Mapping[str, Any], output: Path) -> None:
     if (fewer := summary.get("parameters_saved")) is not None:
         console.print(f"Parameters saved: {fewer:,}")
     what = "Edited model" if "saved_model" in summary else "Edit with its card"
-    console.print(f"{what}: {markup(str(output))}", soft_wrap=True)
+    print_path(what, output)
     if "canaries" in summary:
         _print_check(summary["output"], "openai:URL")
     _print_upload(summary)
@@ -104,7 +127,7 @@ def _print_check(output: str, runtime: str) -> None:
 def _print_gguf(summary: Mapping[str, Any]) -> None:
     """Print what was written of a GGUF file, and what to do with it next."""
     console.print(f"Rows set to zero: {summary['rows']:,}; all other bytes are the original's")
-    console.print(f"Edited model: {markup(summary['output'])}", soft_wrap=True)
+    print_path("Edited model", summary["output"])
     if "canaries" in summary:
         _print_check(summary["output"], f"gguf-runtime:{summary['output']}")
     if file := summary.get("modelfile"):
@@ -133,38 +156,34 @@ def _print_upload(summary: Mapping[str, Any]) -> None:
 
 def _print_saved(found: Mapping[str, Any]) -> None:
     style = "" if found.get("verified", True) else "[bold red]"
-    console.print(f"{style}{markup(saved(found))}", soft_wrap=True)
+    console.print(f"{style}{markup(saved(found))}")
 
 
 def results_table(task: Mapping[str, Any], *, held_out: bool = True) -> Table:
     """Before, after and difference with its 95 % interval and test, for every metric of one task.
+
+    Where there are few columns, a metric's name stands on a line of its own above its figures.
 
     Args:
         task: Its results.
         held_out: Whether an edit was made on other examples.
     """
     compared = "after" in task
-    table = Table(caption=_caption(task, held_out=held_out), caption_justify="left", **narrow())
-    table.add_column("Metric")
-    table.add_column("Before" if compared else "Value", justify="right", no_wrap=True)
-    if compared:
-        for name in ("After", "Difference", "95 % interval", "p (Holm)"):
-            table.add_column(name, justify="right", no_wrap=True)
+    names = ["Before", "After", "Difference", "95 % interval", "p (Holm)"] if compared else ["Value"]
+    rows = []
     for metric in ordered_metrics(task["family"], task["before"]):
         before = task["before"][metric.name]
-        if not compared:
-            table.add_row(metric.label, as_number(before))
-            continue
-        found = task["statistics"][metric.name]
-        table.add_row(
-            metric.label,
-            as_number(before),
-            as_number(task["after"][metric.name]),
-            _difference(metric, before, task["after"][metric.name], found["value"]),
-            as_interval(found["low"], found["high"]),
-            as_p_value(found["p_value_holm"]),
-        )
-    return table
+        cells = [as_number(before)]
+        if compared:
+            found = task["statistics"][metric.name]
+            cells += [
+                as_number(task["after"][metric.name]),
+                _difference(metric, before, task["after"][metric.name], found["value"]),
+                as_interval(found["low"], found["high"]),
+                as_p_value(found["p_value_holm"]),
+            ]
+        rows.append((metric.label, cells))
+    return figures_table(names, rows, caption=_caption(task, held_out=held_out), caption_justify="left")
 
 
 def spread_table(task: Mapping[str, Any]) -> Table | None:
@@ -172,16 +191,12 @@ def spread_table(task: Mapping[str, Any]) -> Table | None:
     if task["instructions"] == 1:
         return None
     when = ("before", "after") if "after" in task else ("before",)
-    table = Table(title="Over instructions", title_justify="left", **narrow())
-    table.add_column("Metric")
-    for name in ("Deviation", "Worst"):
-        for which in when:
-            table.add_column(f"{name} {which}" if len(when) > 1 else name, justify="right", no_wrap=True)
+    names = [f"{name} {which}" if len(when) > 1 else name for name in ("Deviation", "Worst") for which in when]
+    rows = []
     for metric in ordered_metrics(task["family"], task["before"]):
         figures = [task["spread"][which][metric.name] for which in when]
-        values = [figure[name] for name in ("std", "worst") for figure in figures]
-        table.add_row(metric.label, *map(as_number, values))
-    return table
+        rows.append((metric.label, [as_number(figure[name]) for name in ("std", "worst") for figure in figures]))
+    return figures_table(names, rows, title="Over instructions", title_justify="left")
 
 
 def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
@@ -217,7 +232,7 @@ def print_reproduced(found: Mapping[str, Any], output: Path) -> None:
     count = len(found["figures"]) - len(differing)
     outcome = "[green]Reproduced[/]" if found["same"] else "[red]Not reproduced[/]"
     console.print(f"{outcome}: {count} of {len(found['figures'])} figures within {found['tolerance']:g}")
-    console.print(f"Files: {markup(str(output))}", soft_wrap=True)
+    print_path("Files", output)
 
 
 def _difference(metric: Metric, before: float | None, after: float | None, difference: float | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from crispr_lm.report import words
-from crispr_lm.report.figures import AFTER, AMBIGUOUS, BEFORE, DISAMBIGUATED, plain, styled
+from crispr_lm.report.figures import AFTER, AMBIGUOUS, BEFORE, DISAMBIGUATED, plain, ring, styled
 
 if TYPE_CHECKING:
     pass
@@ -56,7 +56,7 @@ def front_of_one(candidates: Sequence[Mapping[str, Any]], choice: Mapping[str, A
         return None
     points = [_Point(row["kl"], row["gain"], row["neurons"], _tried(row).label, row["trial"]) for row in rows]
     figure = _front_of(points, *_chosen(points, choice), "KL %{x:.3f}, gained %{y:.3f}")
-    figure.update_xaxes(title="KL divergence on neutral prompts, nats per token", zeroline=True)
+    figure.update_xaxes(title="KL divergence on neutral prompts, nats per token", zeroline=True, rangemode="tozero")
     figure.update_yaxes(title="accuracy gained (validation split)", zeroline=True)
     return styled(figure)
 
@@ -80,7 +80,8 @@ def _front_of(points: Sequence[_Point], best: Sequence[bool], mine: _Point | Non
                 text=[point.label for point in members],
                 mode="markers",
                 name=name,
-                marker={"color": colour, "size": 10},
+                marker={"color": colour, "size": 9} if wanted else ring(colour),
+                cliponaxis=False,
                 hovertemplate="%{text}<br>" + hover + "<extra></extra>",
             )
         )
@@ -116,7 +117,7 @@ def curve(candidates: Sequence[Mapping[str, Any]], *, halves: bool = True) -> go
         [_neurons(point[0]) for point in points],
         ([point[1] for point in points], [point[2] for point in points]),
     )
-    figure.update_yaxes(title="accuracy (validation split)", range=[-0.02, 1.02], tickformat=".0%")
+    figure.update_yaxes(title="accuracy (validation split)", range=[0, 1], tickformat=".0%")
     return figure
 
 
@@ -159,6 +160,8 @@ def _over_neurons(counts: Sequence[int], labels: Sequence[str], halves: tuple[li
                 mode="lines+markers",
                 name=name,
                 line={"color": colour},
+                marker=ring(colour) if colour == AMBIGUOUS else {"size": 7},
+                cliponaxis=False,
                 hovertemplate="%{text}: %{y:.3f}<extra>" + name + "</extra>",
             )
         )

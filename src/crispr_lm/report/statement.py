@@ -11,7 +11,7 @@ from typing import Any
 
 from crispr_lm.metrics.statistics import p_value_text
 from crispr_lm.report.side_effects import worsened
-from crispr_lm.report.words import RIGHT, changes, leading, proven, sentence, short
+from crispr_lm.report.words import RIGHT, changes, leading, made_for, proven, sentence, short
 
 UNSEEN = "on the test split (unseen templates)"
 
@@ -91,7 +91,7 @@ def _validation(results: Mapping[str, Any]) -> dict[str, Any] | None:
 def _test_split(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """By task that the edit was made for, the difference on held-out questions, with its interval."""
     tasks, by_task = results["tasks"], {}
-    for name in results.get("made_for") or [name for name, task in tasks.items() if task["role"] == "bias"]:
+    for name in made_for(results):
         task = tasks[name]
         metrics = leading(task["family"], task["before"])
         if not metrics:

@@ -70,6 +70,17 @@ def column_name(metric: Metric) -> str:
     return (HALVES | BRIEFLY).get(metric.name) or metric.label.partition(" (")[0]
 
 
+def made_for(results: Mapping[str, Any]) -> list[str]:
+    """The tasks that an edit was found on; where results do not say, all bias tasks."""
+    found = results.get("made_for")
+    return list(found) if found else [name for name, task in results["tasks"].items() if task["role"] == "bias"]
+
+
+def spoken(name: str) -> str:
+    """A category or another name of data with spaces where files have underscores."""
+    return name.replace("_", " ")
+
+
 def has_halves(results: Mapping[str, Any]) -> bool:
     """Whether the tasks that the edit was made for have ambiguous and disambiguated questions."""
     tasks = [task for task in results["tasks"].values() if task["role"] == "bias"]

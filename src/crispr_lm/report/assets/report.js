@@ -20,7 +20,7 @@ function draw(element) {
     element.classList.add("fits");
     const rows = figure.layout.yaxis;
     figure.layout.annotations = rows.tickvals.map((row, index) => ({
-      text: rows.ticktext[index], showarrow: false, xref: "paper", x: 0, xanchor: "left", yref: "y", y: row, yshift: 12,
+      text: rows.ticktext[index], showarrow: false, xref: "paper", x: 0, xanchor: "left", yref: "y", y: row, yshift: 16,
     }));
     rows.showticklabels = false;
     figure.layout.height *= 1.35;
@@ -29,12 +29,92 @@ function draw(element) {
   if (figure.layout.meta && figure.layout.meta.width) {
     element.style.minWidth = figure.layout.meta.width + "px"; // else numbers on narrow cells run into each other
   }
-  Plotly.newPlot(element, figure.data, figure.layout, { responsive: true, displaylogo: false });
+  Plotly.newPlot(element, figure.data, figure.layout, { responsive: true, displayModeBar: false });
+  exports(element, [["PNG", () => picture(element)], ["CSV", () => save(titleOf(element), points(figure))]]);
+}
+
+// What stands on the page as files. Plotly's own bar lies over legends on narrow screens.
+function exports(element, buttons) {
+  const row = document.createElement("div");
+  row.className = "export";
+  buttons.forEach(([title, work]) => {
+    const button = make("button", row, title);
+    button.type = "button";
+    button.setAttribute("aria-label", "Export " + titleOf(element).replaceAll("-", " ") + " as " + title);
+    button.addEventListener("click", work);
+  });
+  element.closest(".wide").after(row);
+}
+
+const titleOf = (element) => element.id || element.dataset.name;
+
+function picture(element) {
+  const ground = getComputedStyle(document.documentElement).getPropertyValue("--ground").trim();
+  const layout = { ...element.layout, paper_bgcolor: ground, width: element.clientWidth, height: element.clientHeight };
+  Plotly.downloadImage({ data: element.data, layout }, { format: "png", scale: 2, filename: titleOf(element) });
+}
+
+function cell(value) {
+  const text = value === null || value === undefined ? "" : String(value);
+  const safe = /^[=+@\t\r]/.test(text) && isNaN(Number(text)) ? "'" + text : text; // spreadsheets take these for formulas
+  return /[",\n]/.test(safe) ? '"' + safe.replaceAll('"', '""') + '"' : safe;
+}
+
+function save(title, rows) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([rows.map((row) => row.map(cell).join(",")).join("\n") + "\n"], { type: "text/csv" }));
+  link.download = title + ".csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function points(figure) {
+  const plain = (text) => new DOMParser().parseFromString(String(text).replaceAll("<br>", " "), "text/html").body.textContent;
+  const rows = [["series", "x", "y", "value", "text"]];
+  figure.data.filter((trace) => trace.mode !== "lines").forEach((trace) => {
+    const labels = trace.text || [];
+    if (trace.z) {
+      trace.z.forEach((row, at) => row.forEach((value, place) => {
+        const seen = trace.customdata ? plain(trace.customdata[at][place]) : "";
+        rows.push([trace.name, trace.x[place], plain(trace.y[at]), value, seen]);
+      }));
+    } else {
+      [...trace.x].forEach((x, at) => rows.push([trace.name, x, plain(trace.y[at]), "", labels[at] ? plain(labels[at]) : ""]));
+    }
+  });
+  return rows;
+}
+
+function cells(table) {
+  return [...table.rows].map((row) => [...row.cells].flatMap((one) => {
+    const bare = one.cloneNode(true);
+    bare.querySelectorAll(".meaning").forEach((meaning) => meaning.remove());
+    return [bare.textContent.trim(), ...Array(one.colSpan - 1).fill("")];
+  }));
 }
 
 function drawVisible() {
   document.querySelectorAll("section:not([hidden]) .figure").forEach(draw);
 }
+
+// A place on the page: #answers?id=12, #neurons?id=3, #search.
+function place() {
+  const [tab, query] = location.hash.slice(1).split("?");
+  const known = [...document.querySelectorAll("nav button")].map((button) => button.dataset.tab);
+  return { tab: known.includes(tab) ? tab : known[0], id: new URLSearchParams(query || "").get("id") };
+}
+
+function go() {
+  const { tab, id } = place();
+  show(tab);
+  document.querySelectorAll("tr.found").forEach((row) => row.classList.remove("found"));
+  const row = tab === "neurons" && id ? byId("neuron-" + id) : null;
+  if (row) { row.classList.add("found"); row.scrollIntoView({ block: "center" }); }
+  if (relist) { relist(); }
+  if (tab === "answers" && id) { byId("answers").scrollIntoView(); }
+}
+
+let relist;
 
 function show(name) {
   document.querySelectorAll("main > section").forEach((section) => { section.hidden = section.id !== name; });
@@ -43,6 +123,12 @@ function show(name) {
     button.tabIndex = button.dataset.tab === name ? 0 : -1; // arrows go from tab to tab
   });
   drawVisible();
+  document.querySelectorAll("section:not([hidden]) .wide").forEach((wide) => {
+    if (wide.scrollWidth <= wide.clientWidth) { return wide.removeAttribute("tabindex"); }
+    wide.tabIndex = 0; // what scrolls must be reached by keyboard
+    wide.setAttribute("role", "group");
+    wide.setAttribute("aria-label", "scrolls sideways");
+  });
 }
 
 function make(tag, parent, text, className) {
@@ -82,7 +168,8 @@ function exampleCard(example) {
   const card = document.createElement("div");
   card.className = "example " + example.change;
   const tags = [CHANGES[example.change], example.condition, example.category, example.task].filter(Boolean);
-  make("p", card, tags.join(" · "), "tags");
+  const head_line = make("p", card, tags.join(" · ") + " · ", "tags");
+  make("a", head_line, "link to answer " + example.id).href = "#answers?id=" + example.id;
   if (example.context) { text(card, example.context); }
   if (example.question) { text(card, example.question).style.fontWeight = "600"; }
   const head = make("div", card, undefined, "option tags");
@@ -108,7 +195,10 @@ function listExamples(examples) {
   const wanted = {};
   for (const name of ["change", "condition", "category", "task"]) { wanted[name] = byId("filter-" + name).value; }
   const text = byId("filter-text").value.toLowerCase();
-  const found = examples.filter((example) =>
+  const { tab, id } = place();
+  const only = tab === "answers" && id ? id : null;
+  byId("all").hidden = !only;
+  const found = examples.filter((example) => only ? String(example.id) === only :
     Object.entries(wanted).every(([name, value]) => !value || example[name] === value) &&
     (!text || [example.context, example.question, ...example.options].join(" ").toLowerCase().includes(text)));
   byId("count").textContent = examples.length
@@ -129,13 +219,13 @@ function colour(font) {
 
 function start() {
   document.querySelectorAll("nav button").forEach((button) => {
-    button.addEventListener("click", () => show(button.dataset.tab));
+    button.addEventListener("click", () => { history.replaceState(null, "", "#" + button.dataset.tab); go(); });
     button.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) { return; }
       const tabs = [...document.querySelectorAll("nav button")];
       const next = tabs[(tabs.indexOf(button) + step + tabs.length) % tabs.length];
-      show(next.dataset.tab);
+      next.click();
       next.focus();
     });
   });
@@ -151,18 +241,26 @@ function start() {
   });
   addEventListener("afterprint", () => {
     colour(ink().font);
-    show(before.id);
+    show(before.id); // not go(): the place on the page stays
   });
-  show(document.querySelector("nav button").dataset.tab);
+  document.querySelectorAll(".wide > table").forEach((table, number) => {
+    const heading = table.closest("section").querySelector("h2");
+    table.dataset.name = [table.closest("section").id, heading ? "table" : "", number + 1].join("-");
+    exports(table, [["CSV", () => save(titleOf(table), cells(table))]]);
+  });
+  addEventListener("hashchange", go);
+  go();
 }
 
 function startExamples(examples) {
+  relist = () => { shown = PAGE; listExamples(examples); };
+  const filtered = () => { if (place().id) { history.replaceState(null, "", "#answers"); } relist(); };
   for (const name of ["change", "condition", "category", "task"]) {
     const select = byId("filter-" + name);
     choices(select, [...new Set(examples.map((example) => example[name]))].filter(Boolean));
-    select.addEventListener("change", () => { shown = PAGE; listExamples(examples); });
+    select.addEventListener("change", filtered);
   }
-  byId("filter-text").addEventListener("input", () => { shown = PAGE; listExamples(examples); });
+  byId("filter-text").addEventListener("input", filtered);
   byId("more").addEventListener("click", () => { shown += PAGE; listExamples(examples); });
   listExamples(examples);
 }
