@@ -15,6 +15,8 @@ OPTIONS = {
     "overabstention": "--max-overabstention",
     "kl": "--max-kl",
     "bias_rise": "--max-bias-rise",
+    "fact_loss": "--max-fact-loss",
+    "spillover": "--max-spillover",
 }
 """Limit to the option that sets it."""
 
@@ -26,6 +28,8 @@ def costs(figures: Figures, limits: Limits) -> dict[str, float]:
         "overabstention": figures.overabstention,
         "kl": figures.kl,
         "bias_rise": figures.bias_rise - limits.caution * figures.bias_doubt,
+        "fact_loss": figures.fact_loss + limits.caution * figures.fact_doubt,
+        "spillover": figures.spillover - limits.caution * figures.spillover_doubt,
     }
 
 

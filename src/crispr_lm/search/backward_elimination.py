@@ -30,7 +30,7 @@ def keep_within_limits(evaluator: Evaluator, log: TrialLog, over: Trial, limits:
         over: The edit, its neurons in order.
         limits: On the cost of an edit.
     """
-    limits = limits.without_caution  # what keeps them is re-evaluated, with caution
+    limits = limits.with_doubt
     _bisect(evaluator, log, over, TO_LIMITS, lambda trial: not trial.figures.within(limits))
 
 
@@ -43,7 +43,7 @@ def eliminate_backward(evaluator: Evaluator, log: TrialLog, best: Trial, limits:
         best: The edit, its neurons in order.
         limits: On the cost of an edit.
     """
-    limits, enough = limits.without_caution, KEPT * best.figures.gain
+    limits, enough = limits.with_doubt, KEPT * best.figures.gain
     _bisect(evaluator, log, best, TO_FEWER, lambda trial: trial.figures.within(limits) and trial.figures.gain >= enough)
 
 

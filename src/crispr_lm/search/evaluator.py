@@ -204,7 +204,7 @@ class Evaluator:
             return figures, {}
         if original is None:
             return figures, self.side_effects.answers(None)
-        promising = figures.gain > 0 and figures.within(self.limits.without_caution)
+        promising = figures.gain > 0 and figures.within(self.limits.with_doubt)
         if proposal.stage in JUDGING or not promising:
             return figures, {}
         aside = self.side_effects.answers(original.aside)

@@ -21,8 +21,8 @@ keeps the limits has then."""
 def reevaluate_best(evaluator: Evaluator, log: TrialLog, limits: Limits) -> list[Trial]:
     """Re-evaluate the edits that promise to keep the limits, by falling gain; each is a trial of its own in the log.
 
-    Those are the best trades that keep the limits without a margin for doubt (`Limits.caution`), which the further
-    questions make smaller. What Ctrl-C has cut short before is not made longer.
+    Those are the best trades that are not beyond a limit by more than a standard error (`Limits.with_doubt`), which the
+    further questions make smaller. What Ctrl-C has cut short before is not made longer.
 
     Args:
         evaluator: Where edits are asked.
@@ -56,11 +56,11 @@ def entrants(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
 
     The best trades gain the more the more they are expected to lose; without these there are the next best, ...
     """
-    certain = limits.without_caution
+    lenient = limits.with_doubt
     edits = {
         trial.edit: trial  # no edit twice, whatever it came of
         for trial in reversed(trials)
-        if trial.neurons and trial.figures.gain > 0 and trial.figures.within(certain)
+        if trial.neurons and trial.figures.gain > 0 and trial.figures.within(lenient)
     }
     left = sorted(edits.values(), key=merit, reverse=True)
     enough: list[Trial] = []

@@ -180,7 +180,7 @@ class _Search:
         """Give back neurons of the round's edit that tells the conditions apart best, if it is beyond the limits."""
         rounds = [trial for trial in log.complete if trial.stage == "rounds"]
         best = max(rounds, key=lambda trial: (trial.figures.abstention_gap, trial.number), default=None)
-        if best is not None and not best.figures.within(self._limits.without_caution):
+        if best is not None and not best.figures.within(self._limits.with_doubt):
             keep_within_limits(self._evaluator, log, best, self._limits)
 
     def _follow_gradient(self, log: TrialLog) -> None:

@@ -287,7 +287,7 @@ def _no_gain(gain: Gain, trials: str, told: str) -> str:
 
 def _harmful(trials: Sequence[Trial], limits: Limits) -> str:
     """How many gaining edits keep all limits but those on facts and other kinds of stereotype, if any do."""
-    others = replace(limits.without_caution, fact_loss=math.inf)
+    others = replace(limits, caution=0.0, bias_rise=math.inf, fact_loss=math.inf, spillover=math.inf)
     gaining = [trial for trial in trials if trial.figures.gain > 0 and trial.figures.within(others)]
     harmful = [trial for trial in gaining if trial.figures.harmful(limits)]
     if not harmful:

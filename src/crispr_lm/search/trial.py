@@ -56,9 +56,12 @@ class Limits:
     spillover: float = 0.05
 
     @property
-    def without_caution(self) -> Limits:
-        """For edits that will be re-evaluated: no margin for doubt, no bias score, which few questions hardly tell."""
-        return replace(self, caution=0.0, bias_rise=math.inf, spillover=math.inf)
+    def with_doubt(self) -> Limits:
+        """For edits that will be re-evaluated: what few questions can't tell keeps no edit from that.
+
+        A loss is beyond its limit by more than a standard error then; no bias score, which few questions hardly tell.
+        """
+        return replace(self, caution=-1.0, bias_rise=math.inf, spillover=math.inf)
 
     @property
     def multipliers(self) -> tuple[float, float]:
