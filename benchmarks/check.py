@@ -126,10 +126,9 @@ def simulate(setting: Setting, seeds: int, first: int = 0) -> Counter[str]:
 
 def settings() -> dict[str, list[Setting]]:
     """What is simulated, by section of the page."""
-    kinds = [Setting(200, 100), Setting(200, 100, kept=KEPT), Setting(200, 25)]
     return {
-        "itself": [kind._replace(margin=margin) for margin in MARGINS for kind in kinds],
-        "planted": [Setting(200, templates, kept=KEPT, planted=PLANTED) for templates in (100, 25)],
+        "itself": [Setting(200, 100, margin=margin) for margin in MARGINS],
+        "planted": [Setting(200, 100, kept=KEPT, planted=PLANTED)],
         "few": [Setting(20, 10), Setting(20, 10, kept=1.0)],
     }
 
@@ -166,9 +165,9 @@ Simulated with the four rules of `builtin:bbq-baseline` ([the rules](../gate.md)
 
 - A model against itself, its answers drawn again from the same chances, fails in at most **{worst} of {seeds}** seeds
   (95 % interval of that share: {low} to {high}).
-- A planted stereotype, which turns {planted_share} of the answers to ambiguous questions, fails in at least
+- A planted stereotype, which turns {planted_share} of the answers to ambiguous questions, fails in
   **{planted} of {seeds}**.
-- Twenty questions are too few to tell in at least **{few} of {seeds}**.
+- Twenty questions are too few to tell in **{few} of {seeds}**.
 
 Every template has its own chance of a right answer, 0.5 to 0.9, so that answers are alike within templates. Half of
 the questions are ambiguous. The code that decides is that of `crispr-lm check`, with {resamples} resamples.
@@ -215,7 +214,7 @@ def main(arguments: Sequence[str]) -> None:
             found[name].append((setting, simulate(setting, given.seeds)))
             print(f"{time.process_time() - start:.0f} s", *found[name][-1], flush=True)
     made = (
-        f"Made by `{command(arguments)}` in {(time.process_time() - start) / 60:.0f} minutes of processor time "
+        f"Made by `{command(arguments)}` in {time.process_time() - start:.0f} seconds of processor time "
         f"(one core, {machine()})."
     )
     given.output.write_text(page(found, given.seeds, made), encoding="utf-8")
