@@ -17,6 +17,8 @@ WRITING = {
     "evaluate": ("evaluate", "./no-model", *TASK),
     "apply": ("apply", "./no-model", "no-edit.json"),
     "lm-eval-task": ("lm-eval-task", "./no-model", *TASK),
+    "evidence": ("evidence", "no-run"),
+    "export": ("export", "no-run", "--format=hub"),
     "reproduce": ("reproduce", "no-run"),
     "union": ("edit", "union", "no-edit.json", "no-edit.json"),
 }
@@ -94,6 +96,9 @@ READING = {
     "reproduce": ("reproduce", "{}", "--output=out"),
     "reproduce model": ("reproduce", "no-run", "--model={}", "--output=out"),
     "diff": ("edit", "diff", "{}", "{}"),
+    "verify": ("verify", "{}"),
+    "export": ("export", "{}", "--format=hub", "--output=out"),
+    "rules to be sealed": ("run", "./no-model", *TASK, "--rules={}", "--output=out"),
     "task": ("run", "./no-model", "--task=choices:{}", "--output=out"),
     "instructions": ("run", "./no-model", *TASK, "--instructions={}", "--output=out"),
     "measure": ("run", "./no-model", *TASK, "--measure=text:{}", "--output=out"),

@@ -88,8 +88,13 @@ def verify(bundle: Path, known: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         InputError: the folder is no bundle.
     """
-    if not (bundle / MANIFEST).is_file():
-        raise InputError(f"{bundle} has no {MANIFEST}; give the folder that crispr-lm evidence wrote")
+    try:
+        read_bytes(bundle / MANIFEST)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{bundle / MANIFEST} can't be read ({reason}); give the folder that crispr-lm evidence wrote"
+        ) from error
     problems: list[str] = []
     found: dict[str, Any] = {"bundle": str(bundle), "figures": 0, "files": 0}
     try:

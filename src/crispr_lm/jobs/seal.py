@@ -156,12 +156,13 @@ def read_seal(path: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, or something has.
     """
-    if not path.exists():
+    try:
+        sealed = read_object(path)
+    except InputError as error:
         raise InputError(
-            f"{path.parent} has no {path.name}; a run writes it before it reads the test split, and crispr-lm evaluate "
-            "with --evidence"
-        )
-    sealed = read_object(path)
+            f"{error} (crispr-lm run writes {path.name} before it reads the test split, and crispr-lm evaluate with "
+            "--evidence)"
+        ) from error
     try:
         previous = digest(sealed["content"])
         intact = sealed.keys() == {"content", "seal", "edits"} and sealed["seal"] == previous
