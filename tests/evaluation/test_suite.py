@@ -149,7 +149,7 @@ def test_further_tasks_are_asked_under_as_many_instructions(files, given, count)
 def test_instructions_of_ones_own_say_how_many_and_are_not_used_for_further_tasks(tmp_path):
     own = tmp_path / "own.txt"
     own.write_text("Pick a person.\nWho is it?\n")
-    knowledge, _ = further_subjects(EvaluateSettings(task=("builtin:everyday",), instructions=str(own)))
+    knowledge, *_ = further_subjects(EvaluateSettings(task=("builtin:everyday",), instructions=str(own)))
     assert knowledge.task.instructions == open_instructions()[:2]
 
 

@@ -136,9 +136,11 @@ def test_what_an_edit_costs_elsewhere_is_reported(saved_model, questions, tmp_pa
     assert shown["prompt"] == "Who was late?"
     assert shown["changed"] == (shown["before"] != shown["after"])
     assert "Your prompts" in (output / "report.html").read_text(encoding="utf-8")
-    bias, capability, facts = results["tasks"].values()
-    assert (bias["role"], capability["role"], facts["role"]) == ("bias", "capability", "capability")
-    assert "Facts accuracy" in (output / "report.html").read_text(encoding="utf-8")
+    bias, capability, facts, others = results["tasks"].values()
+    assert [task["role"] for task in (bias, capability, facts, others)] == ["bias", *["capability"] * 3]
+    report = (output / "report.html").read_text(encoding="utf-8")
+    assert "Facts accuracy" in report
+    assert "Other kinds of stereotype (8 questions, " in report
     assert (capability["examples"], capability["instructions"]) == (4, 2)  # as many as the task's own
     assert set(capability["after"]) == {"accuracy", "accuracy_std_over_instructions"}
     divergence = results["divergence"]
@@ -162,16 +164,16 @@ def test_what_an_edit_costs_elsewhere_is_reported(saved_model, questions, tmp_pa
 
 def test_every_difference_has_an_interval_and_a_corrected_test(saved_model, questions, tmp_path):
     results = run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", neurons="ffn"))
-    bias, capability, _ = results["tasks"].values()
+    bias, capability, *_ = results["tasks"].values()
     for task in (bias, capability):
         assert set(task["statistics"]) == set(task["difference"]) - {"accuracy_std_over_instructions"}
         for name, found in task["statistics"].items():
             assert found["value"] == pytest.approx(task["difference"][name])
             if found["low"] is not None:
                 assert found["low"] <= found["value"] <= found["high"]
-    of_both = [task["statistics"]["accuracy"] for task in (bias, capability)]
-    smaller = min(of_both, key=lambda found: found["p_value"])
-    assert smaller["p_value_holm"] == pytest.approx(min(1, 2 * smaller["p_value"]))
+    of_all = [task["statistics"]["accuracy"] for task in results["tasks"].values()]
+    smallest = min(of_all, key=lambda found: found["p_value"])
+    assert smallest["p_value_holm"] == pytest.approx(min(1, len(of_all) * smallest["p_value"]))
     assert bias["few_templates"]  # three of nine templates are measured
 
 
