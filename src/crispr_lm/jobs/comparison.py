@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -48,8 +48,10 @@ from crispr_lm.jobs.preparation import (
     take_parts,
 )
 from crispr_lm.jobs.record import dated, record_of
+from crispr_lm.jobs.search_settings import check_search
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, find_sites
+from crispr_lm.presets import SEARCHES, procedure_name
 from crispr_lm.report.comparison import markdown
 from crispr_lm.report.comparison_page import render_comparison
 from crispr_lm.runtime.progress import Progress, SilentProgress
@@ -61,8 +63,10 @@ from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.tasks.base import sample
 from crispr_lm.tasks.parts import Parts
 
-NEURON_POINTS = (1, 3, 5, 10, 20, 50, 100)
-"""Numbers of neurons of the curve (the paper's figure)."""
+NEURON_POINTS = (1, 3, 5, 10, 20, 50, 100, 200, 300, 500)
+"""Numbers of neurons of the curve (the paper's figure), up to ``--max-neurons``, at least to `SHORT_CURVE`."""
+SHORT_CURVE = 100
+"""The curve's last number where ``--max-neurons`` is smaller: below it accuracies may not have turned yet."""
 EXAMPLE_POINTS = (1, 2, 5, 10, 20, 50)
 """Numbers of attribution examples of the curve."""
 
@@ -92,7 +96,10 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     """
     progress = progress or SilentProgress()
     timings = Timings()
-    methods = chosen_methods(settings.methods)
+    methods = chosen_methods(settings.methods, procedure_name(settings.model_dump()))
+    check_search(settings, progress)
+    if settings.split == "random":
+        raise InputError("--split random is for crispr-lm run: other methods need three parts; leave it away")
     if settings.pick is not None:
         raise InputError("--pick takes a trial of one run; a comparison searches for every task, so leave it away")
     if settings.prompts is not None:
@@ -166,8 +173,12 @@ def _compare_in(
     return results
 
 
-def chosen_methods(names: Sequence[str]) -> list[Method]:
+def chosen_methods(names: Sequence[str], searched: str = SEARCHES["tuned"]) -> list[Method]:
     """Methods by name, in the order of tables; the unedited model and the search always, whatever is named.
+
+    Args:
+        names: As in ``--methods``.
+        searched: What the search of the settings is called.
 
     Raises:
         InputError: there is no such method.
@@ -175,7 +186,9 @@ def chosen_methods(names: Sequence[str]) -> list[Method]:
     for name in names:
         if name not in METHODS and name != "all":
             raise InputError(f"no method {name!r}{nearest(name, METHODS)}; there are: all, {', '.join(METHODS)}")
-    return [method for name, method in METHODS.items() if "all" in names or name in names or name in ALWAYS]
+    every = [name for name, method in METHODS.items() if "all" in names and not method.named_only]
+    chosen = [method for name, method in METHODS.items() if name in {*every, *names, *ALWAYS}]
+    return [replace(method, label=searched) if method.name == "search" else method for method in chosen]
 
 
 @dataclass(eq=False)
@@ -225,7 +238,8 @@ class _Table:
     def neuron_curve(self, fit: Fit) -> None:
         """Growing numbers of neurons of the published ranking, eliminated."""
         task = fit.parts.task.name
-        most = sum(site.width for site in find_sites(self.lm.model, self.settings.neurons))
+        there = sum(site.width for site in find_sites(self.lm.model, self.settings.neurons))
+        most = min(there, max(SHORT_CURVE, self.settings.max_neurons))
         for count in (point for point in NEURON_POINTS if point <= most):
 
             def highest(count: int = count) -> Treatment:

@@ -13,6 +13,7 @@ from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.report.console import as_interval, as_number, as_p_value, as_text, console, narrow
 from crispr_lm.report.markup import markup
 from crispr_lm.report.statement import statement
+from crispr_lm.report.validation_rows import PUBLISHED_NOTE, validation_rows
 from crispr_lm.report.words import facts_sentence, left_out, saved, signed
 
 if TYPE_CHECKING:
@@ -35,6 +36,18 @@ def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
             f"{trial['kl']:.4f}",
             style="bold" if trial["trial"] == recommended else None,
         )
+    return table
+
+
+def validation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The search's edit beside original, random neurons and the published ranking, on the validation split."""
+    table = Table(title="On the validation split (differences from the original)", title_justify="left", **narrow())
+    table.add_column("")
+    for name in ("Neurons", "Ambiguous", "Disambiguated", "KL"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        figures = (signed(row["gain"]), signed(-row["loss"]), f"{row['kl']:.4f}")
+        table.add_row(row["name"], str(row["neurons"]), *figures)
     return table
 
 
@@ -61,7 +74,11 @@ def print_results(results: Mapping[str, Any], output: Path | None) -> None:
     if edit := results.get("edit"):
         plural = "" if edit["neurons"] == 1 else "s"
         what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
-        console.print(f"Edit: {what}, scale {edit['scale']:g}")
+        made_by = f" by {results['procedure']}" if "procedure" in results else ""
+        console.print(f"Edit{markup(made_by)}: {what}, scale {edit['scale']:g}")
+    if rows := validation_rows(results) if "search" in results else []:
+        console.print(validation_table(rows))
+        console.print(PUBLISHED_NOTE, soft_wrap=True)
     if "verdict" in results:
         console.print(f"[bold]{markup(statement(results))}[/]", soft_wrap=True)
         if results["verdict"] != "none":  # else the statement gives the reason
