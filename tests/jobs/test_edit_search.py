@@ -17,6 +17,7 @@ from crispr_lm.jobs.preparation import take_parts
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.search_settings import LIMITS, check_search
 from crispr_lm.report.statement import statement
+from crispr_lm.report.validation_rows import validation_rows
 from crispr_lm.runtime.progress import SilentProgress
 from crispr_lm.search.loop import Loop
 from crispr_lm.settings import RunSettings
@@ -41,6 +42,7 @@ from crispr_lm.runtime.progress import SilentProgress
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.search_settings import LIMITS, check_search
 from crispr_lm.report.statement import statement
+from crispr_lm.report.validation_rows import validation_rows
 from crispr_lm.settings import RunSettings
 run(sys.argv[1], RunSettings(**json.loads(sys.argv[2])))
 """
@@ -395,3 +397,42 @@ def test_several_tasks_are_searched_together(saved_model, questions, tmp_path):
     output = tmp_path / "out"
     run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "task": tasks}))
     assert all(set(row["answers"]) == set(map(without_folders, tasks)) for row in rows_of(output))
+
+
+def test_a_runs_table_holds_the_published_ranking_under_its_own_name(whole):
+    output, results = whole
+    rows = {row["name"]: row for row in validation_rows(results)}
+    searched = next(name for name in rows if name.startswith("crispr-lm search"))
+    assert list(rows) == ["original", "random neurons", "published ranking", searched]
+    published = rows["published ranking"]
+    trial = next(row for row in rows_of(output) if row["recipe"].get("ranking") == "published" and row["complete"])
+    assert (published["neurons"], published["kl"]) == (len(trial["neurons"]), pytest.approx(trial["figures"]["kl"]))
+    assert not any("paper" in name for name in rows)
+    assert "published ranking" in (output / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_edit_says_what_made_it_and_nothing_of_scores_it_did_not_use(whole):
+    output, results = whole
+    origin = read(output / "edit.json")["origin"]
+    assert (origin["made_by"], origin["preset"]) == ("crispr-lm search", None)
+    assert origin["reason"] == results["reason"]
+    used = origin["ranking"].startswith("published")
+    assert [name in origin for name in ("skill_weight", "attribute_on", "scores")] == [used] * 3
+
+
+def test_the_preset_runs_end_to_end_and_says_which_setting_differs(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    given = {"task": (f"choices:{questions / 'questions.jsonl'}",), "instructions": str(questions / "instructions.txt")}
+    given |= {"device": "cpu", "measure": (), "neutral_prompts": 2, "test_examples": 8}
+    settings = RunSettings(**given, output=output, preset="paper", max_neurons=5, split="random", examples=3)
+    results = run(str(saved_model("t5-gated")), settings)
+    assert results["procedure"] == "CRISPR (paper), except for examples 3, max neurons 5"
+    assert (results["verdict"], results["preset"]) == ("as asked", "paper")
+    parts = next(iter(read(output / "run.json")["parts"].values()))
+    assert len(parts["validation"]) == 3  # a tenth of 36 rows
+    assert (len(parts["attribution"]), set(parts["attribution"])) == (9, set(parts["validation"]))  # three draws of all
+    assert not set(parts["test"]) & set(parts["validation"])
+    assert "other rows of the same templates" in statement(results)
+    origin = read(output / "edit.json")["origin"]
+    assert (origin["preset"], origin["ranking"], origin["seeds"]) == ("paper", "published", [0, 1, 2])
+    assert "near-copies" in (output / "report.html").read_text(encoding="utf-8")
