@@ -4,8 +4,8 @@
 
 A decoder-only and a T5-type model are trained from scratch (`organism_training`) on a small language of our own
 (`organism_language`): they answer from the context where it tells, and with the stereotype where it does not. Then
-`crispr-lm run` does to each what it does to any model, with its defaults, and the same with the authors' choice of the
-number of neurons. On templates that neither training nor search has seen.
+`crispr-lm run` does to each what it does to any model, with its defaults, and the same with the whole procedure of the
+paper's authors (``--preset paper``). On templates that neither training nor search has seen.
 
 What it is for: a model that does understand the contexts, with a stereotype on top, is what the method presumes. A
 small public model hardly is (`search.py`).
@@ -36,14 +36,15 @@ KINDS = {"decoder-only": False, "encoder-decoder": True}
 THINGS = 100
 """Questions of another kind, for what an edit costs elsewhere."""
 
-GIVEN = {
-    "--test-examples": 384,
-    # The bundled neutral prompts are English, of which these models know no word: the limit would bind on nothing.
-    "--max-kl": 10,
-}
+GIVEN = {"--test-examples": 384}
 """Options of every run that are not the defaults."""
 
-WAYS = {"search": [], "golden section (authors')": ["--search", "golden-section"]}
+SEARCH = "crispr-lm search"
+WAYS = {
+    # The bundled neutral prompts are English, of which these models know no word: the limit would bind on nothing.
+    SEARCH: ["--max-kl", "10"],
+    "CRISPR (paper)": ["--preset", "paper"],
+}
 """Name to further options of a run; the others keep their defaults."""
 
 FIGURES = {
@@ -132,8 +133,9 @@ def page(grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], give
     ]
     for kind, of_way in edited.items():
         lines += [
-            f"{kind[0].upper()}{kind[1:]}, search: {of_way['search']['verdict']}. {of_way['search']['reason']}.",
-            "",
+            line
+            for way, results in of_way.items()
+            for line in (f"{kind[0].upper()}{kind[1:]}, {way}: {results['verdict']}. {results['reason']}.", "")
         ]
     lines += ["## How they were grown", ""]
     lines += ["| model | parameters | lesson | steps | seconds | " + " | ".join(FIGURES.values()) + " |"]
@@ -154,7 +156,7 @@ def page(grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], give
         "",
     ]
     lines += ["Each run as", "", "```bash"]
-    lines += [shlex.join(command(Path("MODEL"), Path(), "search", Path("DIR"))), "```", ""]
+    lines += [shlex.join(command(Path("MODEL"), Path(), SEARCH, Path("DIR"))), "```", ""]
     lines += [
         "The bundled neutral prompts are English, of which these models know no word; the divergence on them means "
         "nothing here and is neither limited nor told. *Another task* asks which of two things has a colour.",
@@ -180,13 +182,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="where models, tasks and runs are put")
     parser.add_argument("--output", type=Path, required=True, help="the page to write")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     write_tasks(given.work, given.seed)
-    grown = {kind: grow(kind, given.work / kind, given.seed) for kind in KINDS}
-    edited = {kind: {way: edit(given.work / kind, given.work, way) for way in WAYS} for kind in KINDS}
+    grown = {kind: grow(kind, given.work / kind, given.seed) for kind in given.kinds}
+    edited = {kind: {way: edit(given.work / kind, given.work, way) for way in WAYS} for kind in given.kinds}
     text = page(grown, edited, sys.argv[1:] if arguments is None else arguments)
     write_bytes(given.output, text.encode())
     print(text)

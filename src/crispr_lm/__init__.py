@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from crispr_lm.model.load import load_model
     from crispr_lm.model.neuron_sites import Neuron, register_architecture
     from crispr_lm.search.options import SearchOptions
+    from crispr_lm.search.paper import PaperEdit, PaperOptions, crispr
     from crispr_lm.search.rankings import Ranking, register_ranking
     from crispr_lm.search.result import Found
     from crispr_lm.search.search import Checkpoint, search_edit
@@ -53,6 +54,7 @@ _HOMES = {
     "jobs.in_python": ("Run", "run"),
     "search.rankings": ("Ranking", "register_ranking"),
     "search.options": ("SearchOptions",),
+    "search.paper": ("PaperEdit", "PaperOptions", "crispr"),
     "search.result": ("Found",),
     "search.search": ("Checkpoint", "search_edit"),
     "search.trial": ("Limits", "Trial"),
@@ -80,6 +82,8 @@ __all__ = [
     "MetricFamily",
     "Neuron",
     "NeuronScores",
+    "PaperEdit",
+    "PaperOptions",
     "Ranking",
     "Run",
     "RunSettings",
@@ -92,6 +96,7 @@ __all__ = [
     "VerificationError",
     "WriteError",
     "__version__",
+    "crispr",
     "encode",
     "evaluate",
     "load_model",

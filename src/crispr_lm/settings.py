@@ -9,12 +9,15 @@ environment the file. ``--trust-remote-code`` and ``--allow-pickle`` are taken f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from crispr_lm.presets import PAPER
 
 ENVIRONMENT_PREFIX = "CRISPR_LM_"
 
@@ -41,6 +44,27 @@ AllowPickle = Annotated[
     Parameter(group=MODEL_GROUP, negative=""),
     Field(description="Also read weights stored as pickle (.bin), which can run code hidden in the file."),
 ]
+
+
+def _several(given: Any) -> Any:
+    """A single value (of a settings file, or of an older record) as the only one of several."""
+    return (str(given),) if isinstance(given, (str, int)) else given
+
+
+def _numbers(given: Any) -> Any:
+    """Numbers, also with commas between them."""
+    if given is None:
+        return None
+    return ",".join(map(str, given if isinstance(given, (list, tuple)) else [given])).split(",")
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(values)
+
+
+def _text_of(_type: Any, tokens: Sequence[Any]) -> str:
+    """What was given on the command line, as it is: pydantic reads it."""
+    return ",".join(token.value for token in tokens)
 
 
 class StrictSettings(BaseModel):
@@ -97,8 +121,13 @@ class TaskSettings(StrictSettings):
         "folder of them), choices:PATH (any multiple-choice questions as JSON lines), glue:mrpc:PATH (also rte, qnli, "
         "sst2), winobias:PATH, winogender:PATH, ... May be given several times.",
     )
-    instructions: Annotated[str, Parameter(group=TASK_GROUP)] = Field(
-        "10", description="How many of the ten built-in instructions to use, or a text file with one per line."
+    instructions: Annotated[
+        tuple[str, ...], BeforeValidator(_several), Parameter(group=TASK_GROUP, negative="", show_default=_listed)
+    ] = Field(
+        ("10",),
+        min_length=1,
+        description="How many of the ten built-in instructions to use, or a text file with one per line. NAME=FILE "
+        "(or NAME=NUMBER): for the tasks of this name alone (bbq, Age, ...). May be given several times.",
     )
     groups: Annotated[Path | None, Parameter(group=TASK_GROUP)] = Field(
         None,
@@ -139,6 +168,19 @@ class AttributionSettings(StrictSettings):
         description="How activation x gradient is reduced over a prompt's tokens: max (the paper), or mean (its "
         "ablation).",
     )
+    sampling: Annotated[Literal["spread", "random"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
+        "spread",
+        description="How attribution examples are drawn: spread evenly over conditions and templates, or at random.",
+    )
+    seeds: Annotated[
+        tuple[int, ...] | None,
+        BeforeValidator(_numbers),
+        Parameter(group=ATTRIBUTION_GROUP, negative="", converter=_text_of),
+    ] = Field(
+        None,
+        description="Seeds of several draws of attribution examples, such as 0,1,2, whose scores are averaged; by "
+        "default one draw, with --seed.",
+    )
 
 
 @Parameter(name="*")
@@ -149,7 +191,7 @@ class SearchSettings(StrictSettings):
         "tuned",
         description="tuned: the neurons that take most bias within the limits; "
         "sweep: growing numbers of neurons of the published ranking; golden-section: the paper's search for the number "
-        "by accuracy, without limits.",
+        "by accuracy under all instructions, without limits (--preset paper sets what else belongs to it).",
     )
     rounds: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         6, ge=0, description="Rounds of a tuned search: gradient steps, then one edit that is tried. 0 for none."
@@ -207,8 +249,8 @@ class SearchSettings(StrictSettings):
         allow_inf_nan=False,
         description="Safety margin: loss plus this many clustered standard errors must stay below the limit.",
     )
-    validation_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        96, ge=2, description="Examples per task to try edits on, from the validation split (fewer if it has fewer)."
+    validation_examples: Annotated[Literal["all"] | Annotated[int, Field(ge=2)], Parameter(group=SEARCH_GROUP)] = Field(
+        96, description="Examples per task to try edits on, from the validation split (fewer if it has fewer), or all."
     )
     reevaluation_examples: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
         240,
@@ -319,6 +361,17 @@ class ApplySettings(ModelSettings, HubSettings):
 class RunSettings(ModelSettings, TaskSettings, AttributionSettings, SearchSettings, ReportSettings, FolderSettings):
     """All options of ``crispr-lm run``. The model itself is the command's argument."""
 
+    preset: Annotated[Literal["paper"] | None, Parameter(group=SEARCH_GROUP)] = Field(
+        None,
+        description="paper: the whole procedure of the paper's authors (docs/reproduce-the-paper.md). Options given "
+        "beside it count; the results say which of them are not the paper's.",
+    )
+    split: Annotated[Literal["template", "random"], Parameter(group=TASK_GROUP)] = Field(
+        "template",
+        description="template: no template is in two splits; random: the split of the paper's code, a random 10 % of "
+        "the rows to attribute and choose on and 90 % to measure on, near-copies on both sides. For the published "
+        "ranking alone.",
+    )
     transfer: Annotated[bool, Parameter(group=REPORT_GROUP, negative="")] = Field(
         False,
         description="With several tasks: also find an edit on each of them alone and measure it on all (a search for "
@@ -328,6 +381,14 @@ class RunSettings(ModelSettings, TaskSettings, AttributionSettings, SearchSettin
         None, description="Prompts to answer before and after, for the report alone: JSON Lines, or .txt with lines."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, given: Any) -> Any:
+        """What the preset says of options that were not given."""
+        if isinstance(given, dict) and given.get("preset") == "paper":
+            return {**PAPER, **given}
+        return given
+
 
 @Parameter(name="*")
 class CompareSettings(RunSettings):
@@ -335,8 +396,8 @@ class CompareSettings(RunSettings):
 
     methods: Annotated[tuple[str, ...], Parameter(group=COMPARE_GROUP, negative="")] = Field(
         ("all",),
-        description="Controls and baselines to compare with, by name, or all (docs/comparison.md lists them). May be "
-        "given several times.",
+        description="Controls and baselines to compare with, by name, or all but crispr-paper, which takes long "
+        "(docs/comparison.md lists them). May be given several times.",
     )
     ablation: Annotated[bool, Parameter(group=COMPARE_GROUP, negative="")] = Field(
         False,

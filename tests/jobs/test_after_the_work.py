@@ -110,7 +110,7 @@ def test_a_step_after_a_run_fails_and_is_done_by_the_same_command(
         name, _, reason = sentence.partition(": ")
         assert found["results.json"]["failed"] == {name: reason}
 
-    for work in ("find_edit", "measure_all", "measure_reference", "score_tasks", "divergence"):
+    for work in ("find_edit", "measure_all", "measure_reference", "attribute", "divergence"):
         monkeypatch.setattr(f"crispr_lm.jobs.run.{work}", None)  # none of the work is done again
     assert ended(arguments, capsys)[0] == 0
     assert outcome(output) == whole
@@ -240,7 +240,7 @@ def test_scores_and_figures_that_can_not_be_written_are_shown_and_handed_on(
         steps.evaluate(model, tmp_path / "results.json", None, common(settings, EvaluateSettings))
     assert error.value.result["tasks"]
 
-    given = ["--task", settings.task[0], "--instructions", settings.instructions, "--device", "cpu"]
+    given = ["--task", settings.task[0], "--instructions", settings.instructions[0], "--device", "cpu"]
     score = ["score", model, "--output", str(tmp_path / "s.safetensors"), *given, "--examples", "6"]
     evaluate = ["evaluate", model, "--output", str(tmp_path / "r.json"), *given, "--measure-examples", "4"]
     for arguments, shown in ((score, "Score"), (evaluate, "Value")):
@@ -280,7 +280,7 @@ def test_a_run_made_again_that_could_not_be_compared_is_not_made_a_third_time(
         broken.setattr("crispr_lm.jobs.reproduce.write_json", full)
         with pytest.raises(WriteError):
             reproduce(first, again, ReproduceSettings(device="cpu"))
-    monkeypatch.setattr("crispr_lm.jobs.run.score_tasks", None)  # the search is not made again
+    monkeypatch.setattr("crispr_lm.jobs.run.attribute", None)  # the search is not made again
     assert reproduce(first, again, ReproduceSettings(device="cpu"))["same"]
     with pytest.raises(InputError, match="holds a finished run"):
         reproduce(first, again, ReproduceSettings(device="cpu"))

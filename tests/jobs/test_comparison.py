@@ -190,7 +190,7 @@ def test_figures_are_those_of_the_edited_model(compared, saved_model):
             x for x in cells_of(settings.output) if (x["part"], x["what"], x["task"]) == ("methods", "search", name)
         )
         sources = set(results["record"]["parts"][name]["test"])
-        task = load_task(name, settings.instructions)
+        task = load_task(name, settings.instructions[0])
         report = [x for x in task.examples if x.source in sources]
         before = evaluate(lm, report, task.instructions)
         for _, module, index in cell["neurons"]:
@@ -258,7 +258,7 @@ def test_transfer_is_the_edit_of_one_task_measured_on_the_other(compared, saved_
     lm = load_model(saved_model("llama"), device="cpu")
     for _, module, index in edits[first]:
         lm.model.get_submodule(module).weight.data[:, index] = 0
-    task = load_task(second, settings.instructions)
+    task = load_task(second, settings.instructions[0])
     sources = set(results["record"]["parts"][second]["test"])
     after = evaluate(lm, [x for x in task.examples if x.source in sources], task.instructions)
     assert transfer["differences"][first][second]["metrics"] == pytest.approx(after.metrics)
@@ -274,7 +274,7 @@ def test_curves_over_neurons_and_examples(compared, saved_model):
     assert all(point["divergence"]["kl"] > 0 for point in curves["neurons"])
     # The neurons of the last point are those attributed on all these examples at once.
     (cell,) = (x for x in cells_of(settings.output) if (x["part"], x["task"], x["number"]) == ("examples", name, 2))
-    task = load_task(name, settings.instructions)
+    task = load_task(name, settings.instructions[0])
     fit = [x for x in task.examples if x.source in results["record"]["parts"][name]["attribution"]]
     scores = score_neurons(load_model(saved_model("llama"), device="cpu"), fit, task.instructions, BiasInfluence("ffn"))
     assert [[n.kind, n.module, n.index] for n in scores.top(removed)] == cell["neurons"]
@@ -303,7 +303,7 @@ def test_an_edit_that_was_measured_already_is_not_measured_again(saved_model, qu
     edited = load_model(saved_model("llama"), device="cpu")
     for _, module, index in alike[1]["neurons"]:
         edited.model.get_submodule(module).weight.data[:, index] = 0
-    task = load_task(name, settings.instructions)
+    task = load_task(name, settings.instructions[0])
     sources = set(results["record"]["parts"][name]["test"])
     after = evaluate(edited, [x for x in task.examples if x.source in sources], task.instructions)
     assert results["tasks"][name]["rows"]["published"]["measured"][name]["metrics"] == pytest.approx(after.metrics)
@@ -432,6 +432,7 @@ def test_unknown_methods_are_refused_before_anything_is_done(questions, tmp_path
     assert not (tmp_path / "out").exists()
     assert [method.name for method in chosen_methods(("steering",))] == ["original", "search", "steering"]
     assert len(chosen_methods(("all",))) == 23
+    assert "crispr-paper" in [method.name for method in chosen_methods(("all", "crispr-paper"))]  # takes long
 
 
 def test_one_comparison_holds_both_halves_of_the_paper_and_its_ablation(saved_model, questions, tmp_path):

@@ -15,8 +15,12 @@ import crispr_lm
 from crispr_lm import InputError, load_task
 from crispr_lm.jobs.preparation import take_parts
 from crispr_lm.jobs.run import run
+from crispr_lm.jobs.search_settings import LIMITS, check_search
+from crispr_lm.report.statement import statement
+from crispr_lm.report.validation_rows import validation_rows
 from crispr_lm.runtime.progress import SilentProgress
 from crispr_lm.search.loop import Loop
+from crispr_lm.settings import RunSettings
 from crispr_lm.storage import files
 from crispr_lm.storage.sanitize import without_folders
 
@@ -36,6 +40,9 @@ KILLED = """
 import json, sys
 from crispr_lm.runtime.progress import SilentProgress
 from crispr_lm.jobs.run import run
+from crispr_lm.jobs.search_settings import LIMITS, check_search
+from crispr_lm.report.statement import statement
+from crispr_lm.report.validation_rows import validation_rows
 from crispr_lm.settings import RunSettings
 run(sys.argv[1], RunSettings(**json.loads(sys.argv[2])))
 """
@@ -342,14 +349,45 @@ def test_the_limit_on_the_divergence_holds(saved_model, questions, tmp_path):
     assert not any(row["complete"] or any(row["answers"].values()) for row in too_far)  # nothing asked in vain
 
 
-def test_golden_section_takes_the_count_of_highest_accuracy_it_has_seen(saved_model, questions, tmp_path):
+def without_limits(settings):
+    """The settings of a user who has given no limit."""
+    return RunSettings(**settings.model_dump(exclude=set(LIMITS), exclude_unset=True))
+
+
+def test_golden_section_takes_the_count_of_highest_accuracy_and_recommends_nothing(saved_model, questions, tmp_path):
     output = tmp_path / "out"
-    results = run(str(saved_model("llama")), settings_for(questions, output, search="golden-section", max_neurons=20))
+    given = {"search": "golden-section", "max_neurons": 6, "scoring": "generate", "measure": ()}
+    results = run(str(saved_model("llama")), without_limits(settings_for(questions, output, **given)))
     (task,) = (name for name in results["search"][0]["metrics"])
     accuracy = {row["neurons"]: row["metrics"][task]["accuracy"] for row in results["search"]}
-    assert accuracy[results["edit"]["neurons"]] == max(accuracy.values())
-    assert 0 in accuracy
-    assert len(accuracy) < 21
+    searched = {count: value for count, value in accuracy.items() if count or not results["edit"]["neurons"]}
+    assert accuracy[results["edit"]["neurons"]] == max(searched.values())
+    assert len(accuracy) <= 7
+    assert all("unmatched_share" in row["metrics"][task] for row in results["search"])  # of what the model wrote
+    assert (results["verdict"], results["procedure"]) == ("as asked", "published ranking, golden section")
+    assert "recommended" not in statement(results)
+    origin = read(output / "edit.json")["origin"]
+    assert (origin["ranking"], origin["preset"], origin["made_by"]) == ("published", None, results["procedure"])
+    assert not set(LIMITS) & set(read(output / "run.json")["identity"]["settings"])
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_for_a_search_without_limits_is_refused(saved_model, questions, tmp_path, limit):
+    settings = without_limits(settings_for(questions, tmp_path / "out", search="golden-section"))
+    settings = RunSettings(**{**settings.model_dump(exclude_unset=True), limit: 0.1})
+    with pytest.raises(InputError, match=f"--{limit.replace('_', '-')} is a limit, and --search golden-section"):
+        run(str(saved_model("llama")), settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_that_compares_scores_says_that_generation_is_for_the_measurements(questions, tmp_path):
+    said = []
+    progress = SilentProgress()
+    progress.say = said.append
+    check_search(settings_for(questions, tmp_path / "out", search="tuned", scoring="generate"), progress)
+    assert ["--scoring generate counts for what is measured" in sentence for sentence in said] == [True]
+    with pytest.raises(InputError, match="--split random is the split of the paper's code"):
+        check_search(settings_for(questions, tmp_path / "out", search="tuned", split="random"), progress)
 
 
 def test_several_tasks_are_searched_together(saved_model, questions, tmp_path):
@@ -359,3 +397,42 @@ def test_several_tasks_are_searched_together(saved_model, questions, tmp_path):
     output = tmp_path / "out"
     run(str(saved_model("llama")), settings_for(questions, output, **{**TUNED, "task": tasks}))
     assert all(set(row["answers"]) == set(map(without_folders, tasks)) for row in rows_of(output))
+
+
+def test_a_runs_table_holds_the_published_ranking_under_its_own_name(whole):
+    output, results = whole
+    rows = {row["name"]: row for row in validation_rows(results)}
+    searched = next(name for name in rows if name.startswith("crispr-lm search"))
+    assert list(rows) == ["original", "random neurons", "published ranking", searched]
+    published = rows["published ranking"]
+    trial = next(row for row in rows_of(output) if row["recipe"].get("ranking") == "published" and row["complete"])
+    assert (published["neurons"], published["kl"]) == (len(trial["neurons"]), pytest.approx(trial["figures"]["kl"]))
+    assert not any("paper" in name for name in rows)
+    assert "published ranking" in (output / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_edit_says_what_made_it_and_nothing_of_scores_it_did_not_use(whole):
+    output, results = whole
+    origin = read(output / "edit.json")["origin"]
+    assert (origin["made_by"], origin["preset"]) == ("crispr-lm search", None)
+    assert origin["reason"] == results["reason"]
+    used = origin["ranking"].startswith("published")
+    assert [name in origin for name in ("skill_weight", "attribute_on", "scores")] == [used] * 3
+
+
+def test_the_preset_runs_end_to_end_and_says_which_setting_differs(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    given = {"task": (f"choices:{questions / 'questions.jsonl'}",), "instructions": str(questions / "instructions.txt")}
+    given |= {"device": "cpu", "measure": (), "neutral_prompts": 2, "test_examples": 8}
+    settings = RunSettings(**given, output=output, preset="paper", max_neurons=5, split="random", examples=3)
+    results = run(str(saved_model("t5-gated")), settings)
+    assert results["procedure"] == "CRISPR (paper), except for examples 3, max neurons 5"
+    assert (results["verdict"], results["preset"]) == ("as asked", "paper")
+    parts = next(iter(read(output / "run.json")["parts"].values()))
+    assert len(parts["validation"]) == 3  # a tenth of 36 rows
+    assert (len(parts["attribution"]), set(parts["attribution"])) == (9, set(parts["validation"]))  # three draws of all
+    assert not set(parts["test"]) & set(parts["validation"])
+    assert "other rows of the same templates" in statement(results)
+    origin = read(output / "edit.json")["origin"]
+    assert (origin["preset"], origin["ranking"], origin["seeds"]) == ("paper", "published", [0, 1, 2])
+    assert "near-copies" in (output / "report.html").read_text(encoding="utf-8")

@@ -13,9 +13,10 @@ from crispr_lm.report.changed import changed_answers
 from crispr_lm.report.figures import before_after
 from crispr_lm.report.neuron_map import NeuronLines, layer_of, neuron_map
 from crispr_lm.report.no_edit import tried
-from crispr_lm.report.page import controls, reevaluated, render_report, write_report
+from crispr_lm.report.page import reevaluated, render_report, write_report
 from crispr_lm.report.search_figures import curve, front, front_of_one
 from crispr_lm.report.transfer import columns_of, transfer_figure
+from crispr_lm.report.validation_rows import validation_rows
 from crispr_lm.report.words import changes, signed
 from crispr_lm.storage.sanitize import STEERING
 
@@ -455,11 +456,14 @@ def test_re_evaluated_candidates_are_shown_on_the_first_and_on_all_questions():
 
 def test_the_edit_its_control_and_the_original_are_compared_on_the_same_questions():
     rows, choice = of_final_heat()
-    found = controls({"search": rows, "choice": choice})
-    assert [(row["trial"], row["gain"]) for row in found] == [(3, 0.0), (5, 0.5), (6, 0.015625)]
+    results = {"search": rows, "choice": choice, "verdict": "recommended"}
+    found = [(row["name"], row["trial"], row["gain"]) for row in validation_rows(results)]
+    assert found == [("original", 3, 0.0), ("random neurons", 6, 0.015625), ("crispr-lm search", 5, 0.5)]
+    choice["published"] = 2  # as it was re-evaluated
+    assert ("published ranking", 4) in [(row["name"], row["trial"]) for row in validation_rows(results)]
     del choice["finals"]
     rows[6]["recipe"] = {"like": 1}
-    assert [row["trial"] for row in controls({"search": rows, "choice": choice})] == [0, 1, 6]
+    assert [row["trial"] for row in validation_rows(results)] == [0, 6, 4, 1]
 
 
 def test_re_evaluations_are_no_points_of_the_front_and_the_curve():

@@ -27,7 +27,7 @@ PLACES = None if LONG else 4
 
 STEPS = (
     "record_of",
-    "score_tasks",
+    "attribute",
     "measure_reference",
     "find_edit",
     "measure_all",

@@ -1,8 +1,10 @@
 """The choice of an edit: a gain on ambiguous questions, bought within a limit on the price."""
 
+import random
+
 import pytest
 
-from crispr_lm.search.neuron_count import Candidate, choose, counts_up_to
+from crispr_lm.search.neuron_count import Candidate, choose, counts_up_to, golden_section, golden_section_trials
 
 
 def candidate(neurons, ambiguous, disambiguated, task="t"):
@@ -71,3 +73,42 @@ def test_numbers_tried_start_at_the_original_and_end_at_the_most_allowed(most, e
 def test_a_candidate_survives_being_written_and_read():
     original = candidate(7, 0.25, None)
     assert Candidate.from_dict(original.to_dict()) == original
+
+
+def by_hand(values, most):
+    """The search of the paper's code, followed on paper: narrow by the golden ratio, then try all of the rest."""
+    tried, low, high = [], 0, most
+    while high - low > 4:
+        part = int((high - low) * 0.6180339887498949 + 0.5)
+        one, other = high - part, low + part
+        tried += [one, other]
+        if values[other] > values[one]:
+            low = one
+        else:
+            high = other
+    tried += range(low, high + 1)
+    highest = max(values[count] for count in tried)
+    return next(count for count in tried if values[count] == highest), set(tried)
+
+
+@pytest.mark.parametrize("most", [0, 3, 4, 5, 17, 100, 500])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_golden_section_finds_what_the_papers_code_finds(most, seed):
+    drawn = random.Random(seed)
+    values = [drawn.choice([0.25, 0.5, 0.75]) for _ in range(most + 1)]  # with many ties
+    asked = []
+
+    def accuracy(count):
+        asked.append(count)
+        return values[count]
+
+    expected, tried = by_hand(values, most)
+    assert golden_section(accuracy, most) == expected
+    assert (len(asked), set(asked)) == (len(tried), tried)  # each number once
+    assert len(asked) <= golden_section_trials(most)
+
+
+def test_accuracies_count_to_a_hundredth_of_a_percent():
+    values = [0.5, 0.50004, 0.50006]
+    assert golden_section(lambda count: values[count], 1) == 0  # 50.00 % both: the first that was tried
+    assert golden_section(lambda count: values[count], 2) == 2

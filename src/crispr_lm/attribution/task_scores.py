@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -83,3 +84,15 @@ def score_tasks(
             "seed": options.seed,
         },
     )
+
+
+def with_draws(scores: NeuronScores, seeds: Sequence[int], sampling: str) -> NeuronScores:
+    """The same scores, with on record how their examples were drawn.
+
+    Args:
+        scores: Of the examples of all draws together.
+        seeds: One a draw.
+        sampling: How examples were drawn.
+    """
+    drawn = {"examples": scores.origin["examples"] // len(seeds), "sampling": sampling, "seeds": list(seeds)}
+    return replace(scores, origin={**scores.origin, **drawn})

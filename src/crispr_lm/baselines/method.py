@@ -92,6 +92,7 @@ class Method:
         source: Where it is described; empty for controls.
         fit: From what there is to fit on, and the number of the draw, to the treatment.
         random: Whether draws differ, so that several are made.
+        named_only: Whether it is run only where it is named: "all" leaves it out, for its price.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Method:
     fit: Callable[[Fit, int], Treatment]
     source: str = ""
     random: bool = False
+    named_only: bool = False
 
 
 def measure(

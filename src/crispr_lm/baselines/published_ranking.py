@@ -5,7 +5,7 @@ from __future__ import annotations
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.edits.edit import Edit
-from crispr_lm.search.neuron_count import Measured, golden_section, validation_part
+from crispr_lm.search.paper import PaperOptions, choose_by_accuracy, crispr
 
 
 def unedited(_fit: Fit, _draw: int) -> Treatment:
@@ -27,16 +27,19 @@ def highest_bias_influence(fit: Fit, _draw: int) -> Treatment:
 def golden_section_on_accuracy(fit: Fit, _draw: int) -> Treatment:
     """The neurons of highest bias influence B; their number by a golden-section search on plain accuracy.
 
-    The accuracy is that on the validation split, and the number at most the largest of the settings. The paper's
-    published code chooses the number by the same rule; kind of neurons, examples, scoring and range are here those of
-    the settings.
+    The accuracy is that on the validation examples under all instructions, and the number at most the largest of the
+    settings. The paper's published code chooses the number by the same rule; kind of neurons, examples, scoring and
+    range are here those of the settings.
     """
-    parts, settings, scores = fit.parts, fit.settings, fit.scores()
-    on = validation_part(fit.lm, parts.task.name, parts.validation, fit.instructions, settings.seed)
-    most = min(settings.max_neurons, len(scores))
-    with fit.progress.step(f"Golden section on {parts.task.name}") as advance:
-        choice, _ = golden_section(
-            fit.lm, scores, [on], most, settings.batch_size, Measured([fit.unedited], progress=advance)
-        )
-    edit = Edit.from_neurons(fit.lm, scores.top(choice.candidate.neurons), origin={"task": parts.task.name})
-    return Treatment(edit=edit, details={"reason": choice.reason}, recommended=choice.candidate.neurons > 0)
+    settings, scores = fit.settings, fit.scores()
+    how = PaperOptions(max_neurons=settings.max_neurons, scoring=settings.scoring, batch_size=settings.batch_size)
+    by = choose_by_accuracy(fit.lm, scores, [fit.parts], how, progress=fit.progress)
+    edit = Edit.from_neurons(fit.lm, scores.top(by.neurons), origin={"task": fit.parts.task.name})
+    return Treatment(edit=edit, details={"reason": by.reason}, recommended=by.neurons > 0)
+
+
+def paper(fit: Fit, _draw: int) -> Treatment:
+    """The whole procedure of the paper's authors, whatever the comparison's settings are; of these only the seed."""
+    options = PaperOptions(seed=fit.settings.seed, batch_size=fit.settings.batch_size)
+    found = crispr(fit.lm, fit.parts.task, options, fit.progress)
+    return Treatment(edit=found.edit, details={"reason": found.reason}, recommended=bool(found.edit.neurons))

@@ -28,6 +28,7 @@ from crispr_lm.tasks.files import text_of
 from crispr_lm.tasks.groups import GroupMap, read_groups
 from crispr_lm.tasks.other_kinds import OTHER_KINDS, measured_other_kinds
 from crispr_lm.tasks.registry import HUB, KINDS, TEXTS, draw, instruction_count, load_task, path_of
+from crispr_lm.tasks.task_instructions import instructions_for_others
 from crispr_lm.tasks.twins import drawn_pairs, read_twins
 
 Role = Literal["bias", "capability"]
@@ -202,7 +203,8 @@ def further_subjects(settings: RunSettings | EvaluateSettings, tasks: Sequence[T
             names[name] += " (continuations)"
         task = replace(load_task(name, asked_for, groups), name=names[name])
         if asked_for is None:
-            task = replace(task, instructions=task.instructions[: instruction_count(settings.instructions)])
+            count = instruction_count(instructions_for_others(settings.instructions))
+            task = replace(task, instructions=task.instructions[:count])
         drawn = draw(task, task.examples, most or len(task.examples), settings.seed)
         # WinoBias and the like measure bias; what has one right answer and no stereotype measures capability.
         bias = any(example.stereotyped is not None for example in task.examples)

@@ -61,9 +61,10 @@ def check_templates(task: Task) -> None:
 def _fewer(part: Parts, settings: RunSettings) -> list[str]:
     """One sentence on the sizes that are smaller than their defaults, if any is."""
     test = len(part.test) if settings.test_examples == "all" else settings.test_examples
+    validation = len(part.validation) if settings.validation_examples == "all" else settings.validation_examples
     sizes = (
         ("to attribute on", part.attribution, settings.examples),
-        ("to choose the edit on", part.validation, settings.validation_examples),
+        ("to choose the edit on", part.validation, validation),
         ("to measure it on", part.test, test),
     )
     if all(len(there) >= asked for _, there, asked in sizes):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -51,8 +51,10 @@ from crispr_lm.jobs.preparation import (
     without_searched,
 )
 from crispr_lm.jobs.record import dated, record_of
+from crispr_lm.jobs.search_settings import check_search
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, find_sites
+from crispr_lm.presets import SEARCHES, procedure_name
 from crispr_lm.report.comparison import markdown
 from crispr_lm.report.comparison_page import render_comparison
 from crispr_lm.runtime.progress import Progress, SilentProgress
@@ -96,7 +98,10 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     """
     progress = progress or SilentProgress()
     timings = Timings()
-    methods = chosen_methods(wanted_methods(settings))
+    methods = chosen_methods(wanted_methods(settings), procedure_name(settings.model_dump()))
+    check_search(settings, progress)
+    if settings.split == "random":
+        raise InputError("--split random is for crispr-lm run: other methods need three parts; leave it away")
     if settings.pick is not None:
         raise InputError("--pick takes a trial of one run; a comparison searches for every task, so leave it away")
     if settings.prompts is not None:
@@ -182,8 +187,12 @@ def wanted_methods(settings: CompareSettings) -> tuple[str, ...]:
     return ABLATION + (settings.methods if "methods" in settings.model_fields_set else ())
 
 
-def chosen_methods(names: Sequence[str]) -> list[Method]:
+def chosen_methods(names: Sequence[str], searched: str = SEARCHES["tuned"]) -> list[Method]:
     """Methods by name, in the order of tables; the unedited model and the search always, whatever is named.
+
+    Args:
+        names: As in ``--methods``.
+        searched: What the search of the settings is called.
 
     Raises:
         InputError: there is no such method.
@@ -191,7 +200,9 @@ def chosen_methods(names: Sequence[str]) -> list[Method]:
     for name in names:
         if name not in METHODS and name != "all":
             raise InputError(f"no method {name!r}{nearest(name, METHODS)}; there are: all, {', '.join(METHODS)}")
-    return [method for name, method in METHODS.items() if "all" in names or name in names or name in ALWAYS]
+    every = [name for name, method in METHODS.items() if "all" in names and not method.named_only]
+    chosen = [method for name, method in METHODS.items() if name in {*every, *names, *ALWAYS}]
+    return [replace(method, label=searched) if method.name == "search" else method for method in chosen]
 
 
 @dataclass(eq=False)

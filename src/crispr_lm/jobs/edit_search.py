@@ -14,20 +14,15 @@ from typing import Any, TypeVar
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution
 from crispr_lm.jobs.obstacles import nearest_edit
-from crispr_lm.jobs.preparation import limits_of, options_of
+from crispr_lm.jobs.preparation import limits_of, options_of, paper_options
 from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.presets import procedure_name
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.search.loop import LoopState
-from crispr_lm.search.neuron_count import (
-    Candidate,
-    Measured,
-    choose,
-    counts_up_to,
-    golden_section,
-    sweep,
-    validation_part,
-)
+from crispr_lm.search.neuron_count import Candidate, Measured, choose, counts_up_to, sweep, validation_part
+from crispr_lm.search.paper import Log, choose_by_accuracy
+from crispr_lm.search.rankings import PUBLISHED
 from crispr_lm.search.result import Found, Searched
 from crispr_lm.search.search import Checkpoint, search_edit
 from crispr_lm.search.side_effects import AskedAside
@@ -102,26 +97,25 @@ def _by_number(
     """How many neurons of the published ranking."""
     scores, folder = start.scores, start.folder
     known = _known(folder.search, Candidate.from_dict, start.resumed)
-    on = [validation_part(lm, part.task.name, part.validation, part.task.instructions, settings.seed) for part in parts]
-    most = min(settings.max_neurons, len(scores))
-    prompts = sum(len(part.prompts) for part in on)
 
     def finished(candidate: Candidate) -> None:
         if is_first():
             append_line(folder.search, candidate.to_dict())
 
     if settings.search == "golden-section":
-        with progress.step("Choosing how many") as advance:
-            measured = Measured(known, finished, advance)
-            choice, candidates = golden_section(lm, scores, on, most, settings.batch_size, measured)
-    else:
-        with progress.step("Choosing how many", len(counts_up_to(most)) * prompts) as advance:
-            measured = Measured(known, finished, advance)
-            candidates = sweep(lm, scores, on, most, settings.batch_size, measured)
-        choice = choose(candidates, settings.max_accuracy_loss)
+        by = choose_by_accuracy(lm, scores, parts, paper_options(settings), Log(known, finished), progress)
+        rows = [candidate.to_dict() for candidate in by.candidates]
+        return Searched(tuple(scores.top(by.neurons)), 0.0, by.reason, "as asked", PUBLISHED, rows)
+    on = [validation_part(lm, part.task.name, part.validation, part.task.instructions, settings.seed) for part in parts]
+    most = min(settings.max_neurons, len(scores))
+    prompts = sum(len(part.prompts) for part in on)
+    with progress.step("Choosing how many", len(counts_up_to(most)) * prompts) as advance:
+        measured = Measured(known, finished, advance)
+        candidates = sweep(lm, scores, on, most, settings.batch_size, measured)
+    choice = choose(candidates, settings.max_accuracy_loss)
     neurons = tuple(scores.top(choice.candidate.neurons))
     verdict = "untested" if neurons else "none"  # chosen by these questions alone
-    return Searched(neurons, 0.0, choice.reason, verdict, [candidate.to_dict() for candidate in candidates])
+    return Searched(neurons, 0.0, choice.reason, verdict, PUBLISHED, [one.to_dict() for one in candidates])
 
 
 def _tuned(
@@ -172,4 +166,47 @@ def _searched(found: Found, limits: Limits) -> Searched:
         choice["gain_over_original"] = decision.over_original.to_dict()
         choice["gain_over_random"] = decision.over_control.to_dict()
     rows, trial = [trial.summary() for trial in found.trials], decision.trial
-    return Searched(trial.neurons, trial.scale, decision.reason, decision.verdict, rows, {"choice": choice})
+    published = _published(found)
+    if published is not None:
+        choice["published"] = published.number
+    return Searched(
+        trial.neurons, trial.scale, decision.reason, decision.verdict, _ranking(found), rows, {"choice": choice}
+    )
+
+
+def _published(found: Found) -> Trial | None:
+    """The largest beginning of the published ranking that the divergence allows; else the nearest to the original."""
+    tried = [trial for trial in found.trials if trial.recipe.get("ranking") == PUBLISHED]
+    return max(tried, key=lambda trial: (trial.complete, -trial.figures.kl), default=None)
+
+
+def _ranking(found: Found) -> str:
+    """What ordered the neurons of the edit: its trial comes from a ranking or from the rounds, by way of others."""
+    trials = {trial.number: trial for trial in found.trials}
+    trial, fewer = found.decision.trial, False
+    while "of" in trial.recipe:
+        fewer = fewer or trial.stage == "elimination"
+        trial = trials[trial.recipe["of"]]
+    return str(trial.recipe.get("ranking", "gradient")) + ", fewer" * fewer
+
+
+def origin_of(found: Searched, scores: NeuronScores, scores_hash: str, settings: RunSettings) -> dict[str, Any]:
+    """Where an edit comes from, for ``edit.json``: what made it, and of the published ranking how it was computed.
+
+    Args:
+        found: By the search.
+        scores: The published ranking.
+        scores_hash: Of its file.
+        settings: All options.
+    """
+    of_scores: dict[str, Any] = {**scores.origin, "scores": scores_hash}
+    if not found.ranking.startswith(PUBLISHED):
+        of_scores = {name: of_scores[name] for name in ("model", "tasks", "instructions")}
+    return {
+        **of_scores,
+        "seed": settings.seed,
+        "made_by": procedure_name(settings.model_dump()),
+        "ranking": found.ranking,
+        "preset": settings.preset,
+        "reason": found.reason,
+    }

@@ -21,7 +21,7 @@ from crispr_lm.jobs.preparation import options_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.memory import weight_bytes
 from crispr_lm.search.cost import search_passes
-from crispr_lm.search.neuron_count import counts_up_to, validation_part
+from crispr_lm.search.neuron_count import counts_up_to, golden_section_trials, validation_part
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.parts import Parts
 
@@ -83,6 +83,9 @@ def estimate(
     if settings.search == "tuned":
         planned = search_passes(parts, options_of(settings), aside).values()
         counted["search"] = sum(of.total(backward) for of in planned)
+    elif settings.search == "golden-section":
+        prompts = sum(len(part.validation) * len(part.task.instructions) for part in parts)
+        counted["search"] = float(prompts * golden_section_trials(settings.max_neurons))
     else:
         prompts = sum(len(part.validation) for part in parts)
         counted["search"] = float(prompts * len(counts_up_to(settings.max_neurons)))

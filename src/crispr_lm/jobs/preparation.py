@@ -6,6 +6,7 @@ Where settings become objects. Knows no formula.
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from crispr_lm.runtime.distributed import on_first, ranks
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.runtime.threads import set_threads
 from crispr_lm.search.options import SearchOptions, search_parts
+from crispr_lm.search.paper import PaperOptions
 from crispr_lm.search.side_effects import AskedAside, asked_aside
 from crispr_lm.search.trial import Limits
 from crispr_lm.settings import (
@@ -45,10 +47,10 @@ from crispr_lm.storage.records import read_object
 from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.storage.sanitize import shared_names
 from crispr_lm.tasks.base import Example, Task, of_condition, sample, template_hash, template_hashes
-from crispr_lm.tasks.parts import Parts
+from crispr_lm.tasks.parts import Parts, SplitBy, check_attributable, draws, split_of
 from crispr_lm.tasks.parts import attribution_candidates as candidates_of
-from crispr_lm.tasks.parts import attribution_sample as draw_for_attribution
 from crispr_lm.tasks.registry import draw, load_task
+from crispr_lm.tasks.task_instructions import instructions_by_task
 
 
 class Timings:
@@ -78,7 +80,8 @@ def load_tasks(settings: TaskSettings) -> list[Task]:
             raise InputError(f"task {name} is named twice; name it once")
     names = shared_names(settings.task)
     groups = user_groups(settings)
-    tasks = [replace(load_task(name, settings.instructions, groups), name=names[name]) for name in settings.task]
+    asked_with = instructions_by_task(settings.instructions, settings.task)
+    tasks = [replace(load_task(name, asked_with[name], groups), name=names[name]) for name in settings.task]
     for task in tasks:
         family_named(task.family)  # of a task that is registered they may never have been
     return tasks
@@ -90,15 +93,28 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
     Raises:
         InputError: too few templates, or fewer examples to attribute on than the user asked for.
     """
-    _check_asked_for(task, settings)
-    parts = search_parts(task, options_of(settings))
-    parts = replace(parts, test=test_sample(task, parts.test, settings))
-    return parts if settings.search == "tuned" else replace(parts, gradients=(), reevaluation=())
+    drawn = attribution_sample(task, settings)
+    if settings.search == "tuned":
+        parts = replace(search_parts(task, options_of(settings)), attribution=drawn)
+    else:
+        split = split_of(task, settings.seed, settings.split)
+        size = len(split.validation) if settings.validation_examples == "all" else settings.validation_examples
+        parts = Parts(task, drawn, sample(split.validation, size, settings.seed), split.test)
+    return replace(parts, test=test_sample(task, parts.test, settings))
 
 
 def options_of(settings: RunSettings) -> SearchOptions:
     """The options of the search among those of a run; they have the same names."""
-    return SearchOptions(**{field.name: getattr(settings, field.name) for field in dataclass_fields(SearchOptions)})
+    given = {field.name: getattr(settings, field.name) for field in dataclass_fields(SearchOptions)}
+    if given["validation_examples"] == "all":
+        given["validation_examples"] = sys.maxsize  # more than any split has
+    return SearchOptions(**given)
+
+
+def paper_options(settings: RunSettings) -> PaperOptions:
+    """The options of the paper's procedure among those of a run; they have the same names."""
+    given = {field.name: getattr(settings, field.name) for field in dataclass_fields(PaperOptions)}
+    return PaperOptions(**{**given, "seeds": seeds_of(settings)})
 
 
 def limits_of(settings: RunSettings) -> Limits:
@@ -127,12 +143,22 @@ def attribution_sample(task: Task, settings: RunSettings | ScoreSettings) -> tup
         InputError: too few templates, or fewer examples than the user asked for.
     """
     _check_asked_for(task, settings)
-    return draw_for_attribution(task, settings.examples, settings.attribute_on, settings.seed)
+    check_attributable(task)
+    return draws(attribution_candidates(task, settings), settings.examples, seeds_of(settings), settings.sampling)
 
 
 def attribution_candidates(task: Task, settings: RunSettings | ScoreSettings) -> tuple[Example, ...]:
     """All examples of the attribution split that may be attributed on."""
-    return candidates_of(task, settings.attribute_on, settings.seed)
+    return candidates_of(task, settings.attribute_on, settings.seed, _split_by(settings))
+
+
+def seeds_of(settings: RunSettings | ScoreSettings) -> tuple[int, ...]:
+    """Seeds of the draws of attribution examples."""
+    return settings.seeds or (settings.seed,)
+
+
+def _split_by(settings: RunSettings | ScoreSettings) -> SplitBy:
+    return settings.split if isinstance(settings, RunSettings) else "template"
 
 
 def _check_asked_for(task: Task, settings: RunSettings | ScoreSettings) -> None:
@@ -143,8 +169,9 @@ def _check_asked_for(task: Task, settings: RunSettings | ScoreSettings) -> None:
     """
     if task.measured_only:  # drawing says what to do
         return
-    check_templates(task)
-    split = task.split(settings.seed).attribution
+    if _split_by(settings) == "template":
+        check_templates(task)
+    split = split_of(task, settings.seed, _split_by(settings)).attribution
     given = settings.model_fields_set
     if "attribute_on" in given and not of_condition(split, settings.attribute_on):
         raise InputError(

@@ -17,6 +17,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.evaluation.suite import Subject
 from crispr_lm.inference.prompts import seen_prompt
 from crispr_lm.jobs.preparation import file_hash
+from crispr_lm.jobs.search_settings import unused
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.runtime.plugins import loaded
 from crispr_lm.settings import EvaluateSettings, RunSettings
@@ -56,7 +57,9 @@ def record_of(
         parts: What of each task is used for what.
         subjects: What is measured.
     """
-    described = settings.model_dump(mode="json", exclude=NO_MATTER)
+    described = settings.model_dump(
+        mode="json", exclude=NO_MATTER | (unused(settings) if isinstance(settings, RunSettings) else set())
+    )
     identity = {
         "model": lm.given or lm.name,
         "model_fingerprint": weights_fingerprint(lm.model),

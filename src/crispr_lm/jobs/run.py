@@ -13,20 +13,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.export import export_folder
 from crispr_lm.edits.logit_lens import promoted_tokens
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
-from crispr_lm.errors import InputError
 from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, answer_rows, column_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs import seal
 from crispr_lm.jobs.advice import say_lacks, say_sizes
 from crispr_lm.jobs.attempts import attempt, reason_of
-from crispr_lm.jobs.edit_search import Start, find_edit
+from crispr_lm.jobs.attribution import attribute
+from crispr_lm.jobs.edit_search import Start, find_edit, origin_of
 from crispr_lm.jobs.estimate import Estimate, estimate
 from crispr_lm.jobs.preparation import (
     Needs,
@@ -43,11 +42,13 @@ from crispr_lm.jobs.preparation import (
     without_searched,
 )
 from crispr_lm.jobs.record import dated, record_of
+from crispr_lm.jobs.search_settings import check_search
 from crispr_lm.jobs.sharing import check_hub, with_upload, write_card
 from crispr_lm.jobs.shown_prompts import ShownPrompt, answers_to, prompts_fit, read_prompts, shown_rows
 from crispr_lm.jobs.transfer import Unedited, check_transfer, measure_transfer
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.presets import procedure_name
 from crispr_lm.report.page import write_report
 from crispr_lm.report.statement import outcome
 from crispr_lm.runtime.distributed import is_first, on_first, ranks
@@ -118,7 +119,7 @@ def dry_run(model: str, settings: RunSettings, progress: Progress | None = None)
 def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     """All that a run checks and reads before anything is written."""
     timings = Timings()
-    _check_pick(settings, progress)
+    check_search(settings, progress)
     check_transfer(settings)
     folder = RunFolder(settings.output)
     on_first(lambda: folder.check(resume=settings.resume, overwrite=settings.overwrite))
@@ -132,7 +133,8 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     subjects: list[Subject] = [TaskSubject(part.task, part.test) for part in parts]
     aside = searched_aside(tasks, settings)
     subjects = [*subjects, *without_searched(further_subjects(settings, tasks), aside.templates, progress)]
-    check_held_out(subjects, made_on(parts, aside), "measure other ones, or leave the task away")
+    held_out = subjects[len(parts) :] if settings.split == "random" else subjects
+    check_held_out(held_out, made_on(parts, aside), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [fits(task, task.examples) for task in aside.tasks.values()]
     checks += [*(subject.check for subject in subjects), prompts_fit(prompts)]
@@ -189,13 +191,8 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
     reference = measure_reference(lm, settings, progress)
     with timings.of("search"):
         found = find_edit(lm, parts, Start(scores, reference, folder, resumed, work.aside), settings, progress)
-    edit = Edit.from_neurons(
-        lm,
-        found.neurons,
-        found.scale,
-        origin={**scores.origin, "scores": on_first(lambda: file_hash(folder.scores)), "reason": found.reason},
-        made_on=made_on(parts, work.aside),
-    )
+    origin = origin_of(found, scores, on_first(lambda: file_hash(folder.scores)), settings)
+    edit = Edit.from_neurons(lm, found.neurons, found.scale, origin, made_on(parts, work.aside))
     on_first(lambda: edit.save(folder.edit))
     on_first(lambda: seal.add_edit(folder))
 
@@ -218,6 +215,9 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
         "pick": settings.pick,
         "neurons": _described(lm, scores, edit.neurons, failed),
         "strongest": _described(lm, scores, _strongest(scores), failed),
+        "procedure": procedure_name(settings.model_dump()),
+        "preset": settings.preset,
+        "split": settings.split,
         "verdict": found.verdict,
         "reason": found.reason,
         "search": found.rows,
@@ -298,14 +298,6 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
     return results
 
 
-def _check_pick(settings: RunSettings, progress: Progress) -> None:
-    """Refuse, before anything is done, to pick where there is no front or no one to ask."""
-    if settings.pick is not None and settings.search != "tuned":
-        raise InputError(f"--pick takes a trial of the tuned search; leave it away with --search {settings.search}")
-    if settings.pick == "ask" and is_first() and not progress.can_ask:
-        raise InputError("--pick ask needs a terminal to ask in; leave it away, or give the number of a trial")
-
-
 def _described(
     lm: LanguageModel, scores: NeuronScores, neurons: Sequence[Neuron], failed: dict[str, str]
 ) -> list[dict[str, Any]]:
@@ -334,6 +326,6 @@ def _scores(work: _Work, resumed: bool) -> NeuronScores:
         return known
     with work.timings.of("attribution"):
         fitted_on = [(part.task, part.attribution) for part in work.parts]
-        scores = score_tasks(work.lm, fitted_on, work.settings, work.progress)
+        scores = attribute(work.lm, fitted_on, work.settings, work.progress)
     on_first(lambda: scores.save(folder.scores))
     return scores

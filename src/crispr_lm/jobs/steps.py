@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
-from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.canaries import FILE as CANARIES_FILE
 from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
@@ -22,6 +21,7 @@ from crispr_lm.evaluation.results import Edited, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs.advice import say_lacks
 from crispr_lm.jobs.attempts import attempt
+from crispr_lm.jobs.attribution import attribute
 from crispr_lm.jobs.evidence_folder import Evidence
 from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import (
@@ -62,7 +62,7 @@ def score(model: str, output: Path, settings: ScoreSettings, progress: Progress 
     parts = [(task, attribution_sample(task, settings)) for task in tasks]
     needs = Needs([fits(task, examples) for task, examples in parts])
     lm = load(model, settings, needs, Timings(), progress)
-    scores = score_tasks(lm, parts, settings, progress)
+    scores = attribute(lm, parts, settings, progress)
     with kept_in_error(scores):
         on_first(lambda: scores.save(output))
     return scores

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from crispr_lm.attribution.task_scores import score_tasks
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import Subject, measure_all
+from crispr_lm.jobs.attribution import attribute
 from crispr_lm.jobs.edit_search import Start, find_edit
 from crispr_lm.jobs.preparation import searched_aside
 from crispr_lm.metrics.statistics import corrected_over_tasks
@@ -85,7 +85,7 @@ def measure_transfer(
         progress.say(f"Transfer: an edit for {part.task.name} alone ({number + 1} of {len(parts)})")
         below = folder.transfer(number)
         begun = on_first(partial(_begin, below))
-        scores = score_tasks(lm, [(part.task, part.attribution)], alone, progress)
+        scores = attribute(lm, [(part.task, part.attribution)], alone, progress)
         found = find_edit(lm, [part], Start(scores, unedited.reference, below, begun, aside), alone, progress)
         edit = Edit.from_neurons(lm, found.neurons, found.scale)
         with edit.applied(lm):

@@ -31,6 +31,7 @@ from crispr_lm.report.side_effects import facts_sentence, other_kinds_sentence
 from crispr_lm.report.statement import statement
 from crispr_lm.report.summary import certain_losses, checks, headline
 from crispr_lm.report.transfer import columns_of, rows_of, transfer_figure
+from crispr_lm.report.validation_rows import PUBLISHED_NOTE, trials_of, validation_rows
 from crispr_lm.storage.answers import read_answers
 from crispr_lm.storage.files import write_bytes
 from crispr_lm.storage.records import MALFORMED, read_object
@@ -99,7 +100,8 @@ def render_report(
         .get_template("report.html.j2")
         .render(
             **shared_assets(),
-            controls=controls(results),
+            controls=validation_rows(results),
+            published_note=PUBLISHED_NOTE,
             reevaluated=reevaluated(results),
             categories=list(categories),
             found_on=list(run["parts"]),
@@ -171,40 +173,11 @@ def figure_data(figure: Any) -> Markup:
     return _json(json.loads(figure.to_json()))
 
 
-def controls(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The chosen edit beside original, published ranking and as many random neurons, on the validation split.
-
-    Of the published ranking the edit nearest to the original is shown; `asked` is false where even that one was too far
-    from it to be asked anything. Empty without a control.
-    """
-    choice = results.get("choice") or {}
-    trials = _trials(results)
-    control = trials.get(choice.get("control", -1))
-    if control is None:
-        return []
-    liked = trials.get(control["recipe"]["like"])
-    original = trials.get((choice.get("finals") or [0])[0])  # asked as much as the other two
-    ranked = [row for row in trials.values() if row["neurons"] and row["recipe"].get("ranking") == PUBLISHED]
-    published = max(ranked, key=lambda row: (row["complete"], -row["kl"]), default=None)
-    named = [
-        ("original", original),
-        ("the paper's ranking", published),
-        ("best edit within the limits", liked),
-        ("as many random neurons", control),
-    ]
-    return [{"name": name, "asked": bool(row.get("metrics", True)), **row} for name, row in named if row is not None]
-
-
 def reevaluated(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Trials that were re-evaluated: ``tried`` on the first examples, ``again`` on further ones too."""
-    trials = _trials(results)
+    trials = trials_of(results)
     rows = [trials[number] for number in (results.get("choice") or {}).get("finals", [])[1:]]  # behind the original
     return [{"tried": trials[row["recipe"]["of"]], "again": row} for row in rows]
-
-
-def _trials(results: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
-    """The rows of a tuned search by number."""
-    return {row["trial"]: row for row in results["search"] if "trial" in row}
 
 
 def _categories(results: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:

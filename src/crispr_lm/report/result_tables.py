@@ -24,6 +24,7 @@ from crispr_lm.report.markup import markup
 from crispr_lm.report.run_summary import print_summary
 from crispr_lm.report.side_effects import facts_sentence, other_kinds_sentence
 from crispr_lm.report.statement import statement
+from crispr_lm.report.validation_rows import PUBLISHED_NOTE, validation_rows
 from crispr_lm.report.words import left_out, saved, signed
 
 if TYPE_CHECKING:
@@ -47,6 +48,18 @@ def front_table(front: Sequence[Mapping[str, Any]], recommended: int) -> Table:
             f"{trial['kl']:.4f}",
             style="bold" if trial["trial"] == recommended else None,
         )
+    return table
+
+
+def validation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The search's edit beside original, random neurons and the published ranking, on the validation split."""
+    table = Table(title="On the validation split (differences from the original)", title_justify="left", **narrow())
+    table.add_column("")
+    for name in ("Neurons", "Ambiguous", "Disambiguated", "KL"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        gain, loss = (signed(row["gain"]), signed(0.0 - row["loss"])) if row["asked"] else ("-", "-")
+        table.add_row(row["name"], str(row["neurons"]), gain, loss, f"{row['kl']:.4f}")
     return table
 
 
@@ -90,7 +103,11 @@ def _print_tables(results: Mapping[str, Any]) -> None:
     if edit := results.get("edit"):
         plural = "" if edit["neurons"] == 1 else "s"
         what = f"{edit['neurons']} {edit['kind']} neuron{plural}" if edit["neurons"] else "no neurons"
-        console.print(f"Edit: {what}, scale {edit['scale']:g}")
+        made_by = f" by {results['procedure']}" if "procedure" in results else ""
+        console.print(f"Edit{markup(made_by)}: {what}, scale {edit['scale']:g}")
+    if rows := validation_rows(results) if "search" in results else []:
+        console.print(validation_table(rows))
+        console.print(PUBLISHED_NOTE, soft_wrap=True)
     if "verdict" in results:
         console.print(f"[bold]{markup(statement(results))}[/]")
         if results["verdict"] != "none":  # else the statement gives the reason

@@ -14,13 +14,14 @@ from crispr_lm.report.side_effects import worsened
 from crispr_lm.report.words import RIGHT, changes, leading, made_for, proven, sentence, short
 
 UNSEEN = "on the test split (unseen templates)"
+SEEN = "on the test split (other rows of the same templates)"
 
 
 def outcome(results: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict of a whole run, and the parts of its statement, for ``results.json``.
 
-    The verdict is the search's ("recommended", "untested" or "none"), but "not confirmed" where the search recommends
-    an edit and the test split does not show its gain in every task that it was made for.
+    The verdict is the search's ("recommended", "untested", "none" or "as asked"), but "not confirmed" where the search
+    recommends an edit and the test split does not show its gain in every task that it was made for.
 
     Args:
         results: With the search's verdict, its choice, and the figures of all tasks.
@@ -48,19 +49,19 @@ def statement(results: Mapping[str, Any]) -> str:
     """
     if results["verdict"] == "none":
         return sentence("No edit is recommended: " + results["reason"].removeprefix("no edit recommended: "))
-    found = outcome(results)
+    found, unseen = outcome(results), SEEN if results.get("split") == "random" else UNSEEN
     edit, tested = results["edit"], found["statement"]["test"]
     shown = [task["shown"] for task in tested.values()]
     verdict = found["verdict"]
     if verdict == "not confirmed":
-        verdict = f"{'confirmed in part' if any(shown) else verdict} {UNSEEN}"
+        verdict = f"{'confirmed in part' if any(shown) else verdict} {unseen}"
     plural = "" if edit["neurons"] == 1 else "s"
     what = f"{verdict}, {edit['neurons']} neuron{plural} {'damped' if edit['scale'] else 'eliminated'}"
     worse = f"; worse for certain: {', '.join(others)}" if (others := found["statement"]["worse"]) else ""
     parts = [(name, _change(results["tasks"][name], task, briefly=len(tested) > 1)) for name, task in tested.items()]
     if not parts:
         return sentence(f"{what}: {_gain_on_validation(found)}; the test split has no figure for it{worse}")
-    where = UNSEEN if found["verdict"] != "not confirmed" else "on the test split"
+    where = unseen if found["verdict"] != "not confirmed" else "on the test split"
     if len(parts) == 1:
         return sentence(f"{what}: {_gain_on_validation(found)}; {where} {parts[0][1]}{worse}")
     # Of several tasks the differences are written more briefly, or the sentence would fill the page.
@@ -71,6 +72,8 @@ def statement(results: Mapping[str, Any]) -> str:
 
 def _gain_on_validation(found: Mapping[str, Any]) -> str:
     gain = found["statement"]["validation"]
+    if found["verdict"] == "as asked":
+        return "their number chosen by accuracy on validation, without limits"
     if gain is None:
         return "gain not tested on further validation questions"
     return f"gain on validation {gain['value']:+.3f}, shown ({p_value_text(gain['p_value'])})"

@@ -1,4 +1,4 @@
-"""Search over the number of neurons alone: a sweep over one ranking, or the authors' golden section.
+"""Search over the number of neurons alone: a sweep over one ranking, or the golden section of the paper's code.
 
 `search.search_edit` is the search over everything. Chosen on the validation split; results are told on the `report`
 part by others. Always answering "unknown" has a balanced accuracy of 0.5, better than a model that always guesses a
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 COUNTS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500)
 """Numbers of neurons that are tried: dense where the effect is steep."""
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+TOLERANCE = 4
+"""Width of the interval in which a golden-section search tries every number; the default of the paper's code."""
 
 
 @dataclass(frozen=True)
@@ -159,48 +164,44 @@ def sweep(
     return candidates
 
 
-def golden_section(
-    lm: LanguageModel,
-    scores: NeuronScores,
-    parts: Sequence[ChoosePart],
-    most: int,
-    batch_size: BatchSize = "auto",
-    measured: Measured = Measured(),
-) -> tuple[Choice, list[Candidate]]:
-    """Choose the number of neurons in [0, most] by golden-section search on plain accuracy, as the authors' code does.
+def golden_section(accuracy: Callable[[int], float], most: int) -> int:
+    """The number in [0, most] of highest accuracy that a golden-section search comes upon, as the paper's code does it.
 
-    The accuracy is no unimodal function of the number, so this finds a good number, not the best; and it looks at no
-    cost. Arguments as in `sweep`.
+    The search narrows the interval until it is at most `TOLERANCE` wide, then tries every number left. Accuracies count
+    to a hundredth of a percent. Of equal ones inside the interval the lower half is kept; in the end, of all numbers
+    tried, the first that reached the highest is taken. Accuracy is no unimodal function of the number, so this finds a
+    good number, not the best, and 0 is tried only where the interval shrinks to it.
+
+    Args:
+        accuracy: Of a number of neurons; called once for each.
+        most: The largest number.
     """
-    of_count = {candidate.neurons: candidate for candidate in measured.known}
+    found: dict[int, float] = {}
 
-    def accuracy(count: int) -> float:
-        if count not in of_count:
-            with Edit.from_neurons(lm, scores.top(count)).applied(lm):
-                of_count[count] = Candidate(count, measure(lm, parts, batch_size, measured.progress))
-            measured.finished(of_count[count])
-        return fmean(metrics["accuracy"] or 0.0 for metrics in of_count[count].metrics.values())
+    def tried(count: int) -> float:
+        if count not in found:
+            found[count] = round(100 * accuracy(count), 2)
+        return found[count]
 
-    accuracy(0)
     low, high = 0, most
-    ratio = (5**0.5 - 1) / 2
-    while high - low > 2:
-        lower, upper = high - round(ratio * (high - low)), low + round(ratio * (high - low))
-        if lower >= upper:
-            lower, upper = upper - 1, upper
-        if accuracy(lower) >= accuracy(upper):
-            high = upper
-        else:
+    while high - low > TOLERANCE:
+        step = round((high - low) * GOLDEN_RATIO)
+        lower, upper = high - step, low + step
+        if tried(lower) < tried(upper):
             low = lower
+        else:
+            high = upper
     for count in range(low, high + 1):
-        accuracy(count)
-    candidates = sorted(of_count.values(), key=lambda candidate: candidate.neurons)
-    best = max(candidates, key=lambda candidate: (accuracy(candidate.neurons), -candidate.neurons))
-    reason = (
-        f"{best.neurons} neuron{'' if best.neurons == 1 else 's'}: highest accuracy on the validation split that a "
-        f"golden-section search in 0 to {most} has found ({accuracy(0):.2f} to {accuracy(best.neurons):.2f})"
-    )
-    return Choice(best, reason), candidates
+        tried(count)
+    return max(found, key=found.__getitem__)
+
+
+def golden_section_trials(most: int) -> int:
+    """How many numbers `golden_section` tries at most."""
+    width, trials = most, 0
+    while width > TOLERANCE:
+        width, trials = round(width * GOLDEN_RATIO), trials + 1
+    return trials + 2 + width
 
 
 def choose(candidates: Sequence[Candidate], max_accuracy_loss: float) -> Choice:

@@ -67,7 +67,10 @@ class Searched:
         neurons: Of the edit, in order of rank; none where no edit is recommended (or picked).
         scale: What their activations are multiplied with.
         reason: Why, in one sentence.
-        verdict: "recommended", "untested" or "none" (`crispr_lm.search.selection`).
+        verdict: "recommended", "untested" or "none" (`crispr_lm.search.selection`); "as asked" where the search keeps
+            no limits and recommends nothing.
+        ranking: What ordered the neurons: "published", the name of a registered ranking, or "gradient" (the search's
+            rounds); with ", fewer" where backward elimination has left some of them out.
         rows: Everything that was tried, short, for ``results.json``.
         entries: Further entries of ``results.json``.
     """
@@ -76,5 +79,6 @@ class Searched:
     scale: float
     reason: str
     verdict: str
+    ranking: str
     rows: list[dict[str, Any]]
     entries: Mapping[str, Any] = field(default_factory=dict)

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
 
 from crispr_lm.errors import InputError
-from crispr_lm.tasks.base import AttributeOn, Example, Task, of_condition, sample
+from crispr_lm.tasks.base import AttributeOn, Example, Split, Task, of_condition, sample
+
+Sampling = Literal["spread", "random"]
+"""How examples are drawn: spread over conditions and templates (`sample`), or each row as likely as any other."""
+
+SplitBy = Literal["template", "random"]
+"""How a task is split: no template in two parts (`Task.split`), or rows at random (`random_split`)."""
+
+DEVELOPMENT_SHARE = 0.1
+"""Share of the rows that the paper's code attributes and chooses on."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +48,28 @@ def attribution_sample(task: Task, size: int, attribute_on: AttributeOn, seed: i
     Raises:
         InputError: the task can only be measured.
     """
+    check_attributable(task)
+    return sample(attribution_candidates(task, attribute_on, seed), size, seed)
+
+
+def check_attributable(task: Task) -> None:
+    """Refuse a task that can only be measured.
+
+    Raises:
+        InputError: it can.
+    """
     if task.measured_only:
         raise InputError(
             f"task {task.name} can be measured, but no neurons can be attributed on it; "
             f"give it as --measure {task.name} beside a --task such as builtin:everyday"
         )
-    return sample(attribution_candidates(task, attribute_on, seed), size, seed)
 
 
-def attribution_candidates(task: Task, attribute_on: AttributeOn, seed: int) -> tuple[Example, ...]:
+def attribution_candidates(
+    task: Task, attribute_on: AttributeOn, seed: int, by: SplitBy = "template"
+) -> tuple[Example, ...]:
     """All examples of a condition in the attribution split; those of the other one, where it has none."""
-    split = task.split(seed).attribution
+    split = split_of(task, seed, by).attribution
     return of_condition(split, attribute_on) or split
 
 
@@ -54,3 +77,55 @@ def further(examples: Sequence[Example], drawn: Sequence[Example], size: int, se
     """Those that a draw of `size` examples holds beyond a smaller one of the same seed."""
     before = set(map(id, drawn))
     return tuple(example for example in sample(examples, size, seed) if id(example) not in before)
+
+
+def split_of(task: Task, seed: int, by: SplitBy) -> Split:
+    """Split a task.
+
+    Raises:
+        InputError: too few templates or rows.
+    """
+    return random_split(task, seed) if by == "random" else task.split(seed)
+
+
+def random_split(task: Task, seed: int) -> Split:
+    """The split of the paper's published code: 10 % of the rows to attribute *and* choose on, the others to measure on.
+
+    The same rows as there for the same seed, where the task holds the rows of its file in their order. Rows of one
+    template are near-copies, and here they are on both sides.
+
+    Raises:
+        InputError: fewer than ten rows, so that there would be none to choose on.
+    """
+    size = int(len(task.examples) * DEVELOPMENT_SHARE)
+    if not size:
+        raise InputError(
+            f"task {task.name} has {len(task.examples)} rows, and a random split puts a tenth of them aside to choose "
+            "on; add rows, or leave --split random away"
+        )
+    drawn = set(np.random.RandomState(seed).choice(len(task.examples), size, replace=False).tolist())
+    rows = list(enumerate(task.examples))
+    development = tuple(example for index, example in rows if index in drawn)
+    return Split(development, development, tuple(example for index, example in rows if index not in drawn))
+
+
+def draws(
+    examples: Sequence[Example], size: int, seeds: Sequence[int], sampling: Sampling = "spread"
+) -> tuple[Example, ...]:
+    """For each seed a draw of `size` examples (all, if there are fewer), one draw after the other.
+
+    The mean of scores over all of them is the mean over the draws, as all are of one size. An example that is in two
+    draws is here twice.
+
+    Args:
+        examples: To draw from.
+        size: Of a draw.
+        seeds: One a draw.
+        sampling: "random" draws the same rows as the paper's published code for the same seed and rows.
+    """
+    if sampling == "spread":
+        return tuple(example for seed in seeds for example in sample(examples, size, seed))
+    count, rows = min(size, len(examples)), []
+    for seed in seeds:
+        rows += np.sort(np.random.RandomState(seed).choice(len(examples), count, replace=False)).tolist()
+    return tuple(examples[row] for row in rows)

@@ -1,0 +1,62 @@
+"""What the settings of a search have to say before it begins: what does not go together, and what is not used."""
+
+from __future__ import annotations
+
+from crispr_lm.errors import InputError
+from crispr_lm.runtime.distributed import is_first
+from crispr_lm.runtime.progress import Progress
+from crispr_lm.settings import RunSettings
+
+LIMITS = (
+    "max_kl",
+    "max_accuracy_loss",
+    "max_overabstention",
+    "max_bias_rise",
+    "max_fact_loss",
+    "max_spillover",
+    "caution",
+)
+"""Settings that say what an edit may cost; a golden-section search looks at no cost."""
+
+
+def check_search(settings: RunSettings, progress: Progress) -> None:
+    """Refuse, before anything is done, settings that a search would ignore, and say what it does not use.
+
+    Raises:
+        InputError: limits for a search without any, a random split for one that needs three parts, or a trial to pick
+            where there is no front or no one to ask.
+    """
+    _check_pick(settings, progress)
+    if settings.search == "golden-section":
+        what = "--preset paper" if settings.preset else "--search golden-section"
+        for name in LIMITS:
+            if name in settings.model_fields_set:
+                raise InputError(
+                    f"{_option(name)} is a limit, and {what} chooses by accuracy alone; leave it away, or take "
+                    "--search tuned, which keeps limits"
+                )
+    elif settings.split == "random":
+        raise InputError(
+            f"--split random is the split of the paper's code, for --preset paper or --search golden-section; leave it "
+            f"away with --search {settings.search}"
+        )
+    elif settings.scoring == "generate":
+        progress.say(
+            "The search compares the scores of options; --scoring generate counts for what is measured before and after"
+        )
+
+
+def unused(settings: RunSettings) -> set[str]:
+    """Names of settings that the search does not look at, so that no record holds them."""
+    return set(LIMITS) if settings.search == "golden-section" else set()
+
+
+def _check_pick(settings: RunSettings, progress: Progress) -> None:
+    if settings.pick is not None and settings.search != "tuned":
+        raise InputError(f"--pick takes a trial of the tuned search; leave it away with --search {settings.search}")
+    if settings.pick == "ask" and is_first() and not progress.can_ask:
+        raise InputError("--pick ask needs a terminal to ask in; leave it away, or give the number of a trial")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
