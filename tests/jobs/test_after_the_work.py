@@ -93,7 +93,7 @@ def test_a_step_after_a_run_fails_and_is_done_by_the_same_command(
         status, out, message = ended(arguments, capsys)
     assert status == 1
     assert message == "crispr-lm: " + SENTENCES[step].format(output=output)
-    assert "Difference" in out  # the tables are printed all the same
+    assert "Guesses where the context does not tell" in out  # figures are printed all the same
     assert f"Files: {output}" in out
     found = outcome(output)
     for name in ("answers.jsonl", "edit.json", "search.jsonl", "scores.safetensors"):
