@@ -16,8 +16,8 @@ from crispr_lm.cli.commands import main
 from crispr_lm.edits.export import export_folder, export_lora, export_slim
 from crispr_lm.jobs.steps import apply
 from crispr_lm.model.neuron_sites import find_sites
+from crispr_lm.other_settings import ApplySettings
 from crispr_lm.runtime.progress import SilentProgress
-from crispr_lm.settings import ApplySettings
 
 from ..helpers import (
     ARCHITECTURES,

@@ -7,10 +7,10 @@ import pytest
 from crispr_lm import InputError
 from crispr_lm.evaluation.suite import user_groups
 from crispr_lm.jobs.steps import evaluate
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.report.result_tables import results_table
 from crispr_lm.report.words import left_out
 from crispr_lm.runtime.progress import SilentProgress
-from crispr_lm.settings import EvaluateSettings
 
 from ..tasks import language_rows as rows
 

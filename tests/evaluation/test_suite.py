@@ -14,8 +14,9 @@ from crispr_lm.evaluation.suite import further_subjects, measure_all
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.steps import evaluate as evaluate_job
 from crispr_lm.metrics.statistics import holm
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.runtime.progress import SilentProgress
-from crispr_lm.settings import EvaluateSettings, RunSettings
+from crispr_lm.settings import RunSettings
 from crispr_lm.tasks import open_instructions
 from crispr_lm.tasks.base import SENTENCES
 

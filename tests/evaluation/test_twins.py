@@ -14,8 +14,8 @@ from crispr_lm.evaluation.twins import jensen_shannon, measure_twins
 from crispr_lm.inference.prompts import encode_text
 from crispr_lm.metrics.registry import FAMILIES, family_named
 from crispr_lm.metrics.twins import twin_columns, twins_family
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.runtime.progress import SilentProgress
-from crispr_lm.settings import EvaluateSettings
 from crispr_lm.tasks.twins import PRONOUNS, read_twins
 
 from ..helpers import build_model

@@ -10,8 +10,9 @@ from crispr_lm.jobs.preparation import load_tasks, take_parts
 from crispr_lm.jobs.reproduce import reproduced_settings
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.steps import score
+from crispr_lm.other_settings import ScoreSettings
 from crispr_lm.runtime.progress import SilentProgress
-from crispr_lm.settings import RunSettings, ScoreSettings
+from crispr_lm.settings import RunSettings
 from crispr_lm.storage.records import read_object
 from crispr_lm.tasks.registry import load_task
 

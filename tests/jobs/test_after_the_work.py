@@ -13,7 +13,7 @@ from crispr_lm.jobs import steps
 from crispr_lm.jobs.comparison import compare
 from crispr_lm.jobs.reproduce import reproduce
 from crispr_lm.jobs.run import run
-from crispr_lm.settings import ApplySettings, EvaluateSettings, HubSettings, ReproduceSettings, ScoreSettings
+from crispr_lm.other_settings import ApplySettings, EvaluateSettings, HubSettings, ReproduceSettings, ScoreSettings
 from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.storage.sanitize import without_folders
 

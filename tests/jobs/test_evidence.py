@@ -15,7 +15,7 @@ from crispr_lm.jobs.export import export
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.seal import digest, read_seal
 from crispr_lm.jobs.steps import evaluate
-from crispr_lm.settings import EvaluateSettings, ExportSettings
+from crispr_lm.other_settings import EvaluateSettings, ExportSettings
 
 PEOPLE = ["nurse", "doctor", "young woman", "old man", "Anna", "Omar"]
 

@@ -11,7 +11,7 @@ from crispr_lm import Edit, InputError, Neuron, evaluate, load_model
 from crispr_lm.edits.export import export_folder
 from crispr_lm.inference.prompts import encode, render_prompt
 from crispr_lm.jobs.lm_eval_tasks import export_lm_eval, lm_eval_tasks, loses_head
-from crispr_lm.settings import LmEvalSettings
+from crispr_lm.other_settings import LmEvalSettings
 
 from ..baselines.questions import TASK
 from ..helpers import DOWN_PROJECTIONS, EXAMPLES, INSTRUCTIONS, build_model

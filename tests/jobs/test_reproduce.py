@@ -9,7 +9,7 @@ from crispr_lm import InputError
 from crispr_lm.cli.commands import main
 from crispr_lm.jobs.reproduce import _compared, reproduce
 from crispr_lm.jobs.run import run
-from crispr_lm.settings import ReproduceSettings
+from crispr_lm.other_settings import ReproduceSettings
 
 from .test_run import questions, settings_for
 

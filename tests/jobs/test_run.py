@@ -13,8 +13,8 @@ from crispr_lm import InputError, RunSettings
 from crispr_lm.edits.export import export_folder
 from crispr_lm.jobs import inspection, steps
 from crispr_lm.jobs.run import run
+from crispr_lm.other_settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.report.result_tables import results_table
-from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.storage import files
 from crispr_lm.storage.sanitize import without_folders
 from crispr_lm.tasks.base import template_hash, template_hashes

@@ -20,7 +20,7 @@ from crispr_lm.jobs.file_edits import GgufTarget, edit_gguf
 from crispr_lm.jobs.runtimes import evaluate_runtime, verify_runtime
 from crispr_lm.jobs.steps import apply, evaluate
 from crispr_lm.model.neuron_sites import find_sites
-from crispr_lm.settings import ApplySettings, EvaluateSettings
+from crispr_lm.other_settings import ApplySettings, EvaluateSettings
 
 from ..completions_server import Served, serving
 from ..gguf_files import Type, write_llama

@@ -11,8 +11,9 @@ from crispr_lm.jobs import steps
 from crispr_lm.jobs.comparison import compare
 from crispr_lm.jobs.reproduce import reproduce
 from crispr_lm.jobs.run import run
+from crispr_lm.other_settings import ApplySettings, EvaluateSettings, ReproduceSettings
 from crispr_lm.report.page import write_report
-from crispr_lm.settings import ApplySettings, CompareSettings, EvaluateSettings, ReproduceSettings
+from crispr_lm.settings import CompareSettings
 from crispr_lm.storage.sanitize import STEERING, all_visible, shared_names, without_folders
 from crispr_lm.tasks.registry import dataset_of
 

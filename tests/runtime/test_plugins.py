@@ -14,10 +14,10 @@ from crispr_lm.baselines.registry import METHODS
 from crispr_lm.jobs.preparation import load_tasks
 from crispr_lm.metrics.registry import FAMILIES
 from crispr_lm.model import neuron_sites as neurons
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.runtime import plugins
 from crispr_lm.runtime.plugins import GROUP, load_file, loaded
 from crispr_lm.search.rankings import RANKINGS
-from crispr_lm.settings import EvaluateSettings
 from crispr_lm.tasks import KINDS
 
 from ..cli.test_commands import run, sentence

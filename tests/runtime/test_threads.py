@@ -11,9 +11,10 @@ from crispr_lm.cli.commands import main
 from crispr_lm.jobs import doctor
 from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.jobs.reproduce import reproduced_settings
+from crispr_lm.other_settings import ApplySettings
 from crispr_lm.runtime import threads
 from crispr_lm.runtime.threads import Cores, observe_cores, set_threads
-from crispr_lm.settings import ApplySettings, RunSettings
+from crispr_lm.settings import RunSettings
 
 
 class Said:

@@ -15,7 +15,7 @@ import pytest
 from crispr_lm import InputError, load_task
 from crispr_lm.cli.commands import main
 from crispr_lm.evaluation.suite import further_subjects
-from crispr_lm.settings import EvaluateSettings
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.tasks import KINDS
 
 from . import language_rows

@@ -8,7 +8,7 @@ import pytest
 
 from crispr_lm import InputError, load_task
 from crispr_lm.evaluation.suite import further_subjects
-from crispr_lm.settings import EvaluateSettings
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.tasks import draw
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

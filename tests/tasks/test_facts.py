@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 
 from crispr_lm import load_task
 from crispr_lm.evaluation.suite import further_subjects
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.report.side_effects import facts_sentence
-from crispr_lm.settings import EvaluateSettings
 from crispr_lm.tasks import fact_examples, search_fact_examples
 
 TASK = load_task("builtin:facts")

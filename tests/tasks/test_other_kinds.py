@@ -3,8 +3,8 @@
 import pytest
 
 from crispr_lm.evaluation.suite import further_subjects
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.report.side_effects import other_kinds_sentence, worsened
-from crispr_lm.settings import EvaluateSettings
 from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.other_kinds import OTHER_KINDS, measured_other_kinds, other_kinds, searched_other_kinds
 from crispr_lm.tasks.registry import load_task

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crispr_lm.cli.arguments import OutputFile
 from crispr_lm.cli.output import quiet_libraries, show
-from crispr_lm.settings import ExportSettings
+from crispr_lm.other_settings import ExportSettings
 from crispr_lm.storage.sanitize import printable
 
 

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 
 from crispr_lm.cli.arguments import ModelArgument
 from crispr_lm.cli.output import is_quiet, quiet_libraries, show
-from crispr_lm.settings import OUTPUT_GROUP, CheckSettings
+from crispr_lm.other_settings import CheckSettings
+from crispr_lm.settings import OUTPUT_GROUP
 
 Written = Annotated[Path | None, Parameter(group=OUTPUT_GROUP)]
 

@@ -146,7 +146,7 @@ def checked(model: str, rules: str, **options: Any) -> dict[str, Any]:
     from crispr_lm.cli.output import quiet_libraries
     from crispr_lm.errors import InputError
     from crispr_lm.jobs.check import check
-    from crispr_lm.settings import CheckSettings
+    from crispr_lm.other_settings import CheckSettings
 
     quiet_libraries()
     try:

@@ -17,13 +17,8 @@ from crispr_lm.cli.output import (
     show,
 )
 from crispr_lm.errors import InputError
-from crispr_lm.settings import (
-    OUTPUT_GROUP,
-    ApplySettings,
-    EvaluateSettings,
-    LmEvalSettings,
-    ScoreSettings,
-)
+from crispr_lm.other_settings import ApplySettings, EvaluateSettings, LmEvalSettings, ScoreSettings
+from crispr_lm.settings import OUTPUT_GROUP
 from crispr_lm.storage.sanitize import printable
 
 

@@ -16,12 +16,8 @@ from crispr_lm.cli.output import (
     quiet_libraries,
     show,
 )
-from crispr_lm.settings import (
-    CompareSettings,
-    HubSettings,
-    ReproduceSettings,
-    RunSettings,
-)
+from crispr_lm.other_settings import HubSettings, ReproduceSettings
+from crispr_lm.settings import CompareSettings, RunSettings
 
 
 def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | None = None) -> None:

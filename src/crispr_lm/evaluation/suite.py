@@ -19,8 +19,9 @@ from crispr_lm.inference.batching import BatchSize
 from crispr_lm.inference.prompts import check_prompts
 from crispr_lm.inference.reader import Reader
 from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.runtime.progress import Progress
-from crispr_lm.settings import EvaluateSettings, ReportSettings, RunSettings, TaskSettings
+from crispr_lm.settings import ReportSettings, RunSettings, TaskSettings
 from crispr_lm.storage.sanitize import shared_names
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, SENTENCES, Example, Task, neutral_prompts
 from crispr_lm.tasks.benchmark_rows import hub_text

@@ -8,8 +8,9 @@ from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.attribution.task_scores import score_tasks, with_draws
 from crispr_lm.jobs.preparation import seeds_of
 from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.other_settings import ScoreSettings
 from crispr_lm.runtime.progress import Progress
-from crispr_lm.settings import RunSettings, ScoreSettings
+from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.base import Example, Task
 
 

@@ -23,8 +23,8 @@ from crispr_lm.evaluation.suite import TaskSubject
 from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.metrics.family import Metric, MetricFamily, with_unmatched
 from crispr_lm.metrics.registry import family_named
+from crispr_lm.other_settings import CheckSettings
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.settings import CheckSettings
 from crispr_lm.storage.asked import SIDE, Key, question_key, read_stored
 from crispr_lm.storage.files import write_json, write_lines
 from crispr_lm.storage.output_path import check_output_file

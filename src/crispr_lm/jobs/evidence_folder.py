@@ -14,7 +14,7 @@ from crispr_lm.evaluation.suite import Subject, TaskSubject
 from crispr_lm.jobs import seal
 from crispr_lm.jobs.record import record_of
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.settings import EvaluateSettings
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.storage.files import make_folder, write_json, write_lines
 from crispr_lm.storage.output_path import check_new
 from crispr_lm.storage.run_folder import RunFolder

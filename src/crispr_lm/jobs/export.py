@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crispr_lm.jobs.finished import read_finished
-from crispr_lm.settings import ExportSettings
+from crispr_lm.other_settings import ExportSettings
 from crispr_lm.storage.files import whole_folder
 from crispr_lm.storage.output_path import check_new, held_new
 

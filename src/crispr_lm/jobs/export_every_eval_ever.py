@@ -21,7 +21,7 @@ from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.jobs.finished import EDITED_SUFFIX, Finished
 from crispr_lm.metrics.family import Metric, chosen_options
 from crispr_lm.metrics.statistics import CONFIDENCE
-from crispr_lm.settings import ExportSettings
+from crispr_lm.other_settings import ExportSettings
 from crispr_lm.storage.files import make_folder, write_json, write_lines
 from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.registry import dataset_of

@@ -14,8 +14,8 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.jobs.finished import Finished
 from crispr_lm.metrics.registry import FAMILIES
+from crispr_lm.other_settings import ExportSettings
 from crispr_lm.report.card import model_index
-from crispr_lm.settings import ExportSettings
 from crispr_lm.storage.files import make_folder, write_bytes
 from crispr_lm.tasks.registry import dataset_of
 

@@ -15,7 +15,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.evaluation.evaluation import Evaluation
 from crispr_lm.jobs.finished import Finished
 from crispr_lm.metrics.family import chosen_options
-from crispr_lm.settings import ExportSettings
+from crispr_lm.other_settings import ExportSettings
 from crispr_lm.version import __version__
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

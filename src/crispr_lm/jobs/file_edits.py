@@ -23,8 +23,8 @@ from crispr_lm.model.load import open_model
 from crispr_lm.model.locate import locate
 from crispr_lm.model.ollama import SCHEME
 from crispr_lm.model.source_files import source_folder
+from crispr_lm.other_settings import ApplySettings
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.settings import ApplySettings
 from crispr_lm.storage.files import whole_folder
 from crispr_lm.storage.output_path import check_new, check_output_file, held_new
 from crispr_lm.tasks.base import sample

@@ -19,7 +19,7 @@ from crispr_lm.inference.prompts import answer_place, check_prompts, render_prom
 from crispr_lm.inference.reader import Reader
 from crispr_lm.jobs.preparation import load_tasks
 from crispr_lm.model.load import open_model
-from crispr_lm.settings import LmEvalSettings
+from crispr_lm.other_settings import LmEvalSettings
 from crispr_lm.storage.files import write_bytes, write_lines
 from crispr_lm.storage.output_path import check_new, held_new
 from crispr_lm.storage.sanitize import json_line, printable

@@ -25,6 +25,7 @@ from crispr_lm.metrics.registry import family_named
 from crispr_lm.model.devices import SPREAD, check_device, check_quantize
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.load import ModelSource, open_model
+from crispr_lm.other_settings import EvaluateSettings, ScoreSettings
 from crispr_lm.runtime.deterministic import make_deterministic
 from crispr_lm.runtime.distributed import on_first, ranks
 from crispr_lm.runtime.progress import Progress
@@ -33,16 +34,7 @@ from crispr_lm.search.options import SearchOptions, search_parts
 from crispr_lm.search.paper import PaperOptions
 from crispr_lm.search.side_effects import AskedAside, asked_aside
 from crispr_lm.search.trial import Limits
-from crispr_lm.settings import (
-    CompareSettings,
-    EvaluateSettings,
-    FolderSettings,
-    ModelSettings,
-    ReportSettings,
-    RunSettings,
-    ScoreSettings,
-    TaskSettings,
-)
+from crispr_lm.settings import CompareSettings, FolderSettings, ModelSettings, ReportSettings, RunSettings, TaskSettings
 from crispr_lm.storage.records import read_object
 from crispr_lm.storage.run_folder import ComparisonFolder, RunFolder
 from crispr_lm.storage.sanitize import shared_names

@@ -19,8 +19,9 @@ from crispr_lm.inference.prompts import seen_prompt
 from crispr_lm.jobs.preparation import file_hash
 from crispr_lm.jobs.search_settings import unused
 from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.runtime.plugins import loaded
-from crispr_lm.settings import EvaluateSettings, RunSettings
+from crispr_lm.settings import RunSettings
 from crispr_lm.storage.records import MALFORMED, read_object
 from crispr_lm.storage.run_folder import JobFolder
 from crispr_lm.tasks.parts import Parts

@@ -21,9 +21,10 @@ from crispr_lm.errors import InputError, on_one_line
 from crispr_lm.jobs.preparation import file_hash
 from crispr_lm.jobs.run import run
 from crispr_lm.model.load import open_model
+from crispr_lm.other_settings import ReproduceSettings
 from crispr_lm.runtime.plugins import loaded
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.settings import ReproduceSettings, RunSettings
+from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import write_json
 from crispr_lm.storage.output_path import check_writable
 from crispr_lm.storage.records import MALFORMED, read_object

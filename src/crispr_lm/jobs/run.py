@@ -48,13 +48,14 @@ from crispr_lm.jobs.shown_prompts import ShownPrompt, answers_to, prompts_fit, r
 from crispr_lm.jobs.transfer import Unedited, check_transfer, measure_transfer
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.other_settings import HubSettings
 from crispr_lm.presets import procedure_name
 from crispr_lm.report.page import write_report
 from crispr_lm.report.statement import outcome
 from crispr_lm.runtime.distributed import is_first, on_first, ranks
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.side_effects import AskedAside
-from crispr_lm.settings import HubSettings, RunSettings
+from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import whole_folder, write_errors, write_json, write_lines
 from crispr_lm.storage.records import read_object
 from crispr_lm.storage.run_folder import RunFolder

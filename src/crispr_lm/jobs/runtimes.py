@@ -22,10 +22,10 @@ from crispr_lm.jobs.preparation import Needs, Timings, load, load_tasks
 from crispr_lm.jobs.steps import kept_in_error, measured_examples
 from crispr_lm.model.load import open_model
 from crispr_lm.model.locate import LLAMA_CPP, is_runtime, shared_name
+from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.runtime.distributed import ranks
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.runtime.threads import set_threads
-from crispr_lm.settings import EvaluateSettings
 from crispr_lm.storage.files import write_json
 from crispr_lm.storage.output_path import check_output_file
 

@@ -18,9 +18,9 @@ from crispr_lm.evaluation.results import RESULTS_FORMAT, RESULTS_VERSION, descri
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.hub import EDIT, Upload, check_upload, local_edit, upload
 from crispr_lm.model.origin import ModelOrigin, origin_of
+from crispr_lm.other_settings import HubSettings
 from crispr_lm.report.card import Shared, card
 from crispr_lm.runtime.progress import Progress
-from crispr_lm.settings import HubSettings
 from crispr_lm.storage.files import make_folder, write_bytes, write_json
 from crispr_lm.storage.records import MALFORMED
 from crispr_lm.storage.run_folder import failures

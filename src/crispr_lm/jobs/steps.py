@@ -38,9 +38,9 @@ from crispr_lm.jobs.preparation import (
 )
 from crispr_lm.jobs.sharing import check_hub, edit_with_results, with_upload, write_card
 from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.other_settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
-from crispr_lm.settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.storage.files import whole_folder, write_json
 from crispr_lm.storage.output_path import check_new, check_output_file, held_new
 from crispr_lm.tasks.base import Example, Task, sample

@@ -85,53 +85,49 @@ def render_report(
     columns = columns_of(results, list(run["parts"]))
     changed = changed_answers(answers)
     on_trial = [row for row in results["search"] if row.get("stage") not in JUDGING]  # asked the same questions
+    pareto = partial(front, on_trial, results["edit"]["neurons"]) if halves else partial(front_of_one, on_trial)
     drawn = {
         "tasks": figures.before_after(list(results["tasks"].items())),
         **{f"categories-{number}": figures.before_after(rows) for number, rows in enumerate(categories.values())},
-        "front": front(on_trial, results["edit"]["neurons"], results.get("choice"))
-        if halves
-        else front_of_one(on_trial, results.get("choice")),
+        "front": pareto(results.get("choice")),
         "curve": curve(on_trial, halves=halves),
         "neurons": neuron_map(scores, edit["neurons"], described),
         "transfer": transfer_figure(results, columns),
     }
-    return (
-        page_environment()
-        .get_template("report.html.j2")
-        .render(
-            **shared_assets(),
-            controls=validation_rows(results),
-            published_note=PUBLISHED_NOTE,
-            reevaluated=reevaluated(results),
-            categories=list(categories),
-            found_on=list(run["parts"]),
-            elsewhere=[name for name in dict(rows_of(results)) if name not in run["parts"]],
-            columns=columns,
-            tried=tried(results["search"]),
-            halves=halves,
-            figures={name: figure_data(figure) for name, figure in drawn.items() if figure is not None},
-            examples=_json(spread(changed, MOST_EXAMPLES)),
-            changed=len(changed),
-            carried=min(len(changed), MOST_EXAMPLES),
-            headline=headline(results),
-            why=no_edit(results) if results["verdict"] == "none" else None,
-            checks=checks(results),
-            losses=certain_losses(results),
-            glossary=GLOSSARY,
-            statement=statement(results),
-            failures=[words.sentence(failure) for failure in failures(results)],
-            side_effects=[found for found in (facts_sentence(results), other_kinds_sentence(results)) if found],
-            saved=words.saved(results["saved_model"]),
-            scored=[neuron for neuron in results["neurons"] if neuron["score"] is not None],
-            promoting=[neuron for neuron in results["neurons"] if neuron["promotes"]],
-            score_kind=scores.kind,
-            results=results,
-            breakdowns={name: _breakdowns(task) for name, task in results["tasks"].items()},
-            tables={name: _table(task) for name, task in results["tasks"].items()},
-            run=run,
-            edit=edit,
-            settings=sorted(run["identity"]["settings"].items()),
-        )
+    template = page_environment().get_template("report.html.j2")
+    return template.render(
+        **shared_assets(),
+        controls=validation_rows(results),
+        published_note=PUBLISHED_NOTE,
+        reevaluated=reevaluated(results),
+        categories=list(categories),
+        found_on=list(run["parts"]),
+        elsewhere=[name for name in dict(rows_of(results)) if name not in run["parts"]],
+        columns=columns,
+        tried=tried(results["search"]),
+        halves=halves,
+        figures={name: figure_data(figure) for name, figure in drawn.items() if figure is not None},
+        examples=_json(spread(changed, MOST_EXAMPLES)),
+        changed=len(changed),
+        carried=min(len(changed), MOST_EXAMPLES),
+        headline=headline(results),
+        why=no_edit(results) if results["verdict"] == "none" else None,
+        checks=checks(results),
+        losses=certain_losses(results),
+        glossary=GLOSSARY,
+        statement=statement(results),
+        failures=[words.sentence(failure) for failure in failures(results)],
+        side_effects=[found for found in (facts_sentence(results), other_kinds_sentence(results)) if found],
+        saved=words.saved(results["saved_model"]),
+        scored=[neuron for neuron in results["neurons"] if neuron["score"] is not None],
+        promoting=[neuron for neuron in results["neurons"] if neuron["promotes"]],
+        score_kind=scores.kind,
+        results=results,
+        breakdowns={name: _breakdowns(task) for name, task in results["tasks"].items()},
+        tables={name: _table(task) for name, task in results["tasks"].items()},
+        run=run,
+        edit=edit,
+        settings=sorted(run["identity"]["settings"].items()),
     )
 
 
