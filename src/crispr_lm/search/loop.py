@@ -16,7 +16,7 @@ standard error, and added up to z; the n largest of z that are above 0 are close
                + STAY · KL(original ‖ edited) over the options but "unknown"   where it does
 
 λ and ρ follow from the limits and stay as they are: multipliers that follow what the last steps have lost make the
-readiness to abstain swing, and tell the conditions apart worse (docs/results/ablation.md).
+readiness to abstain swing, and tell the conditions apart worse (docs/results/search.md).
 
 Knows prompts, a model and limits; knows no settings and no folder.
 """

@@ -23,7 +23,7 @@ TOLERANCE = 1e-9
 PRICE_OF_LOSS, PRICE_OF_KL = 0.1, 1.0
 """Nats of loss on biased answers that all the loss of accuracy allowed is worth, and all the divergence allowed.
 
-Both were found on two categories of BBQ (docs/results/ablation.md).
+Both were found on five categories of BBQ, their test splits among what was looked at (docs/results/search.md).
 """
 
 
