@@ -27,6 +27,6 @@ def test_the_python_of_the_readme_runs_as_printed(saved_model, tmp_path, monkeyp
 
 
 def test_the_readme_names_all_commands_and_no_others():
-    named = set(re.findall(r"crispr-lm ([a-z][a-z-]*)", README.read_text(encoding="utf-8")))
+    named = set(re.findall(r"(?:`|\$ )crispr-lm ([a-z][a-z-]*)", README.read_text(encoding="utf-8")))
     there = {name for name in app if not name.startswith("-")}
     assert named == there

@@ -328,7 +328,7 @@ class RunSettings(ModelSettings, TaskSettings, AttributionSettings, SearchSettin
         description="paper: the whole procedure of the paper's authors (docs/reproduce-the-paper.md). Options given "
         "beside it count; the results say which of them are not the paper's.",
     )
-    split: Annotated[Literal["template", "random"], Parameter(group=TASK_GROUP)] = Field(
+    split_by: Annotated[Literal["template", "random"], Parameter(group=TASK_GROUP)] = Field(
         "template",
         description="template: no template is in two splits; random: the split of the paper's code, a random 10 % of "
         "the rows to attribute and choose on and 90 % to measure on, near-copies on both sides. For the published "

@@ -32,9 +32,9 @@ def test_every_method_gives_a_treatment_that_is_measured_like_any_other(make_fit
     assert_same_weights(fit.lm.model, before)
     original = evaluate(fit.lm, SUBJECT.examples, TASK.instructions)
     same = all(torch.equal(*tables) for tables in zip(found.option_scores, original.option_scores, strict=True))
-    if name == "golden-section":  # finds its own number, and none at all is one of its answers
+    if name in ("golden-section", "crispr-paper"):  # find their own number, and none at all is one of their answers
         assert treatment.edit is not None
-        assert len(treatment.edit.neurons) <= fit.settings.max_neurons
+        assert len(treatment.edit.neurons) <= (500 if name == "crispr-paper" else fit.settings.max_neurons)
         assert same == (not treatment.edit.neurons)
         return
     assert same == (name == "original")

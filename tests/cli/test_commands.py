@@ -118,7 +118,7 @@ def test_version(capsys):
         (["run", "", "--task", "builtin:everyday", "--output", "{out}"], "the model's name is empty"),
         (["run", "  ", "--task", "builtin:everyday", "--output", "{out}"], "the model's name is empty"),
         (["run", "m", "--task", "wikitest:x", "--output", "{out}"], "(did you mean 'wikitext'?)"),
-        (["run", "m", "--task", "zzz:x", "--output", "{out}"], "openbookqa, wikitext, text"),
+        (["run", "m", "--task", "zzz:x", "--output", "{out}"], "openbookqa, glue:mrpc"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence_and_writes_nothing(capsys, tmp_path, questions, arguments, said):
@@ -263,9 +263,8 @@ def test_a_whole_run_prints_the_table_and_where_the_files_are(capsys, tmp_path, 
         capsys, "run", saved_model("llama"), "--task", f"choices:{questions}", "--output", output, *options
     )
     assert status == 0
-    assert "Accuracy, ambiguous" in printed.out
-    assert "Accuracy, disambiguated" in printed.out
-    assert "Before" in printed.out
+    assert "No edit recommended" in printed.out
+    assert printed.out.count("\n") < 40  # a verdict and a few lines; every table is for --verbose
     assert str(output) in printed.out.replace("\n", "")
     assert "Finding bias neurons" in printed.err
     assert (output / "results.json").exists()

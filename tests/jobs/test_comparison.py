@@ -234,9 +234,9 @@ def test_p_values_are_corrected_over_tasks_for_each_method(compared):
         for task in results["tasks"].values()
         for measured in task["rows"]["weights"]["measured"].values()
     ]
-    assert len(found) == 6  # two tasks, and two further ones beside each
+    assert len(found) == 8  # two tasks, and three further ones beside each
     smallest = min(found, key=lambda one: one["p_value"])
-    assert smallest["p_value_holm"] == pytest.approx(min(1, 6 * smallest["p_value"]))
+    assert smallest["p_value_holm"] == pytest.approx(min(1, 8 * smallest["p_value"]))
 
 
 def test_transfer_is_the_edit_of_one_task_measured_on_the_other(compared, saved_model):
@@ -472,8 +472,8 @@ def test_markdown_shows_text_as_it_is(compared):
     header = next(line for line in table if line.startswith("| Method | Kind"))
     rows = table[table.index(header) + 1 : table.index(header) + 8]
     assert [row.replace("\\|", "").count("|") for row in rows] == [header.count("|")] * 7
-    assert "- **crispr-lm search**: The edit that crispr-lm run makes; with --removed, as" in text
-    for label in ("Original", "crispr-lm search", "Random neurons", "Largest weights"):
+    assert "- **published ranking, sweep**: The edit that crispr-lm run makes; with --removed, as" in text
+    for label in ("Original", "published ranking, sweep", "Random neurons", "Largest weights"):
         assert any(row.startswith(f"| {label} ") for row in rows)
 
 
@@ -501,7 +501,7 @@ def test_differences_and_transfer_stand_in_the_tables_with_their_intervals(compa
     text = markdown(results).replace("\\", "")
     changes = {row[0]: row[1:] for row in rows_of(text, "All tasks: difference from the original")}
     assert "Original" not in changes
-    for method, label in (("search", "crispr-lm search"), ("random", "Random neurons")):
+    for method, label in (("search", "published ranking, sweep"), ("random", "Random neurons")):
         assert changes[label] == [
             shown(results["tasks"][name]["rows"][method]["measured"][name]) for name in settings.task
         ]

@@ -24,7 +24,7 @@ def stored(number, right, **more):
         "task": "own", "family": "question_answering", "source": f"own:{number}", "template": f"t{number // 2}",
         "category": ("Age", "Religion")[number % 2], "condition": "ambiguous",
         "context": "", "question": f"Who {number}?",
-        "options": ["a", "b", "unknown"], "answer": 2, "unknown": 2, "stereotyped": 0, "facets": [],
+        "options": ["a", "b", "unknown"], "answer": 2, "unknown": 2, "stereotyped": 0, "facets": {},
         "instructions": ["Answer."], "scores": {"answers": [scores]}, **more,
     }  # fmt: skip
 

@@ -386,8 +386,8 @@ def test_a_search_that_compares_scores_says_that_generation_is_for_the_measureme
     progress.say = said.append
     check_search(settings_for(questions, tmp_path / "out", search="tuned", scoring="generate"), progress)
     assert ["--scoring generate counts for what is measured" in sentence for sentence in said] == [True]
-    with pytest.raises(InputError, match="--split random is the split of the paper's code"):
-        check_search(settings_for(questions, tmp_path / "out", search="tuned", split="random"), progress)
+    with pytest.raises(InputError, match="--split-by random is the split of the paper's code"):
+        check_search(settings_for(questions, tmp_path / "out", search="tuned", split_by="random"), progress)
 
 
 def test_several_tasks_are_searched_together(saved_model, questions, tmp_path):
@@ -424,7 +424,7 @@ def test_the_preset_runs_end_to_end_and_says_which_setting_differs(saved_model, 
     output = tmp_path / "out"
     given = {"task": (f"choices:{questions / 'questions.jsonl'}",), "instructions": str(questions / "instructions.txt")}
     given |= {"device": "cpu", "measure": (), "neutral_prompts": 2, "test_examples": 8}
-    settings = RunSettings(**given, output=output, preset="paper", max_neurons=5, split="random", examples=3)
+    settings = RunSettings(**given, output=output, preset="paper", max_neurons=5, split_by="random", examples=3)
     results = run(str(saved_model("t5-gated")), settings)
     assert results["procedure"] == "CRISPR (paper), except for examples 3, max neurons 5"
     assert (results["verdict"], results["preset"]) == ("as asked", "paper")

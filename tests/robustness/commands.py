@@ -132,9 +132,13 @@ def picked(output: Path) -> list[str]:
     return [f"--pick={trial}"]
 
 
+TIMED = ("seconds", "timings", "moment", "time", "seal")
+"""Entries that are of when something was done: a seal is a hash of that, too."""
+
+
 def without_times(content: object) -> object:
     """JSON without the entries that say when something was done, and how long it took."""
     if isinstance(content, dict):
-        kept = {name: value for name, value in content.items() if name not in ("seconds", "timings", "moment")}
+        kept = {name: value for name, value in content.items() if name not in TIMED}
         return {name: without_times(value) for name, value in kept.items()}
     return [without_times(value) for value in content] if isinstance(content, list) else content

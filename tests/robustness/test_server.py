@@ -11,7 +11,7 @@ import pytest
 
 from crispr_lm import InputError
 from crispr_lm.app.server import LOCAL_NAMES, SECURITY_HEADERS, OwnOriginOnly, check_address, prepare
-from crispr_lm.settings import AppSettings
+from crispr_lm.other_settings import AppSettings
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn (extra app)")
 

@@ -54,7 +54,7 @@ def test_the_presets_settings_are_the_papers(name, value):
     [
         ({"preset": "paper"}, "CRISPR (paper)"),
         ({"preset": "paper", "scoring": "sum", "seeds": "2026", "instructions": "own.txt"}, "CRISPR (paper)"),
-        ({"preset": "paper", "split": "random"}, "CRISPR (paper)"),
+        ({"preset": "paper", "split_by": "random"}, "CRISPR (paper)"),
         ({"preset": "paper", "validation_examples": 64}, "CRISPR (paper), except for validation examples 64"),
         ({"preset": "paper", "instructions": ("bbq=2",)}, "CRISPR (paper), except for instructions bbq=2"),
         ({"search": "golden-section"}, "published ranking, golden section"),
@@ -161,7 +161,7 @@ class Procedure:
 @pytest.mark.slow
 def test_scores_number_and_answers_are_those_of_an_independent_procedure(t5):
     task, seeds, most = task_of(40), (0, 1), 20
-    options = PaperOptions(examples=2, seeds=seeds, max_neurons=most, scoring="sum", split="random")
+    options = PaperOptions(examples=2, seeds=seeds, max_neurons=most, scoring="sum", split_by="random")
     found = crispr_lm.crispr(t5, task, options)
 
     own = Procedure(t5, task.examples, seed=0)

@@ -217,7 +217,7 @@ def _answer_rows(asked: Mapping[str, _Asked], measured: Mapping[str, Evaluation]
                     "family": one.subject.task.family,
                     "source": without_folders(example.source),
                     **_row(example),
-                    "facets": [list(facet) for facet in example.facets],
+                    "facets": dict(example.facets),
                     "instructions": list(one.subject.task.instructions),
                     "scores": {SIDE: [[None if math.isinf(score) else score for score in table] for table in scores]},
                 }

@@ -100,8 +100,8 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     timings = Timings()
     methods = chosen_methods(wanted_methods(settings), procedure_name(settings.model_dump()))
     check_search(settings, progress)
-    if settings.split == "random":
-        raise InputError("--split random is for crispr-lm run: other methods need three parts; leave it away")
+    if settings.split_by == "random":
+        raise InputError("--split-by random is for crispr-lm run: other methods need three parts; leave it away")
     if settings.pick is not None:
         raise InputError("--pick takes a trial of one run; a comparison searches for every task, so leave it away")
     if settings.prompts is not None:

@@ -195,7 +195,7 @@ def _example(row: Mapping[str, Any]) -> Example:
         unknown=row.get("unknown"),
         stereotyped=row.get("stereotyped"),
         category=row.get("category") or "",
-        facets=tuple((name, value) for name, value in row.get("facets", ())),
+        facets=tuple(row.get("facets", {}).items()),
         language=row.get("language", "en"),
     )
 

@@ -89,7 +89,7 @@ def take_parts(task: Task, settings: RunSettings) -> Parts:
     if settings.search == "tuned":
         parts = replace(search_parts(task, options_of(settings)), attribution=drawn)
     else:
-        split = split_of(task, settings.seed, settings.split)
+        split = split_of(task, settings.seed, settings.split_by)
         size = len(split.validation) if settings.validation_examples == "all" else settings.validation_examples
         parts = Parts(task, drawn, sample(split.validation, size, settings.seed), split.test)
     return replace(parts, test=test_sample(task, parts.test, settings))
@@ -150,7 +150,7 @@ def seeds_of(settings: RunSettings | ScoreSettings) -> tuple[int, ...]:
 
 
 def _split_by(settings: RunSettings | ScoreSettings) -> SplitBy:
-    return settings.split if isinstance(settings, RunSettings) else "template"
+    return settings.split_by if isinstance(settings, RunSettings) else "template"
 
 
 def _check_asked_for(task: Task, settings: RunSettings | ScoreSettings) -> None:

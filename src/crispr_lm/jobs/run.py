@@ -134,7 +134,7 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     subjects: list[Subject] = [TaskSubject(part.task, part.test) for part in parts]
     aside = searched_aside(tasks, settings)
     subjects = [*subjects, *without_searched(further_subjects(settings, tasks), aside.templates, progress)]
-    held_out = subjects[len(parts) :] if settings.split == "random" else subjects
+    held_out = subjects[len(parts) :] if settings.split_by == "random" else subjects
     check_held_out(held_out, made_on(parts, aside), "measure other ones, or leave the task away")
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [fits(task, task.examples) for task in aside.tasks.values()]
@@ -218,7 +218,7 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
         "strongest": _described(lm, scores, _strongest(scores), failed),
         "procedure": procedure_name(settings.model_dump()),
         "preset": settings.preset,
-        "split": settings.split,
+        "split_by": settings.split_by,
         "verdict": found.verdict,
         "reason": found.reason,
         "search": found.rows,

@@ -35,10 +35,10 @@ def check_search(settings: RunSettings, progress: Progress) -> None:
                     f"{_option(name)} is a limit, and {what} chooses by accuracy alone; leave it away, or take "
                     "--search tuned, which keeps limits"
                 )
-    elif settings.split == "random":
+    elif settings.split_by == "random":
         raise InputError(
-            f"--split random is the split of the paper's code, for --preset paper or --search golden-section; leave it "
-            f"away with --search {settings.search}"
+            f"--split-by random is the split of the paper's code, for --preset paper or --search golden-section; leave "
+            f"it away with --search {settings.search}"
         )
     elif settings.scoring == "generate":
         progress.say(

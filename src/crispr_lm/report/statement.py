@@ -49,7 +49,7 @@ def statement(results: Mapping[str, Any]) -> str:
     """
     if results["verdict"] == "none":
         return sentence("No edit is recommended: " + results["reason"].removeprefix("no edit recommended: "))
-    found, unseen = outcome(results), SEEN if results.get("split") == "random" else UNSEEN
+    found, unseen = outcome(results), SEEN if results.get("split_by") == "random" else UNSEEN
     edit, tested = results["edit"], found["statement"]["test"]
     shown = [task["shown"] for task in tested.values()]
     verdict = found["verdict"]

@@ -42,7 +42,7 @@ class PaperOptions:
         token_aggregation: How activation x gradient is reduced over a prompt's tokens.
         max_neurons: Upper end of the golden-section search.
         scoring: How answers are found where n is chosen: "generate", or "sum" (their other mode).
-        split: "template" (ours: attribution, validation and test split hold other templates) or "random" (theirs).
+        split_by: "template" (ours: attribution, validation and test split hold other templates) or "random" (theirs).
         seed: Of the split.
         batch_size: Prompts in one pass. Results do not depend on it.
     """
@@ -56,7 +56,7 @@ class PaperOptions:
     token_aggregation: TokenAggregation = PAPER["token_aggregation"]
     max_neurons: int = PAPER["max_neurons"]
     scoring: ScoringMethod = PAPER["scoring"]
-    split: SplitBy = "template"
+    split_by: SplitBy = "template"
     seed: int = 0
     batch_size: BatchSize = "auto"
 
@@ -116,8 +116,8 @@ def paper_parts(task: Task, options: PaperOptions) -> Parts:
         InputError: too few templates or rows.
     """
     check_attributable(task)
-    split = split_of(task, options.seed, options.split)
-    pool = attribution_candidates(task, options.attribute_on, options.seed, options.split)
+    split = split_of(task, options.seed, options.split_by)
+    pool = attribution_candidates(task, options.attribute_on, options.seed, options.split_by)
     drawn = draws(pool, options.examples, options.seeds, options.sampling)
     return Parts(task, drawn, split.validation, split.test)
 

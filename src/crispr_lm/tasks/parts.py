@@ -101,7 +101,7 @@ def random_split(task: Task, seed: int) -> Split:
     if not size:
         raise InputError(
             f"task {task.name} has {len(task.examples)} rows, and a random split puts a tenth of them aside to choose "
-            "on; add rows, or leave --split random away"
+            "on; add rows, or leave --split-by random away"
         )
     drawn = set(np.random.RandomState(seed).choice(len(task.examples), size, replace=False).tolist())
     rows = list(enumerate(task.examples))
