@@ -132,8 +132,8 @@ def picked(output: Path) -> list[str]:
     return [f"--pick={trial}"]
 
 
-TIMED = ("seconds", "timings", "moment", "time", "seal")
-"""Entries that are of when something was done: a seal is a hash of that, too."""
+TIMED = ("seconds", "timings", "moment", "time", "packages", "seal")
+"""Entries that are of when something was done, and of what the process had loaded then; a seal is a hash of these."""
 
 
 def without_times(content: object) -> object:
