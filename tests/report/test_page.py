@@ -569,7 +569,7 @@ def test_a_dark_page_is_printed_dark_on_white_and_whole(page, tmp_path):
         on_paper = tab.evaluate(INKS)
         assert on_screen == ["rgb(230, 233, 238)"] * 2
         assert on_paper == ["rgb(28, 36, 48)"] * 2
-        assert tab.locator("main > section:visible").count() == 7
+        assert tab.locator("main > section:visible").count() == 8
         tab.emulate_media(media="screen", color_scheme="dark")
         tab.evaluate("dispatchEvent(new Event('afterprint'))")
         assert tab.evaluate(INKS) == on_screen
@@ -592,7 +592,7 @@ def test_a_narrow_screen_shows_figures_and_the_page_does_not_scroll(page, tmp_pa
                 f"[...document.querySelectorAll('#figure-tasks {what}')].map((x) => x.getBoundingClientRect().width)"
             )
             assert sum(width > 0 for width in tab.evaluate(widths)) >= 2, what
-        for name in ("tables", "search", "map", "transfer", "changed", "record"):
+        for name in ("tables", "search", "neurons", "transfer", "answers", "record", "glossary"):
             tab.click(f'nav button[data-tab="{name}"]')
             assert tab.evaluate("document.documentElement.scrollWidth") == 360, name
 
@@ -648,10 +648,11 @@ def test_thousands_of_changed_answers_can_be_read_with_the_keyboard_and_from_rig
     with opened(address, ["file:", "data:", "blob:"]) as (tab, problems):
         tab.focus("#tab-summary")
         tab.keyboard.press("ArrowLeft")
-        assert tab.locator("#record").is_visible()  # around the end
+        assert tab.locator("#glossary").is_visible()  # around the end
         tab.keyboard.press("ArrowLeft")
-        assert tab.evaluate("document.activeElement.id") == "tab-changed"
-        assert tab.locator("#changed[role=tabpanel][aria-labelledby=tab-changed]").is_visible()
+        tab.keyboard.press("ArrowLeft")
+        assert tab.evaluate("document.activeElement.id") == "tab-answers"
+        assert tab.locator("#answers[role=tabpanel][aria-labelledby=tab-answers]").is_visible()
         assert tab.locator(".example").count() == 40
         assert tab.locator("#count").inner_text() == "5000 of 5000 changed answers"
         tab.fill("#filter-text", "تأخر")
