@@ -35,14 +35,14 @@ STYLE = """
 .js-plotly-plot :is(.xtick, .ytick, .legend, .bars) text { fill: var(--body-text-color) !important; }
 """
 """A figure is drawn without knowing whether the page is light or dark; its text takes the page's colour."""
-ENTER_SENDS = """() => document.addEventListener("keydown", (event) => {
+ENTER_SENDS = """() => ["keydown", "keypress"].forEach((kind) => document.addEventListener(kind, (event) => {
   const box = event.target.closest("#ask-prompt, #fired-prompt");
   if (!box || event.key !== "Enter" || event.isComposing) { return; }
   event.stopPropagation();
   if (event.shiftKey) { return; }
   event.preventDefault();
   document.getElementById(box.id.replace("-prompt", "-button")).click();
-}, true)"""
+}, true))"""
 """In boxes of several lines Gradio sends with Shift and Enter only, where everybody expects a new line."""
 FIRST_PROMPT = "The nurse and the engineer had a talk about the broken machine. Tell how it went."
 ANY = "all"
