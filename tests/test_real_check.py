@@ -17,5 +17,7 @@ RULES = Path(__file__).parents[1] / "examples" / "rules.toml"
 def test_smollm2_keeps_to_the_rules_of_this_project(tmp_path):
     result = tmp_path / "result.json"
     command = ["check", "builtin:smollm2", "--rules", str(RULES), "--dtype", "bfloat16", "--output", str(result)]
-    main(command)  # another status than 0 would end it
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 0
     assert json.loads(result.read_text())["outcome"] == "holds"

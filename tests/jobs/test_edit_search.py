@@ -24,6 +24,7 @@ from crispr_lm.settings import RunSettings
 from crispr_lm.storage import files
 from crispr_lm.storage.sanitize import without_folders
 
+from ..robustness.commands import arguments_of
 from .test_run import questions, read, settings_for
 
 __all__ = ["questions"]
@@ -178,18 +179,8 @@ def test_killed_at_any_moment_it_goes_on_without_repeating_a_trial(
 @pytest.mark.slow
 def test_terminated_it_ends_with_one_sentence_and_leaves_whole_files(saved_model, questions, tmp_path):
     output = tmp_path / "out"
-    given = settings_for(questions, output, **TUNED).model_dump(mode="json", exclude_defaults=True)
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "task"]
-    command = [
-        sys.executable,
-        "-m",
-        "crispr_lm",
-        "run",
-        str(saved_model("llama")),
-        "--task",
-        given["task"][0],
-        *options,
-    ]
+    settings = settings_for(questions, output, **TUNED)
+    command = [sys.executable, "-m", "crispr_lm", *arguments_of(saved_model("llama"), settings)]
     environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[1])}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         record = output / "search.jsonl"

@@ -14,7 +14,8 @@ import tracemalloc
 import psutil
 import pytest
 
-from crispr_lm import evaluate, load_task, score_neurons
+from crispr_lm import Task, load_task, score_neurons
+from crispr_lm.evaluation.evaluation import evaluate_task
 from crispr_lm.tasks.base import Example
 
 from ..helpers import build_model
@@ -40,7 +41,11 @@ NOISE = {"python": 2**18, "process": 24 * 2**20}
 """Bytes by which memory goes up and down: of Python's objects, and of the whole process with what PyTorch allocates."""
 
 
-JOBS = {"evaluation": evaluate, "attribution": score_neurons}
+def evaluation(lm, asked, instructions, progress):
+    return evaluate_task(lm, Task("t", tuple(asked), tuple(instructions)), "sum", progress=progress)
+
+
+JOBS = {"evaluation": evaluation, "attribution": score_neurons}
 
 
 def examples(count):
