@@ -263,7 +263,7 @@ def test_a_whole_run_prints_the_table_and_where_the_files_are(capsys, tmp_path, 
         capsys, "run", saved_model("llama"), "--task", f"choices:{questions}", "--output", output, *options
     )
     assert status == 0
-    assert "No edit recommended" in printed.out
+    assert "No edit is recommended" in printed.out
     assert printed.out.count("\n") < 40  # a verdict and a few lines; every table is for --verbose
     assert str(output) in printed.out.replace("\n", "")
     assert "Finding bias neurons" in printed.err
