@@ -32,9 +32,11 @@ THEME = gr.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["ui-monospace", "Menl
 )
 STYLE = """
 #changed-table *, #fired-table *, #figures-table * { font-family: system-ui, sans-serif !important; }
+footer { display: none !important; }
 .js-plotly-plot :is(.xtick, .ytick, .legend, .bars) text { fill: var(--body-text-color) !important; }
 """
-"""A figure is drawn without knowing whether the page is light or dark; its text takes the page's colour."""
+"""A figure is drawn without knowing whether the page is light or dark; its text takes the page's colour. The footer is
+Gradio's: its links are too pale to be read."""
 ENTER_SENDS = """() => ["keydown", "keypress"].forEach((kind) => document.addEventListener(kind, (event) => {
   const box = event.target.closest("#ask-prompt, #fired-prompt");
   if (!box || event.key !== "Enter" || event.isComposing) { return; }
