@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -329,3 +330,12 @@ def assert_values_close(
         assert bool((difference <= allowed).all()), (
             f"{name}[{worst}]: {float(actual[name][worst])} for {float(values[worst])}, largest {float(largest)}"
         )
+
+
+def cooking_questions() -> str:
+    """Sixty questions of two options, right in turn, as a `choices:` file; each is a template of its own."""
+    rows = [
+        {"context": "", "question": f"Who cooks {n}?", "options": ["she", "he"], "answer": n % 2, "group": n}
+        for n in range(60)
+    ]
+    return "\n".join(map(json.dumps, rows))

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from .helpers import cooking_questions
+
 ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.slow
@@ -64,17 +66,7 @@ class Runner:
 
 @pytest.fixture
 def runner(tmp_path, saved_model):
-    rows = [
-        {
-            "context": "",
-            "question": f"Who cooks {number}?",
-            "options": ["she", "he"],
-            "answer": number % 2,
-            "group": number,
-        }
-        for number in range(60)
-    ]
-    (tmp_path / "own questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "own questions.jsonl").write_text(cooking_questions())
     (tmp_path / "rules.toml").write_text(
         '[tasks.own]\ntask = "choices:"\n[[rules]]\nmetric = "own.accuracy"\nat_least = 0.9'
     )

@@ -1,6 +1,5 @@
 """The plugin as a user meets it: pytest in a folder of its own, with rules for a tiny model."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from ..helpers import cooking_questions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,17 +32,7 @@ def call(folder, *arguments):
 
 @pytest.fixture
 def folder(tmp_path):
-    rows = [
-        {
-            "context": "",
-            "question": f"Who cooks {number}?",
-            "options": ["she", "he"],
-            "answer": number % 2,
-            "group": number,
-        }
-        for number in range(60)
-    ]
-    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "own.jsonl").write_text(cooking_questions())
     rules = [f'[[rules]]\nmetric = "own.accuracy"\nat_least = {limit}' for limit in (0.01, 0.99)]
     (tmp_path / "rules.toml").write_text("\n".join(['[tasks.own]\ntask = "choices:own.jsonl"', *rules]))
     (tmp_path / "test_own.py").write_text("def test_own():\n    import sys\n    assert 'torch' not in sys.modules\n")

@@ -17,6 +17,7 @@ from crispr_lm.metrics.family import Metrics
 from crispr_lm.metrics.instructions import differences
 from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, Difference, corrected_over_tasks
 from crispr_lm.storage.sanitize import without_folders
+from crispr_lm.tasks.base import Example
 
 RESULTS_FORMAT = "crispr-lm-results"
 RESULTS_VERSION = 2
@@ -110,16 +111,7 @@ def answer_rows(
                 {
                     "task": name,
                     "source": without_folders(example.source),
-                    "template": example.template,
-                    "category": example.category,
-                    "condition": example.condition,
-                    "context": example.context,
-                    "question": example.question,
-                    "options": list(example.options),
-                    "answer": example.answer,
-                    "unknown": example.unknown,
-                    "stereotyped": example.stereotyped,
-                    "language": example.language,
+                    **question_row(example),
                     "polarity": example.polarity,
                     "facets": dict(example.facets),
                     "scores": {
@@ -129,6 +121,22 @@ def answer_rows(
                 }
             )
     return rows
+
+
+def question_row(example: Example) -> dict[str, Any]:
+    """A question as rows of answers hold it: what is asked, and what it is judged by."""
+    return {
+        "template": example.template,
+        "category": example.category,
+        "condition": example.condition,
+        "context": example.context,
+        "question": example.question,
+        "options": list(example.options),
+        "answer": example.answer,
+        "unknown": example.unknown,
+        "stereotyped": example.stereotyped,
+        "language": example.language,
+    }
 
 
 def column_rows(

@@ -18,6 +18,7 @@ import torch
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.decisions import Decision, Levels, decide
 from crispr_lm.evaluation.evaluation import Evaluation, evaluation_of
+from crispr_lm.evaluation.results import question_row
 from crispr_lm.evaluation.rules import Rule, RuleSource, metric_of, read_rules, task_names
 from crispr_lm.evaluation.suite import TaskSubject
 from crispr_lm.jobs.preparation import Needs, Timings, load
@@ -161,7 +162,7 @@ def _stored(path: Path, asked: Mapping[str, _Asked]) -> dict[str, Evaluation] | 
     stored = read_stored(path)
     found = {}
     for name, one in asked.items():
-        keys = [question_key(_row(example)) for example in one.subject.examples]
+        keys = [question_key(question_row(example)) for example in one.subject.examples]
         of_task = stored.get(name, {})
         missing = sum(key not in of_task for key in keys)
         if missing:
@@ -191,21 +192,6 @@ def _tables(path: Path, one: _Asked, keys: Sequence[Key], stored: Mapping[Key, A
     return tables
 
 
-def _row(example: Any) -> dict[str, Any]:
-    return {
-        "template": example.template,
-        "category": example.category,
-        "condition": example.condition,
-        "context": example.context,
-        "question": example.question,
-        "options": list(example.options),
-        "answer": example.answer,
-        "unknown": example.unknown,
-        "stereotyped": example.stereotyped,
-        "language": example.language,
-    }
-
-
 def _answer_rows(asked: Mapping[str, _Asked], measured: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     rows = []
     for name, one in asked.items():
@@ -216,7 +202,7 @@ def _answer_rows(asked: Mapping[str, _Asked], measured: Mapping[str, Evaluation]
                     "task": name,
                     "family": one.subject.task.family,
                     "source": without_folders(example.source),
-                    **_row(example),
+                    **question_row(example),
                     "facets": dict(example.facets),
                     "instructions": list(one.subject.task.instructions),
                     "scores": {SIDE: [[None if math.isinf(score) else score for score in table] for table in scores]},
