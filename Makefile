@@ -25,7 +25,7 @@ REPOSITORY ?= $(shell git remote get-url origin 2>/dev/null | sed -e 's|^git@\([
 
 .PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4 llama-cpp pictures axe
 
-demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions, ten to twenty minutes on 2 cores
+demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions; it says at its start how long it takes
 	$(BIN)/crispr-lm run builtin:smollm2 --task builtin:everyday --config examples/demo.toml --output demo-output --overwrite
 
 test: $(VENV)/.installed-test ## the test suite, with one whole job on the real model

@@ -1,6 +1,6 @@
 """What the documentation shows of a run, all of one run: the tutorial's output, a chat, and every screenshot.
 
-    python benchmarks/pictures.py                      # runs the demo first, ten to twenty minutes
+    python benchmarks/pictures.py                      # runs the demo first
     python benchmarks/pictures.py --run DIR --log FILE # of a finished run, with what it printed on standard error
 
 Texts are written between ``<!-- output: NAME -->`` and ``<!-- end of output -->`` in docs/; pictures into docs/images.

@@ -36,6 +36,7 @@ from crispr_lm.search.cost import search_passes
 from crispr_lm.search.evaluator import random_neurons
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
 from crispr_lm.search.options import search_parts
+from crispr_lm.search.side_effects import asked_aside
 from crispr_lm.storage.files import append_line, write_json
 from crispr_lm.storage.records import read_lines
 from crispr_lm.tasks.base import Task, neutral_prompts, sample
@@ -77,7 +78,7 @@ def searched(lm: LanguageModel, task: Task, seed: int, loss: float, record: Path
     checkpoint = Checkpoint(trials=known, on_trial=lambda trial: append_line(record, trial.to_dict()))
     found = search_edit(lm, task, limits, options, checkpoint)
     seconds = {"wall": round(time.perf_counter() - start), "cpu": round(time.process_time() - cpu)}
-    parts = search_parts(task, options)
+    parts, aside = search_parts(task, options), asked_aside([task], limits, seed)
     test = task.split(seed).test
     control = Edit.from_neurons(lm, random_neurons(lm, found.edit.neurons, seed + 1))
     edits = {"original": Edit(()), "search": found.edit, "random": control}
@@ -94,7 +95,7 @@ def searched(lm: LanguageModel, task: Task, seed: int, loss: float, record: Path
         "neurons_of": sorted({neuron.kind for neuron in found.edit.neurons}),
         "questions": len(asked.examples),
         "templates": len({example.template for example in asked.examples}),
-        "passes": {name: of.total() for name, of in search_passes([parts], options).items()},
+        "passes": {name: of.total() for name, of in search_passes([parts], options, len(aside.examples)).items()},
         "resumed": bool(known),
         "seconds": seconds,
         "rows": rows,
