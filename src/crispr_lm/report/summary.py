@@ -236,7 +236,7 @@ def _line(
     before, after = task["before"][metric.name], task["after"].get(metric.name)
     found = task["statistics"][metric.name]
     change, low, high = (found[name] for name in ("value", "low", "high"))
-    if metric.name == "accuracy_ambiguous":
+    if metric.name == "accuracy_ambiguous" and what is None:
         before, after = (None if value is None else 1 - value for value in (before, after))
         change, low, high = (None if value is None else 0.0 - value for value in (change, high, low))
         what, term = "Guesses where the context does not tell", "guess"
