@@ -95,7 +95,7 @@ def searched(lm: LanguageModel, task: Task, seed: int, loss: float, record: Path
         "neurons_of": sorted({neuron.kind for neuron in found.edit.neurons}),
         "questions": len(asked.examples),
         "templates": len({example.template for example in asked.examples}),
-        "passes": {name: of.total() for name, of in search_passes([parts], options, len(aside.examples)).items()},
+        "passes": {name: of.total() for name, of in search_passes([parts], options, aside).items()},
         "resumed": bool(known),
         "seconds": seconds,
         "rows": rows,

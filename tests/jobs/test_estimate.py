@@ -21,7 +21,7 @@ def test_a_search_takes_the_passes_that_were_counted(saved_model, questions, mon
     options = SearchOptions(rounds=4, examples=4, validation_examples=8, neutral_prompts=3)
     limits = Limits(kl=9.0, accuracy_loss=1.0, overabstention=1.0, neurons=5)
     aside = asked_aside([task], limits, options.seed)
-    counted = search_passes([search_parts(task, options)], options, len(aside.examples))
+    counted = search_passes([search_parts(task, options)], options, aside)
     taken = {"forward": 0, "both": 0}
     forward, both = scoring.scores_of, Gates.gradient
 

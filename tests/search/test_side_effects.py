@@ -66,6 +66,15 @@ def test_where_others_carry_the_fact_the_stereotype_goes_alone():
     assert (found.verdict, removed) == ("recommended", [1])
     asked = [trial for trial in found.trials if trial.stage == "final" and trial.neurons]
     assert [(trial.figures.fact_loss, trial.summary()["fact_loss"]) for trial in asked] == [(0.0, 0.0)]
+    assert {trial.stage for trial in found.trials if trial.aside} == {"original", "final"}  # no candidate is asked
+
+
+def test_side_effects_are_limited_where_there_are_no_further_questions():
+    shared = wired(WORDS, [("zorbs", {"zorbs": 1, "redbook": 1})], ALWAYS)
+    options = replace(OPTIONS, validation_examples=40)
+    limits = replace(LIMITS, fact_loss=0.02)
+    assert search_edit(shared, TASK, LIMITS, options).verdict == "untested"
+    assert search_edit(shared, TASK, limits, options).verdict == "none"
 
 
 def test_a_neuron_that_keeps_another_stereotype_down_stays():
@@ -80,9 +89,7 @@ def test_a_neuron_that_keeps_another_stereotype_down_stays():
 def test_a_model_that_does_not_know_the_facts_has_none_to_lose():
     ignorant = wired(WORDS, [("zorbs", {"zorbs": 1})], ALWAYS)  # it answers "bluebook" of every group
     asked = SideEffects(ignorant, AskedAside(Task("facts", tuple(BOOKS), ("Answer.",)), OTHERS), 0, "auto")
-    before = asked.answers(None)
-    assert set(before) == {SPILLOVER}
-    assert set(asked.answers(before)) == {SPILLOVER}
+    assert set(asked.of_original()) == {SPILLOVER}
 
 
 def test_only_what_a_limit_is_on_is_asked():

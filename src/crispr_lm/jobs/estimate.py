@@ -22,6 +22,7 @@ from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.memory import weight_bytes
 from crispr_lm.search.cost import search_passes
 from crispr_lm.search.neuron_count import counts_up_to, golden_section_trials, validation_part
+from crispr_lm.search.side_effects import AskedAside
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.parts import Parts
 
@@ -65,7 +66,7 @@ class Estimate:
 
 
 def estimate(
-    lm: LanguageModel, parts: Sequence[Parts], subjects: Sequence[Subject], settings: RunSettings, aside: int
+    lm: LanguageModel, parts: Sequence[Parts], subjects: Sequence[Subject], settings: RunSettings, aside: AskedAside
 ) -> Estimate:
     """Count what a run does, and time a few prompts.
 

@@ -98,7 +98,7 @@ def run(
                 f"Sealed before the test split is read: {on_first(lambda: seal.begin(folder, sealed, work.rules))}"
             )
             if not resumed:
-                progress.say(estimate(lm, parts, subjects, settings, len(work.aside.examples)).text)
+                progress.say(estimate(lm, parts, subjects, settings, work.aside).text)
             edit, results = _measured(work, resumed)
         else:
             progress.say("The results are there: resuming with saving the edited model")
@@ -114,7 +114,7 @@ def dry_run(model: str, settings: RunSettings, progress: Progress | None = None)
         InputError: as `run`.
     """
     work = _prepared(model, settings, progress or SilentProgress())
-    return estimate(work.lm, work.parts, work.subjects, work.settings, len(work.aside.examples))
+    return estimate(work.lm, work.parts, work.subjects, work.settings, work.aside)
 
 
 def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:

@@ -12,6 +12,7 @@ from crispr_lm.inference.passes import BACKWARD
 from crispr_lm.search.backward_elimination import TO_FEWER, TO_LIMITS
 from crispr_lm.search.options import BIASED, ORDINARY, REFERENCE_PROMPTS, SKILLED, STEPS, SearchOptions
 from crispr_lm.search.reevaluation import REEVALUATED
+from crispr_lm.search.side_effects import AskedAside
 from crispr_lm.tasks.parts import Parts
 
 
@@ -31,15 +32,17 @@ class Planned(NamedTuple):
         return self.forward + (1 + backward) * self.both
 
 
-def search_passes(parts: Sequence[Parts], options: SearchOptions, aside: int = 0) -> dict[str, Planned]:
+def search_passes(
+    parts: Sequence[Parts], options: SearchOptions, aside: AskedAside | None = None
+) -> dict[str, Planned]:
     """What a search does at most, by step, the published ranking not among it.
 
     Args:
         parts: Of every task.
         options: Sizes of samples.
-        aside: Questions on side effects (`search.side_effects.asked_aside`), of the original and of every candidate
-            that gains within the other limits.
+        aside: Questions on side effects (`asked_aside`), of the original and of re-evaluated edits.
     """
+    of_side_effects = (1 + REEVALUATED) * len(aside.examples if aside else ())
     tried = sum(len(part.validation) for part in parts)
     further = sum(len(part.reevaluation) for part in parts)
     steps, tasks = options.rounds * STEPS, len(parts)
@@ -51,7 +54,7 @@ def search_passes(parts: Sequence[Parts], options: SearchOptions, aside: int = 0
         "reference answers": Planned(2 * (REFERENCE_PROMPTS + options.neutral_prompts), REFERENCE_PROMPTS),
         "gradients": Planned(steps * tasks * SKILLED, steps * (tasks * (BIASED + SKILLED) + ORDINARY)),
         "candidates": Planned(candidates * (tried + options.neutral_prompts), 0),
-        "side effects": Planned(candidates * aside, 0),
+        "side effects": Planned(of_side_effects, 0),
         "re-evaluation": Planned(reevaluated, 0),
         "random neurons": Planned(control, 0),
     }

@@ -28,7 +28,6 @@ from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.neuron_count import ChoosePart
 from crispr_lm.search.side_effects import SideEffects
 from crispr_lm.search.trial import Figures, Limits, Trial, figures_of
-from crispr_lm.storage.stages import JUDGING
 from crispr_lm.tasks.base import DISAMBIGUATED, Example
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ class Proposal:
 class Evaluator:
     """Tries edits. Every edit is asked the same examples, in the same order, so that trials compare in pairs.
 
-    A trial asks the first examples of every task; the last few edits of a search are asked the further ones as well
-    (`reevaluate`), which none of them was made or taken for.
+    A trial asks the first examples of every task; the last few edits of a search are asked the further ones as well,
+    and for side effects (`reevaluate`), which none of them was made or taken for.
     """
 
     def __init__(
@@ -134,7 +133,9 @@ class Evaluator:
                 for part in self.parts:
                     answers[part.task] = self._asked(part.prompts[: self._asked_first[part.task]])
                 of_original = answers if original is None else original.answers
-                figures, aside = self._judged(self._figures(answers, of_original, kl), proposal, original)
+                figures = self._figures(answers, of_original, kl)
+            if self.side_effects is not None and original is None:
+                aside = self.side_effects.of_original()
         trial = Trial(
             number,
             proposal.stage,
@@ -165,21 +166,26 @@ class Evaluator:
             return replace(known, number=number, stage=proposal.stage, recipe=proposal.recipe, seconds=0.0)
         start = time.perf_counter()
         answers = {task: list(first) for task, first in trial.answers.items()}
+        aside, of_original = trial.aside, answers if original is None else original.answers
         with Edit.from_neurons(self.lm, proposal.neurons, proposal.scale).applied(self.lm):
             for part in self.parts:
                 ahead = part.prompts[self._asked_first[part.task] :]
                 if ahead:
                     answers[part.task] += self._asked(ahead)
-        of_original = answers if original is None else original.answers
+            figures = self._figures(answers, of_original, trial.figures.kl)
+            if self.side_effects is not None and original is not None and proposal.stage != "control":
+                aside = self.side_effects.answers(original.aside)
+                figures = self.side_effects.judged(figures, aside, original.aside)
         reevaluated = replace(
             trial,
             number=number,
             stage=proposal.stage,
             recipe=proposal.recipe,
-            figures=self._figures(answers, of_original, trial.figures.kl).beside(trial.figures),
+            figures=figures,
             metrics=self._metrics(answers, answers),
             answers=answers,
             seconds=round(time.perf_counter() - start, 3),
+            aside=aside,
         )
         self._reevaluated[proposal.edit] = reevaluated
         return reevaluated
@@ -197,18 +203,6 @@ class Evaluator:
         """The option of the highest score for each prompt, the first of several."""
         with self.progress.step("Evaluating a candidate", len(prompts)) as advance:
             return prompt_scores(self.lm, prompts, self.batch_size, advance).argmax(dim=1).tolist()
-
-    def _judged(self, figures: Figures, proposal: Proposal, original: Trial | None) -> tuple[Figures, Answers]:
-        """The figures with side effects, and the answers that tell them; none where the edit is out of the question."""
-        if self.side_effects is None:
-            return figures, {}
-        if original is None:
-            return figures, self.side_effects.answers(None)
-        promising = figures.gain > 0 and figures.within(self.limits.with_doubt)
-        if proposal.stage in JUDGING or not promising:
-            return figures, {}
-        aside = self.side_effects.answers(original.aside)
-        return self.side_effects.judged(figures, aside, original.aside), aside
 
     def _figures(self, answers: Answers, original: Answers, kl: float) -> Figures:
         before, after = self._metrics(original, answers), self._metrics(answers, answers)

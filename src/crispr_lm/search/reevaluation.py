@@ -2,7 +2,8 @@
 
 Dozens of edits, each made in the light of what the one before has cost, fit the questions they are tried on: the best
 of them is so by chance in part, and costs more elsewhere. Questions of the same part that none was made or taken for
-tell what is left of it. Knows trials and an evaluator; knows no model.
+tell what is left of it, and questions on side effects what else it has changed. Knows trials and an evaluator; knows no
+model.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def reevaluate_best(evaluator: Evaluator, log: TrialLog, limits: Limits) -> list
         limits: On the cost of an edit.
 
     Returns:
-        The original, then the re-evaluated edits; nothing where there is no further question, or no such edit.
+        The original, then the re-evaluated edits; nothing where there is nothing further to ask, or no such edit.
     """
     waiting = entrants(log.complete, limits)
-    if not (evaluator.further_prompts and waiting) or log.went_on_from("final"):
+    if not ((evaluator.further_prompts or log.trials[0].aside) and waiting) or log.went_on_from("final"):
         return []
     original = _reevaluate(evaluator, log, log.trials[0], None)
     reevaluated: list[Trial] = []

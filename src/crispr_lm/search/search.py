@@ -231,7 +231,7 @@ class _Search:
             "rankings": 1 + len(RANKINGS),
             "rounds": self._options.rounds,
             "elimination": TO_LIMITS + TO_FEWER,
-            "final": (1 + REEVALUATED) * bool(self._evaluator.further_prompts),
+            "final": (1 + REEVALUATED) * bool(self._evaluator.further_prompts or self._aside.examples),
             "control": 1,
         }
         known = [trial.stage for trial in self._checkpoint.trials]

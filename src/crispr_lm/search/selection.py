@@ -116,7 +116,7 @@ def decide(
         reason = (
             f"no edit recommended: none of the {which} answers more {'ambiguous ' * parted}questions right on "
             f"{asked}the validation split within the limits ({_limits_told(limits)}){given_up}"
-            f"{_harmful(log.complete, limits)}"
+            f"{_harmful(edits, limits)}"
         )
         return Decision(log.trials[0], "none", reason, front, reevaluated=further)
     first = {task: len(answers) for task, answers in log.trials[0].answers.items()} if further else {}

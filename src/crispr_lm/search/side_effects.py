@@ -1,15 +1,14 @@
 """Side effects that limits are on: facts about groups that are lost, and other kinds of stereotype that grow.
 
-A candidate is asked for them only where it gains and keeps the other limits without caution, as every edit does that
-may be re-evaluated or recommended: one that is out of the question anyhow is not worth the prompts. So neurons are also
-given back until facts are kept. Re-evaluation asks none of it again: there are no further such questions.
+Only re-evaluated edits are asked for them, which are those that may be recommended: the questions would be half of what
+a candidate is asked.
 
 Knows a model and questions; knows no search strategy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -93,20 +92,19 @@ class SideEffects:
             for name, task in asked.tasks.items()
         }
 
-    def answers(self, original: Answers | None) -> dict[str, list[int]]:
-        """The options that the model as it is now chooses.
-
-        Args:
-            original: What the unedited model has chosen; None for that itself. Only what it was asked for is asked.
-        """
-        asked = self._parts if original is None else {name: self._parts[name] for name in original}
-        found = {
-            name: prompt_scores(self._lm, part.prompts, self._batch_size).argmax(dim=1).tolist()
-            for name, part in asked.items()
-        }
-        if original is None and FACTS in found and not _known(self._parts[FACTS], found[FACTS]):
+    def of_original(self) -> dict[str, list[int]]:
+        """The options that the unedited model chooses of all questions; of facts only if it knows them (`KNOWN`)."""
+        found = self.answers(self._parts)
+        if FACTS in found and not _known(self._parts[FACTS], found[FACTS]):
             del found[FACTS]
         return found
+
+    def answers(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """The options that the model as it is now chooses of the questions of these names."""
+        return {
+            name: prompt_scores(self._lm, self._parts[name].prompts, self._batch_size).argmax(dim=1).tolist()
+            for name in names
+        }
 
     def judged(self, figures: Figures, after: Answers, before: Answers) -> Figures:
         """The figures with what these answers say of side effects.

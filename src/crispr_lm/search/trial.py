@@ -158,11 +158,6 @@ class Figures:
         lost = self.fact_loss + limits.caution * self.fact_doubt > limits.fact_loss + TOLERANCE
         return lost or self.spillover - limits.caution * self.spillover_doubt > limits.spillover + TOLERANCE
 
-    def beside(self, other: Figures) -> Figures:
-        """These figures with the side effects of another's."""
-        names = ("fact_loss", "fact_doubt", "spillover", "spillover_doubt")
-        return replace(self, **{name: getattr(other, name) for name in names})
-
     def more_biased(self, limits: Limits) -> bool:
         """Whether a bias score has grown beyond its limit for certain."""
         return self.bias_rise - limits.caution * self.bias_doubt > limits.bias_rise + TOLERANCE
