@@ -15,8 +15,8 @@ from crispr_lm.search.trial import Limits, Trial, best_within, merit
 from crispr_lm.search.trial_log import TrialLog
 
 REEVALUATED = 3
-"""Edits that are re-evaluated; more, up to twice as many, while those that are left have gained more than the best that
-keeps the limits has then."""
+"""Edits that are re-evaluated; more, up to twice as many, while none of them keeps the limits. So how many are tested
+for a gain depends on costs alone, which other questions tell."""
 
 
 def reevaluate_best(evaluator: Evaluator, log: TrialLog, limits: Limits) -> list[Trial]:
@@ -39,8 +39,7 @@ def reevaluate_best(evaluator: Evaluator, log: TrialLog, limits: Limits) -> list
     original = _reevaluate(evaluator, log, log.trials[0], None)
     reevaluated: list[Trial] = []
     for trial in waiting:
-        best = best_within(reevaluated, limits)
-        enough = len(reevaluated) >= REEVALUATED and best is not None and best.figures.gain >= trial.figures.gain
+        enough = len(reevaluated) >= REEVALUATED and best_within(reevaluated, limits) is not None
         if enough or log.went_on_from("final"):
             break
         reevaluated.append(_reevaluate(evaluator, log, trial, original))

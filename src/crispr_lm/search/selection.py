@@ -18,7 +18,7 @@ import numpy as np
 from crispr_lm.errors import InputError
 from crispr_lm.metrics.statistics import clustered_error, gain_p_values, p_value_text
 from crispr_lm.search.evaluator import Evaluator, Proposal
-from crispr_lm.search.reevaluation import as_tried, entrants
+from crispr_lm.search.reevaluation import as_tried
 from crispr_lm.search.trial import Limits, Trial, best_within, merit, pareto_front
 from crispr_lm.search.trial_log import TrialLog
 from crispr_lm.tasks.base import AMBIGUOUS, Example
@@ -120,17 +120,19 @@ def decide(
         )
         return Decision(log.trials[0], "none", reason, front, reevaluated=further)
     first = {task: len(answers) for task, answers in log.trials[0].answers.items()} if further else {}
-    might = len(entrants(log.complete, limits)) if further else len(edits)
-    over_original = gains(evaluator, original, edits, first, might, seed)
+    # Where all were asked the same questions, the edits were picked on these, among all that were tried.
+    picked = [] if evaluator.further_prompts else [as_tried(edit, log) for edit in edits]
+    family = [*edits, *(trial for trial in log.complete[1:] if picked and trial not in [*picked, *edits])]
+    over_original = gains(evaluator, original, family, first, seed)[: len(edits)]
     sure = [edit for edit, gain in zip(edits, over_original, strict=True) if gain.shown]
     highest = best_within(sure, limits) or highest
     alike = of_like_gain(evaluator, highest, sure, limits)
     best = max(alike, key=lambda trial: (trial.figures.abstention_gap, merit(trial)))
     control = _try_control(evaluator, log, best, original, seed)
     of_best = over_original[edits.index(best)]
-    of_control = gains(evaluator, control, edits, first, might, seed)[edits.index(best)]
+    of_control = gains(evaluator, control, family, first, seed)[edits.index(best)]
     found = Decision(log.trials[0], "none", "", front, control, of_best, of_control, further)
-    told = _told(of_best, of_control, of_reevaluated=bool(further))
+    told = _told(of_best, of_control, of_reevaluated=bool(further) and not picked)
     allowed = sum(trial.figures.within(limits) for trial in edits)
     if not (of_best.shown and of_control.shown):
         return replace(found, reason=_no_gain(of_best, f"{allowed} trial{'s' * (allowed != 1)}", told))
@@ -188,13 +190,9 @@ def _error_between(evaluator: Evaluator, one: Trial, other: Trial) -> float:
 
 
 def gains(
-    evaluator: Evaluator, before: Trial, edits: Sequence[Trial], first: Mapping[str, int], might: int, seed: int
+    evaluator: Evaluator, before: Trial, edits: Sequence[Trial], first: Mapping[str, int], seed: int
 ) -> list[Gain]:
     """What edits gain over another trial on the questions behind the first ones, tested for all of them together.
-
-    How many edits are asked further questions depends on the answers: more are while the best so far gains little. So
-    the p-values are corrected for all that might have been asked, in blocks of as many as were: the chance that the
-    largest statistic of several blocks is so large is at most their number times that of one block.
 
     Args:
         evaluator: Where they were tried.
@@ -202,7 +200,6 @@ def gains(
         edits: Complete trials that were asked the same.
         first: By task how many questions edits were picked on; empty to test on all of them. If there are no others, on
             all of them, too.
-        might: How many edits might have been asked.
         seed: Of the permutations.
     """
     rows = [row for row in _counted(evaluator, before) if row[1] >= first.get(row[0], 0)] if first else []
@@ -216,10 +213,9 @@ def gains(
     ]
     differences = np.stack([(after - right[0]) * weights for after in right[1:]], axis=1)
     clusters = [(task, example.template) for task, _, example in rows]
-    family = max(might, len(edits))
-    p_values = gain_p_values(differences, clusters, seed) * math.ceil(family / len(edits))
+    p_values = gain_p_values(differences, clusters, seed)
     return [
-        Gain(float(value), min(1.0, float(p_value)), len(rows), len(set(clusters)), family, further)
+        Gain(float(value), float(p_value), len(rows), len(set(clusters)), len(edits), further)
         for value, p_value in zip(differences.sum(axis=0), p_values, strict=True)
     ]
 
