@@ -19,6 +19,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         "seeds": (0, 1, 2),
         "skill_weight": 1.0,
         "token_aggregation": "max",
+        "confusion_weight": True,
         "instructions": ("10",),
         # The number of neurons: golden section in [0, 500] on the whole validation split, as the results are measured.
         "search": "golden-section",

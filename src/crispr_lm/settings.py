@@ -168,6 +168,11 @@ class AttributionSettings(StrictSettings):
         description="How activation x gradient is reduced over a prompt's tokens: max (the paper), or mean (its "
         "ablation).",
     )
+    confusion_weight: Annotated[bool, Parameter(group=ATTRIBUTION_GROUP)] = Field(
+        True,
+        description="Whether examples count the more the more likely their biased answer is (the paper), or all the "
+        "same (its ablation).",
+    )
     sampling: Annotated[Literal["spread", "random"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
         "spread",
         description="How attribution examples are drawn: spread evenly over conditions and templates, or at random.",

@@ -33,6 +33,7 @@ def settings(**given):
         ("seeds", (0, 1, 2)),
         ("skill_weight", 1.0),
         ("token_aggregation", "max"),
+        ("confusion_weight", True),
         ("instructions", ("10",)),
         ("search", "golden-section"),
         ("max_neurons", 500),
@@ -43,7 +44,7 @@ def settings(**given):
 def test_the_presets_settings_are_the_papers(name, value):
     assert getattr(settings(preset="paper"), name) == value
     assert getattr(settings(), name) != value or name in {
-        "neurons", "examples", "skill_weight", "token_aggregation", "instructions",
+        "neurons", "examples", "skill_weight", "token_aggregation", "confusion_weight", "instructions",
     }  # fmt: skip
     if hasattr(PaperOptions(), name):
         assert getattr(PaperOptions(), name) == value

@@ -25,6 +25,7 @@ class ScoreOptions(Protocol):
         neurons: Kind of neurons.
         skill_weight: λ of B = Ã - λ A.
         token_aggregation: What counts of a neuron's relevance over a prompt's tokens.
+        confusion_weight: Whether A has the factor P(ŷ).
         batch_size: Prompts in one pass.
         examples: Number of examples of each task, for the record.
         attribute_on: Their condition, for the record.
@@ -37,6 +38,8 @@ class ScoreOptions(Protocol):
     def skill_weight(self) -> float: ...  # noqa: D102
     @property
     def token_aggregation(self) -> TokenAggregation: ...  # noqa: D102
+    @property
+    def confusion_weight(self) -> bool: ...  # noqa: D102
     @property
     def batch_size(self) -> BatchSize: ...  # noqa: D102
     @property
@@ -54,6 +57,7 @@ def score_tasks(
     progress: Progress,
 ) -> NeuronScores:
     """Scores averaged over tasks: each task counts the same, whatever its number of examples."""
+    formula = BiasInfluence(options.neurons, options.skill_weight, options.token_aggregation, options.confusion_weight)
     pairs = sum(len(examples) * len(task.instructions) for task, examples in fits)
     with progress.step("Finding bias neurons", pairs) as advance:
         of_tasks = [
@@ -61,7 +65,7 @@ def score_tasks(
                 lm,
                 examples,
                 task.instructions,
-                BiasInfluence(options.neurons, options.skill_weight, options.token_aggregation),
+                formula,
                 batch_size=options.batch_size,
                 progress=advance,
             )
@@ -81,6 +85,7 @@ def score_tasks(
             "attribute_on": options.attribute_on,
             "skill_weight": options.skill_weight,
             "token_aggregation": options.token_aggregation,
+            "confusion_weight": options.confusion_weight,
             "seed": options.seed,
         },
     )

@@ -95,7 +95,9 @@ class Fit:
     def formula(self) -> BiasInfluence:
         """The bias influence of the settings."""
         settings = self.settings
-        return BiasInfluence(settings.neurons, settings.skill_weight, settings.token_aggregation)
+        return BiasInfluence(
+            settings.neurons, settings.skill_weight, settings.token_aggregation, settings.confusion_weight
+        )
 
     def scores(self, kind: NeuronKind | None = None, **changes: Any) -> NeuronScores:
         """Bias influence on the attribution split; by default that of the settings.

@@ -70,7 +70,8 @@ def integrated_influence(fit: Fit, kind: NeuronKind, pairs: Sequence[AnswerPair]
             )
             for site in sites:
                 influence = of_biased[site.name] - skill_weight * of_golden[site.name].clamp(min=0)
-                total[site.name] += pair.confusion * influence / len(pairs)
+                weight = pair.confusion if fit.settings.confusion_weight else 1.0
+                total[site.name] += weight * influence / len(pairs)
     return total
 
 

@@ -36,6 +36,7 @@ class SearchOptions:
         attribute_on: Condition of the examples of the published ranking.
         skill_weight: λ of the published ranking.
         token_aggregation: What counts of a neuron's relevance over a prompt's tokens in the published ranking.
+        confusion_weight: Whether the published ranking has the factor P(ŷ).
         batch_size: Prompts in one pass. Results do not depend on it.
         seed: Of the split, all samples, the trials and the random neurons.
     """
@@ -50,6 +51,7 @@ class SearchOptions:
     attribute_on: AttributeOn = "ambiguous"
     skill_weight: float = 1.0
     token_aggregation: TokenAggregation = "max"
+    confusion_weight: bool = True
     batch_size: BatchSize = "auto"
     seed: int = 0
 

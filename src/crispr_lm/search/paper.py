@@ -40,6 +40,7 @@ class PaperOptions:
         sampling: How they are drawn.
         skill_weight: λ of B = Ã - λ A.
         token_aggregation: How activation x gradient is reduced over a prompt's tokens.
+        confusion_weight: Whether A has the factor P(ŷ).
         max_neurons: Upper end of the golden-section search.
         scoring: How answers are found where n is chosen: "generate", or "sum" (their other mode).
         split_by: "template" (ours: attribution, validation and test split hold other templates) or "random" (theirs).
@@ -54,6 +55,7 @@ class PaperOptions:
     sampling: Sampling = PAPER["sampling"]
     skill_weight: float = PAPER["skill_weight"]
     token_aggregation: TokenAggregation = PAPER["token_aggregation"]
+    confusion_weight: bool = PAPER["confusion_weight"]
     max_neurons: int = PAPER["max_neurons"]
     scoring: ScoringMethod = PAPER["scoring"]
     split_by: SplitBy = "template"
