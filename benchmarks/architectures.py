@@ -5,13 +5,14 @@
 
 For each architecture and each kind of neuron the five checks of `crispr_lm.jobs.self_check` are run.
 
-Knows tiny models (`tiny_models`) and the library's public functions; knows no benchmark data.
+Knows the tests' tiny models (`tests/tiny_models.py`) and the library's public functions; knows no benchmark data.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import traceback
 import zlib
 from collections import Counter
@@ -23,6 +24,8 @@ from typing import Any
 
 import torch
 import transformers
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import tiny_models
 from crispr_lm.errors import CrisprError
@@ -148,7 +151,7 @@ Options are scored as branches of one sequence in {layouts["branches"]} architec
 {layouts["sequences"]} (whose attention can't take branches), by a decoder in {layouts["encoder-decoder"]}.
 
 Not walked are classes that need an image or sound to say anything, or another model's states (`LEFT_OUT` in
-`benchmarks/tiny_models.py` lists them with reasons).
+`tests/tiny_models.py` lists them with reasons).
 """
     vision_language = f"""
 ## Vision-language models

@@ -21,7 +21,7 @@ from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
 
 from ..helpers import EXAMPLES, INSTRUCTIONS, VOCABULARY, assert_same_weights, fill, plain_tokenizer, snapshot
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny_models
 
