@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from crispr_lm.errors import CrisprError, EditMismatchError, InputError, VerificationError, WriteError
+from crispr_lm.runtime.provided import provide
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
@@ -113,6 +114,12 @@ __all__ = [
     "score_neurons",
     "search_edit",
 ]
+
+
+# What methods of `Edit` and `Task` do that stand below it.
+provide("save_edit", "crispr_lm.jobs.sharing", "save_edit")
+provide("task_of", "crispr_lm.tasks.in_memory", "task_of")
+provide("renamed_rows", "crispr_lm.tasks.in_memory", "renamed_rows")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,12 +11,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from crispr_lm import CrisprError, Edit, InputError, Neuron
-from crispr_lm.jobs import hub, steps
+from crispr_lm.jobs import steps
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.sharing import check_measured_with
 from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.other_settings import ApplySettings, HubSettings
 from crispr_lm.report.card import card
+from crispr_lm.storage import hub
 from crispr_lm.tasks.registry import dataset_of
 
 from ..report.test_page import bias_task

@@ -26,7 +26,6 @@ from crispr_lm.attribution.neuron_scores import SCORES_FORMAT, NeuronScores
 from crispr_lm.cli.settings_file import read_settings_file
 from crispr_lm.inference.prompts import encode_text
 from crispr_lm.jobs.comparison_results import CellKey
-from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.reproduce import read_recorded, reproduced_settings
 from crispr_lm.jobs.seal import SEAL_FORMAT, SEAL_VERSION, digest, read_seal
 from crispr_lm.jobs.sharing import results_beside
@@ -38,6 +37,7 @@ from crispr_lm.search.neuron_count import Candidate
 from crispr_lm.search.trial import Trial
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.answers import read_answers
+from crispr_lm.storage.hub import local_edit
 from crispr_lm.storage.output_path import check_new
 from crispr_lm.storage.records import read_object, read_rows
 from crispr_lm.storage.run_folder import RunFolder

@@ -25,11 +25,11 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.side_by_side import stream_both
 from crispr_lm.errors import InputError
 from crispr_lm.inference.streaming import Decoding
-from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.other_settings import ChatSettings
 from crispr_lm.report.console import console
 from crispr_lm.runtime.progress import Progress, SilentProgress
+from crispr_lm.storage.hub import local_edit
 from crispr_lm.storage.sanitize import json_line, printable
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ and undone to the bit (`Edit.undo`). It is saved as readable JSON of a few kB. K
 
 from __future__ import annotations
 
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,12 +22,13 @@ from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES, dtype_name, hashed_m
 from crispr_lm.errors import EditMismatchError, InputError
 from crispr_lm.model.hooks import scaling
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, NeuronWeights, find_sites
+from crispr_lm.runtime.provided import provided
 from crispr_lm.storage.files import write_json
+from crispr_lm.storage.hub import Upload, check_upload, edit_file, upload
 from crispr_lm.storage.untrusted import parse_json, read_bytes
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
-    from crispr_lm.jobs.hub import Upload
     from crispr_lm.model.language_model import LanguageModel
 
     AnyModel: TypeAlias = LanguageModel | nn.Module
@@ -248,9 +250,7 @@ class Edit:
             InputError: results that can't be read, or were measured with another edit; or a folder that can't be
                 written.
         """
-        from crispr_lm.jobs.sharing import save_edit
-
-        save_edit(self, Path(folder), None if results is None else Path(results))
+        provided("save_edit")(self, Path(folder), None if results is None else Path(results))
 
     @staticmethod
     def from_pretrained(source: str | Path) -> Edit:
@@ -262,8 +262,6 @@ class Edit:
         Raises:
             InputError: no edit is there, or the hub can't be reached.
         """
-        from crispr_lm.jobs.hub import edit_file
-
         return Edit.load(edit_file(source))
 
     def push_to_hub(
@@ -284,9 +282,10 @@ class Edit:
             InputError: no such id is possible, no login, or as `save_pretrained`.
             CrisprError: the hub refuses, or can't be reached.
         """
-        from crispr_lm.jobs.sharing import push_edit
-
-        return push_edit(self, repository, None if results is None else Path(results), private=private, dry_run=dry_run)
+        check_upload(repository, dry_run=dry_run)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, results=results)
+            return upload(Path(folder), repository, private=private, dry_run=dry_run, kept=False)
 
     def save(self, path: str | Path) -> None:
         """Write the edit alone, as one file of readable JSON."""

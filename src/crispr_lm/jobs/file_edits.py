@@ -16,7 +16,6 @@ from crispr_lm.edits.stored_weights import OtherLayoutError, check_bytes, save_e
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
 from crispr_lm.errors import InputError
 from crispr_lm.jobs.attempts import attempt
-from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.jobs.sharing import check_hub, edit_with_results, with_upload, write_card
 from crispr_lm.model.load import open_model
@@ -26,6 +25,7 @@ from crispr_lm.model.source_files import source_folder
 from crispr_lm.other_settings import ApplySettings
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.storage.files import whole_folder
+from crispr_lm.storage.hub import local_edit
 from crispr_lm.storage.output_path import check_new, check_output_file, held_new
 from crispr_lm.tasks.base import sample
 from crispr_lm.tasks.registry import load_task

@@ -5,7 +5,6 @@ Where the card, the hub and the jobs meet.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,12 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.results import RESULTS_FORMAT, RESULTS_VERSION, described_edit
 from crispr_lm.jobs.attempts import attempt
-from crispr_lm.jobs.hub import EDIT, Upload, check_upload, local_edit, upload
 from crispr_lm.model.origin import ModelOrigin, origin_of
 from crispr_lm.other_settings import HubSettings
 from crispr_lm.report.card import Shared, card
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.storage.files import make_folder, write_bytes, write_json
+from crispr_lm.storage.hub import EDIT, check_upload, local_edit, upload
 from crispr_lm.storage.records import MALFORMED
 from crispr_lm.storage.run_folder import failures
 from crispr_lm.storage.untrusted import parse_json, read_bytes
@@ -141,21 +140,6 @@ def save_edit(edit: Edit, folder: Path, results_file: Path | None = None) -> Non
     text = card("edit", edit, origin_of(name) if known else ModelOrigin(), results)
     make_folder(folder)
     _write(edit, text, folder, results)
-
-
-def push_edit(
-    edit: Edit, repository: str, results_file: Path | None = None, *, private: bool = True, dry_run: bool = False
-) -> Upload:
-    """Upload an edit with its card.
-
-    Raises:
-        InputError: no such id is possible, no login, or as `save_edit`.
-        CrisprError: the hub refuses, or can't be reached.
-    """
-    check_upload(repository, dry_run=dry_run)
-    with tempfile.TemporaryDirectory() as folder:
-        save_edit(edit, Path(folder), results_file)
-        return upload(Path(folder), repository, private=private, dry_run=dry_run, kept=False)
 
 
 def _write(edit: Edit, text: str, folder: Path, results: Mapping[str, Any] | None) -> None:

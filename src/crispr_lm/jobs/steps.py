@@ -23,7 +23,6 @@ from crispr_lm.jobs.advice import say_lacks
 from crispr_lm.jobs.attempts import attempt
 from crispr_lm.jobs.attribution import attribute
 from crispr_lm.jobs.evidence_folder import Evidence
-from crispr_lm.jobs.hub import local_edit
 from crispr_lm.jobs.preparation import (
     Needs,
     Timings,
@@ -42,6 +41,7 @@ from crispr_lm.other_settings import ApplySettings, EvaluateSettings, ScoreSetti
 from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.storage.files import whole_folder, write_json
+from crispr_lm.storage.hub import local_edit
 from crispr_lm.storage.output_path import check_new, check_output_file, held_new
 from crispr_lm.tasks.base import Example, Task, sample
 from crispr_lm.tasks.other_kinds import OTHER_KINDS

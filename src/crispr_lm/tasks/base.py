@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from crispr_lm.errors import InputError
+from crispr_lm.runtime.provided import provided
 from crispr_lm.storage.untrusted import read_bytes
 from crispr_lm.tasks.languages import ENGLISH, LANGUAGES
 
@@ -188,9 +189,8 @@ class Task:
         Raises:
             InputError: no examples, a malformed row (named by its number, from 0), or instructions that can't be used.
         """
-        from crispr_lm.tasks.in_memory import task_of
-
-        return task_of(name, examples, instructions, family)
+        made: Task = provided("task_of")(name, examples, instructions, family)
+        return made
 
     @staticmethod
     def from_dataset(
@@ -215,9 +215,7 @@ class Task:
         Raises:
             InputError: as `from_examples`; an unknown field, or a row without the column.
         """
-        from crispr_lm.tasks.in_memory import renamed_rows
-
-        rows = renamed_rows(dataset, columns, name)
+        rows = provided("renamed_rows")(dataset, columns, name)
         return Task.from_examples(rows, name=name, instructions=instructions, family=family)
 
     def split(self, seed: int = 0) -> Split:
