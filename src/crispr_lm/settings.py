@@ -151,10 +151,10 @@ class AttributionSettings(StrictSettings):
         ge=1,
         description="Examples per task to attribute on, from the attribution split (by default fewer if it has fewer).",
     )
-    neurons: Annotated[Literal["linear", "ffn"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
+    neurons: Annotated[Literal["linear", "ffn", "both"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
         "linear",
         description="linear: output units of every linear layer (the paper); ffn: intermediate units of feed-forward "
-        "blocks.",
+        "blocks; both: the tuned search may eliminate either, and linear ones are scored.",
     )
     attribute_on: Annotated[Literal["ambiguous", "disambiguated", "both"], Parameter(group=ATTRIBUTION_GROUP)] = Field(
         "ambiguous",

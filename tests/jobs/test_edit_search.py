@@ -379,6 +379,8 @@ def test_a_search_that_compares_scores_says_that_generation_is_for_the_measureme
     assert ["--scoring generate counts for what is measured" in sentence for sentence in said] == [True]
     with pytest.raises(InputError, match="--split-by random is the split of the paper's code"):
         check_search(settings_for(questions, tmp_path / "out", search="tuned", split_by="random"), progress)
+    with pytest.raises(InputError, match="--search sweep takes neurons of the published ranking, which ranks one kind"):
+        check_search(settings_for(questions, tmp_path / "out", neurons="both"), progress)
 
 
 def test_several_tasks_are_searched_together(saved_model, questions, tmp_path):

@@ -1,7 +1,7 @@
 """The search as a function: without a folder, the same as the command's, resumable, deterministic."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -112,3 +112,11 @@ def test_its_defaults_are_those_of_the_command():
     }
     limits = Limits()
     assert limits == limits_of(settings)
+
+
+def test_both_kinds_of_neurons_may_be_eliminated_together(given):
+    found = search_edit(*given, replace(LIMITS, neurons=12), replace(OPTIONS, neurons="both"))
+    rounds = [trial for trial in found.trials if trial.stage == "rounds"]
+    assert {neuron.kind for trial in rounds for neuron in trial.neurons} == {"linear", "ffn"}
+    published = [trial for trial in found.trials if trial.recipe.get("ranking") == "published"]
+    assert {neuron.kind for trial in published for neuron in trial.neurons} == {"linear"}

@@ -13,7 +13,7 @@ from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.inference.batching import BatchSize
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.model.neuron_sites import NeuronKind
+from crispr_lm.model.neuron_sites import Searched, searched_kinds
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.tasks.base import AttributeOn, Example, Task
 
@@ -22,7 +22,7 @@ class ScoreOptions(Protocol):
     """How neurons are scored; the settings of a job and `crispr_lm.SearchOptions` have these among others.
 
     Attributes:
-        neurons: Kind of neurons.
+        neurons: Kind of neurons; of "both" the linear ones are scored.
         skill_weight: λ of B = Ã - λ A.
         token_aggregation: What counts of a neuron's relevance over a prompt's tokens.
         confusion_weight: Whether A has the factor P(ŷ).
@@ -33,7 +33,7 @@ class ScoreOptions(Protocol):
     """
 
     @property
-    def neurons(self) -> NeuronKind: ...  # noqa: D102
+    def neurons(self) -> Searched: ...  # noqa: D102
     @property
     def skill_weight(self) -> float: ...  # noqa: D102
     @property
@@ -57,7 +57,8 @@ def score_tasks(
     progress: Progress,
 ) -> NeuronScores:
     """Scores averaged over tasks: each task counts the same, whatever its number of examples."""
-    formula = BiasInfluence(options.neurons, options.skill_weight, options.token_aggregation, options.confusion_weight)
+    kind = searched_kinds(options.neurons)[0]
+    formula = BiasInfluence(kind, options.skill_weight, options.token_aggregation, options.confusion_weight)
     pairs = sum(len(examples) * len(task.instructions) for task, examples in fits)
     with progress.step("Finding bias neurons", pairs) as advance:
         of_tasks = [
@@ -76,7 +77,7 @@ def score_tasks(
     }
     return NeuronScores(
         values=values,
-        kind=options.neurons,
+        kind=kind,
         origin={
             "model": lm.name,
             "tasks": [task.name for task, _ in fits],

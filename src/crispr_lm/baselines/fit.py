@@ -20,7 +20,7 @@ from crispr_lm.inference.prompts import EncodedPrompt, encode
 from crispr_lm.inference.scoring import option_scores
 from crispr_lm.metrics.family import Metrics
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.model.neuron_sites import Neuron, NeuronKind
+from crispr_lm.model.neuron_sites import Neuron, NeuronKind, searched_kinds
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.neuron_count import (
     Candidate,
@@ -96,7 +96,10 @@ class Fit:
         """The bias influence of the settings."""
         settings = self.settings
         return BiasInfluence(
-            settings.neurons, settings.skill_weight, settings.token_aggregation, settings.confusion_weight
+            searched_kinds(settings.neurons)[0],
+            settings.skill_weight,
+            settings.token_aggregation,
+            settings.confusion_weight,
         )
 
     def scores(self, kind: NeuronKind | None = None, **changes: Any) -> NeuronScores:
@@ -106,7 +109,7 @@ class Fit:
             kind: Of neurons.
             changes: Other fields of `BiasInfluence`.
         """
-        formula = replace(self.formula, neurons=kind or self.settings.neurons, **changes)
+        formula = replace(self.formula, neurons=kind or self.formula.neurons, **changes)
         if formula not in self._scores:
             examples, name = self.parts.attribution, self.parts.task.name
             total = len(examples) * len(self.instructions)

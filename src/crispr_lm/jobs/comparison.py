@@ -53,7 +53,7 @@ from crispr_lm.jobs.preparation import (
 from crispr_lm.jobs.record import dated, record_of
 from crispr_lm.jobs.search_settings import check_search
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.model.neuron_sites import Neuron, find_sites
+from crispr_lm.model.neuron_sites import Neuron, find_sites, searched_kinds
 from crispr_lm.presets import SEARCHES, procedure_name
 from crispr_lm.report.comparison import markdown
 from crispr_lm.report.comparison_page import render_comparison
@@ -136,9 +136,10 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
 
 
 def _check_removed(lm: LanguageModel, settings: CompareSettings) -> None:
-    there = sum(site.width for site in find_sites(lm.model, settings.neurons))
+    kind = searched_kinds(settings.neurons)[0]
+    there = sum(site.width for site in find_sites(lm.model, kind))
     if settings.removed != "auto" and settings.removed > there:
-        raise InputError(f"--removed {settings.removed}: {lm.name} has {there} {settings.neurons} neurons; give fewer")
+        raise InputError(f"--removed {settings.removed}: {lm.name} has {there} {kind} neurons; give fewer")
 
 
 def _compare_in(
@@ -254,7 +255,7 @@ class _Table:
     def neuron_curve(self, fit: Fit) -> None:
         """Growing numbers of neurons of the published ranking, eliminated."""
         task = fit.parts.task.name
-        there = sum(site.width for site in find_sites(self.lm.model, self.settings.neurons))
+        there = sum(site.width for site in find_sites(self.lm.model, searched_kinds(self.settings.neurons)[0]))
         most = min(there, self.settings.max_neurons)
         for count in (point for point in NEURON_POINTS if point <= most):
 

@@ -20,6 +20,7 @@ from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.jobs.preparation import options_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.memory import weight_bytes
+from crispr_lm.model.neuron_sites import searched_kinds
 from crispr_lm.search.cost import search_passes
 from crispr_lm.search.neuron_count import counts_up_to, golden_section_trials, validation_part
 from crispr_lm.search.side_effects import AskedAside
@@ -104,7 +105,7 @@ def estimate(
 def _seconds(lm: LanguageModel, part: Parts, settings: RunSettings) -> tuple[float, float, int]:
     """Of a forward pass of one prompt, and of one that a backward pass follows; and the longest prompt's tokens."""
     asked = validation_part(lm, part.task.name, part.validation[:PROBED], part.task.instructions[:1], settings.seed)
-    gates = Gates(lm, [settings.neurons])
+    gates = Gates(lm, searched_kinds(settings.neurons))
 
     def gradient() -> None:
         gates.gradient(

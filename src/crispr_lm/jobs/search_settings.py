@@ -23,10 +23,15 @@ def check_search(settings: RunSettings, progress: Progress) -> None:
     """Refuse, before anything is done, settings that a search would ignore, and say what it does not use.
 
     Raises:
-        InputError: limits for a search without any, a random split for one that needs three parts, or a trial to pick
-            where there is no front or no one to ask.
+        InputError: limits for a search without any, two kinds of neurons for one that ranks one, a random split for one
+            that needs three parts, or a trial to pick where there is no front or no one to ask.
     """
     _check_pick(settings, progress)
+    if settings.neurons == "both" and settings.search != "tuned":
+        raise InputError(
+            f"--search {settings.search} takes neurons of the published ranking, which ranks one kind; give --neurons "
+            "linear or --neurons ffn"
+        )
     if settings.search == "golden-section":
         what = "--preset paper" if settings.preset else "--search golden-section"
         for name in LIMITS:

@@ -31,6 +31,15 @@ _logged: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose blocks t
 NeuronKind = Literal["linear", "ffn"]
 NEURON_KINDS: tuple[NeuronKind, ...] = get_args(NeuronKind)
 
+Searched = Literal["linear", "ffn", "both"]
+"""Kinds of neurons that a search may eliminate."""
+
+
+def searched_kinds(neurons: Searched) -> tuple[NeuronKind, ...]:
+    """The kinds themselves; of the first the published ranking is, which ranks one kind."""
+    return NEURON_KINDS if neurons == "both" else (neurons,)
+
+
 LayerPart = Literal["output", "input", "up", "inner", "down"]
 """What of a module the neurons are: a layer's output or input; in fused experts the up projection's output, the
 intermediate units, or the down projection's output."""

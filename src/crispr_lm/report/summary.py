@@ -214,7 +214,7 @@ def _capabilities(tasks: Sequence[Mapping[str, Any]], limit: float) -> Iterator[
     for task in tasks:
         for metric in words.leading(task["family"], task["before"]):
             if metric.name != "perplexity":
-                kind = words.short(task["name"]).removeprefix("builtin:")
+                kind = words.short(task["name"]).removeprefix("builtin:").replace("-", " ")
                 yield _line(metric, task, 1, _kept(metric, task, limit), f"Right on {words.spoken(kind)}", "capability")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.inference.batching import BatchSize
-from crispr_lm.model.neuron_sites import NeuronKind
+from crispr_lm.model.neuron_sites import Searched
 from crispr_lm.tasks.base import AttributeOn, Task, sample
 from crispr_lm.tasks.parts import Parts, attribution_sample, further
 
@@ -32,7 +32,7 @@ class SearchOptions:
         reevaluation_examples: Examples of the validation split, those of `validation_examples` among them, for the
             re-evaluation of the best edits.
         neutral_prompts: Bundled prompts that the KL divergence is measured on.
-        neurons: Kind of neurons that may be eliminated.
+        neurons: Kind of neurons that may be eliminated: "linear", "ffn" or "both".
         attribute_on: Condition of the examples of the published ranking.
         skill_weight: λ of the published ranking.
         token_aggregation: What counts of a neuron's relevance over a prompt's tokens in the published ranking.
@@ -47,7 +47,7 @@ class SearchOptions:
     validation_examples: int = 96
     reevaluation_examples: int = 240
     neutral_prompts: int = 16
-    neurons: NeuronKind = "linear"
+    neurons: Searched = "linear"
     attribute_on: AttributeOn = "ambiguous"
     skill_weight: float = 1.0
     token_aggregation: TokenAggregation = "max"

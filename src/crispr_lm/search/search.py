@@ -20,7 +20,7 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, reference_distribution
 from crispr_lm.inference.prompts import open_question
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.model.neuron_sites import Neuron, searched_kinds
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.backward_elimination import TO_FEWER, TO_LIMITS, eliminate_backward, keep_within_limits
@@ -114,7 +114,7 @@ class _Search:
     ) -> None:
         self._lm, self._parts, self._options = lm, parts, options
         self._checkpoint, self._progress = checkpoint, progress
-        self._gates = Gates(lm, [options.neurons])
+        self._gates = Gates(lm, searched_kinds(options.neurons))
         self._limits = replace(limits, neurons=min(limits.neurons, self._gates.count))
         fits = [(part.task, part.attribution) for part in parts]
         scores = checkpoint.scores
