@@ -68,6 +68,7 @@ def main() -> None:
     screenshots(folder)
     with served(folder) as address:
         photograph_app(address)
+        fill("try-it.md", "paint", first_paints(address, forward_seconds()))
 
 
 def command(*arguments: str, **given: Any) -> subprocess.CompletedProcess[str]:
@@ -210,6 +211,45 @@ def photograph_app(address: str) -> None:
         page.locator("#probabilities .bartext").first.wait_for()
         page.wait_for_timeout(1500)
         page.screenshot(path=IMAGES / "app.png")
+
+
+TABS = {
+    "Neurons slider": "#probabilities .bartext",
+    "Changed answers": '#changed-table [data-testid^="cell-"]',
+    "Which neurons fired": "#fired-prompt textarea",
+    "Figures": "#figures-table",
+    "Ask both": "#ask-prompt textarea",
+}
+"""Tabs of the app in the order of clicking, and what must be seen of each."""
+
+
+def first_paints(address: str, forward: float) -> str:
+    """How long after a click each tab of the app shows what it has, a line each; also in forward passes of a prompt."""
+    lines = []
+    with browser() as opened:
+        page = opened.new_page(viewport=DESKTOP)
+        page.set_default_timeout(120_000)
+        page.goto(address)
+        page.locator(TABS["Ask both"]).wait_for()
+        for name, content in TABS.items():
+            start = time.perf_counter()
+            page.get_by_role("tab", name=name).click()
+            page.locator(content).first.wait_for()
+            seconds = time.perf_counter() - start
+            lines.append(f"{name:<20} {seconds:4.1f} s, {seconds / forward:5.1f} forward passes of a prompt")
+    return "\n".join(lines)
+
+
+def forward_seconds() -> float:
+    """Seconds of a forward pass of one prompt of the demo, with its options."""
+    from crispr_lm import load_model, load_task, option_scores
+
+    lm, task = load_model("builtin:smollm2", dtype="bfloat16"), load_task("builtin:everyday")
+    asked = task.examples[:1], task.instructions[0]
+    option_scores(lm, *asked)
+    start = time.perf_counter()
+    option_scores(lm, *asked)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def pictures(monkeypatch):
 
 
 def test_each_text_has_its_place_and_the_rest_of_the_page_stays(pictures):
-    for name, places in (("tutorial.md", ("search", "result")), ("try-it.md", ("chat",))):
+    for name, places in (("tutorial.md", ("search", "result")), ("try-it.md", ("chat", "paint"))):
         page = (ROOT / "docs" / name).read_text(encoding="utf-8")
         for place in places:
             filled = pictures.filled(page, place, "new text")
