@@ -120,3 +120,17 @@ def test_both_kinds_of_neurons_may_be_eliminated_together(given):
     assert {neuron.kind for trial in rounds for neuron in trial.neurons} == {"linear", "ffn"}
     published = [trial for trial in found.trials if trial.recipe.get("ranking") == "published"]
     assert {neuron.kind for trial in published for neuron in trial.neurons} == {"linear"}
+
+
+def test_an_edit_says_what_made_it_and_of_scores_only_what_it_used(whole, given):
+    found, _ = whole
+    by_rounds = next(trial for trial in found.trials if trial.stage == "rounds")
+    published = next(trial for trial in found.trials if trial.recipe.get("ranking") == "published")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("crispr_lm.search.result.picked_by_hand", lambda decision, number: replace(
+            decision, trial=found.trials[number]
+        ))  # fmt: skip
+        origins = [found.picked(given[0], trial.number).edit.origin for trial in (by_rounds, published)]
+    assert [origin["ranking"] for origin in origins] == ["gradient", "published"]
+    assert [origin["made_by"] for origin in origins] == ["crispr-lm search"] * 2
+    assert ["skill_weight" in origin for origin in origins] == [False, True]

@@ -170,7 +170,7 @@ def _searched(found: Found, limits: Limits) -> Searched:
     if published is not None:
         choice["published"] = published.number
     return Searched(
-        trial.neurons, trial.scale, decision.reason, decision.verdict, _ranking(found), rows, {"choice": choice}
+        trial.neurons, trial.scale, decision.reason, decision.verdict, found.ranking, rows, {"choice": choice}
     )
 
 
@@ -178,16 +178,6 @@ def _published(found: Found) -> Trial | None:
     """The largest beginning of the published ranking that the divergence allows; else the nearest to the original."""
     tried = [trial for trial in found.trials if trial.recipe.get("ranking") == PUBLISHED]
     return max(tried, key=lambda trial: (trial.complete, -trial.figures.kl), default=None)
-
-
-def _ranking(found: Found) -> str:
-    """What ordered the neurons of the edit: its trial comes from a ranking or from the rounds, by way of others."""
-    trials = {trial.number: trial for trial in found.trials}
-    trial, fewer = found.decision.trial, False
-    while "of" in trial.recipe:
-        fewer = fewer or trial.stage == "elimination"
-        trial = trials[trial.recipe["of"]]
-    return str(trial.recipe.get("ranking", "gradient")) + ", fewer" * fewer
 
 
 def origin_of(found: Searched, scores: NeuronScores, scores_hash: str, settings: RunSettings) -> dict[str, Any]:

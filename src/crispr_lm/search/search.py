@@ -30,7 +30,7 @@ from crispr_lm.search.neuron_count import ChoosePart, validation_part
 from crispr_lm.search.options import REFERENCE_PROMPTS, STEPS, SearchOptions, search_parts
 from crispr_lm.search.rankings import PUBLISHED, RANKINGS
 from crispr_lm.search.reevaluation import REEVALUATED, entrants, reevaluate_best
-from crispr_lm.search.result import Found
+from crispr_lm.search.result import Found, edit_origin, ranking_of
 from crispr_lm.search.selection import decide
 from crispr_lm.search.side_effects import AskedAside, SideEffects, asked_aside
 from crispr_lm.search.trial import Limits, Trial, best_within
@@ -146,11 +146,12 @@ class _Search:
             with self._until_interrupted(log, reevaluating=True):
                 reevaluate_best(evaluator, log, limits)
             decision = decide(evaluator, log, limits, options.seed, log.reevaluated)
-        trial, origin = decision.trial, {**self._scores.origin, "reason": decision.reason}
+        trial, scores_origin = decision.trial, self._scores.origin
+        origin = edit_origin(scores_origin, ranking_of(trial, log.trials), decision.reason)
         searched_on = [part.searched_on for part in self._parts]
         made_on = template_hashes(example for examples in (*searched_on, self._aside.examples) for example in examples)
         edit = Edit.from_neurons(self._lm, trial.neurons, trial.scale, origin, made_on)
-        return Found(edit, tuple(log.trials), decision)
+        return Found(edit, tuple(log.trials), decision, scores_origin)
 
     def _try_edits(self, log: TrialLog) -> None:
         """Everything that brings edits into question: rankings, the loop's rounds, and fewer neurons of the best."""
