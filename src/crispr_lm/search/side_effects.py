@@ -21,7 +21,7 @@ from crispr_lm.metrics.bias_rise import bias_rise
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
 from crispr_lm.search.trial import Figures, Limits
-from crispr_lm.tasks.base import Example, Task, open_instructions, template_hashes
+from crispr_lm.tasks.base import DISAMBIGUATED, Example, Task, open_instructions, template_hashes
 from crispr_lm.tasks.facts import search_fact_examples
 from crispr_lm.tasks.other_kinds import searched_other_kinds
 
@@ -115,11 +115,11 @@ class SideEffects:
             before: Those of the original.
         """
         if FACTS in after:
-            loss, doubt = _loss(self._parts[FACTS], before[FACTS], after[FACTS])
+            loss, doubt = _loss(self._parts[FACTS].examples, before[FACTS], after[FACTS])
             figures = replace(figures, fact_loss=loss, fact_doubt=doubt)
         if SPILLOVER in after:
-            rise, doubt = bias_rise(self._parts[SPILLOVER].examples, before[SPILLOVER], after[SPILLOVER])
-            figures = replace(figures, spillover=rise, spillover_doubt=doubt)
+            harm, doubt = _spillover(self._parts[SPILLOVER].examples, before[SPILLOVER], after[SPILLOVER])
+            figures = replace(figures, spillover=harm, spillover_doubt=doubt)
         return figures
 
 
@@ -130,8 +130,15 @@ def _known(part: ChoosePart, answers: Sequence[int]) -> bool:
     return bool(right.mean() - chance > KNOWN * error)
 
 
-def _loss(part: ChoosePart, before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
+def _loss(examples: Sequence[Example], before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
     """Loss of accuracy, and its standard error clustered by template."""
-    asked = zip(part.examples, before, after, strict=True)
+    asked = zip(examples, before, after, strict=True)
     lost = np.array([float(old == example.answer) - float(new == example.answer) for example, old, new in asked])
-    return float(lost.mean()), float(clustered_error(lost, [example.template for example in part.examples]))
+    return float(lost.mean()), float(clustered_error(lost, [example.template for example in examples]))
+
+
+def _spillover(examples: Sequence[Example], before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
+    """Rise of the size of a bias score or loss of accuracy where the context tells, whichever is clearer; its error."""
+    tells = [row for row in zip(examples, before, after, strict=True) if row[0].condition == DISAMBIGUATED]
+    harms = [bias_rise(examples, before, after), *([_loss(*zip(*tells, strict=True))] if tells else [])]
+    return max(harms, key=lambda harm: harm[0] - harm[1])
