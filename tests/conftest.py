@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import torch
 from crispr_lm.edits import verification
 from crispr_lm.model import reload
 from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.model.load import load_model
+from crispr_lm.report import comparison_page, page, two_runs
+from crispr_lm.tasks import registry
 
 from .helpers import ARCHITECTURES, DOWN_PROJECTIONS, build_model
 from .reference import Reference
@@ -66,6 +70,19 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "subprocess", subprocess)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _made_once() -> Iterator[None]:
+    """Built-in questions are read, and templates of pages compiled, once for all tests: each takes a part of a run."""
+    kept = {name: functools.cache(read) for name, read in registry.BUILTIN.items()}
+    environment = functools.cache(page.page_environment)
+    with pytest.MonkeyPatch.context() as patched:
+        for name, read in kept.items():
+            patched.setitem(registry.BUILTIN, name, lambda read=read: list(read()))
+        for module in (page, comparison_page, two_runs):
+            patched.setattr(module, "page_environment", environment)
+        yield
+
+
 @pytest.fixture(params=ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> str:
     """Every architecture in turn."""
@@ -91,6 +108,12 @@ def gpt2() -> LanguageModel:
 @pytest.fixture
 def t5() -> LanguageModel:
     return build_model("t5-gated")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LanguageModel:
+    """The real model in float32, for tests that leave it as it is: it takes seconds to read out of its GGUF file."""
+    return load_model("builtin:smollm2", device="cpu")
 
 
 @pytest.fixture(scope="session")
