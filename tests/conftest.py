@@ -6,6 +6,7 @@ import functools
 import io
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,14 +25,16 @@ from crispr_lm.tasks import registry
 from .helpers import ARCHITECTURES, DOWN_PROJECTIONS, build_model
 from .reference import Reference
 
+SECONDS = {"slow": 5.0, "real_model": 15.0, "browser": 5.0}
+"""What a test with this marker takes, beyond the fifth of a second of any other; roughly."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the longest tests first: with several workers, one of them would else end long after the others."""
-    ranks: dict[Path, int] = {}
+    """Files that take longest first: with several workers, one of them would else end long after the others."""
+    lasts: dict[Path, float] = defaultdict(float)
     for item in items:
-        rank = sum(item.get_closest_marker(name) is not None for name in ("slow", "real_model"))
-        ranks[item.path] = max(rank, ranks.get(item.path, 0))
-    items.sort(key=lambda item: -ranks[item.path])
+        lasts[item.path] += 0.2 + sum(SECONDS[name] for name in SECONDS if item.get_closest_marker(name) is not None)
+    items.sort(key=lambda item: -lasts[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,6 +30,7 @@ TUNED = {
     "max_overabstention": 1.0,
 }
 
+
 def rows_of(output):
     rows = [json.loads(line) for line in (output / "search.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
@@ -134,8 +135,8 @@ def test_ended_at_any_moment_it_goes_on_without_repeating_a_trial(whole, saved_m
         if row["number"] == 3:
             raise EndedError
 
-    with monkeypatch.context() as patched, pytest.raises(EndedError):
-        patched.setattr("crispr_lm.jobs.edit_search.append_line", ended)
+    monkeypatch.setattr("crispr_lm.jobs.edit_search.append_line", ended)
+    with pytest.raises(EndedError):
         run(model, settings)
     assert record.read_text(encoding="utf-8").count("\n") == 4
     with record.open("a", encoding="utf-8") as file:
