@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from crispr_lm.edits import verification
+from crispr_lm.jobs import seal
 from crispr_lm.model import reload
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.load import load_model
@@ -75,7 +76,7 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _made_once() -> Iterator[None]:
-    """Built-in questions are read, and templates of pages compiled, once for all tests: each takes a part of a run."""
+    """Built-in questions, versions of packages and templates of pages are read once: half of a tiny model's run."""
     kept = {name: functools.cache(read) for name, read in registry.BUILTIN.items()}
     environment = functools.cache(page.page_environment)
     with pytest.MonkeyPatch.context() as patched:
@@ -83,6 +84,7 @@ def _made_once() -> Iterator[None]:
             patched.setitem(registry.BUILTIN, name, lambda read=read: list(read()))
         for module in (page, comparison_page, two_runs):
             patched.setattr(module, "page_environment", environment)
+        patched.setattr(seal, "version", functools.cache(seal.version))
         yield
 
 

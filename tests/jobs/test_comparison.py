@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import re
+import shutil
 
 import pytest
 
@@ -315,9 +316,9 @@ def test_more_neurons_than_the_model_has_are_refused_before_anything_is_scored(s
     assert not (tmp_path / "out").exists()
 
 
-def test_a_resumed_comparison_equals_an_uninterrupted_one(saved_model, questions, tmp_path, monkeypatch):
-    model = str(saved_model("llama"))
-    whole = compare(model, settings_for(questions, tmp_path / "whole", transfer=True))
+def test_a_resumed_comparison_equals_an_uninterrupted_one(compared, saved_model, questions, tmp_path, monkeypatch):
+    model, (whole, settings) = str(saved_model("llama")), compared
+    given = {"transfer": True, "curves": True}
     real, count = job.append_line, 0
 
     def killed(path, content):
@@ -330,14 +331,14 @@ def test_a_resumed_comparison_equals_an_uninterrupted_one(saved_model, questions
     output = tmp_path / "killed"
     monkeypatch.setattr(job, "append_line", killed)
     with pytest.raises(KeyboardInterrupt):
-        compare(model, settings_for(questions, output, transfer=True))
+        compare(model, settings_for(questions, output, **given))
     assert len(cells_of(output)) == 4
     with (output / "cells.jsonl").open("a") as file:
         file.write('{"part": "meth')  # a line that was being written
     measured = []
     monkeypatch.setattr(job, "append_line", lambda path, content: (measured.append(content), real(path, content)))
-    resumed = compare(model, settings_for(questions, output, transfer=True, resume=True))
-    assert len(measured) + 4 == len(cells_of(tmp_path / "whole")) == len(cells_of(output))
+    resumed = compare(model, settings_for(questions, output, **given, resume=True))
+    assert len(measured) + 4 == len(cells_of(settings.output)) == len(cells_of(output))
 
     def timeless(results):
         results = copy.deepcopy(results)
@@ -350,9 +351,22 @@ def test_a_resumed_comparison_equals_an_uninterrupted_one(saved_model, questions
     assert timeless(resumed) == timeless(whole)
 
 
-def test_a_finished_comparison_takes_further_methods(saved_model, questions, tmp_path, monkeypatch):
-    model, output = str(saved_model("llama")), tmp_path / "out"
-    compare(model, settings_for(questions, output, ("first",), methods=("weights",)))
+@pytest.fixture(scope="module")
+def weights_alone(saved_model, questions, tmp_path_factory):
+    """The folder of a comparison of one task with one method."""
+    output = tmp_path_factory.mktemp("weights") / "out"
+    compare(str(saved_model("llama")), settings_for(questions, output, ("first",), methods=("weights",)))
+    return output
+
+
+@pytest.fixture
+def weighed(weights_alone, tmp_path):
+    """A copy of it, the test's own to go on with."""
+    return shutil.copytree(weights_alone, tmp_path / "out")
+
+
+def test_a_finished_comparison_takes_further_methods(weighed, saved_model, questions):
+    model, output = str(saved_model("llama")), weighed
     before = cells_of(output)
     results = compare(model, settings_for(questions, output, ("first",), methods=("instruction",), resume=True))
     after = cells_of(output)
@@ -361,9 +375,8 @@ def test_a_finished_comparison_takes_further_methods(saved_model, questions, tmp
     assert set(results["methods"]) == {"original", "search", "instruction"}
 
 
-def test_other_settings_are_not_gone_on_with(saved_model, questions, tmp_path):
-    model, output = str(saved_model("llama")), tmp_path / "out"
-    compare(model, settings_for(questions, output, ("first",), methods=("weights",)))
+def test_other_settings_are_not_gone_on_with(weighed, saved_model, questions):
+    model, output = str(saved_model("llama")), weighed
     with pytest.raises(InputError, match="settings"):
         compare(model, settings_for(questions, output, ("first",), methods=("weights",), seed=1, resume=True))
 
