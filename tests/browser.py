@@ -32,6 +32,43 @@ needs_browser = pytest.mark.skipif(
 )
 
 
+_kept: list[contextlib.ExitStack] = []
+_running: list[Any] = []
+
+
+@contextlib.contextmanager
+def kept_open() -> Iterator[None]:
+    """Within this context one browser opens all pages, from the first one on: it takes longer to start than they do."""
+    with contextlib.ExitStack() as stack:
+        _kept.append(stack)
+        try:
+            yield
+        finally:
+            _kept.clear()
+            _running.clear()
+
+
+@contextlib.contextmanager
+def _started() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def _browser() -> Iterator[Any]:
+    if not _kept:
+        with _started() as browser:
+            yield browser
+        return
+    if not _running:
+        _running.append(_kept[0].enter_context(_started()))
+    yield _running[0]
+
+
 @contextlib.contextmanager
 def opened(address: str, allowed: Sequence[str], **options: Any) -> Iterator[tuple[Any, list[str]]]:
     """A tab with the page, and the list that every console error and every request to elsewhere is added to.
@@ -41,10 +78,7 @@ def opened(address: str, allowed: Sequence[str], **options: Any) -> Iterator[tup
         allowed: What the address of a request may begin with.
         options: Of the tab, as Playwright's `new_page` takes them.
     """
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+    with _browser() as browser:
         tab = browser.new_page(**options)
         problems: list[str] = []
         tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
@@ -53,7 +87,7 @@ def opened(address: str, allowed: Sequence[str], **options: Any) -> Iterator[tup
         tab.on("request", lambda request: None if request.url.startswith(own) else problems.append(request.url))
         tab.goto(address)
         yield tab, problems
-        browser.close()
+        tab.close()
 
 
 def serious_findings(tab: Any) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,20 +16,26 @@ import pytest
 import torch
 
 from crispr_lm.edits import verification
+from crispr_lm.jobs import seal
 from crispr_lm.model import reload
 from crispr_lm.model.language_model import LanguageModel
+from crispr_lm.model.load import load_model
+from crispr_lm.report import comparison_page, page, two_runs
+from crispr_lm.tasks import registry
 
 from .helpers import ARCHITECTURES, DOWN_PROJECTIONS, build_model
 from .reference import Reference
 
+SECONDS = {"slow": 5.0, "real_model": 15.0, "browser": 5.0}
+"""What a test with this marker takes, beyond the fifth of a second of any other; roughly."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the longest tests first: with several workers, one of them would else end long after the others."""
-    ranks: dict[Path, int] = {}
+    """Files that take longest first: with several workers, one of them would else end long after the others."""
+    lasts: dict[Path, float] = defaultdict(float)
     for item in items:
-        rank = sum(item.get_closest_marker(name) is not None for name in ("slow", "real_model"))
-        ranks[item.path] = max(rank, ranks.get(item.path, 0))
-    items.sort(key=lambda item: -ranks[item.path])
+        lasts[item.path] += 0.2 + sum(SECONDS[name] for name in SECONDS if item.get_closest_marker(name) is not None)
+    items.sort(key=lambda item: -lasts[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,6 +74,20 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "subprocess", subprocess)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _made_once() -> Iterator[None]:
+    """Built-in questions, versions of packages and templates of pages are read once: half of a tiny model's run."""
+    kept = {name: functools.cache(read) for name, read in registry.BUILTIN.items()}
+    environment = functools.cache(page.page_environment)
+    with pytest.MonkeyPatch.context() as patched:
+        for name, read in kept.items():
+            patched.setitem(registry.BUILTIN, name, lambda read=read: list(read()))
+        for module in (page, comparison_page, two_runs):
+            patched.setattr(module, "page_environment", environment)
+        patched.setattr(seal, "version", functools.cache(seal.version))
+        yield
+
+
 @pytest.fixture(params=ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> str:
     """Every architecture in turn."""
@@ -91,6 +113,12 @@ def gpt2() -> LanguageModel:
 @pytest.fixture
 def t5() -> LanguageModel:
     return build_model("t5-gated")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LanguageModel:
+    """The real model in float32, for tests that leave it as it is: it takes seconds to read out of its GGUF file."""
+    return load_model("builtin:smollm2", device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,11 @@ import pytest
 
 import crispr_lm
 from crispr_lm import Edit, Neuron
+from crispr_lm.cli.commands import main
 from crispr_lm.edits.export import export_lora, export_slim
 from crispr_lm.edits.verification import Saved, verify_saved
+
+from .browser import check_tabs, needs_browser, opened
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,23 +39,39 @@ def command(*arguments):
     return finished.stdout
 
 
-def test_a_whole_job_on_the_bundled_questions(tmp_path):
-    output = tmp_path / "out"
+@pytest.fixture(scope="module")
+def whole_job(tmp_path_factory):
+    """The folder of a job on the bundled questions, and what the command printed."""
+    output = tmp_path_factory.mktemp("job") / "out"
     small = ["--examples", 4, "--instructions", 1, "--validation-examples", 16, "--test-examples", 16]
     small += ["--max-neurons", 3, "--neurons", "ffn", "--measure-examples", 8, "--neutral-prompts", 4]
     small += ["--rounds", 1, "--reevaluation-examples", 32]
-    printed = command("run", "builtin:smollm2", "--task", "builtin:everyday", "--output", output, "--verbose", *small)
+    given = ["--task", "builtin:everyday", "--output", output, "--verbose"]
+    return output, command("run", "builtin:smollm2", *given, *small)
+
+
+def test_a_whole_job_on_the_bundled_questions(whole_job, tmp_path):
+    output, printed = whole_job
     assert "Accuracy, ambiguous" in printed
     assert "option scores agree" in printed
     results = json.loads((output / "results.json").read_text())
     assert results["edit"]["neurons"] == len(Edit.load(output / "edit.json").neurons)
     # The saved folder is a plain model: it loads without the built-in GGUF file and scores as told.
-    command("evaluate", output / "model", "--task", "builtin:everyday", "--instructions", 1, "--test-examples", 16,
-            "--measure-examples", 8, "--output", tmp_path / "again.json")  # fmt: skip
+    main(["evaluate", str(output / "model"), "--task", "builtin:everyday", "--instructions", "1", "--test-examples",
+          "16", "--measure-examples", "8", "--output", str(tmp_path / "again.json")])  # fmt: skip
     assert results["tasks"]["builtin:everyday"]["statistics"]["accuracy_ambiguous"]["low"] is not None
     assert (output / "report.html").stat().st_size > 1_000_000  # with its plotting library
     again = json.loads((tmp_path / "again.json").read_text())
     assert again["tasks"]["builtin:everyday"]["before"] == pytest.approx(results["tasks"]["builtin:everyday"]["after"])
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_report_of_a_whole_job_works_in_a_browser(whole_job):
+    page = whole_job[0] / "report.html"
+    with opened(page.as_uri(), ["file:", "data:", "blob:"]) as (tab, problems):
+        check_tabs(tab, ("tables", "search", "neurons", "answers", "record", "summary"))
+        assert problems == []
 
 
 @pytest.mark.skipif(not AGE.exists(), reason="the official BBQ files are not here")
@@ -60,7 +79,8 @@ def test_the_papers_effect_and_its_price_stand_side_by_side(tmp_path):
     small = ["--examples", 8, "--instructions", 1, "--validation-examples", 24, "--test-examples", 24]
     small += ["--max-neurons", 3, "--search", "sweep", "--measure-examples", 8, "--neutral-prompts", 4]
     output, task = tmp_path / "out", "bbq:Age.jsonl"  # its name in what may be shared
-    command("run", "builtin:smollm2", "--task", f"bbq:{AGE}", "--output", output, "--max-accuracy-loss", 0.05, *small)
+    given = ["run", "builtin:smollm2", "--task", f"bbq:{AGE}", "--output", output, "--max-accuracy-loss", 0.05, *small]
+    main(list(map(str, given)))
     results = json.loads((output / "results.json").read_text())
     original, *candidates = (row["metrics"][task] for row in results["search"])
     # At any price: few neurons, a great gain, paid with "unknown" where the context does tell.
@@ -73,8 +93,8 @@ def test_the_papers_effect_and_its_price_stand_side_by_side(tmp_path):
     assert chosen["metrics"][task]["accuracy_disambiguated"] >= original["accuracy_disambiguated"] - 0.05 - 1e-9
 
 
-def test_an_edit_goes_out_as_an_adapter_and_as_a_slimmer_model_and_comes_back(tmp_path):
-    lm = crispr_lm.load_model("builtin:smollm2", device="cpu")
+def test_an_edit_goes_out_as_an_adapter_and_as_a_slimmer_model_and_comes_back(smollm2, tmp_path):
+    lm = smollm2
     # One unit of every block, so that all blocks can be cut to the same width.
     neurons = [Neuron(f"model.layers.{layer}.mlp.down_proj", 7 * layer, "ffn") for layer in range(30)]
     edit = Edit.from_neurons(lm, neurons)

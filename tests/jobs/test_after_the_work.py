@@ -82,6 +82,16 @@ def whole(saved_model, questions, tmp_path_factory):
     return outcome(output)
 
 
+@pytest.fixture(scope="module")
+def first(saved_model, questions, tmp_path_factory):
+    """The folder of a finished run that others are made again from."""
+    output = tmp_path_factory.mktemp("first") / "out"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("crispr_lm.jobs.run.verify_saved", lambda *_given, **_more: dict(VERIFIED))
+        run(str(saved_model("llama")), settings_for(questions, output))
+    return output
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_after_a_run_fails_and_is_done_by_the_same_command(
     step, whole, saved_model, questions, tmp_path, monkeypatch, capsys
@@ -272,11 +282,8 @@ def test_a_model_that_was_applied_stays_and_says_what_failed(step, saved_model, 
     assert f"Edited model:\n{tmp_path / 'again'}" in out
 
 
-def test_a_run_made_again_that_could_not_be_compared_is_not_made_a_third_time(
-    saved_model, questions, tmp_path, monkeypatch
-):
-    first, again = tmp_path / "first", tmp_path / "again"
-    run(str(saved_model("llama")), settings_for(questions, first))
+def test_a_run_made_again_that_could_not_be_compared_is_not_made_a_third_time(first, tmp_path, monkeypatch):
+    again = tmp_path / "again"
     with monkeypatch.context() as broken:
         broken.setattr("crispr_lm.jobs.reproduce.write_json", full)
         with pytest.raises(WriteError):
@@ -287,11 +294,8 @@ def test_a_run_made_again_that_could_not_be_compared_is_not_made_a_third_time(
         reproduce(first, again, ReproduceSettings(device="cpu"))
 
 
-def test_a_run_made_again_whose_model_is_not_verified_is_compared_all_the_same(
-    saved_model, questions, tmp_path, monkeypatch, capsys
-):
-    first, again = tmp_path / "first", tmp_path / "again"
-    run(str(saved_model("llama")), settings_for(questions, first))
+def test_a_run_made_again_whose_model_is_not_verified_is_compared_all_the_same(first, tmp_path, monkeypatch, capsys):
+    again = tmp_path / "again"
     monkeypatch.setattr("crispr_lm.jobs.run.verify_saved", failing(CrisprError("it is another model")))
     status, out, sentence = ended(["reproduce", str(first), "--output", str(again), "--device", "cpu"], capsys)
     assert status == 1

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import re
+import shutil
 
 import pytest
 
@@ -172,11 +173,10 @@ def test_a_task_without_halves_is_drawn_by_its_headline(compared):
 
 @pytest.mark.browser
 @needs_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_tab_of_the_page_works_in_a_browser(compared, scheme):
+def test_every_tab_of_the_page_works_in_a_browser(compared):
     _, settings = compared
     page = settings.output / "comparison.html"
-    with opened(page.as_uri(), ["file:", "data:", "blob:"], color_scheme=scheme) as (tab, problems):
+    with opened(page.as_uri(), ["file:", "data:", "blob:"]) as (tab, problems):
         check_tabs(tab, ("tables", "transfer", "curves", "record", "methods"))
         assert "Largest weights" in tab.inner_text("#methods")
         assert problems == []
@@ -316,9 +316,9 @@ def test_more_neurons_than_the_model_has_are_refused_before_anything_is_scored(s
     assert not (tmp_path / "out").exists()
 
 
-def test_a_resumed_comparison_equals_an_uninterrupted_one(saved_model, questions, tmp_path, monkeypatch):
-    model = str(saved_model("llama"))
-    whole = compare(model, settings_for(questions, tmp_path / "whole", transfer=True))
+def test_a_resumed_comparison_equals_an_uninterrupted_one(compared, saved_model, questions, tmp_path, monkeypatch):
+    model, (whole, settings) = str(saved_model("llama")), compared
+    given = {"transfer": True, "curves": True}
     real, count = job.append_line, 0
 
     def killed(path, content):
@@ -331,14 +331,14 @@ def test_a_resumed_comparison_equals_an_uninterrupted_one(saved_model, questions
     output = tmp_path / "killed"
     monkeypatch.setattr(job, "append_line", killed)
     with pytest.raises(KeyboardInterrupt):
-        compare(model, settings_for(questions, output, transfer=True))
+        compare(model, settings_for(questions, output, **given))
     assert len(cells_of(output)) == 4
     with (output / "cells.jsonl").open("a") as file:
         file.write('{"part": "meth')  # a line that was being written
     measured = []
     monkeypatch.setattr(job, "append_line", lambda path, content: (measured.append(content), real(path, content)))
-    resumed = compare(model, settings_for(questions, output, transfer=True, resume=True))
-    assert len(measured) + 4 == len(cells_of(tmp_path / "whole")) == len(cells_of(output))
+    resumed = compare(model, settings_for(questions, output, **given, resume=True))
+    assert len(measured) + 4 == len(cells_of(settings.output)) == len(cells_of(output))
 
     def timeless(results):
         results = copy.deepcopy(results)
@@ -351,9 +351,22 @@ def test_a_resumed_comparison_equals_an_uninterrupted_one(saved_model, questions
     assert timeless(resumed) == timeless(whole)
 
 
-def test_a_finished_comparison_takes_further_methods(saved_model, questions, tmp_path, monkeypatch):
-    model, output = str(saved_model("llama")), tmp_path / "out"
-    compare(model, settings_for(questions, output, ("first",), methods=("weights",)))
+@pytest.fixture(scope="module")
+def weights_alone(saved_model, questions, tmp_path_factory):
+    """The folder of a comparison of one task with one method."""
+    output = tmp_path_factory.mktemp("weights") / "out"
+    compare(str(saved_model("llama")), settings_for(questions, output, ("first",), methods=("weights",)))
+    return output
+
+
+@pytest.fixture
+def weighed(weights_alone, tmp_path):
+    """A copy of it, the test's own to go on with."""
+    return shutil.copytree(weights_alone, tmp_path / "out")
+
+
+def test_a_finished_comparison_takes_further_methods(weighed, saved_model, questions):
+    model, output = str(saved_model("llama")), weighed
     before = cells_of(output)
     results = compare(model, settings_for(questions, output, ("first",), methods=("instruction",), resume=True))
     after = cells_of(output)
@@ -362,9 +375,8 @@ def test_a_finished_comparison_takes_further_methods(saved_model, questions, tmp
     assert set(results["methods"]) == {"original", "search", "instruction"}
 
 
-def test_other_settings_are_not_gone_on_with(saved_model, questions, tmp_path):
-    model, output = str(saved_model("llama")), tmp_path / "out"
-    compare(model, settings_for(questions, output, ("first",), methods=("weights",)))
+def test_other_settings_are_not_gone_on_with(weighed, saved_model, questions):
+    model, output = str(saved_model("llama")), weighed
     with pytest.raises(InputError, match="settings"):
         compare(model, settings_for(questions, output, ("first",), methods=("weights",), seed=1, resume=True))
 
@@ -534,16 +546,18 @@ def test_questions_of_other_forms_have_a_table_too(saved_model, questions, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["gpt2", "t5-gated"])
-def test_everything_runs_on_other_architectures(saved_model, questions, tmp_path, architecture):
+@pytest.mark.parametrize(("architecture", "names"), [("gpt2", ("first", "second")), ("t5-gated", ("first",))])
+def test_everything_runs_on_other_architectures(saved_model, questions, tmp_path, architecture, names):
     pytest.importorskip("captum")
     settings = settings_for(
         questions,
         tmp_path / "out",
+        names,
         neurons="linear",
         methods=("all",),
-        transfer=True,
+        transfer=len(names) > 1,
         curves=True,
+        draws=1,
         integration_prompts=1,
         integration_steps=2,
         calibration_texts=2,

@@ -1,7 +1,9 @@
 """The main job, end to end on tiny models: what it leaves behind, that it can be gone on with, that it fails loudly."""
 
+import functools
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -89,12 +91,23 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def finished(saved_model, questions, tmp_path_factory):
+    """Folder and results of a finished run with some settings; made once, for tests that change nothing of it."""
+
+    @functools.cache
+    def of(architecture="llama", neurons="linear"):
+        folder = tmp_path_factory.mktemp("finished") / "out"
+        return folder, run(str(saved_model(architecture)), settings_for(questions, folder, neurons=neurons))
+
+    return of
+
+
 @pytest.mark.parametrize(
     ("architecture", "kind"), [("llama", "ffn"), ("llama", "linear"), ("gpt2", "ffn"), ("t5-gated", "linear")]
 )
-def test_a_run_leaves_a_folder_whose_parts_agree(saved_model, questions, tmp_path, architecture, kind):
-    output = tmp_path / "out"
-    results = run(str(saved_model(architecture)), settings_for(questions, output, neurons=kind))
+def test_a_run_leaves_a_folder_whose_parts_agree(finished, questions, architecture, kind):
+    output, results = finished(architecture, kind)
     names = {"run.json", "scores.safetensors", "search.jsonl", "edit.json", "answers.jsonl", "results.json"}
     names |= {"report.html", "model", "sealed.json", "columns.json"}
     assert {path.name for path in output.iterdir()} == names
@@ -162,8 +175,8 @@ def test_what_an_edit_costs_elsewhere_is_reported(saved_model, questions, tmp_pa
             assert sum(per_instruction) / len(per_instruction) == pytest.approx(task[when]["accuracy"])
 
 
-def test_every_difference_has_an_interval_and_a_corrected_test(saved_model, questions, tmp_path):
-    results = run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", neurons="ffn"))
+def test_every_difference_has_an_interval_and_a_corrected_test(finished):
+    _, results = finished(neurons="ffn")
     bias, capability, *_ = results["tasks"].values()
     for task in (bias, capability):
         assert set(task["statistics"]) == set(task["difference"]) - {"accuracy_std_over_instructions"}
@@ -181,9 +194,8 @@ def results_task(results):
     return next(iter(results["tasks"]))
 
 
-def test_the_saved_model_differs_from_the_original_in_the_edited_rows_only(saved_model, questions, tmp_path):
-    output = tmp_path / "out"
-    run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
+def test_the_saved_model_differs_from_the_original_in_the_edited_rows_only(finished, saved_model):
+    output, _ = finished(neurons="ffn")
     edit = crispr_lm.Edit.load(output / "edit.json")
     original = AutoModelForCausalLM.from_pretrained(saved_model("llama")).state_dict()
     saved = AutoModelForCausalLM.from_pretrained(output / "model").state_dict()
@@ -193,9 +205,8 @@ def test_the_saved_model_differs_from_the_original_in_the_edited_rows_only(saved
     assert all(torch.equal(saved[name], expected[name]) for name in original)
 
 
-def test_parts_are_disjoint_by_template_on_record(saved_model, questions, tmp_path):
-    output = tmp_path / "out"
-    run(str(saved_model("llama")), settings_for(questions, output))
+def test_parts_are_disjoint_by_template_on_record(finished, questions):
+    output, _ = finished()
     parts = next(iter(read(output / "run.json")["parts"].values()))
     rows = [json.loads(line) for line in (questions / "questions.jsonl").read_text().splitlines()]
     templates = [{rows[int(source.rsplit(":", 1)[1]) - 1]["group"] for source in parts[name]} for name in parts]
@@ -206,22 +217,20 @@ def test_parts_are_disjoint_by_template_on_record(saved_model, questions, tmp_pa
     assert not templates[1] & templates[2]
 
 
-def test_the_same_settings_give_the_same_result_twice(saved_model, questions, tmp_path):
+def test_the_same_settings_give_the_same_result_twice(finished, saved_model, questions, tmp_path):
+    run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", neurons="linear"))
     results = []
-    for name in ("a", "b"):
-        run(str(saved_model("llama")), settings_for(questions, tmp_path / name))
-        results.append({**read(tmp_path / name / "results.json"), "timings": None})
-        results[-1]["scores"] = (tmp_path / name / "scores.safetensors").read_bytes()
-        results[-1]["edit file"] = (tmp_path / name / "edit.json").read_text()
+    for folder in (finished()[0], tmp_path / "out"):
+        results.append({**read(folder / "results.json"), "timings": None})
+        results[-1]["scores"] = (folder / "scores.safetensors").read_bytes()
+        results[-1]["edit file"] = (folder / "edit.json").read_text()
     assert results[0] == results[1]
 
 
 def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
-    saved_model, questions, tmp_path, monkeypatch
+    finished, saved_model, questions, tmp_path, monkeypatch
 ):
-    model = str(saved_model("llama"))
-    run(model, settings_for(questions, tmp_path / "whole"))
-
+    model, (uninterrupted, _) = str(saved_model("llama")), finished()
     real = files.append_line
     written = []
 
@@ -233,7 +242,7 @@ def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
 
     monkeypatch.setattr("crispr_lm.jobs.edit_search.append_line", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(model, settings_for(questions, tmp_path / "broken"))
+        run(model, settings_for(questions, tmp_path / "broken", neurons="linear"))
     assert not (tmp_path / "broken" / "results.json").exists()
 
     measured = []
@@ -243,19 +252,19 @@ def test_an_interrupted_run_is_gone_on_with_and_ends_as_if_it_had_not_been(
     monkeypatch.setattr(
         "crispr_lm.attribution.task_scores.score_neurons", None
     )  # the scores are there, they must not be computed again
-    run(model, settings_for(questions, tmp_path / "broken", resume=True))
+    run(model, settings_for(questions, tmp_path / "broken", neurons="linear", resume=True))
     assert [row["neurons"] for row in measured] == [2, 3, 5]
     for name in ("edit.json", "search.jsonl"):
-        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    whole, gone_on = (read(tmp_path / name / "results.json") for name in ("whole", "broken"))
+        assert (tmp_path / "broken" / name).read_bytes() == (uninterrupted / name).read_bytes()
+    whole, gone_on = (read(folder / "results.json") for folder in (uninterrupted, tmp_path / "broken"))
     assert whole["tasks"] == gone_on["tasks"]
 
 
-def test_going_on_with_other_settings_is_refused(saved_model, questions, tmp_path):
-    model = str(saved_model("llama"))
-    run(model, settings_for(questions, tmp_path / "out"))
-    with pytest.raises(InputError, match="settings"):
-        run(model, settings_for(questions, tmp_path / "out", resume=True, skill_weight=0.5))
+def test_going_on_with_other_settings_is_refused(finished, saved_model, questions, tmp_path):
+    output = shutil.copytree(finished()[0], tmp_path / "out")
+    given = {"neurons": "linear", "resume": True}
+    with pytest.raises(InputError, match="had settings"):
+        run(str(saved_model("llama")), settings_for(questions, output, **given, skill_weight=0.5))
 
 
 def test_a_saved_model_that_does_something_else_is_not_passed_off(saved_model, questions, tmp_path, monkeypatch):
@@ -301,9 +310,8 @@ def test_a_prompt_that_does_not_fit_is_reported_before_weights_are_read(saved_mo
         run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", instructions=str(long)))
 
 
-def test_score_evaluate_and_apply_give_what_the_run_gave(saved_model, questions, tmp_path):
-    model, output = str(saved_model("llama")), tmp_path / "out"
-    results = run(model, settings_for(questions, output, neurons="ffn"))
+def test_score_evaluate_and_apply_give_what_the_run_gave(finished, saved_model, questions, tmp_path):
+    model, (output, results) = str(saved_model("llama")), finished(neurons="ffn")
     shared = settings_for(questions, output, neurons="ffn").model_dump()
 
     taken = {name: shared[name] for name in ScoreSettings.model_fields if name in shared}
@@ -331,12 +339,10 @@ def evaluate_settings(questions, **changes):
     return EvaluateSettings(**{name: given[name] for name in EvaluateSettings.model_fields if name in given} | changes)
 
 
-@pytest.fixture(scope="module")
-def output(saved_model, questions, tmp_path_factory):
+@pytest.fixture
+def output(finished):
     """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("finished") / "out"
-    run(str(saved_model("llama")), settings_for(questions, folder))
-    return folder
+    return finished()[0]
 
 
 def test_an_edit_is_not_measured_on_its_own_templates_unawares(saved_model, questions, output, tmp_path):
@@ -385,16 +391,15 @@ def test_an_edit_measured_on_everything_says_how_much_of_it_is_not_held_out(save
     assert by_hand["split"] == "test"
 
 
-def test_an_edit_of_another_model_is_refused_and_nothing_is_written(saved_model, questions, tmp_path):
-    run(str(saved_model("llama")), settings_for(questions, tmp_path / "out", neurons="ffn"))
-    edit = tmp_path / "out" / "edit.json"
+def test_an_edit_of_another_model_is_refused_and_nothing_is_written(finished, saved_model, tmp_path):
+    edit = finished(neurons="ffn")[0] / "edit.json"
     assert crispr_lm.Edit.load(edit).neurons
     with pytest.raises(crispr_lm.EditMismatchError):
         steps.apply(str(saved_model("gpt2")), edit, tmp_path / "baked", ApplySettings(device="cpu"))
     assert not (tmp_path / "baked").exists()
 
 
-def test_several_tasks_count_the_same_and_are_distinguished(saved_model, questions, tmp_path):
+def test_several_tasks_count_the_same_and_are_distinguished(finished, saved_model, questions, tmp_path):
     rows = (questions / "questions.jsonl").read_text().splitlines()
     second = tmp_path / "second.jsonl"
     second.write_text("\n".join(row.replace("bus stop", "market") for row in rows))
@@ -403,16 +408,19 @@ def test_several_tasks_count_the_same_and_are_distinguished(saved_model, questio
     results = run(model, settings_for(questions, tmp_path / "out", task=tasks))
     assert tuple(results["tasks"]) == ("choices:questions.jsonl", "choices:second.jsonl", *FURTHER)
     both = crispr_lm.NeuronScores.load(tmp_path / "out" / "scores.safetensors")
-    single = []
-    for name, task in zip("ab", tasks, strict=True):
-        run(model, settings_for(questions, tmp_path / name, task=(task,)))
-        single.append(crispr_lm.NeuronScores.load(tmp_path / name / "scores.safetensors"))
+    given = settings_for(questions, tmp_path / "unused", task=tasks[1:]).model_dump()
+    taken = {name: given[name] for name in ScoreSettings.model_fields if name in given}
+    steps.score(model, tmp_path / "second.safetensors", ScoreSettings(**taken))
+    single = [
+        crispr_lm.NeuronScores.load(file)
+        for file in (finished()[0] / "scores.safetensors", tmp_path / "second.safetensors")
+    ]
     for module, values in both.values.items():
         mean = (single[0].values[module] + single[1].values[module]) / 2
         assert torch.allclose(values, mean, rtol=1e-5, atol=1e-9)
 
 
-def test_the_transfer_of_each_task_is_added_to_a_finished_run(saved_model, questions, tmp_path):
+def test_the_transfer_of_each_task_is_added_to_a_finished_run(finished, saved_model, questions, tmp_path):
     second = tmp_path / "second.jsonl"
     second.write_text((questions / "questions.jsonl").read_text().replace("bus stop", "market"))
     tasks = (f"choices:{questions / 'questions.jsonl'}", f"choices:{second}")
@@ -425,10 +433,10 @@ def test_the_transfer_of_each_task_is_added_to_a_finished_run(saved_model, quest
     lm = crispr_lm.load_model(model, device="cpu")
     instructions = (questions / "instructions.txt").read_text().splitlines()
     parts = read(output / "run.json")["parts"]
-    for name, task in zip("ab", tasks, strict=True):
+    run(model, settings_for(questions, tmp_path / "second", task=tasks[1:], neurons="ffn"))
+    for folder, task in zip((finished(neurons="ffn")[0], tmp_path / "second"), tasks, strict=True):
         # The edit of a run of that task alone, measured on both.
-        alone = run(model, settings_for(questions, tmp_path / name, task=(task,), neurons="ffn"))
-        edit = crispr_lm.Edit.load(tmp_path / name / "edit.json")
+        alone, edit = read(folder / "results.json"), crispr_lm.Edit.load(folder / "edit.json")
         row = results["transfer"][without_folders(task)]
         assert row["neurons"] == [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons]
         own, other = without_folders(task), crispr_lm.load_task(tasks[1 - tasks.index(task)])
@@ -449,9 +457,8 @@ def test_transfer_needs_several_tasks_and_says_so_first(questions, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_inspect_tells_what_is_in_a_model_scores_and_an_edit(saved_model, questions, tmp_path):
-    output = tmp_path / "out"
-    run(str(saved_model("llama")), settings_for(questions, output, neurons="ffn"))
+def test_inspect_tells_what_is_in_a_model_scores_and_an_edit(finished, saved_model, questions):
+    output, _ = finished(neurons="ffn")
     model = inspection.inspect(str(saved_model("llama")))
     # Two layers: q 32, k 16, v 16, o 32, gate 48, up 48, down 32 outputs; 48 intermediate units.
     assert model["neurons"] == {"linear": 2 * (32 + 16 + 16 + 32 + 48 + 48 + 32), "ffn": 2 * 48}

@@ -32,6 +32,12 @@ pytestmark = pytest.mark.skipif(
 
 FAMILIES = {entry.model_type: entry for entry in tiny_models.vision_language()}
 USED = ("qwen2_vl", "mistral3", "smolvlm", "llava")
+WALKED = (
+    # plain, multimodal positions, cross-attention, parallel blocks, hybrids, latent attention, experts of several kinds
+    "llava", "qwen2_vl", "mllama", "cohere2_vision", "lfm2_vl", "kimi_k25", "aria", "minimax_m3_vl", "qwen3_vl_moe",
+    "qwen3_5_moe", "glm4v",
+)  # fmt: skip
+"""One of each kind of language model that families have; `benchmarks/architectures.py` walks all of them."""
 PROCESSOR = json.dumps({"image_processor_type": "CLIPImageProcessor"})
 
 
@@ -104,9 +110,13 @@ def test_others_are_refused_with_those_that_work(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", sorted(TEXT_PARTS & set(FAMILIES)))
-def test_every_family_that_is_used_passes_the_walk(model_type):
+@pytest.mark.parametrize("model_type", WALKED)
+def test_families_that_are_used_pass_the_walk(model_type):
     import architectures
+
+    assert model_type in TEXT_PARTS
+    if model_type not in FAMILIES:
+        pytest.skip(f"this release of transformers has no {model_type}")
 
     result = architectures.check(FAMILIES[model_type])
     assert result.passed, result

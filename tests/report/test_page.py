@@ -20,7 +20,7 @@ from crispr_lm.report.validation_rows import validation_rows
 from crispr_lm.report.words import changes, signed
 from crispr_lm.storage.sanitize import STEERING
 
-from ..browser import check_tabs, needs_axe, needs_browser, opened, serious_findings
+from ..browser import check_tabs, kept_open, needs_axe, needs_browser, opened, serious_findings
 
 ATTACK = "</script><script>window.hacked = 1</script><a href=http://evil>x</a><img src=x onerror='window.hacked = 1'>"
 
@@ -97,7 +97,13 @@ ANSWERS = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
+def _one_browser():
+    with kept_open():
+        yield
+
+
+@pytest.fixture(scope="module")
 def page(make_page):
     return make_page(ANSWERS)
 
@@ -522,11 +528,10 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
 
 @pytest.mark.browser
 @needs_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_tab_and_filter_works_in_a_browser(page, tmp_path, scheme):
+def test_every_tab_and_filter_works_in_a_browser(page, tmp_path):
     file = tmp_path / "report.html"
     file.write_text(page, encoding="utf-8")
-    with opened(file.as_uri(), ["file:", "data:", "blob:"], color_scheme=scheme) as (tab, problems):
+    with opened(file.as_uri(), ["file:", "data:", "blob:"]) as (tab, problems):
         tab.click('nav button[data-tab="neurons"]')
         tab.locator("#figure-neurons .nsewdrag").wait_for()
         tab.hover("#figure-neurons .nsewdrag")
@@ -617,7 +622,7 @@ MANY = 5200
 
 
 @pytest.fixture(scope="module")
-def crowded():
+def crowded(make_page):
     """A page of more changed answers than it carries; one of each hundred has become worse; one is long, one Arabic."""
     wrong, right = [[-1.0, -2.0, -3.0]] * 2, [[-2.0, -3.0, -1.0]] * 2
     answers = [
@@ -626,24 +631,22 @@ def crowded():
     for row in answers[::100]:
         row["scores"] = {"before": right, "after": wrong}
         row["question"] = "من تأخر؟"
-    return answers
+    return make_page(answers)
 
 
-def test_a_page_says_how_many_answers_it_leaves_out(crowded, make_page):
-    content = make_page(crowded)
+def test_a_page_says_how_many_answers_it_leaves_out(crowded, page):
+    content = crowded
     carried = json.loads(re.search(r'id="data-examples">(.*?)</script>', content, re.DOTALL)[1])
     assert len(carried) == 5000
     assert "5200 answers have changed; this page carries 5000 of them" in content
     assert sum(example["change"] == "worse" for example in carried) == 50  # of 52: its share
-    assert "answers have changed; this page carries" not in make_page(ANSWERS)
+    assert "answers have changed; this page carries" not in page
 
 
 @pytest.mark.browser
 @needs_browser
-def test_thousands_of_changed_answers_can_be_read_with_the_keyboard_and_from_right_to_left(
-    crowded, make_page, tmp_path
-):
-    (tmp_path / "report.html").write_text(make_page(crowded), encoding="utf-8")
+def test_thousands_of_changed_answers_can_be_read_with_the_keyboard_and_from_right_to_left(crowded, tmp_path):
+    (tmp_path / "report.html").write_text(crowded, encoding="utf-8")
     address = (tmp_path / "report.html").as_uri()
     with opened(address, ["file:", "data:", "blob:"]) as (tab, problems):
         tab.focus("#tab-summary")

@@ -104,7 +104,7 @@ def test_spoiled_files_are_read_or_refused(name, tmp_path):
     cases = Cases(name, tmp_path)
 
     # Hypothesis finds the simplest case, and takes its time for each.
-    @settings_for(25, long=0.05)
+    @settings_for(10, long=0.05)
     @given(st.data())
     def check(data):
         cases.check(data.draw(spoiled(cases.document)))
@@ -117,7 +117,7 @@ def test_spoiled_files_are_read_or_refused(name, tmp_path):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_scrambled_files_are_read_or_refused(name, tmp_path):
     cases, generator = Cases(name, tmp_path), random.Random(SEED)
-    for _ in range(int(CASES or 50)):
+    for _ in range(int(CASES or 25)):
         content = scrambled(cases.document, generator)
         try:
             cases.check(content)

@@ -23,7 +23,8 @@ from .trying import tried
 
 __all__ = ["questions"]
 
-PLACES = None if LONG else 4
+PLACES = None if LONG else 3
+SEARCHED = {**TUNED, "rounds": 2}
 
 STEPS = (
     "record_of",
@@ -97,13 +98,13 @@ def test_an_exception_at_any_forward_pass_leaves_nothing_behind(lm, nothing_left
     monkeypatch.setattr(type(lm.model), "forward", stopped)
     for name in ("first", "whole"):  # what the first one finds out about the model, later ones know
         passes = 0
-        run("mine", settings_for(questions, tmp_path / name, **TUNED))
+        run("mine", settings_for(questions, tmp_path / name, **SEARCHED))
     nothing_left()
     expected, total = outcome(tmp_path / "whole"), passes
     places = range(total) if PLACES is None else sorted(random.Random(0).sample(range(total), PLACES))
     for number, place in enumerate(places):
         passes, stop_at = 0, place
-        settings = settings_for(questions, tmp_path / str(number), **TUNED)
+        settings = settings_for(questions, tmp_path / str(number), **SEARCHED)
         with pytest.raises(StoppedError):
             run("mine", settings)
         nothing_left()

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from crispr_lm.cli.commands import main
 from crispr_lm.jobs.run import run
 from crispr_lm.runtime.deterministic import is_deterministic, make_deterministic
 
@@ -38,20 +39,33 @@ def test_it_is_switched_on_for_the_process():
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
 
 
-def scored(model, questions, output, *arguments, threads="2"):
+def command(model, questions, output, *arguments):
+    """What is written behind ``crispr-lm``."""
+    given = ["score", str(model), "--task", f"choices:{questions / 'questions.jsonl'}", "--examples", "6"]
+    return [*given, "--output", str(output), "--instructions", "2", "--device", "cpu", "--threads", "2", *arguments]
+
+
+def hash_of(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def scored(*given):
     """The real command in a process of its own: hash of the scores file."""
-    command = ["score", str(model), "--task", f"choices:{questions / 'questions.jsonl'}", "--examples", "6"]
-    command += ["--output", str(output), "--instructions", "2", "--device", "cpu", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
-    subprocess.run([sys.executable, "-m", "crispr_lm", *command], check=True, env=environment, capture_output=True)
-    return hashlib.sha256(output.read_bytes()).hexdigest()
+    called = [sys.executable, "-m", "crispr_lm", *command(*given)]
+    subprocess.run(called, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True)
+    return hash_of(given[2])
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_before")
 @pytest.mark.parametrize("flag", [["--deterministic"], []], ids=["deterministic", "plain"])
 def test_two_processes_give_the_same_bits_on_a_cpu(saved_model, questions, tmp_path, flag):
-    first, second = (scored(saved_model("llama"), questions, tmp_path / str(n), *flag) for n in range(2))
-    assert first == second
+    other = scored(saved_model("llama"), questions, tmp_path / "other", *flag)
+    try:
+        main(command(saved_model("llama"), questions, tmp_path / "here", *flag))
+    finally:
+        torch.set_num_threads(1)
+    assert hash_of(tmp_path / "here") == other
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from crispr_lm import evaluate, load_model, load_task, render_prompt
+from crispr_lm import evaluate, load_task, render_prompt
 from crispr_lm.inference.prompts import open_question, prompt_text
 from crispr_lm.tasks import builtin_instructions, neutral_prompts, open_instructions, ordinary_questions
 
@@ -65,6 +65,5 @@ def test_questions_that_edits_are_to_leave_alone_are_asked_as_the_task_asks():
 
 @pytest.mark.slow
 @pytest.mark.real_model
-def test_a_small_real_model_knows_most_of_it():
-    lm = load_model("builtin:smollm2")
-    assert evaluate(lm, TASK.examples, TASK.instructions[:1])["accuracy"] > 0.6  # chance is 0.25
+def test_a_small_real_model_knows_most_of_it(smollm2):
+    assert evaluate(smollm2, TASK.examples, TASK.instructions[:1])["accuracy"] > 0.6  # chance is 0.25
