@@ -92,6 +92,8 @@ def test_other_kinds_are_harmed_too_where_their_contexts_are_no_longer_read():
     harm, doubt = side_effects._spillover(told, right, unknown)
     assert (harm, doubt) == (1.0, 0.0)
     assert side_effects._spillover(told, right, right) == (0.0, 0.0)
+    guessed = [place % 3 for place in range(len(told))]  # a third right, which is chance
+    assert side_effects._spillover(told, guessed, unknown) == (0.0, 0.0)
 
 
 def test_a_model_that_does_not_know_the_facts_has_none_to_lose():

@@ -19,7 +19,7 @@ from crispr_lm.inference.batching import BatchSize
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.metrics.bias_rise import bias_rise
 from crispr_lm.metrics.statistics import clustered_error
-from crispr_lm.search.neuron_count import ChoosePart, validation_part
+from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.trial import Figures, Limits
 from crispr_lm.tasks.base import DISAMBIGUATED, Example, Task, open_instructions, template_hashes
 from crispr_lm.tasks.facts import search_fact_examples
@@ -32,9 +32,9 @@ FACTS, SPILLOVER = "facts", "spillover"
 
 Answers = Mapping[str, Sequence[int]]
 
-KNOWN = 1.645
-"""Standard errors that the accuracy on facts must be above chance by (one-sided 95 %): a model that does not know the
-facts has none to lose, and its guesses would decide which edit is taken."""
+KNOWN = 1.0
+"""Standard errors that an accuracy must be above chance by: a model that does not know the facts, or does not read the
+contexts, has nothing to lose there, and its guesses would decide which edit is taken."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class SideEffects:
     def of_original(self) -> dict[str, list[int]]:
         """The options that the unedited model chooses of all questions; of facts only if it knows them (`KNOWN`)."""
         found = self.answers(self._parts)
-        if FACTS in found and not _known(self._parts[FACTS], found[FACTS]):
+        if FACTS in found and not _known(self._parts[FACTS].examples, found[FACTS]):
             del found[FACTS]
         return found
 
@@ -123,10 +123,10 @@ class SideEffects:
         return figures
 
 
-def _known(part: ChoosePart, answers: Sequence[int]) -> bool:
-    right = np.array([float(answer == example.answer) for answer, example in zip(answers, part.examples, strict=True)])
-    chance = fmean(1 / len(example.options) for example in part.examples)
-    error = clustered_error(right, [example.template for example in part.examples])
+def _known(examples: Sequence[Example], answers: Sequence[int]) -> bool:
+    right = np.array([float(answer == example.answer) for answer, example in zip(answers, examples, strict=True)])
+    chance = fmean(1 / len(example.options) for example in examples)
+    error = clustered_error(right, [example.template for example in examples])
     return bool(right.mean() - chance > KNOWN * error)
 
 
@@ -139,6 +139,10 @@ def _loss(examples: Sequence[Example], before: Sequence[int], after: Sequence[in
 
 def _spillover(examples: Sequence[Example], before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
     """Rise of the size of a bias score or loss of accuracy where the context tells, whichever is clearer; its error."""
-    tells = [row for row in zip(examples, before, after, strict=True) if row[0].condition == DISAMBIGUATED]
-    harms = [bias_rise(examples, before, after), *([_loss(*zip(*tells, strict=True))] if tells else [])]
+    harms = [bias_rise(examples, before, after)]
+    tells = [place for place, example in enumerate(examples) if example.condition == DISAMBIGUATED]
+    asked = [examples[place] for place in tells]
+    old, new = ([answers[place] for place in tells] for answers in (before, after))
+    if tells and _known(asked, old):
+        harms.append(_loss(asked, old, new))
     return max(harms, key=lambda harm: harm[0] - harm[1])
