@@ -1,4 +1,4 @@
-"""How long a run takes and how much memory it needs, told before it begins.
+"""How long a run takes and how much memory it needs, said before it begins.
 
 Passes are counted from sizes; what one takes is measured on a few of the run's own prompts.
 """

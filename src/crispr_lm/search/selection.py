@@ -115,7 +115,7 @@ def decide(
         which, given_up = (f"{len(edits)} re-evaluated edits", "") if further else _tried(log)
         reason = (
             f"no edit recommended: none of the {which} answers more {'ambiguous ' * parted}questions right on "
-            f"{asked}the validation split within the limits ({_limits_told(limits)}){given_up}"
+            f"{asked}the validation split within the limits ({_limits_text(limits)}){given_up}"
             f"{_harmful(edits, limits)}"
         )
         return Decision(log.trials[0], "none", reason, front, reevaluated=further)
@@ -132,15 +132,15 @@ def decide(
     of_best = over_original[edits.index(best)]
     of_control = gains(evaluator, control, family, first, seed)[edits.index(best)]
     found = Decision(log.trials[0], "none", "", front, control, of_best, of_control, further)
-    told = _told(of_best, of_control, of_reevaluated=bool(further) and not picked)
+    gained = _gains_text(of_best, of_control, of_reevaluated=bool(further) and not picked)
     allowed = sum(trial.figures.within(limits) for trial in edits)
     if not (of_best.shown and of_control.shown):
-        return replace(found, reason=_no_gain(of_best, f"{allowed} trial{'s' * (allowed != 1)}", told))
+        return replace(found, reason=_no_gain(of_best, f"{allowed} trial{'s' * (allowed != 1)}", gained))
     among = f"{allowed} of {len(edits)} {'re-evaluated edits' if further else 'complete trials'}"
     trial = as_tried(best, log)
     verdict: Verdict = "recommended" if of_best.further else "untested"
     why = _why(trial, as_tried(highest, log), highest.figures.gain)
-    return replace(found, trial=trial, verdict=verdict, reason=_reason(best, trial, why, among, limits, told))
+    return replace(found, trial=trial, verdict=verdict, reason=_reason(best, trial, why, among, limits, gained))
 
 
 def _try_control(evaluator: Evaluator, log: TrialLog, best: Trial, original: Trial, seed: int) -> Trial:
@@ -160,7 +160,7 @@ def of_like_gain(evaluator: Evaluator, highest: Trial, sure: Sequence[Trial], li
     """Trials within the limits whose gain is shown, and by no more than a standard error less than the highest.
 
     The one-standard-error rule (Breiman et al., 1984): the highest of many gains is so by chance in part, so what else
-    counts may choose among those that are not told apart. The error is of the difference between the two trials,
+    counts may choose among those that can not be distinguished. The error is of the difference between the two trials,
     paired and clustered by template. What another of these trials dominates has no claim.
 
     Args:
@@ -264,21 +264,21 @@ def _why(best: Trial, highest: Trial, highest_gain: float) -> str:
     )
 
 
-def _reason(best: Trial, trial: Trial, why: str, among: str, limits: Limits, told: str) -> str:
+def _reason(best: Trial, trial: Trial, why: str, among: str, limits: Limits, gained: str) -> str:
     """Why the best edit is taken, which was found as that trial."""
     figures, count = best.figures, len(best.neurons)
     parted = best.tells_conditions
     cost = f"{max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard error {figures.doubt:.3f}) and " * parted
     return (
         f"{count} neuron{'s' * (count > 1)} (trial {trial.number}): {why}{'ambiguous ' * parted}accuracy among the "
-        f"{among} within the limits ({_limits_told(limits)}), {told}; it costs {cost}{figures.kl:.3f} nats"
+        f"{among} within the limits ({_limits_text(limits)}), {gained}; it costs {cost}{figures.kl:.3f} nats"
     )
 
 
-def _no_gain(gain: Gain, trials: str, told: str) -> str:
+def _no_gain(gain: Gain, trials: str, gained: str) -> str:
     """Why the best edit is not taken."""
     few = f": {FEWEST_TEMPLATES} templates are the fewest that can show one" * (gain.templates < FEWEST_TEMPLATES)
-    return f"no edit recommended: the best of {trials} within the limits gains {told}; no gain is shown{few}"
+    return f"no edit recommended: the best of {trials} within the limits gains {gained}; no gain is shown{few}"
 
 
 def _harmful(trials: Sequence[Trial], limits: Limits) -> str:
@@ -304,7 +304,7 @@ def _tried(log: TrialLog) -> tuple[str, str]:
     return f"{len(whole)} edits tried", f"; {which} given up before all questions were asked" if given_up else ""
 
 
-def _told(over_original: Gain, over_control: Gain, *, of_reevaluated: bool) -> str:
+def _gains_text(over_original: Gain, over_control: Gain, *, of_reevaluated: bool) -> str:
     """Both gains with their p-values, and what these are of."""
     what = "further questions" if over_original.further else "questions that it was picked on, which is no test,"
     family = (
@@ -318,7 +318,7 @@ def _told(over_original: Gain, over_control: Gain, *, of_reevaluated: bool) -> s
     )
 
 
-def _limits_told(limits: Limits) -> str:
+def _limits_text(limits: Limits) -> str:
     caution = f" with {limits.caution:g} standard error{'s' * (limits.caution != 1)}" if limits.caution else ""
     aside = f", loss of facts {limits.fact_loss:g}" * (limits.fact_loss < 1)
     aside += f", spill-over {limits.spillover:g}" * (limits.spillover < 1)
