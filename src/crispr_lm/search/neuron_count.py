@@ -1,9 +1,9 @@
 """Search over the number of neurons alone: a sweep over one ranking, or the golden section of the paper's code.
 
-`search.search_edit` is the search over everything. Chosen on the validation split; others measure it on the test split.
-Always answering "unknown" has a balanced accuracy of 0.5, better than a model that always guesses a group, so no single
-mean is the criterion of the sweep: the gain on ambiguous questions is bought within a limit on the loss on disambiguated
-ones.
+`search.search_edit` is the search over everything. Chosen on the validation split; others measure it on the test
+split. Always answering "unknown" has a balanced accuracy of 0.5, better than a model that always guesses a group, so no
+single mean is the criterion of the sweep: the gain on ambiguous questions is bought within a limit on the loss on
+disambiguated ones.
 """
 
 from __future__ import annotations
