@@ -95,6 +95,9 @@ def test_what_got_worse_for_certain_is_named():
 
 def test_the_sentence_says_what_was_shown():
     assert headline(results_of()).startswith("Recommended: with 7 neurons removed the model guesses less")
+    assert headline({**results_of(), "verdict": "as asked"}) == (
+        "As asked, without limits on what is lost: 7 neurons removed; on new questions a gain is shown."
+    )
     assert headline(results_of(t=task_with(ambiguous=(-0.1, 0.3)))).startswith("Not confirmed: ")
     parts = {"good": task_with(), "bad": task_with(ambiguous=(-0.3, 0.1))}
     assert headline(results_of(**parts)).endswith("the gain is shown for 1 of 2 tasks.")

@@ -161,6 +161,9 @@ def headline(results: Mapping[str, Any]) -> str:
     if found["verdict"] == "untested":
         seen = "is" if shown and all(shown) else "is not"
         return f"Untested: {without}, chosen without a test; on new questions a gain {seen} shown."
+    if found["verdict"] == "as asked":
+        seen = "is" if shown and all(shown) else "is not"
+        return f"As asked, without limits on what is lost: {without}; on new questions a gain {seen} shown."
     if any(shown):
         return f"Confirmed in part: with {without} the gain is shown for {sum(shown)} of {len(shown)} tasks."
     return f"Not confirmed: with {without} the search saw a gain that new questions do not show."
