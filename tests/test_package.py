@@ -5,8 +5,10 @@ long version, with every requirement installed anew on every supported Python, i
 """
 
 import importlib.util
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -95,11 +97,63 @@ def test_the_sdist_builds_the_same_wheel_and_brings_its_tests(wheel, tmp_path):
     unpacked = tmp_path / f"crispr_lm-{__version__}"
     brought = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     assert brought >= {"tests/helpers.py", "docs/index.md", "mkdocs.yml", "examples/demo.toml", "requirements/test.txt"}
-    again = build(unpacked, "wheel", tmp_path / "again")
-    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
-        assert {name: one.read(name) for name in one.namelist()} == {
-            name: other.read(name) for name in other.namelist()
-        }
+    assert build(unpacked, "wheel", tmp_path / "again").read_bytes() == wheel.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def release():
+    """The script that writes the files of a release."""
+    described = importlib.util.spec_from_file_location("release", ROOT / "requirements" / "release.py")
+    module = importlib.util.module_from_spec(described)
+    described.loader.exec_module(module)
+    return module
+
+
+def archive(folder):
+    """A folder as a tar archive."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as content:
+        content.add(folder, arcname=".")
+    return packed.getvalue()
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """This project with one file of code: it is built in a second."""
+    folder = tmp_path / "sources"
+    (folder / "src" / "crispr_lm").mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "src/crispr_lm/version.py"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def test_a_build_shows_nothing_of_when_and_where_it_was_made(release, sources, tmp_path):
+    wheel, sdist = release.build_twice(archive(sources), tmp_path / "work")
+    assert (wheel.suffix, sdist.suffix) == (".whl", ".gz")
+
+
+def test_a_build_that_shows_when_it_was_made_is_refused(release, sources, tmp_path):
+    written = sources / "pyproject.toml"
+    written.write_text(written.read_text() + "\n[tool.hatch.build]\nreproducible = false\n")
+    with pytest.raises(SystemExit, match="not built reproducibly"):
+        release.build_twice(archive(sources), tmp_path / "work")
+
+
+def test_a_release_must_be_of_the_tagged_version_and_name_its_repository(release):
+    project = '[project]\nname = "crispr-lm"\n[project.urls]\nRepository = "https://example.org/crispr-lm"\n'
+    release.check(project, "1.2.3", "v1.2.3", "https://example.org/crispr-lm")
+    release.check(project, "1.2.3", None, None)
+    with pytest.raises(SystemExit, match=r"must be v1\.2\.3"):
+        release.check(project, "1.2.3", "v1.2.4", "https://example.org/crispr-lm")
+    with pytest.raises(SystemExit, match=r"project\.urls"):
+        release.check(project, "1.2.3", "v1.2.3", "https://example.org/another")
+
+
+def test_what_only_builds_is_not_among_the_dependencies_of_a_release():
+    (core, build) = ((ROOT / "requirements" / name).read_text() for name in ("core.txt", "build.txt"))
+    assert "\ntransformers==" in core
+    assert "\nhatchling==" in build
+    assert "\nhatchling==" not in core
 
 
 def test_an_installed_wheel_is_used_from_another_folder(environment, saved_model, tmp_path):
