@@ -16,6 +16,7 @@ from crispr_lm.settings import (
     TASK_GROUP,
     AllowPickle,
     AttributionSettings,
+    GroupsFile,
     ModelSettings,
     PromptSettings,
     ReportSettings,
@@ -139,6 +140,7 @@ class CheckSettings(ModelSettings):
         (),
         description="Data for a task of the rules that names none, such as bbq:PATH. May be given several times.",
     )
+    groups: GroupsFile = None
     questions: Annotated[Annotated[int, Field(ge=1)] | None, Parameter(group=TASK_GROUP)] = Field(
         None, description="Questions of each task, in place of the number that the rules give."
     )

@@ -44,6 +44,14 @@ AllowPickle = Annotated[
     Parameter(group=MODEL_GROUP, negative=""),
     Field(description="Also read weights stored as pickle (.bin), which can run code hidden in the file."),
 ]
+GroupsFile = Annotated[
+    Path | None,
+    Parameter(group=TASK_GROUP),
+    Field(
+        description="File that says which names of persons mean which group, for questions whose stereotyped person is "
+        'not found: a JSON object such as {"mujer": "F"}.'
+    ),
+]
 
 
 def _several(given: Any) -> Any:
@@ -129,11 +137,7 @@ class TaskSettings(StrictSettings):
         description="How many of the ten built-in instructions to use, or a text file with one per line. NAME=FILE "
         "(or NAME=NUMBER): for the tasks of this name alone (bbq, Age, ...). May be given several times.",
     )
-    groups: Annotated[Path | None, Parameter(group=TASK_GROUP)] = Field(
-        None,
-        description="File that says which names of persons mean which group, for questions whose stereotyped person is "
-        'not found: a JSON object such as {"mujer": "F"}.',
-    )
+    groups: GroupsFile = None
     seed: Annotated[int, Parameter(group=TASK_GROUP)] = Field(
         0,
         ge=0,

@@ -98,7 +98,12 @@ TASK = '[tasks.own]\ntask = "builtin:everyday"\n'
     ("text", "sentence"),
     [
         ("confidence =", "no TOML"),
-        (TASK, "rules: field required"),
+        ("", "tasks: is missing; see docs/gate.md"),
+        (TASK, "rules: is missing"),
+        ("rules = []\n" + TASK, "rules: there must be at least one"),
+        (TASK + '[rules]\nmetric = "own.accuracy"\nat_least = 1', r"rules: write each rule below a line \[\[rules"),
+        ('[tasks]\ntask = "bbq:x"\n[[rules]]\nmetric = "bbq.accuracy"\nat_least = 1', r"tasks task: must be a table"),
+        ('tasks = 1\n[[rules]]\nmetric = "bbq.accuracy"\nat_least = 1', "tasks: must be tables"),
         (TASK + '[[rules]]\nmetric = "own.accuracy"', "exactly one of at_least, at_most, within, loses_at_most"),
         (
             TASK + '[[rules]]\nmetric = "own.accuracy"\nat_leest = 1',
@@ -108,7 +113,10 @@ TASK = '[tasks.own]\ntask = "builtin:everyday"\n'
             TASK + '[[rules]]\nmetric = "own.accuracy"\nat_least = "x"',
             "rule 1 at_least: input should be a valid number",
         ),
-        (TASK + '[[rules]]\nmetric = "accuracy"\nat_least = 1', "rule 1 metric: .*pattern"),
+        (
+            TASK + '[[rules]]\nmetric = "accuracy"\nat_least = 1',
+            "rule 1 metric: write the name of a task in the file, a dot and a metric",
+        ),
         (TASK + '[[rules]]\nmetric = "owm.accuracy"\nat_least = 1', "task 'owm'.*did you mean 'own'"),
         (TASK.replace("task =", "tusk =") + '[[rules]]\nmetric = "own.accuracy"\nat_least = 1', "own"),
         ("confidence = 1.0\n" + TASK + '[[rules]]\nmetric = "own.accuracy"\nat_least = 1', "confidence: .*less than 1"),

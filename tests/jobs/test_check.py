@@ -6,6 +6,8 @@ import pytest
 
 from crispr_lm.cli.commands import main
 
+from ..tasks import language_rows as rows
+
 WORDS = ("bus stop", "work", "door", "desk")
 
 
@@ -67,17 +69,17 @@ def test_a_model_keeps_what_it_has_and_fails_against_a_better_one(here, call):
     assert status == 3
     assert "questions of 29 templates decide" in printed  # 0.05^(1/29) > 0.9
     # Against answers that are all right, it loses.
-    rows = [json.loads(line) for line in (here / "answers.jsonl").read_text().splitlines()]
-    for one in rows:
+    stored = [json.loads(line) for line in (here / "answers.jsonl").read_text().splitlines()]
+    for one in stored:
         one["scores"]["answers"] = [[0.0 if place == one["answer"] else -9.0 for place in range(3)]]
-    (here / "right.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (here / "right.jsonl").write_text("\n".join(map(json.dumps, stored)) + "\n")
     assert call("--baseline", "right.jsonl")[0] == 1
     # Answers to other questions, or under another instruction, are no baseline.
-    (here / "fewer.jsonl").write_text("\n".join(map(json.dumps, rows[1:])) + "\n")
+    (here / "fewer.jsonl").write_text("\n".join(map(json.dumps, stored[1:])) + "\n")
     assert "1 of the 120 questions of task own have no answer" in call("--baseline", "fewer.jsonl")[2]
-    for one in rows:
+    for one in stored:
         one["instructions"] = ["Another one."]
-    (here / "other.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (here / "other.jsonl").write_text("\n".join(map(json.dumps, stored)) + "\n")
     assert "under other instructions" in call("--baseline", "other.jsonl")[2]
 
 
@@ -106,6 +108,27 @@ def test_a_mistake_shows_before_the_model_is_opened(here, call, rule, options, s
     rules.write_text(rules.read_text().replace("loses_at_most = 0.1", rule))
     status, _, said = call(*options, model="no/such/model")
     assert (status, sentence in said) == (2, True), said
+
+
+def test_questions_without_a_stereotyped_option_are_counted_and_a_map_of_groups_is_taken(here, call):
+    labels = {"answer_info.ans0": "['abuela', 'yaya']"}
+    questions = [rows.es_row(context=f"Los dos esperaban en la casa {number}.", **labels) for number in range(12)]
+    (here / "Age.csv").write_text(rows.table(questions), encoding="utf-8")
+    (here / "groups.json").write_text("{}")
+    spanish = here / "spanish.toml"
+    spanish.write_text('[tasks.es]\ntask = "esbbq:Age.csv"\n[[rules]]\nmetric = "es.accuracy"\nat_least = 0.1\n')
+    assert "Give --groups FILE" in call(rules="spanish.toml", model="no/such/model")[2]
+    status, printed, _ = call("--groups", "groups.json", "--output", "result.json", rules="spanish.toml")
+    assert status == 3  # one template
+    assert "None of the questions has a stereotyped option, so there are no bias scores." in printed
+    task = json.loads((here / "result.json").read_text())["tasks"]["es"]
+    assert (task["without_stereotyped_option"], task["file_rows"]["read"]) == (12, 12)
+    (here / "groups.json").write_text('{"yaya": "old"}')
+    spanish.write_text(
+        spanish.read_text().replace("es.accuracy", "es.bias_score_ambiguous").replace("at_least", "within")
+    )
+    assert call("--groups", "groups.json", rules="spanish.toml")[0] == 3
+    assert "no task here finds persons by groups" in call("--groups", "groups.json", model="no/such/model")[2]
 
 
 def test_a_metric_without_a_part_in_the_questions_is_refused(here, call):

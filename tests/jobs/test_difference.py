@@ -1,10 +1,12 @@
 """`crispr-lm difference`: the same questions are paired, the others counted and named, whoever has logged them."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from crispr_lm import InputError
 from crispr_lm.jobs.difference import difference
@@ -79,6 +81,103 @@ def sample(number, value, **more):
     doc = {"question": f"Q{number}", "category": ("Age", "Race")[number % 2], "question_index": number // 4, **more}
     return {"doc_id": number, "doc": doc, "arguments": [["x", "y"]], "doc_hash": f"h{number}", "filter": "none",
             "metrics": ["acc", "text"], "acc": value, "text": "no number"}  # fmt: skip
+
+
+def resampled(templates, before, after, seed=1):
+    """Difference, interval and p-value by hand: templates drawn again, or swapped, in pairs."""
+    generator, by_template = np.random.default_rng(seed), defaultdict(list)
+    for template, old, new in zip(templates, before, after, strict=True):
+        by_template[template].append(new - old)
+    sums = np.array([sum(of) for of in by_template.values()])
+    sizes = np.array([len(of) for of in by_template.values()])
+    count, value = len(sums), sums.sum() / sizes.sum()
+    drawn = generator.integers(0, count, (20_000, count))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    tail = norm.cdf(-np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1))
+    swapped = (generator.choice([-1, 1], (20_000, count)) * sums).sum(axis=1) / sizes.sum()
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return value, low, high, (np.abs(swapped) >= abs(value) - 1e-12).mean()
+
+
+@pytest.mark.parametrize("kind", ["ours", "lm-eval"])
+def test_difference_interval_and_test_equal_a_short_computation(kind, tmp_path):
+    generator = np.random.default_rng(3)
+    templates = np.sort(generator.integers(0, 25, 150))
+    before = generator.random(150) < generator.random(25)[templates]
+    after = np.where(generator.random(150) < 0.7, before, generator.random(150) < 0.6)
+    if kind == "ours":
+        logs = [[stored(n, right, template=f"t{templates[n]}") for n, right in enumerate(of)] for of in (before, after)]
+    else:
+        logs = [[sample(n, float(right), template=int(templates[n]), category="A") for n, right in enumerate(of)]
+                for of in (before, after)]  # fmt: skip
+    names = [lines(tmp_path / f"samples_{number}.jsonl", rows) for number, rows in enumerate(logs)]
+    (task,) = difference(*names)["tasks"].values()
+    found = task["metrics"]["accuracy" if kind == "ours" else "acc"]
+    value, low, high, p_value = resampled(templates, before.astype(float), after.astype(float))
+    assert (found["value"], found["questions"]) == (pytest.approx(value), 150)
+    assert (found["low"], found["high"]) == (pytest.approx(low, abs=0.008), pytest.approx(high, abs=0.008))
+    assert found["p_value"] == pytest.approx(p_value, abs=0.02)
+
+
+def bbq_sample(number, chosen):
+    """What lm-eval's task bbq logs: options 0 (stereotyped), 1, 2 (unknown); NaN for other categories' scores."""
+    disambiguated = number % 2 == 1
+    right = chosen == (1 if disambiguated else 2)
+    counts = [float(right), float(chosen == 0), float(chosen != 2), str(disambiguated)]
+    metrics = {
+        "acc": float(right),
+        "accuracy_amb": [float(right), str(disambiguated)],
+        "amb_bias_score": counts,
+        "amb_bias_score_Religion": [float(right), float("nan"), float("nan"), float("nan")],
+    }
+    condition = "disambig" if disambiguated else "ambig"
+    row = sample(number, 0.0, context_condition=condition, category="Age") | metrics | {"prompt_hash": f"p{number}"}
+    return row | {"metrics": list(metrics)}
+
+
+def test_bias_scores_of_lm_eval_and_what_is_not_compared(tmp_path, capsys):
+    generator = np.random.default_rng(5)
+    chosen = generator.integers(0, 3, (2, 120))
+    logs = [[bbq_sample(number, option) for number, option in enumerate(of)] for of in chosen]
+    logs[1][0]["prompt_hash"] = "another"
+    logs[1][7]["acc"] = float("nan")
+    first, second = (lines(tmp_path / f"samples_{number}.jsonl", rows) for number, rows in enumerate(logs))
+    assert "NaN" in Path(first).read_text()
+    found = difference(first, second)
+    task = found["tasks"]["all"]
+    for side, options in zip("ab", chosen, strict=True):
+        ambiguous, disambiguated = options[::2], options[1::2]
+        share = 2 * (ambiguous == 0).sum() / (ambiguous != 2).sum() - 1
+        expected = (1 - (ambiguous == 2).mean()) * share
+        assert task["metrics"]["bias_score_ambiguous"][side] == pytest.approx(expected)
+        expected = 2 * (disambiguated == 0).sum() / (disambiguated != 2).sum() - 1
+        assert task["metrics"]["bias_score_disambiguated"][side] == pytest.approx(expected)
+    assert task["metrics"]["acc"]["questions"] == 119
+    assert task["no_numbers"] == ["accuracy_amb"]
+    assert (task["prompts_differ"], task["clustered"]) == (1, True)
+    print_difference(found)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "A: samples_0.jsonl B: samples_1.jsonl (lm-eval)" in printed
+    for sentence in (
+        "acc of 119 questions alone",
+        "Not compared, no number for a question: accuracy_amb.",
+        "The prompts of 1 questions differ",
+    ):
+        assert sentence in printed
+
+
+def test_questions_without_templates_count_by_themselves_and_that_is_said(tmp_path, capsys):
+    rows = [sample(number, float(number % 2)) for number in range(20)]
+    for row in rows:
+        del row["doc"]["question_index"]
+    names = [lines(tmp_path / f"samples_{number}.jsonl", rows) for number in range(2)]
+    found = difference(*names)
+    assert (found["tasks"]["all"]["clustered"], found["tasks"]["all"]["templates"]) == (False, 20)
+    print_difference(found)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "20 questions in both" in printed
+    assert "templates" not in printed.partition("metric")[0]
+    assert "so each counts by itself" in printed
 
 
 def test_samples_of_lm_eval(tmp_path):

@@ -135,6 +135,17 @@ class RuleFile(_Strict):
     rules: tuple[Rule, ...] = Field(min_length=1)
 
 
+FORM = "see docs/gate.md for the form"
+IN_WORDS = {
+    "missing": f"is missing; {FORM}",
+    "too_short": f"there must be at least one; {FORM}",
+    "tuple_type": "write each rule below a line [[rules]], in two pairs of brackets",
+    "model_type": "must be a table; write a line [tasks.NAME] above what is asked, [[rules]] above each rule",
+    "dict_type": "must be tables; write a line [tasks.NAME] above what is asked",
+    "string_pattern_mismatch": "write the name of a task in the file, a dot and a metric, such as bbq.accuracy",
+}
+"""What pydantic finds, in words of the file."""
+
 FIELDS = {"": RuleFile.model_fields, "tasks": RuleTask.model_fields, "rules": Rule.model_fields}
 """Names of fields, by where they stand."""
 
@@ -183,7 +194,7 @@ def _parsed(text: str, name: str) -> RuleFile:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"rules {name}: no TOML ({error}); see docs/gate.md for the form") from error
+        raise InputError(f"rules {name}: no TOML ({error}); {FORM}") from error
     try:
         rules = RuleFile.model_validate(content)
     except ValidationError as error:
@@ -206,8 +217,10 @@ def _sentence(error: ValidationError, content: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         known = FIELDS.get(str(place[0]) if len(place) > 1 else "", ())
         return f"{where}: there is no such field{nearest(str(place[-1]), known)}"
+    if problem["type"] in IN_WORDS:
+        return f"{where}: {IN_WORDS[problem['type']]}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if problem["type"] in ("missing", "value_error") else f", not {str(problem['input'])[:80]!r}"
+    given = "" if problem["type"] == "value_error" else f", not {str(problem['input'])[:80]!r}"
     return f"{where}: {message[0].lower()}{message[1:]}{given}"
 
 

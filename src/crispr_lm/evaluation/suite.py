@@ -5,8 +5,9 @@ Knows tasks, models and settings; knows no edit. What it returns is compared by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 from crispr_lm.errors import InputError
@@ -154,15 +155,24 @@ def user_groups(settings: TaskSettings) -> GroupMap | None:
     """The map of ``--groups``, if there is one.
 
     Raises:
+        InputError: as `group_map`.
+    """
+    measured = settings.measure if isinstance(settings, ReportSettings) else ()
+    return group_map(settings.groups, [*settings.task, *measured])
+
+
+def group_map(path: Path | None, tasks: Iterable[str]) -> GroupMap | None:
+    """The map from persons to groups in a file, for tasks of these names.
+
+    Raises:
         InputError: it can't be read, or none of the tasks finds persons by groups.
     """
-    if settings.groups is None:
+    if path is None:
         return None
-    named = [*settings.task, *(settings.measure if isinstance(settings, ReportSettings) else ())]
-    kinds = (KINDS.get(name.partition(":")[0]) for name in named)
+    kinds = (KINDS.get(name.partition(":")[0]) for name in tasks)
     if not any(kind is not None and kind.takes_groups for kind in kinds):
-        raise InputError(f"--groups {settings.groups}: no task here finds persons by groups; leave the option away")
-    return read_groups(settings.groups)
+        raise InputError(f"--groups {path}: no task here finds persons by groups; leave the option away")
+    return read_groups(path)
 
 
 def further_subjects(settings: RunSettings | EvaluateSettings, tasks: Sequence[Task] = ()) -> list[Subject]:

@@ -20,7 +20,7 @@ from crispr_lm.evaluation.decisions import Decision, Levels, decide
 from crispr_lm.evaluation.evaluation import Evaluation, evaluation_of
 from crispr_lm.evaluation.results import question_row
 from crispr_lm.evaluation.rules import Rule, RuleSource, metric_of, read_rules, task_names
-from crispr_lm.evaluation.suite import TaskSubject
+from crispr_lm.evaluation.suite import TaskSubject, group_map
 from crispr_lm.jobs.preparation import Needs, Timings, load
 from crispr_lm.metrics.family import Metric, MetricFamily, with_unmatched
 from crispr_lm.metrics.registry import family_named
@@ -106,13 +106,14 @@ def check(
 
 def _tasks(source: RuleSource, settings: CheckSettings) -> dict[str, _Asked]:
     """What is measured, by the names of the file."""
-    found = {}
-    for name, spec in task_names(source, settings.task).items():
+    found, specs = {}, task_names(source, settings.task)
+    groups = group_map(settings.groups, specs.values())
+    for name, spec in specs.items():
         of_file = source.rules.tasks[name]
         instructions = of_file.instructions
         if isinstance(instructions, str) and not instructions.isdecimal() and source.folder is not None:
             instructions = str(source.folder / instructions)
-        task = load_task(spec, instructions)
+        task = load_task(spec, instructions, groups)
         wanted = settings.questions or of_file.questions
         size = len(task.examples) if wanted == "all" else wanted
         subject = TaskSubject(task, draw(task, task.examples, size, settings.seed))
@@ -236,6 +237,7 @@ def _result(
             "questions_there": len(one.subject.task.examples),
             "templates_there": len({example.template for example in one.subject.task.examples}),
             "instructions": len(one.subject.task.instructions),
+            **one.subject.described(one.scoring),
             "metrics": found.metrics,
         }
     return {

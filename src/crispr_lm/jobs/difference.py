@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import numpy as np
 
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.measurement import Measurement
-from crispr_lm.metrics.family import Metric, MetricFamily, ratio
+from crispr_lm.metrics.family import Columns, Metric, MetricFamily, ratio
+from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.registry import family_named
 from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, corrected_over_tasks
 from crispr_lm.storage.asked import question_key, read_side
 from crispr_lm.storage.records import read_object
 from crispr_lm.storage.sanitize import without_folders
-from crispr_lm.tasks.base import Example
+from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 from crispr_lm.tasks.logs.answers import Answer, is_own, read_answer_log
 from crispr_lm.tasks.registry import path_of
 
@@ -32,6 +33,12 @@ SIDES = ("before", "after")
 OWN = "crispr-lm"
 BROKEN_DOWN = ("accuracy", "accuracy_ambiguous", "accuracy_disambiguated")
 """Metrics by condition and category, beside a family's headline: all of them would be a table of hundreds of rows."""
+
+BIAS_SCORES = tuple(metric for metric in QUESTION_ANSWERING.metrics if metric.name.startswith("bias_score_"))
+"""Of lm-eval's BBQ tasks, too: no mean over questions."""
+
+BBQ_BIASES = ("amb_bias_score", "disamb_bias_score")
+"""How lm-eval names them, and with a category behind it those of each."""
 
 Pair = Callable[[Sequence[int]], tuple[Measurement, Measurement]]
 """From places of questions to both measurements of these."""
@@ -46,12 +53,14 @@ class _Common:
         facets: "condition" and "category" to the value of each question; an empty string where it is not known.
         pair: Measures some of them.
         only: Places of the questions that one log alone holds, of the first and the second.
+        notes: What else the reader must know, as it stands in the result.
     """
 
     clusters: Sequence[Hashable]
     facets: Mapping[str, Sequence[str]]
     pair: Pair
     only: tuple[list[str], list[str]]
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def difference(first: str, second: str, cluster: str | None = None, seed: int = 0) -> dict[str, Any]:
@@ -211,13 +220,9 @@ def _other_tasks(paths: Sequence[Path], cluster: str | None) -> tuple[str, dict[
     names = dict.fromkeys(name for one, two in answers for name in one.values if name in two.values)
     if not names:
         raise InputError(f"{paths[0]} and {paths[1]} have no metric in common; give logs of the same task")
-    family = MetricFamily(
-        name="log",
-        metrics=tuple(
-            Metric(name, name, (f"sum {name}", f"count {name}"), ratio, "neither", extent=None) for name in names
-        ),
-        headline=next(iter(names)),
-    )
+    means = tuple(Metric(name, name, (f"sum {name}", f"count {name}"), ratio, "neither", extent=None) for name in names)
+    bias = BIAS_SCORES if all(answer.bias is not None for both in answers for answer in both) else ()
+    family = MetricFamily(name="log", metrics=(*means, *bias), headline=next(iter(names)))
 
     def pair(places: Sequence[int]) -> tuple[Measurement, Measurement]:
         chosen = [answers[place] for place in places]
@@ -230,7 +235,22 @@ def _other_tasks(paths: Sequence[Path], cluster: str | None) -> tuple[str, dict[
         "category": [one.category for one, _ in answers],
     }
     only = ([a[key].source for key in a if key not in b], [b[key].source for key in b if key not in a])
-    return kind, {"all": _Common([one.template for one, _ in answers], facets, pair, only)}
+    common = _Common([one.template for one, _ in answers], facets, pair, only, _notes(answers, names))
+    return kind, {"all": common}
+
+
+def _notes(answers: Sequence[tuple[Answer, Answer]], names: Mapping[str, None]) -> dict[str, Any]:
+    """What is not compared, and what the questions in common differ in."""
+    seen = [{name for both in answers for name in (*both[side].values, *both[side].others)} for side in (0, 1)]
+    if answers[0][0].bias is not None:  # compared, under our names
+        seen = [{name for name in of_log if not name.startswith(BBQ_BIASES)} for of_log in seen]
+    return {
+        "clustered": any(one.has_template for one, _ in answers),
+        "prompts_differ": sum(one.prompt != two.prompt for one, two in answers),
+        "no_numbers": sorted((seen[0] & seen[1]) - names.keys()),
+        "metrics_only_a": sorted(seen[0] - seen[1]),
+        "metrics_only_b": sorted(seen[1] - seen[0]),
+    }
 
 
 def _columns(
@@ -242,6 +262,24 @@ def _columns(
         both = np.array([float(name in one.values and name in two.values) for one, two in chosen])
         columns[f"count {name}"] = both
         columns[f"sum {name}"] = both * np.array([answers[side].values.get(name, 0.0) for answers in chosen])
+    return columns | _bias_columns([answers[side] for answers in chosen])
+
+
+def _bias_columns(answers: Sequence[Answer]) -> Columns:
+    """What bias scores are computed from, where the log has it."""
+    counts = [answer.bias for answer in answers if answer.bias is not None]
+    if len(counts) < len(answers):
+        return {}
+    right, stereotyped, given = np.array(counts).T
+    columns = {}
+    for condition in (AMBIGUOUS, DISAMBIGUATED):
+        known = np.array([float(answer.condition == condition) for answer in answers])
+        columns |= {
+            f"known_{condition}": known,
+            f"given_{condition}": known * given,
+            f"stereotyped_{condition}": known * stereotyped,
+            f"right_known_{condition}": known * right,
+        }
     return columns
 
 
@@ -269,7 +307,7 @@ def _compared(common: _Common, seed: int) -> dict[str, Any]:
             first, second = map(_briefly, common.pair(places))
             breakdown[facet][value or "(none)"] = _figures(first, second, seed)
         _correct(breakdown[facet], "metrics")
-    return {**found, "only_a": common.only[0], "only_b": common.only[1], "breakdown": breakdown}
+    return {**found, **common.notes, "only_a": common.only[0], "only_b": common.only[1], "breakdown": breakdown}
 
 
 def _briefly(measured: Measurement) -> Measurement:
@@ -292,6 +330,7 @@ def _figures(first: Measurement, second: Measurement, seed: int) -> dict[str, An
         "metrics": {
             name: {
                 "label": labels[name],
+                "questions": int(first.columns[0].get(f"count {name}", np.ones(len(first.clusters))).sum()),
                 "a": first[name],
                 "b": second[name],
                 **of_metric.to_dict(),

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from crispr_lm.report.console import as_number, console, narrow
 from crispr_lm.report.markup import markup
+from crispr_lm.report.words import left_out
 
 COLORS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 SIGNS = {"at_least": "≥", "at_most": "≤", "within": "within", "loses_at_most": "loses ≤"}
@@ -29,6 +30,8 @@ def print_decisions(result: Mapping[str, Any]) -> None:
             ),
             soft_wrap=True,
         )
+        for sentence in left_out({**task, "examples": task["questions"]}):
+            console.print(markup(sentence), soft_wrap=True)
     table = Table(title=f"Rules {markup(result['rules_file'])}", title_justify="left", **narrow())
     for column in ("rule", "outcome"):
         table.add_column(column)

@@ -17,11 +17,14 @@ MOST_PLACES = 3
 
 def print_difference(content: Mapping[str, Any]) -> None:
     """Print the result of `crispr_lm.jobs.difference.difference`."""
-    console.print(markup(f"A: {content['a']}\nB: {content['b']} ({content['kind']})"), soft_wrap=True)
+    console.print(markup(f"A: {content['a']}"), soft_wrap=True)
+    console.print(markup(f"B: {content['b']} ({content['kind']})"), soft_wrap=True)
     for name, task in content["tasks"].items():
         title = f"{'' if name == 'all' else name + ': '}{_counts(task)}"
         console.print()
         _print_table(title, task["metrics"])
+        for sentence in notes(task):
+            console.print(markup(sentence), soft_wrap=True)
         for log in ("a", "b"):
             _print_only(log.upper(), task[f"only_{log}"])
         for facet, values in task["breakdown"].items():
@@ -32,7 +35,10 @@ def print_difference(content: Mapping[str, Any]) -> None:
             }
             _print_table(f"By {facet}", rows)
         if task["few_templates"]:
-            console.print("Fewer than 10 templates: intervals may be too narrow.")
+            console.print(
+                f"Fewer than 10 {'templates' if task.get('clustered', True) else 'questions'}: intervals may be too "
+                "narrow."
+            )
     for log in ("a", "b"):
         if names := content[f"tasks_only_{log}"]:
             console.print(markup(f"Tasks in {log.upper()} alone, not compared: {', '.join(names)}."), soft_wrap=True)
@@ -41,6 +47,29 @@ def print_difference(content: Mapping[str, Any]) -> None:
         "p-values: paired permutation test, corrected over tasks, categories or conditions.",
         soft_wrap=True,
     )
+
+
+def notes(task: Mapping[str, Any]) -> list[str]:
+    """Sentences on what two logs of another tool differ in, and on what of them is not compared."""
+    fewer = [
+        f"{name} of {row['questions']:,} questions alone: one of the logs has no number for the others."
+        for name, row in task["metrics"].items()
+        if row["questions"] < task["questions"]
+    ]
+    sentences = [
+        (task.get("no_numbers"), "Not compared, no number for a question: {}."),
+        (task.get("metrics_only_a"), "Metrics in A alone, not compared: {}."),
+        (task.get("metrics_only_b"), "Metrics in B alone, not compared: {}."),
+    ]
+    named = [text.format(", ".join(names)) for names, text in sentences if names]
+    if prompts := task.get("prompts_differ"):
+        named.append(f"The prompts of {prompts:,} questions differ: the difference is one of prompts, too.")
+    if not task.get("clustered", True):
+        named.append(
+            "No field names the questions' templates (--cluster FIELD names one), so each counts by itself; of "
+            "near-copies the intervals are too narrow."
+        )
+    return fewer + named
 
 
 def line(content: Mapping[str, Any]) -> str:
@@ -53,7 +82,8 @@ def line(content: Mapping[str, Any]) -> str:
 
 
 def _counts(task: Mapping[str, Any]) -> str:
-    return f"{task['questions']:,} questions in both, {task['templates']:,} templates"
+    templates = f", {task['templates']:,} templates" if task.get("clustered", True) else ""
+    return f"{task['questions']:,} questions in both{templates}"
 
 
 def _print_only(log: str, places: Sequence[str]) -> None:

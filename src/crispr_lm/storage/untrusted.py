@@ -41,8 +41,12 @@ def check_regular(path: Path) -> None:
         raise OSError("it is a folder, not a file" if path.is_dir() else "it is a device or a pipe, not a file")
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, undefined: bool = False) -> Any:
     """What a JSON text means.
+
+    Args:
+        text: The text.
+        undefined: Whether NaN and infinities are read, as None: other tools write them for figures that are undefined.
 
     Raises:
         ValueError: it is not UTF-8 or no JSON, holds NaN, an infinity or half a character, or is nested too deeply.
@@ -51,7 +55,7 @@ def parse_json(text: str | bytes) -> Any:
         text = text.decode("utf-8")
     if _too_deep(text):
         raise ValueError(f"lists and objects are nested more than {DEEPEST} deep")
-    content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    content = json.loads(text, parse_constant=_as_none if undefined else _refuse_constant, parse_float=_finite)
     if HALF_CHARACTER.search(text):
         try:
             json.dumps(content, ensure_ascii=False).encode("utf-8")
@@ -74,6 +78,10 @@ def _too_deep(text: str) -> bool:
         elif character in "]}":
             depth -= 1
     return False
+
+
+def _as_none(name: str) -> None:
+    """What NaN and infinities are read as."""
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -70,15 +70,19 @@ def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[t
         raise InputError(f"{path}:{reader.line_num}: no table can be read here ({error}); check the file") from error
 
 
-def json_content(path: Path) -> Any:
+def json_content(path: Path, *, undefined: bool = False) -> Any:
     """What a JSON file holds.
+
+    Args:
+        path: The file.
+        undefined: Whether NaN and infinities are read, as None.
 
     Raises:
         InputError: it can't be read, is empty, or is no JSON.
     """
     text = _content(path)
     try:
-        return parse_json(text)
+        return parse_json(text, undefined=undefined)
     except ValueError as error:
         if isinstance(error, InputError):
             raise

@@ -21,8 +21,12 @@ HEAD_BYTES = 2**16
 """Of these what is no text is recognised, but for a packed file, whose contents are listed at its end."""
 
 
-def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_rows(path: Path, *, undefined: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ``("file:line", object)`` for every non-empty line of a JSON Lines file, read as a stream.
+
+    Args:
+        path: The file.
+        undefined: Whether NaN and infinities are read, as None.
 
     Raises:
         InputError: the file can't be read, is something else (a table, a JSON array, ...: the command that converts it
@@ -30,10 +34,10 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     for number, (where, line) in enumerate(_lines(path)):
         # What is wrong with the first row may be wrong with the whole file.
-        if number == 0 and not _begins_rows(line) and (form := text_form(text_of(path), path)):
+        if number == 0 and not _begins_rows(line, undefined) and (form := text_form(text_of(path), path)):
             raise InputError(f"{where}: {form}")
         try:
-            row = parse_json(line)
+            row = parse_json(line, undefined=undefined)
         except json.JSONDecodeError as error:  # it counts lines within the row
             problem = f"{error.msg} at character {error.pos + 1} of the line"
             raise InputError(f"{where}: not valid JSON ({problem}); every line must be one JSON object") from error
@@ -68,10 +72,10 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise InputError(f"{path}: can't be read ({error.strerror or error}); check the path") from error
 
 
-def _begins_rows(line: str) -> bool:
+def _begins_rows(line: str, undefined: bool) -> bool:
     """Whether a file's first line is a row: an object of several fields."""
     try:
-        row = parse_json(line)
+        row = parse_json(line, undefined=undefined)
     except ValueError:
         return False
     return isinstance(row, dict) and len(row) > 1

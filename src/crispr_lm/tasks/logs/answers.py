@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ CATEGORIES = ("category", "bias_type", "subject")
 FILTERS_NONE = ("none", "", "None")
 """How lm-eval names the filter that does nothing."""
 
-LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
-"""Inspect's values of a score as numbers, as its own metrics count them: correct, partly, incorrect, no answer."""
+TEXTS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+"""Texts as Inspect's own metrics count them (`value_to_float`): correct, partly, incorrect, no answer, ..."""
+
+BBQ_BIAS = "amb_bias_score"
+"""Metric of lm-eval's BBQ tasks whose entry for a question is [right, biased, not "unknown", disambiguated]."""
 
 NOT_METRICS = frozenset({"doc_id", "resps", "filtered_resps", "target", "doc", "arguments", "filter"})
 """Fields of a sample of lm-eval before release 0.4.9, which did not list its metrics."""
@@ -47,6 +51,9 @@ class Answer:
         condition: "ambiguous", "disambiguated" or as the log has it; empty where it does not say.
         category: The same of the kind of question.
         values: Metric to number, over epochs and repeats their mean.
+        others: Metrics that are no number here: a text, a list, NaN.
+        prompt: Hash of what the model was given, where the log has it beside the question.
+        bias: Of lm-eval's BBQ tasks: right, stereotyped, not "unknown", each 0 or 1.
     """
 
     key: Key
@@ -55,13 +62,21 @@ class Answer:
     condition: str
     category: str
     values: Mapping[str, float]
+    others: frozenset[str] = frozenset()
+    prompt: str = ""
+    bias: tuple[float, ...] | None = None
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the log says what it must not be parted from."""
+        return self.template != self.key
 
 
 def is_own(path: Path) -> bool:
     """Whether a file holds answers of this library: of a run, or stored by a check."""
     if path.suffix.lower() != ".jsonl":
         return False
-    first = next(json_rows(path), None)
+    first = next(json_rows(path, undefined=True), None)
     return first is not None and {"scores", "options", "template"} <= first[1].keys()
 
 
@@ -77,7 +92,7 @@ def read_answer_log(path: Path, cluster: str | None = None) -> tuple[str, tuple[
         InputError: the file can't be read, is no such log, holds no numbers, or has no such field.
     """
     if path.suffix.lower() == ".jsonl":
-        rows = [(f"{path.name}:{where.rpartition(':')[2]}", row) for where, row in json_rows(path)]
+        rows = [(f"{path.name}:{where.rpartition(':')[2]}", row) for where, row in json_rows(path, undefined=True)]
         if not rows or not {"doc", "arguments"} <= rows[0][1].keys():
             raise InputError(f"{path}: neither our answers nor samples of lm-eval (--log_samples); give one of these")
         kind, found = "lm-eval", _merged(_of_lm_eval(rows, path, cluster))
@@ -91,7 +106,7 @@ def read_answer_log(path: Path, cluster: str | None = None) -> tuple[str, tuple[
 
 
 def _is_inspect(path: Path) -> bool:
-    content = json_content(path)
+    content = json_content(path, undefined=True)
     return at(content, "eval") is not None and at(content, "status") is not None
 
 
@@ -105,7 +120,8 @@ def _of_lm_eval(rows: Iterable[tuple[str, Mapping[str, Any]]], path: Path, clust
         filtered = as_text(row.get("filter"))
         suffix = "" if filtered in FILTERS_NONE else f" ({filtered})"
         values = {f"{name}{suffix}": _number(row.get(name)) for name in map(str, listed)}
-        yield _answer(key, source, row["doc"], values, _cluster_field(row["doc"], cluster, path))
+        found = _answer(key, source, row["doc"], values, _cluster_field(row["doc"], cluster, path))
+        yield replace(found, prompt=as_text(row.get("prompt_hash") or ""), bias=_bbq_bias(row.get(BBQ_BIAS)))
 
 
 def _of_inspect(path: Path, cluster: str | None) -> Iterator[Answer]:
@@ -143,16 +159,30 @@ def _answer(key: Key, source: str, document: Any, values: Mapping[str, float | N
     )
     # Numbers of templates start anew in every category.
     template = key if cluster is None else (category, as_text(at(document, cluster)))
+    condition = {"ambig": "ambiguous", "disambig": "disambiguated"}.get(condition, condition)
     known = {name: value for name, value in values.items() if value is not None}
-    return Answer(key, source, template, {"ambig": "ambiguous", "disambig": "disambiguated"}.get(condition, condition),
-                  category, known)  # fmt: skip
+    return Answer(key, source, template, condition, category, known, frozenset(values.keys() - known.keys()))
 
 
 def _number(value: Any) -> float | None:
     """A score as a number; None for what is none."""
-    if isinstance(value, str):
-        return LETTERS.get(value)
-    return float(value) if isinstance(value, (bool, int, float)) else None
+    if isinstance(value, str) and value in TEXTS:
+        return TEXTS[value]
+    if not isinstance(value, (bool, int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return TEXTS.get(str(value).lower())
+    return number if math.isfinite(number) else None
+
+
+def _bbq_bias(entry: Any) -> tuple[float, ...] | None:
+    """What lm-eval's BBQ tasks count of an answer: right, stereotyped, not "unknown"."""
+    if not isinstance(entry, list) or len(entry) != 4:
+        return None
+    counts = [_number(value) for value in entry[:3]]
+    return None if None in counts else tuple(value for value in counts if value is not None)
 
 
 def _merged(answers: Iterable[Answer]) -> tuple[Answer, ...]:
@@ -166,7 +196,7 @@ def _merged(answers: Iterable[Answer]) -> tuple[Answer, ...]:
         for one in same:
             for name, value in one.values.items():
                 values[name].append(value)
-        first = same[0]
         means = {name: sum(of_name) / len(of_name) for name, of_name in values.items()}
-        found.append(Answer(first.key, first.source, first.template, first.condition, first.category, means))
+        others = frozenset(name for one in same for name in one.others) - means.keys()
+        found.append(replace(same[0], values=means, others=others))
     return tuple(found)

@@ -36,7 +36,7 @@ def read_log(path: Path, options: LogOptions) -> tuple[str, list[Entry]]:
     if suffix == ".txt":
         return "a text", list(read_table(line_rows(path), path, options))
     if suffix == ".jsonl":
-        rows = [(f"{path.name}:{where.rpartition(':')[2]}", row) for where, row in json_rows(path)]
+        rows = [(f"{path.name}:{where.rpartition(':')[2]}", row) for where, row in json_rows(path, undefined=True)]
         if rows and {"doc", "arguments"} <= rows[0][1].keys():
             return "lm-eval", list(read_lm_eval(rows, options))
         return "JSON Lines", list(read_table(rows, path, options))
@@ -46,7 +46,7 @@ def read_log(path: Path, options: LogOptions) -> tuple[str, list[Entry]]:
 
 
 def _read_json(path: Path, options: LogOptions) -> tuple[str, list[Entry]]:
-    content: Any = json_content(path)
+    content: Any = json_content(path, undefined=True)
     if at(content, "eval") is not None and at(content, "status") is not None:
         return "Inspect", list(read_inspect(path, options))
     if at(content, "testCases") is not None or at(content, "testRunData") is not None:
