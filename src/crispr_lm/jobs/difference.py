@@ -271,7 +271,7 @@ def _bias_columns(answers: Sequence[Answer]) -> Columns:
     if len(counts) < len(answers):
         return {}
     right, stereotyped, given = np.array(counts).T
-    columns = {}
+    columns: dict[str, Any] = {}
     for condition in (AMBIGUOUS, DISAMBIGUATED):
         known = np.array([float(answer.condition == condition) for answer in answers])
         columns |= {
