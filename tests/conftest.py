@@ -76,7 +76,7 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _made_once() -> Iterator[None]:
-    """Built-in questions, versions of packages and templates of pages are read once: half of a tiny model's run."""
+    """Built-in questions, versions of packages and templates of pages are read once, not in every tiny run."""
     kept = {name: functools.cache(read) for name, read in registry.BUILTIN.items()}
     environment = functools.cache(page.page_environment)
     with pytest.MonkeyPatch.context() as patched:

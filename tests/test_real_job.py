@@ -26,6 +26,13 @@ pytestmark = [
 AGE = Path(__file__).parents[2] / "shared" / "data" / "bbq" / "Age.jsonl"
 
 
+def call(*arguments):
+    """Run a command in this process: to start another one takes seconds, which the first job alone is worth."""
+    with pytest.raises(SystemExit) as end:
+        main(list(map(str, arguments)))
+    assert not end.value.code
+
+
 def command(*arguments):
     """Run a command in a process of its own; returns what it printed."""
     finished = subprocess.run(
@@ -57,8 +64,8 @@ def test_a_whole_job_on_the_bundled_questions(whole_job, tmp_path):
     results = json.loads((output / "results.json").read_text())
     assert results["edit"]["neurons"] == len(Edit.load(output / "edit.json").neurons)
     # The saved folder is a plain model: it loads without the built-in GGUF file and scores as told.
-    main(["evaluate", str(output / "model"), "--task", "builtin:everyday", "--instructions", "1", "--test-examples",
-          "16", "--measure-examples", "8", "--output", str(tmp_path / "again.json")])  # fmt: skip
+    call("evaluate", output / "model", "--task", "builtin:everyday", "--instructions", 1, "--test-examples", 16,
+         "--measure-examples", 8, "--output", tmp_path / "again.json")  # fmt: skip
     assert results["tasks"]["builtin:everyday"]["statistics"]["accuracy_ambiguous"]["low"] is not None
     assert (output / "report.html").stat().st_size > 1_000_000  # with its plotting library
     again = json.loads((tmp_path / "again.json").read_text())
@@ -79,8 +86,7 @@ def test_the_papers_effect_and_its_price_stand_side_by_side(tmp_path):
     small = ["--examples", 8, "--instructions", 1, "--validation-examples", 24, "--test-examples", 24]
     small += ["--max-neurons", 3, "--search", "sweep", "--measure-examples", 8, "--neutral-prompts", 4]
     output, task = tmp_path / "out", "bbq:Age.jsonl"  # its name in what may be shared
-    given = ["run", "builtin:smollm2", "--task", f"bbq:{AGE}", "--output", output, "--max-accuracy-loss", 0.05, *small]
-    main(list(map(str, given)))
+    call("run", "builtin:smollm2", "--task", f"bbq:{AGE}", "--output", output, "--max-accuracy-loss", 0.05, *small)
     results = json.loads((output / "results.json").read_text())
     original, *candidates = (row["metrics"][task] for row in results["search"])
     # At any price: few neurons, a great gain, paid with "unknown" where the context does tell.

@@ -61,10 +61,10 @@ def scored(*given):
 @pytest.mark.parametrize("flag", [["--deterministic"], []], ids=["deterministic", "plain"])
 def test_two_processes_give_the_same_bits_on_a_cpu(saved_model, questions, tmp_path, flag):
     other = scored(saved_model("llama"), questions, tmp_path / "other", *flag)
-    try:
+    with pytest.raises(SystemExit) as end:
         main(command(saved_model("llama"), questions, tmp_path / "here", *flag))
-    finally:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
+    assert not end.value.code
     assert hash_of(tmp_path / "here") == other
 
 
