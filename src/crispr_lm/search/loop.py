@@ -9,7 +9,8 @@ over closings c_i = 1 − g_i in [0, 1] (`attribution.gate_gradients`). Every st
     r = ∂/∂g [ L_biased + λ · L_skill + ρ · KL ]  −  ρ · F / 2
 
 on fresh prompts, F the diagonal of the Fisher information. Steps are averaged with momentum, shrunk towards 0 by their
-standard error, and added up to z; the n largest of z that are above 0 are closed, by z. The losses of one prompt are
+standard error, and added up to z; the n largest of z that are above 0 are closed, by z or whole where it is above 1. z
+itself is not held at 1: the order of neurons that are closed whole would be lost. The losses of one prompt are
 
     L_biased = softplus(max over wrong o of s(o) − s(y))                       where the context does not tell
     L_skill  = softplus(s(unknown) − max over other o of s(o))
@@ -203,12 +204,12 @@ class Loop:
     def is_clear(self) -> bool:
         """Whether the edit is near to what the gates are: if they are half open, closing them is another edit."""
         best = self._best()
-        return bool(len(best)) and float(self.state.closing[best].mean()) >= CLEAR
+        return bool(len(best)) and float(self.state.closing[best].clamp(max=1).mean()) >= CLEAR
 
     def _step(self) -> None:
         state = self.state
         best, closed = self._best(), torch.zeros(self._gates.count)
-        closed[best] = state.closing[best]
+        closed[best] = state.closing[best].clamp(max=1)
         gradient, of_skill = self._gradient(1 - closed)
         mean = MOMENTUM * state.mean + (1 - MOMENTUM) * gradient
         square = MOMENTUM * state.square + (1 - MOMENTUM) * gradient**2
@@ -221,7 +222,7 @@ class Loop:
         stays = harm / 2 > FAIR_SHARES * self._limits.kl / self._most
         merit[stays] = 0.0
         of_best = float(merit.topk(self._most).values.clamp(min=0).mean()) or math.inf
-        closing = (state.closing + STEP_SIZE * merit / of_best).clamp(-1, 1).masked_fill(stays, -1.0)
+        closing = (state.closing + STEP_SIZE * merit / of_best).clamp(min=-1).masked_fill(stays, -1.0)
         skill = MOMENTUM * state.skill + (1 - MOMENTUM) * of_skill
         self.state = LoopState(state.step + 1, closing, mean, square, skill)
 
