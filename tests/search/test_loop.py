@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from crispr_lm import Edit, Limits, SearchOptions, load_model, load_task, search_edit
+from crispr_lm.attribution.gate_gradients import Gates
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.search.evaluator import random_neurons
-from crispr_lm.search.loop import LoopState, _drawn
+from crispr_lm.search.loop import Loop, LoopState, Ordinary, _drawn
 from crispr_lm.search.losses import biased_loss, kl_loss, skill_loss
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.options import search_parts
@@ -85,6 +86,18 @@ def test_what_it_finds_lowers_the_loss_more_than_random_neurons_and_is_found_aga
     assert mean_loss(lm, task, options, last.neurons) < min(before, *by_chance)
     again = search_edit(lm, task, limits, options)
     assert [trial.neurons for trial in again.trials] == [trial.neurons for trial in found.trials]
+
+
+def test_neurons_that_are_closed_whole_keep_their_order(given):
+    lm, task = given
+    options = SearchOptions(rounds=1, neurons="ffn", examples=4, validation_examples=8)
+    gates = Gates(lm, ["ffn"])
+    loop = Loop(lm, [search_parts(task, options)], gates, Ordinary(None, None), Limits(neurons=2), options)
+    state = LoopState.new(gates.count)
+    state.closing[:5] = torch.tensor([1.5, 3.0, 0.2, 2.0, 1.0])
+    loop.state = state
+    assert loop.is_clear
+    assert {neuron.index for neuron in loop.edit()} == {1, 3}
 
 
 def test_no_divergence_allowed_closes_nothing(given):
