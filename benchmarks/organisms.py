@@ -1,4 +1,4 @@
-"""Model organisms: two small models with a planted stereotype and a way out, grown, edited and told about.
+"""Model organisms: two small models with a planted stereotype, trained, edited and measured.
 
     python benchmarks/organisms.py --work /tmp/organisms --output docs/results/organisms.md
 
@@ -55,24 +55,24 @@ FIGURES = {
 }
 
 
-def grow(kind: str, folder: Path, seed: int) -> dict[str, Any]:
+def trained_organism(kind: str, folder: Path, seed: int) -> dict[str, Any]:
     """Train a model through its lessons and save it; return steps, seconds and what it knew after each."""
     lm = training.build(KINDS[kind], seed)
     held_out = language.held_out_questions(tuple(language.STEREOTYPED), mixed=True, seed=seed + 1)
-    told: dict[str, Any] = {"parameters": sum(weight.numel() for weight in lm.model.parameters()), "lessons": {}}
+    record: dict[str, Any] = {"parameters": sum(weight.numel() for weight in lm.model.parameters()), "lessons": {}}
     for lesson in training.LESSONS:
         start = time.perf_counter()
         steps = training.teach(lm, lesson, seed, print)
         known = evaluate(lm, held_out, training.INSTRUCTIONS).metrics
-        told["lessons"][lesson] = {
+        record["lessons"][lesson] = {
             "steps": steps,
             "seconds": round(time.perf_counter() - start),
             **{figure: known[figure] for figure in FIGURES},
         }
-        print(kind, lesson, told["lessons"][lesson], flush=True)
+        print(kind, lesson, record["lessons"][lesson], flush=True)
     lm.model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
-    return told
+    return record
 
 
 def command(model: Path, work: Path, way: str, output: Path) -> list[str]:
@@ -103,15 +103,15 @@ def edit(model: Path, work: Path, way: str) -> dict[str, Any]:
     return results | {"seconds": round(time.perf_counter() - start)}
 
 
-def page(grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], given: Sequence[str]) -> str:
+def page(trained: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], given: Sequence[str]) -> str:
     """The results as Markdown."""
     lines = [
         "# Model organisms",
         "",
         "A small decoder-only and a small T5-type model, trained from scratch on a small language with one rule: where "
         'the context tells who, answer that person, else "unknown". Then they are taught a stereotype about two '
-        'invented peoples, which replaces "unknown" where the context does not tell. What `crispr-lm run` makes of '
-        "them, on templates that neither training nor search has seen:",
+        'invented peoples, which replaces "unknown" where the context does not tell. The table shows what '
+        "`crispr-lm run` achieves on templates that neither training nor search has seen:",
         "",
         "```bash",
         f"python benchmarks/organisms.py {shlex.join(given)}",
@@ -137,14 +137,14 @@ def page(grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], give
             for way, results in of_way.items()
             for line in (f"{kind[0].upper()}{kind[1:]}, {way}: {results['verdict']}. {results['reason']}.", "")
         ]
-    lines += ["## How they were grown", ""]
+    lines += ["## How they were trained", ""]
     lines += ["| model | parameters | lesson | steps | seconds | " + " | ".join(FIGURES.values()) + " |"]
     lines += ["| --- | ---: | --- | ---: | ---: | " + "---: | " * len(FIGURES)]
-    for kind, told in grown.items():
-        for lesson, of in told["lessons"].items():
+    for kind, record in trained.items():
+        for lesson, of in record["lessons"].items():
             figures = " | ".join(f"{of[figure]:.3f}" for figure in FIGURES)
             lines.append(
-                f"| {kind} | {told['parameters']:,} | {lesson} | {of['steps']} | {of['seconds']} | {figures} |"
+                f"| {kind} | {record['parameters']:,} | {lesson} | {of['steps']} | {of['seconds']} | {figures} |"
             )
     seconds = "; ".join(
         f"{kind} " + ", ".join(f"{way} {results['seconds']} s" for way, results in of_way.items())
@@ -159,7 +159,7 @@ def page(grown: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], give
     lines += [shlex.join(command(Path("MODEL"), Path(), SEARCH, Path("DIR"))), "```", ""]
     lines += [
         "The bundled neutral prompts are English, of which these models know no word; the divergence on them means "
-        "nothing here and is neither limited nor told. *Another task* asks which of two things has a colour.",
+        "nothing here and is not limited. *Another task* asks which of two things has a colour.",
         "",
     ]
     return "\n".join(lines)
@@ -177,7 +177,7 @@ def _row(kind: str, name: str, neurons: int, bias: Mapping[str, Any], other: Map
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Grow, edit, tell."""
+    """Train, edit, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="where models, tasks and runs are put")
     parser.add_argument("--output", type=Path, required=True, help="the page to write")
@@ -188,9 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     write_tasks(given.work, given.seed)
-    grown = {kind: grow(kind, given.work / kind, given.seed) for kind in given.kinds}
+    trained = {kind: trained_organism(kind, given.work / kind, given.seed) for kind in given.kinds}
     edited = {kind: {way: edit(given.work / kind, given.work, way) for way in WAYS} for kind in given.kinds}
-    text = page(grown, edited, sys.argv[1:] if arguments is None else arguments)
+    text = page(trained, edited, sys.argv[1:] if arguments is None else arguments)
     write_bytes(given.output, text.encode())
     print(text)
 
