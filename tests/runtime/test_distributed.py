@@ -1,4 +1,7 @@
-"""Several processes: two gloo ranks give the scores and the edit of one; a rank that fails ends the others."""
+"""Several processes: two gloo ranks give the scores and the edit of one; a rank that fails ends the others.
+
+Started by torchrun, and by ``accelerate launch``.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,24 @@ from safetensors.torch import load_file
 
 from crispr_lm import CrisprError, InputError
 from crispr_lm.jobs.run import run
+from crispr_lm.jobs.steps import score
+from crispr_lm.other_settings import ScoreSettings
 from crispr_lm.runtime import distributed
 from crispr_lm.settings import RunSettings
 
 ROOT = Path(__file__).parents[2]
 
 
-def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+TORCHRUN = "torch.distributed.run --standalone --nproc-per-node 2"
+ACCELERATE = (
+    "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --main_process_port 0 "
+    "--mixed_precision no --dynamo_backend no"
+)
+
+
+def torchrun(arguments: list[str], launcher: str = TORCHRUN) -> subprocess.CompletedProcess[str]:
     """Run two processes that share their work."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    command = [sys.executable, "-m", *launcher.split(), *arguments]
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
@@ -88,6 +100,32 @@ def test_two_ranks_give_the_scores_and_the_edit_of_one(
     for task, of_task in results["tasks"].items():
         assert other["tasks"][task]["after"]["accuracy"] == pytest.approx(of_task["after"]["accuracy"])
     assert (tmp_path / "two" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_accelerate_launch_gives_the_scores_of_one_process(
+    saved_model: Callable[[str], Path], questions: Path, tmp_path: Path
+) -> None:
+    model = saved_model("llama")
+    settings = ScoreSettings(task=(f"choices:{questions}",), device="cpu", instructions="2", examples=4)
+    one = score(str(model), tmp_path / "one.safetensors", settings).values
+    options = ["--device", "cpu", "--instructions", "2", "--examples", "4", "--output", str(tmp_path / "two")]
+    command = ["-m", "crispr_lm", "score", str(model), "--task", f"choices:{questions}", *options]
+    finished = torchrun(command, ACCELERATE)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count(str(tmp_path / "two")) == 1  # one rank prints
+    two = load_file(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, rtol=1e-4, atol=1e-6 * float(values.abs().max()) + 1e-12)
+
+
+def test_accelerate_without_numbered_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)  # what `accelerate launch --cpu --num_processes 2` sets
+    with pytest.raises(InputError, match="--multi_gpu"), distributed.joined():
+        pass
 
 
 TOGETHER = """

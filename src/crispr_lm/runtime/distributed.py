@@ -1,6 +1,7 @@
 """More than one process: examples are shared among ranks, sums are joined, and every rank takes the same decisions.
 
     torchrun --nproc-per-node 4 -m crispr_lm run MODEL --task TASK --output DIR
+    accelerate launch --multi_gpu --num_processes 4 -m crispr_lm run MODEL --task TASK --output DIR
 
 Every rank holds the whole model, runs the same job and knows the same figures; rank 0 alone writes and prints. What
 travels between ranks is small (a table of scores, one number per neuron) and lies on the CPU, so gloo serves on any
@@ -21,7 +22,7 @@ import torch
 import torch.distributed as group
 from torch import Tensor
 
-from crispr_lm.errors import CrisprError
+from crispr_lm.errors import CrisprError, InputError
 
 Result = TypeVar("Result")
 
@@ -34,11 +35,19 @@ _alone = False  # whether rank 0 is at work that the others wait for
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Take part in the group that torchrun has prepared, while the block runs; does nothing in a single process.
+    """Take part in the group that torchrun or accelerate has prepared, while the block runs.
 
-    With several accelerators on a machine each rank uses its own.
+    Does nothing in a single process. With several accelerators on a machine each rank uses its own.
+
+    Raises:
+        InputError: ``accelerate launch --cpu`` was asked for several processes and has numbered none.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if "WORLD_SIZE" not in os.environ and {"MASTER_PORT", "ACCELERATE_USE_CPU"} <= os.environ.keys():
+            raise InputError(
+                "`accelerate launch --cpu` numbers no processes, so they can't share the work; give --multi_gpu in "
+                "place of --cpu, which needs no GPU (and --device cpu to crispr-lm)"
+            )
         yield
         return
     if torch.cuda.is_available():
