@@ -53,6 +53,8 @@ def _configuration(content: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "dtype" in both:
         both.setdefault("torch_dtype", both["dtype"])
+    if both.get("scale_decoder_outputs") is False:  # T5 1.1: what 4.x, and 5.x of any other folder, tell it by
+        both["tie_word_embeddings"] = False
     rotary = both.get("rope_parameters")
     both = (_rotary(rotary) if isinstance(rotary, Mapping) else {}) | both
     for new, old in OLD_NAMES.get(str(both.get("model_type")), {}).items():
