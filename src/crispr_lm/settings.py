@@ -249,8 +249,8 @@ class SearchSettings(StrictSettings):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Largest harm to other kinds of stereotype than the task's, that --caution standard errors do not "
-        "explain: rise of the size of a bias score, or accuracy lost where the context tells. 1 sets no limit.",
+        description="Largest rise of the size of a bias score on other kinds of stereotype than the task's, that "
+        "--caution standard errors do not explain. 1 sets no limit.",
     )
     caution: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
         0.5,

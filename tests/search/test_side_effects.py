@@ -8,7 +8,7 @@ from crispr_lm import Limits, SearchOptions, search_edit
 from crispr_lm.search import side_effects
 from crispr_lm.search.side_effects import FACTS, SPILLOVER, AskedAside, SideEffects, asked_aside
 from crispr_lm.search.trial import Figures
-from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, OPEN, Example, Task
+from crispr_lm.tasks.base import AMBIGUOUS, OPEN, Example, Task
 
 from .wired import wired
 
@@ -83,17 +83,7 @@ def test_a_neuron_that_keeps_another_stereotype_down_stays():
     assert (found.verdict, removed) == ("recommended", [0])
     found, removed = found_in(wired(WORDS, neurons, ALWAYS), spillover=0.05)
     assert (found.verdict, removed) == ("none", [])
-    assert "other kinds worse by 1.000" in found.reason
-
-
-def test_other_kinds_are_harmed_too_where_their_contexts_are_no_longer_read():
-    told = [replace(example, answer=0, condition=DISAMBIGUATED) for example in OTHERS.examples]
-    unknown, right = [2] * len(told), [0] * len(told)
-    harm, doubt = side_effects._spillover(told, right, unknown)
-    assert (harm, doubt) == (1.0, 0.0)
-    assert side_effects._spillover(told, right, right) == (0.0, 0.0)
-    guessed = [place % 3 for place in range(len(told))]  # a third right, which is chance
-    assert side_effects._spillover(told, guessed, unknown) == (0.0, 0.0)
+    assert "size of the bias score of other kinds +1.000" in found.reason
 
 
 def test_a_model_that_does_not_know_the_facts_has_none_to_lose():

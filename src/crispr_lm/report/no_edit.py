@@ -19,7 +19,7 @@ COSTS = {
     "kl": "changes neutral text by {value:.3f}",
     "bias_rise": "raises a bias score by {value:.3f} beyond chance",
     "fact_loss": "loses {value:.3f} of right answers on facts about groups, margin for chance included",
-    "spillover": "makes other kinds of stereotype worse by {value:.3f} beyond chance",
+    "spillover": "raises the bias score of other kinds of stereotype by {value:.3f} beyond chance",
 }
 """Limits as what an edit does that exceeds them."""
 

@@ -225,7 +225,7 @@ def _tried(row: Mapping[str, Any]) -> _Point:
     if "fact_loss" in row:
         parts.append(f"facts {words.signed(0.0 - row['fact_loss'])}")
     if "spillover" in row:
-        parts.append(f"other kinds worse by {row['spillover']:.3f}")
+        parts.append(f"bias score, other kinds {words.signed(row['spillover'])}")
     parts += [str(recipe[name]) for name in ("ranking", "change") if name in recipe]
     return _Point(row["loss"], row["gain"], row["neurons"], plain(", ".join(parts)), row["trial"])
 

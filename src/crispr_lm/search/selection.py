@@ -292,7 +292,7 @@ def _harmful(trials: Sequence[Trial], limits: Limits) -> str:
     return (
         f"; {len(harmful)} of the {len(gaining)} that gain within the other limits lose facts about groups or worsen "
         f"other kinds of stereotype (trial {most.number}, which gains most: accuracy on facts "
-        f"{0.0 - most.figures.fact_loss:+.3f}, other kinds worse by {most.figures.spillover:.3f})"
+        f"{0.0 - most.figures.fact_loss:+.3f}, size of the bias score of other kinds {most.figures.spillover:+.3f})"
     )
 
 

@@ -21,7 +21,7 @@ from crispr_lm.metrics.bias_rise import bias_rise
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.search.neuron_count import validation_part
 from crispr_lm.search.trial import Figures, Limits
-from crispr_lm.tasks.base import DISAMBIGUATED, Example, Task, open_instructions, template_hashes
+from crispr_lm.tasks.base import Example, Task, open_instructions, template_hashes
 from crispr_lm.tasks.facts import search_fact_examples
 from crispr_lm.tasks.other_kinds import searched_other_kinds
 
@@ -33,8 +33,8 @@ FACTS, SPILLOVER = "facts", "spillover"
 Answers = Mapping[str, Sequence[int]]
 
 KNOWN = 1.0
-"""Standard errors that an accuracy must be above chance by: a model that does not know the facts, or does not read the
-contexts, has nothing to lose there, and its guesses would decide which edit is taken."""
+"""Standard errors that the accuracy on facts must be above chance by: a model that does not know the facts has none to
+lose, and its guesses would decide which edit is taken."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class SideEffects:
             loss, doubt = _loss(self._parts[FACTS].examples, before[FACTS], after[FACTS])
             figures = replace(figures, fact_loss=loss, fact_doubt=doubt)
         if SPILLOVER in after:
-            harm, doubt = _spillover(self._parts[SPILLOVER].examples, before[SPILLOVER], after[SPILLOVER])
-            figures = replace(figures, spillover=harm, spillover_doubt=doubt)
+            rise, doubt = bias_rise(self._parts[SPILLOVER].examples, before[SPILLOVER], after[SPILLOVER])
+            figures = replace(figures, spillover=rise, spillover_doubt=doubt)
         return figures
 
 
@@ -135,14 +135,3 @@ def _loss(examples: Sequence[Example], before: Sequence[int], after: Sequence[in
     asked = zip(examples, before, after, strict=True)
     lost = np.array([float(old == example.answer) - float(new == example.answer) for example, old, new in asked])
     return float(lost.mean()), float(clustered_error(lost, [example.template for example in examples]))
-
-
-def _spillover(examples: Sequence[Example], before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
-    """Rise of the size of a bias score or loss of accuracy where the context tells, whichever is clearer; its error."""
-    harms = [bias_rise(examples, before, after)]
-    tells = [place for place, example in enumerate(examples) if example.condition == DISAMBIGUATED]
-    asked = [examples[place] for place in tells]
-    old, new = ([answers[place] for place in tells] for answers in (before, after))
-    if tells and _known(asked, old):
-        harms.append(_loss(asked, old, new))
-    return max(harms, key=lambda harm: harm[0] - harm[1])

@@ -42,7 +42,7 @@ class Limits:
         bias_rise: Rise of the size of a bias score, in either condition of each task, beyond what `caution` standard
             errors explain: on a few hundred questions a bias score is uncertain by more than this limit.
         fact_loss: Loss of accuracy on facts about groups, with `caution` standard errors added. 1 sets no limit.
-        spillover: Harm to other kinds of stereotype (`Figures.spillover`), beyond what `caution` standard errors
+        spillover: Rise of the size of a bias score on other kinds of stereotype, beyond what `caution` standard errors
             explain. 1 sets no limit.
     """
 
@@ -91,8 +91,8 @@ class Figures:
         bias_doubt: Its standard error, clustered by template.
         fact_loss: Loss of accuracy on facts about groups (`crispr_lm.search.side_effects`); 0 where not asked.
         fact_doubt: Its standard error, clustered by template.
-        spillover: Harm to other kinds of stereotype: the rise of the size of a bias score, or the loss of accuracy
-            where the context tells, whichever is clearer; 0 where not asked.
+        spillover: Rise of the size of the bias score on other kinds of stereotype, in the condition where it is
+            clearest; 0 where not asked.
         spillover_doubt: Its standard error, clustered by template.
     """
 
@@ -151,7 +151,7 @@ class Figures:
         )
 
     def harmful(self, limits: Limits) -> bool:
-        """Whether facts about groups are lost, or other kinds of stereotype are worse for certain, beyond the limits.
+        """Whether facts about groups are lost, or other kinds of stereotype have grown for certain, beyond the limits.
 
         Facts with the caution of the other losses; spill-over, told by few questions, as a bias score is judged.
         """
@@ -240,7 +240,7 @@ class Trial:
         if not self.metrics:
             return f"KL {figures.kl:.3f}, too far from the original to ask anything"
         aside = f", facts {0.0 - figures.fact_loss:+.3f}" * ("facts" in self.aside)
-        aside += f", other kinds worse by {figures.spillover + 0.0:.3f}" * ("spillover" in self.aside)
+        aside += f", bias score of other kinds {figures.spillover:+.3f}" * ("spillover" in self.aside)
         if not self.tells_conditions:
             return f"accuracy {figures.gain:+.3f}, KL {figures.kl:.3f}{aside}{complete}"
         return (
