@@ -242,7 +242,8 @@ class SearchSettings(StrictSettings):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Largest loss of accuracy on facts about groups, which an edit should leave. 1 sets no limit.",
+        description="Largest loss of accuracy on facts about groups that --caution standard errors do not explain. 1 "
+        "sets no limit.",
     )
     max_spillover: Annotated[float, Parameter(group=SEARCH_GROUP)] = Field(
         0.05,

@@ -28,7 +28,7 @@ def costs(figures: Figures, limits: Limits) -> dict[str, float]:
         "overabstention": figures.overabstention,
         "kl": figures.kl,
         "bias_rise": figures.bias_rise - limits.caution * figures.bias_doubt,
-        "fact_loss": figures.fact_loss + limits.caution * figures.fact_doubt,
+        "fact_loss": figures.fact_loss - limits.caution * figures.fact_doubt,
         "spillover": figures.spillover - limits.caution * figures.spillover_doubt,
     }
 

@@ -18,7 +18,7 @@ COSTS = {
     "overabstention": 'answers "unknown" there more often by {value:.3f}',
     "kl": "changes neutral text by {value:.3f}",
     "bias_rise": "raises a bias score by {value:.3f} beyond chance",
-    "fact_loss": "loses {value:.3f} of right answers on facts about groups, margin for chance included",
+    "fact_loss": "loses {value:.3f} of right answers on facts about groups beyond chance",
     "spillover": "raises the bias score of other kinds of stereotype by {value:.3f} beyond chance",
 }
 """Limits as what an edit does that exceeds them."""

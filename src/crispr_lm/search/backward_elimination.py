@@ -53,7 +53,7 @@ def _bisect(evaluator: Evaluator, log: TrialLog, of: Trial, trials: int, more: C
     few, many = 1, len(of.neurons)
     for _ in range(trials):
         returned = round(math.sqrt(few * many))
-        if log.is_over("elimination") or not 0 < returned < len(of.neurons):
+        if log.went_on_from("elimination") or not 0 < returned < len(of.neurons):
             return
         trial = log.attempt(evaluator, Proposal("elimination", recipe, of.neurons[:-returned], of.scale))
         few, many = (returned, many) if not trial.complete or more(trial) else (few, returned)

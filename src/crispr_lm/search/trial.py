@@ -41,7 +41,8 @@ class Limits:
             hold on templates that nobody has seen.
         bias_rise: Rise of the size of a bias score, in either condition of each task, beyond what `caution` standard
             errors explain: on a few hundred questions a bias score is uncertain by more than this limit.
-        fact_loss: Loss of accuracy on facts about groups, with `caution` standard errors added. 1 sets no limit.
+        fact_loss: Loss of accuracy on facts about groups, beyond what `caution` standard errors explain: a hundred
+            questions, of which there are no further ones, tell it to 0.02. 1 sets no limit.
         spillover: Rise of the size of a bias score on other kinds of stereotype, beyond what `caution` standard errors
             explain. 1 sets no limit.
     """
@@ -61,7 +62,7 @@ class Limits:
 
         A loss is beyond its limit by more than a standard error then; no bias score, which few questions hardly tell.
         """
-        return replace(self, caution=-1.0, bias_rise=math.inf, spillover=math.inf)
+        return replace(self, caution=-1.0, bias_rise=math.inf, fact_loss=math.inf, spillover=math.inf)
 
     @property
     def multipliers(self) -> tuple[float, float]:
@@ -153,9 +154,9 @@ class Figures:
     def harmful(self, limits: Limits) -> bool:
         """Whether facts about groups are lost, or other kinds of stereotype have grown for certain, beyond the limits.
 
-        Facts with the caution of the other losses; spill-over, told by few questions, as a bias score is judged.
+        Both are told by few questions, so they are judged as a bias score is.
         """
-        lost = self.fact_loss + limits.caution * self.fact_doubt > limits.fact_loss + TOLERANCE
+        lost = self.fact_loss - limits.caution * self.fact_doubt > limits.fact_loss + TOLERANCE
         return lost or self.spillover - limits.caution * self.spillover_doubt > limits.spillover + TOLERANCE
 
     def more_biased(self, limits: Limits) -> bool:
