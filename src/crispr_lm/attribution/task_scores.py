@@ -13,7 +13,7 @@ from crispr_lm.attribution.bias_influence import BiasInfluence, score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.inference.batching import BatchSize
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.model.neuron_sites import Searched, searched_kinds
+from crispr_lm.model.neuron_sites import SearchedNeurons, searched_kinds
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.tasks.base import AttributeOn, Example, Task
 
@@ -33,7 +33,7 @@ class ScoreOptions(Protocol):
     """
 
     @property
-    def neurons(self) -> Searched: ...  # noqa: D102
+    def neurons(self) -> SearchedNeurons: ...  # noqa: D102
     @property
     def skill_weight(self) -> float: ...  # noqa: D102
     @property

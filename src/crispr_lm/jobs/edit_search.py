@@ -23,7 +23,7 @@ from crispr_lm.search.loop import LoopState
 from crispr_lm.search.neuron_count import Candidate, Measured, choose, counts_up_to, sweep, validation_part
 from crispr_lm.search.paper import Log, choose_by_accuracy
 from crispr_lm.search.rankings import PUBLISHED
-from crispr_lm.search.result import Found, Searched
+from crispr_lm.search.result import Found, Searched, edit_origin
 from crispr_lm.search.search import Checkpoint, search_edit
 from crispr_lm.search.side_effects import AskedAside
 from crispr_lm.search.trial import Limits, Trial
@@ -189,14 +189,9 @@ def origin_of(found: Searched, scores: NeuronScores, scores_hash: str, settings:
         scores_hash: Of its file.
         settings: All options.
     """
-    of_scores: dict[str, Any] = {**scores.origin, "scores": scores_hash}
-    if not found.ranking.startswith(PUBLISHED):
-        of_scores = {name: of_scores[name] for name in ("model", "tasks", "instructions")}
     return {
-        **of_scores,
+        **edit_origin({**scores.origin, "scores": scores_hash}, found.ranking, found.reason),
         "seed": settings.seed,
         "made_by": procedure_name(settings.model_dump()),
-        "ranking": found.ranking,
         "preset": settings.preset,
-        "reason": found.reason,
     }

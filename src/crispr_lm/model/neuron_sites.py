@@ -31,11 +31,11 @@ _logged: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose blocks t
 NeuronKind = Literal["linear", "ffn"]
 NEURON_KINDS: tuple[NeuronKind, ...] = get_args(NeuronKind)
 
-Searched = Literal["linear", "ffn", "both"]
+SearchedNeurons = Literal["linear", "ffn", "both"]
 """Kinds of neurons that a search may eliminate."""
 
 
-def searched_kinds(neurons: Searched) -> tuple[NeuronKind, ...]:
+def searched_kinds(neurons: SearchedNeurons) -> tuple[NeuronKind, ...]:
     """The kinds themselves; of the first the published ranking is, which ranks one kind."""
     return NEURON_KINDS if neurons == "both" else (neurons,)
 

@@ -158,11 +158,10 @@ def headline(results: Mapping[str, Any]) -> str:
     shown = [task["shown"] for task in found["statement"]["test"].values()]
     if found["verdict"] == "recommended":
         return f"Recommended: with {without} the model {better}, also on questions that nothing was chosen on."
+    seen = "is" if shown and all(shown) else "is not"
     if found["verdict"] == "untested":
-        seen = "is" if shown and all(shown) else "is not"
         return f"Untested: {without}, chosen without a test; on new questions a gain {seen} shown."
     if found["verdict"] == "as asked":
-        seen = "is" if shown and all(shown) else "is not"
         return f"As asked, without limits on what is lost: {without}; on new questions a gain {seen} shown."
     if any(shown):
         return f"Confirmed in part: with {without} the gain is shown for {sum(shown)} of {len(shown)} tasks."

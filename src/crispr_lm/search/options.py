@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from crispr_lm.attribution.activation_gradients import TokenAggregation
 from crispr_lm.inference.batching import BatchSize
-from crispr_lm.model.neuron_sites import Searched
+from crispr_lm.model.neuron_sites import SearchedNeurons
 from crispr_lm.tasks.base import AttributeOn, Task, sample
 from crispr_lm.tasks.parts import Parts, attribution_sample, further
 
@@ -47,7 +47,7 @@ class SearchOptions:
     validation_examples: int = 96
     reevaluation_examples: int = 240
     neutral_prompts: int = 16
-    neurons: Searched = "linear"
+    neurons: SearchedNeurons = "linear"
     attribute_on: AttributeOn = "ambiguous"
     skill_weight: float = 1.0
     token_aggregation: TokenAggregation = "max"

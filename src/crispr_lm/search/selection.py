@@ -120,9 +120,10 @@ def decide(
         )
         return Decision(log.trials[0], "none", reason, front, reevaluated=further)
     first = {task: len(answers) for task, answers in log.trials[0].answers.items()} if further else {}
-    # Where all were asked the same questions, the edits were picked on these, among all that were tried.
-    picked = [] if evaluator.further_prompts else [as_tried(edit, log) for edit in edits]
-    family = [*edits, *(trial for trial in log.complete[1:] if picked and trial not in [*picked, *edits])]
+    # Where there are no further questions, the edits were picked on these, among all that were tried.
+    reevaluated_edits = {edit.edit for edit in edits}
+    rivals = [] if evaluator.further_prompts else [x for x in log.complete[1:] if x.edit not in reevaluated_edits]
+    family = [*edits, *rivals]
     over_original = gains(evaluator, original, family, first, seed)[: len(edits)]
     sure = [edit for edit, gain in zip(edits, over_original, strict=True) if gain.shown]
     highest = best_within(sure, limits) or highest
@@ -132,7 +133,7 @@ def decide(
     of_best = over_original[edits.index(best)]
     of_control = gains(evaluator, control, family, first, seed)[edits.index(best)]
     found = Decision(log.trials[0], "none", "", front, control, of_best, of_control, further)
-    gained = _gains_text(of_best, of_control, of_reevaluated=bool(further) and not picked)
+    gained = _gains_text(of_best, of_control, of_reevaluated=bool(further) and not rivals)
     allowed = sum(trial.figures.within(limits) for trial in edits)
     if not (of_best.shown and of_control.shown):
         return replace(found, reason=_no_gain(of_best, f"{allowed} trial{'s' * (allowed != 1)}", gained))

@@ -19,7 +19,7 @@ from crispr_lm.inference.batching import BatchSize
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.metrics.bias_rise import bias_rise
 from crispr_lm.metrics.statistics import clustered_error
-from crispr_lm.search.neuron_count import validation_part
+from crispr_lm.search.neuron_count import ChoosePart, validation_part
 from crispr_lm.search.trial import Figures, Limits
 from crispr_lm.tasks.base import Example, Task, open_instructions, template_hashes
 from crispr_lm.tasks.facts import search_fact_examples
@@ -32,9 +32,9 @@ FACTS, SPILLOVER = "facts", "spillover"
 
 Answers = Mapping[str, Sequence[int]]
 
-KNOWN = 1.0
-"""Standard errors that the accuracy on facts must be above chance by: a model that does not know the facts has none to
-lose, and its guesses would decide which edit is taken."""
+KNOWN = 1.645
+"""Standard errors that the accuracy on facts must be above chance by (one-sided 95 %): a model that does not know the
+facts has none to lose, and its guesses would decide which edit is taken."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class SideEffects:
     def of_original(self) -> dict[str, list[int]]:
         """The options that the unedited model chooses of all questions; of facts only if it knows them (`KNOWN`)."""
         found = self.answers(self._parts)
-        if FACTS in found and not _known(self._parts[FACTS].examples, found[FACTS]):
+        if FACTS in found and not _known(self._parts[FACTS], found[FACTS]):
             del found[FACTS]
         return found
 
@@ -115,7 +115,7 @@ class SideEffects:
             before: Those of the original.
         """
         if FACTS in after:
-            loss, doubt = _loss(self._parts[FACTS].examples, before[FACTS], after[FACTS])
+            loss, doubt = _loss(self._parts[FACTS], before[FACTS], after[FACTS])
             figures = replace(figures, fact_loss=loss, fact_doubt=doubt)
         if SPILLOVER in after:
             rise, doubt = bias_rise(self._parts[SPILLOVER].examples, before[SPILLOVER], after[SPILLOVER])
@@ -123,15 +123,15 @@ class SideEffects:
         return figures
 
 
-def _known(examples: Sequence[Example], answers: Sequence[int]) -> bool:
-    right = np.array([float(answer == example.answer) for answer, example in zip(answers, examples, strict=True)])
-    chance = fmean(1 / len(example.options) for example in examples)
-    error = clustered_error(right, [example.template for example in examples])
+def _known(part: ChoosePart, answers: Sequence[int]) -> bool:
+    right = np.array([float(answer == example.answer) for answer, example in zip(answers, part.examples, strict=True)])
+    chance = fmean(1 / len(example.options) for example in part.examples)
+    error = clustered_error(right, [example.template for example in part.examples])
     return bool(right.mean() - chance > KNOWN * error)
 
 
-def _loss(examples: Sequence[Example], before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
+def _loss(part: ChoosePart, before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
     """Loss of accuracy, and its standard error clustered by template."""
-    asked = zip(examples, before, after, strict=True)
+    asked = zip(part.examples, before, after, strict=True)
     lost = np.array([float(old == example.answer) - float(new == example.answer) for example, old, new in asked])
-    return float(lost.mean()), float(clustered_error(lost, [example.template for example in examples]))
+    return float(lost.mean()), float(clustered_error(lost, [example.template for example in part.examples]))

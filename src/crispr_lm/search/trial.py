@@ -60,7 +60,8 @@ class Limits:
     def with_doubt(self) -> Limits:
         """For edits that will be re-evaluated: what few questions can't tell keeps no edit from that.
 
-        A loss is beyond its limit by more than a standard error then; no bias score, which few questions hardly tell.
+        A loss is beyond its limit by more than a standard error then. Bias scores and side effects are not looked at,
+        which few questions hardly tell.
         """
         return replace(self, caution=-1.0, bias_rise=math.inf, fact_loss=math.inf, spillover=math.inf)
 
@@ -170,7 +171,8 @@ class Trial:
 
     Attributes:
         number: In order of trying.
-        stage: "rounds", "search" or "refine"; "final" for an edit of these, asked more questions; "control".
+        stage: "original", "rankings", "rounds" or "elimination"; "final" for one of these, asked more questions;
+            "control" for random neurons.
         recipe: How it came about: ranking, kind, λ, ...; enough to make it again.
         neurons: The edit's neurons, in order of rank.
         scale: What their activations are multiplied with.
