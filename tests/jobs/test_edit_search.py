@@ -1,7 +1,13 @@
 """The search step of a run, end to end on a tiny model: ended, gone on with, interrupted, picked from."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +24,7 @@ from crispr_lm.settings import RunSettings
 from crispr_lm.storage import files
 from crispr_lm.storage.sanitize import without_folders
 
+from ..robustness.commands import arguments_of
 from .test_run import questions, read, settings_for
 
 __all__ = ["questions"]
@@ -149,6 +156,31 @@ def test_ended_at_any_moment_it_goes_on_without_repeating_a_trial(whole, saved_m
     assert rows_of(output) == rows_of(whole[0])
     assert read(output / "edit.json")["neurons"] == read(whole[0] / "edit.json")["neurons"]
     assert results["tasks"] == whole[1]["tasks"]
+
+
+@pytest.mark.slow
+def test_terminated_it_ends_with_one_sentence_and_leaves_whole_files(saved_model, questions, tmp_path):
+    output = tmp_path / "out"
+    settings = settings_for(questions, output, **TUNED)
+    command = [sys.executable, "-m", "crispr_lm", *arguments_of(saved_model("llama"), settings)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(crispr_lm.__file__).parents[1])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        record = output / "search.jsonl"
+        deadline = time.monotonic() + 300
+        while not (record.exists() and record.read_text().count("\n") >= 2):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        message = process.stderr.read()
+        assert process.wait() == 143
+    assert (
+        message.splitlines()[-1] == "crispr-lm: terminated; run the same command again, without --overwrite, to resume"
+    )
+    assert "Traceback" not in message
+    assert not [path for path in output.rglob("*") if path.name.endswith(".part") or path.name == ".lock"]
+    assert not (output / "results.json").exists()
+    assert rows_of(output)  # every line is whole
 
 
 def test_an_interruption_ends_with_the_best_so_far(saved_model, questions, tmp_path, monkeypatch):
