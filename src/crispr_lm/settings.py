@@ -103,8 +103,8 @@ class ModelSettings(PromptSettings):
     )
     device: Annotated[str, Parameter(group=MODEL_GROUP)] = Field(
         "auto",
-        description="Where to run: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, or balanced (spread "
-        "over all accelerators).",
+        description="Where to run: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, balanced (spread over "
+        "all accelerators), or offload (layers brought in from disk in turn).",
     )
     batch_size: Annotated[BatchSizeSetting, Parameter(group=MODEL_GROUP)] = Field(
         "auto", description="Prompts in one forward pass, or auto. Results do not depend on it."

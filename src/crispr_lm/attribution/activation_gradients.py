@@ -9,7 +9,7 @@ Knows shapes of activations (`packing.Stream`) and hooks; knows no model as a wh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -45,6 +45,22 @@ class _Places(NamedTuple):
     """int64 (n,), the tokens that count for none, as indices of `prompt_of_token`."""
 
 
+class _Watched(torch.autograd.Function):
+    """A copy of an activation. Its gradient is told, with the activation, which a checkpoint need not keep."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, arrived: Callable[[Tensor, Tensor], None]) -> Tensor:
+        ctx.save_for_backward(values)
+        ctx.arrived = arrived
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (activation,) = ctx.saved_tensors
+        ctx.arrived(activation, gradient)
+        return gradient, None
+
+
 class ActivationGradients:
     """Watches activations in the forward pass and reduces activation x gradient over tokens in each backward pass."""
 
@@ -56,6 +72,7 @@ class ActivationGradients:
         *,
         alone: bool = False,
         copy: bool = False,
+        recomputed: bool = False,
     ) -> None:
         """Take what is known of a batch before it runs.
 
@@ -65,6 +82,7 @@ class ActivationGradients:
             token_aggregation: What is taken of a prompt's tokens.
             alone: The batch is one unpadded prompt with one option, so that every token counts, whatever its place.
             copy: Let the model go on with copies, because it writes into its layers' outputs.
+            recomputed: Keep no activation: layers are computed again in the backward pass (`model.offload`).
         """
         self.streams = {stream.shape: stream for stream in streams}
         self.prompts = len(option_counts)
@@ -72,6 +90,7 @@ class ActivationGradients:
         self.largest = token_aggregation == "max"
         self.alone = alone
         self.copy = copy
+        self.recomputed = recomputed
         # Of the backward pass that runs:
         self.options: Tensor
         self.found: dict[NeuronSite, Tensor] = {}
@@ -88,16 +107,11 @@ class ActivationGradients:
         if not values.requires_grad:
             # Parameters are frozen, so the graph starts here: at the first neurons of the model.
             values = values.detach().requires_grad_(True)
-        # What the hook holds has no graph: the graph holds the hook, and the two would never be freed.
-        activation = values.detach()  # shares memory
-        version = activation._version
         add = self._adding(seen)
         site, first = seen.site, seen.first
         del seen
 
-        def arrived(gradient: Tensor) -> None:
-            if activation._version != version:
-                raise ChangedInPlaceError(f"module {site.name}: its output is changed in place")
+        def arrived(activation: Tensor, gradient: Tensor) -> None:
             product = activation.float() * gradient.float()
             if site not in self.found:
                 none = -torch.inf if self.largest else 0.0
@@ -109,7 +123,19 @@ class ActivationGradients:
             if not self.largest:
                 add(self.counts[site][:, units], torch.ones_like(product))
 
-        values.register_hook(arrived)
+        if self.recomputed:
+            watched: Tensor = _Watched.apply(values, arrived)  # type: ignore[no-untyped-call]
+            return watched
+        # What the hook holds has no graph: the graph holds the hook, and the two would never be freed.
+        kept = values.detach()  # shares memory
+        version = kept._version
+
+        def unchanged(gradient: Tensor) -> None:
+            if kept._version != version:
+                raise ChangedInPlaceError(f"module {site.name}: its output is changed in place")
+            arrived(kept, gradient)
+
+        values.register_hook(unchanged)
         return values.clone() if self.copy else values
 
     def backward(self, score: Tensor, options: Tensor | None = None, *, keep_graph: bool) -> dict[NeuronSite, Tensor]:

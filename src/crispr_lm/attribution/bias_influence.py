@@ -35,6 +35,7 @@ from crispr_lm.inference.scoring import scores_of
 from crispr_lm.model.hooks import watching
 from crispr_lm.model.neuron_sites import NeuronKind, NeuronSite, find_sites
 from crispr_lm.model.numerics import finite
+from crispr_lm.model.offload import is_offloaded, recomputed
 from crispr_lm.runtime import distributed
 from crispr_lm.tasks.base import Example
 
@@ -125,7 +126,7 @@ def score_neurons(
 
             _add(total, finite(lm, compute, lambda found: found.values()))
 
-        with frozen(lm.model):
+        with frozen(lm.model), recomputed(lm.model):
             for indices in batches(lm, chosen, batch_size, attribute, bytes_per_token=gradient_bytes_per_token(lm)):
                 advance(len(indices))
     count = len(instructions) * len(examples)
@@ -219,7 +220,11 @@ def _influence_of_batch(
     """As `influence_of`, all prompts in one batch."""
     packed = pack(lm, prompts)
     relevance = ActivationGradients(
-        packed.streams, packed.option_counts, formula.token_aggregation, copy=capabilities_of(lm).writes_in_place
+        packed.streams,
+        packed.option_counts,
+        formula.token_aggregation,
+        copy=capabilities_of(lm).writes_in_place,
+        recomputed=is_offloaded(lm.model),
     )
     with watching(sites, relevance.see):
         scores = packed_scores(lm, packed)
@@ -251,7 +256,12 @@ def _influence_alone(
     def relevance_for(answer: int) -> Mapping[NeuronSite, Tensor]:
         packed = pack_alone(lm, prompt, answer)
         relevance = ActivationGradients(
-            packed.streams, [1], formula.token_aggregation, alone=True, copy=capabilities_of(lm).writes_in_place
+            packed.streams,
+            [1],
+            formula.token_aggregation,
+            alone=True,
+            copy=capabilities_of(lm).writes_in_place,
+            recomputed=is_offloaded(lm.model),
         )
         with watching(sites, relevance.see):
             return relevance.backward(packed_scores(lm, packed).sum(), keep_graph=False)

@@ -30,6 +30,7 @@ from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.model.hooks import Seen, watching
 from crispr_lm.model.neuron_sites import Neuron, NeuronKind, find_sites
 from crispr_lm.model.numerics import finite
+from crispr_lm.model.offload import recomputed
 from crispr_lm.runtime import distributed
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Gates:
 
             total.add_(finite(lm, compute, lambda found: [found]))
 
-        with frozen(lm.model), unfused_attention(lm):
+        with frozen(lm.model), recomputed(lm.model), unfused_attention(lm):
             for indices in batches(lm, chosen, batch_size, work, bytes_per_token=gradient_bytes_per_token(lm)):
                 if progress is not None:
                     progress(len(indices))

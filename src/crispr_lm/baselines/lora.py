@@ -23,6 +23,7 @@ from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Treatment
 from crispr_lm.inference.forward import packed_scores
 from crispr_lm.inference.layouts import pack
+from crispr_lm.model.offload import is_offloaded
 from crispr_lm.search.neuron_count import Candidate, ChoosePart, validation_part
 from crispr_lm.tasks.base import sample
 
@@ -50,6 +51,8 @@ def lora(fit: Fit, _draw: int) -> Treatment:
     """
     if importlib.util.find_spec("peft") is None:
         raise NotRunError("PEFT is not installed; pip install 'crispr-lm[lora]' brings it")
+    if is_offloaded(fit.lm.model):
+        raise NotRunError("it trains a model whose weights are in memory; give another --device than offload")
     if fit.lm.quantized:
         raise NotRunError("it trains a model whose weights are not shortened; load it with --quantize none")
     name, settings = fit.parts.task.name, fit.settings

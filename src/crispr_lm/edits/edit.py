@@ -22,6 +22,7 @@ from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES, dtype_name, hashed_m
 from crispr_lm.errors import EditMismatchError, InputError
 from crispr_lm.model.hooks import scaling
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, NeuronWeights, find_sites
+from crispr_lm.model.offload import is_offloaded
 from crispr_lm.runtime.provided import provided
 from crispr_lm.storage.files import write_json
 from crispr_lm.storage.hub import Upload, check_upload, edit_file, upload
@@ -185,8 +186,14 @@ class Edit:
 
         Raises:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
+            InputError: the model's weights are brought in from disk in turn, so that none can be changed.
         """
         self._refuse_baked(model)
+        if is_offloaded(_module(model)):
+            raise InputError(
+                f"the weights of {_name(model)} are not in memory, so they can't be changed there; use `applied`, and "
+                "`crispr-lm apply --no-load` for an edited folder"
+            )
         saved: _Saved = []
         try:
             for site, indices in self._checked_sites(model).items():
@@ -224,6 +231,12 @@ class Edit:
             yield
         finally:
             self.undo(lm)
+
+    def in_place(
+        self, lm: LanguageModel, formats: Mapping[str, torch.dtype] | None = None
+    ) -> AbstractContextManager[None]:
+        """As `baked`, or as `applied` where weights are brought in from disk in turn."""
+        return self.applied(lm) if is_offloaded(lm.model) else self.baked(lm, formats)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON types; neurons as [kind, module, index], in order of rank."""

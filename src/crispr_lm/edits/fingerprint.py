@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crispr_lm.model.neuron_sites import NeuronSite, linear_type
+from crispr_lm.model.offload import at_hand, parameters_of
 
 FINGERPRINT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -33,12 +34,13 @@ def module_hashes(module: nn.Module) -> dict[str, str]:
 
     Remembered until the weights change: a search applies hundreds of edits to the same weights.
     """
-    parameters = dict(module.named_parameters(recurse=False))
-    sums = tuple(_sums(parameter) for _, parameter in sorted(parameters.items()))
-    remembered = _known_hashes.get(module)
-    if remembered is not None and remembered[0] == sums:
-        return remembered[1]
-    hashes = hashes_of(parameters)
+    with at_hand(module):
+        parameters = dict(module.named_parameters(recurse=False))
+        sums = tuple(_sums(parameter) for _, parameter in sorted(parameters.items()))
+        remembered = _known_hashes.get(module)
+        if remembered is not None and remembered[0] == sums:
+            return remembered[1]
+        hashes = hashes_of(parameters)
     _known_hashes[module] = (sums, hashes)
     return hashes
 
@@ -92,7 +94,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     Quick on any size; it distinguishes models, but does not prove that two are equal to the last weight.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters_of(model):
         flat = parameter.detach().reshape(-1)
         taken = flat[:: max(1, flat.numel() // 4096)].to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())

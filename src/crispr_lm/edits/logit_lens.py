@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from crispr_lm.edits.edit import neurons_by_site
-from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.model.neuron_sites import Neuron, NeuronWeights
+from crispr_lm.model.offload import at_hand
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
@@ -34,18 +35,24 @@ def promoted_tokens(lm: LanguageModel, neurons: Sequence[Neuron], count: int = C
     """
     promoted: list[list[str]] = [[] for _ in neurons]
     head = lm.model.get_output_embeddings()
-    unembedding = getattr(head, "weight", None)
-    if unembedding is None:
+    if getattr(head, "weight", None) is None:
         return promoted
+    with at_hand(head):
+        return _promoted(lm, neurons, head.weight, count)
+
+
+def _promoted(lm: LanguageModel, neurons: Sequence[Neuron], unembedding: Tensor, count: int) -> list[list[str]]:
+    promoted: list[list[str]] = [[] for _ in neurons]
     place = {neuron: position for position, neuron in enumerate(neurons)}
     found: dict[int, Tensor] = {}
     readable = [neuron for neuron in neurons if neuron.kind == "ffn" and "encoder" not in neuron.module.split(".")]
     for site, indices in neurons_by_site(lm.model, readable).items():
-        weights = site.weights[0]
-        if weights.parameter.dim() != 2:
+        if site.weights[0].parameter.dim() != 2:
             continue  # fused experts
-        for index in indices:
-            direction = weights.read(torch.tensor([index])).reshape(-1)
+        with at_hand(site.module):
+            weights = NeuronWeights(site.module.get_parameter("weight"), site.weights[0].axes)
+            read = [weights.read(torch.tensor([index])).reshape(-1) for index in indices]
+        for index, direction in zip(indices, read, strict=True):
             if direction.numel() != unembedding.shape[1]:
                 continue
             found[place[Neuron(site.name, index, "ffn")]] = direction.to(unembedding.device).float()

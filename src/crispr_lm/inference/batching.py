@@ -25,6 +25,7 @@ from crispr_lm.model.memory import (
     peak_allocation,
 )
 from crispr_lm.model.neuron_sites import find_sites
+from crispr_lm.model.offload import recomputed_layers
 from crispr_lm.runtime.deterministic import is_deterministic
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def batch_sizes(lengths: Sequence[int], tokens: int, most: int, overhead: int) -
 
 def gradient_bytes_per_token(lm: LanguageModel) -> float:
     """Rough number of bytes that a forward pass with gradients keeps per token; too large for a mixture of experts."""
-    return ACTIVATIONS_PER_NEURON * sum(site.width for site in find_sites(lm.model, "linear")) * lm.dtype.itemsize
+    widths = sum(site.width for site in find_sites(lm.model, "linear")) / (len(recomputed_layers(lm.model)) or 1)
+    return ACTIVATIONS_PER_NEURON * widths * lm.dtype.itemsize
 
 
 class _Budget:
@@ -162,7 +164,7 @@ class _Budget:
 
     def __init__(self, lm: LanguageModel, bytes_per_token: float) -> None:
         self._lm, self._kind = lm, "gradients" if bytes_per_token else "scores"
-        self._devices = {parameter.device for parameter in lm.model.parameters()}
+        self._devices = {lm.device, *(weight.device for weight in lm.model.parameters() if not weight.is_meta)}
         # What memory is free is not the same twice.
         self._measures = not is_deterministic() and all(map(measures_allocation, self._devices))
         self.tokens = AUTO_TOKENS["cpu"]

@@ -21,6 +21,7 @@ from crispr_lm.jobs.preparation import options_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.memory import weight_bytes
 from crispr_lm.model.neuron_sites import searched_kinds
+from crispr_lm.model.offload import is_offloaded
 from crispr_lm.search.cost import search_passes
 from crispr_lm.search.neuron_count import counts_up_to, golden_section_trials, validation_part
 from crispr_lm.search.side_effects import AskedAside
@@ -93,12 +94,13 @@ def estimate(
         counted["search"] = float(prompts * len(counts_up_to(settings.max_neurons)))
     counted["measuring"] = 2.0 * sum(subject.steps for subject in subjects)
     kept = gradient_bytes_per_token(lm) * tokens * PROBED
+    weights = 0 if is_offloaded(lm.model) else 2 * weight_bytes(lm.model, lm.dtype)
     return Estimate(
         {name: round(passes * forward / 60, 2) for name, passes in counted.items()},
         {name: round(passes) for name, passes in counted.items()},
         forward,
         round(backward, 2),
-        (2 * weight_bytes(lm.model, lm.dtype) + kept) / 1e9,
+        (weights + kept) / 1e9,
     )
 
 

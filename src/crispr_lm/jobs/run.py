@@ -17,6 +17,7 @@ from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.export import export_folder
 from crispr_lm.edits.logit_lens import promoted_tokens
+from crispr_lm.edits.stored_weights import check_bytes
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
 from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, answer_rows, column_rows, results_of
@@ -48,6 +49,7 @@ from crispr_lm.jobs.shown_prompts import ShownPrompt, answers_to, prompts_fit, r
 from crispr_lm.jobs.transfer import Unedited, check_transfer, measure_transfer
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
+from crispr_lm.model.offload import is_offloaded
 from crispr_lm.other_settings import HubSettings
 from crispr_lm.presets import procedure_name
 from crispr_lm.report.page import write_report
@@ -200,7 +202,7 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
     with timings.of("report_before"):
         before = measure_all(lm, subjects, settings, progress, "Measuring before")
         shown_before = answers_to(lm, work.prompts, settings)
-    with edit.baked(lm), timings.of("report_after"):
+    with edit.in_place(lm), timings.of("report_after"):
         after = measure_all(lm, subjects, settings, progress, "Measuring after")
         shown_after = answers_to(lm, work.prompts, settings)
         diverged = divergence(lm, reference, settings.batch_size)
@@ -264,17 +266,22 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
             formats.update(export_folder(lm, edit, part))
 
     def verify() -> None:
+        if is_offloaded(lm.model):  # too large to be loaded again beside it
+            assert lm.source is not None
+            with timings.of("verify"), progress.step("Comparing its files with the original's"):
+                verified.update(check_bytes(lm.model, edit, lm.source, folder.model))
+            return
         probed, trusted = work.parts[0], work.settings.trust_remote_code
         asked, instruction = probed.test[:VERIFIED_EXAMPLES], probed.task.instructions[0]
         with timings.of("verify"), progress.step("Loading it again in a fresh process"):
             verified.update(verify_saved(lm, Saved(folder.model), asked, instruction, trust_remote_code=trusted))
 
     def write_canaries() -> None:
-        made = make_canaries(lm, load_task("builtin:everyday"), edit.baked(lm, formats))
+        made = make_canaries(lm, load_task("builtin:everyday"), edit.in_place(lm, formats))
         made.save(canaries_file(folder.model))
 
     not_saved = attempt(save)
-    with edit.baked(lm, formats):
+    with edit.in_place(lm, formats):
         doubt = not_saved or attempt(verify)
     no_canaries = None
     if not_saved is None:

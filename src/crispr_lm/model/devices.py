@@ -11,6 +11,9 @@ from crispr_lm.errors import InputError, first_line, nearest
 SPREAD = ("balanced", "sequential")
 """Ways to spread a model over several accelerators (accelerate's names)."""
 
+OFFLOAD = "offload"
+"""Weights stay on disk, and layers are brought in turn (`crispr_lm.model.offload`)."""
+
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 
@@ -46,7 +49,8 @@ def parse_device(device: str) -> torch.device:
         torch.empty(1, device=parsed)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            f"device {device!r} can't be used ({first_line(error)}); give auto, cpu, cuda, cuda:1, mps or balanced"
+            f"device {device!r} can't be used ({first_line(error)}); give auto, cpu, cuda, cuda:1, mps, balanced or "
+            "offload"
         ) from error
     return parsed
 
@@ -69,7 +73,7 @@ def check_device(device: str) -> None:
     Raises:
         InputError: unknown or absent device, or nothing to spread a model over.
     """
-    if device not in SPREAD:
+    if device not in (*SPREAD, OFFLOAD):
         parse_device(device)
-    elif not torch.cuda.is_available():
+    elif device in SPREAD and not torch.cuda.is_available():
         raise InputError(f"device {device!r} spreads a model over accelerators, but there is none; give cpu or auto")

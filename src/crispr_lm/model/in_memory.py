@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crispr_lm.errors import InputError, on_one_line
+from crispr_lm.model.offload import is_offloaded
 
 
 def check_in_memory(model: Any, tokenizer: Any) -> None:
@@ -31,10 +32,9 @@ def _check_model(model: Any) -> None:
         raise InputError(
             f"a {what} writes no text; load the checkpoint with AutoModelForCausalLM or AutoModelForSeq2SeqLM"
         )
-    if absent := next((name for name, weight in model.named_parameters() if weight.is_meta), None):
-        raise InputError(
-            f"weights of the {what} are not in memory (first: {absent}): offloaded, or never loaded; load all of them"
-        )
+    absent = next((name for name, weight in model.named_parameters() if weight.is_meta), None)
+    if absent is not None and not is_offloaded(model):
+        raise InputError(f"weights of the {what} are not in memory (first: {absent}): never loaded; load all of them")
 
 
 def _check_tokenizer(tokenizer: Any, model: Any) -> None:

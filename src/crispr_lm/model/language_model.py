@@ -15,6 +15,7 @@ from torch import nn
 from crispr_lm.model.capabilities import Capabilities
 from crispr_lm.model.in_memory import check_in_memory
 from crispr_lm.model.locate import shared_name
+from crispr_lm.model.offload import execution_device
 from crispr_lm.model.older_transformers import configuration_for_both, tokenizer_for_both
 from crispr_lm.model.source_files import copy_other_files, source_folder
 
@@ -78,9 +79,9 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where inputs go (the embedding's device, for a model spread over several)."""
-        weight = self.model.get_input_embeddings().weight
-        assert isinstance(weight, torch.Tensor)
-        return weight.device
+        embeddings = self.model.get_input_embeddings()
+        assert isinstance(embeddings.weight, torch.Tensor)
+        return execution_device(embeddings) or embeddings.weight.device
 
     @property
     def dtype(self) -> torch.dtype:

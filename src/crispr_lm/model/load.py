@@ -7,10 +7,12 @@ Opening is in two steps, so that mistakes show before the long part: `open_model
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -19,11 +21,12 @@ from crispr_lm.errors import InputError
 from crispr_lm.model.adapter import Adapter, adapter_named, check_mergeable, merged
 from crispr_lm.model.checkpoint import check_checkpoint, check_tokenizer_files, read_tokenizer, refused
 from crispr_lm.model.classes import auto_class, check_writes_text
-from crispr_lm.model.devices import SPREAD, check_device, check_quantize, parse_device, parse_dtype
+from crispr_lm.model.devices import OFFLOAD, SPREAD, check_device, check_quantize, parse_device, parse_dtype
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.language_model import LanguageModel, context_length, is_encoder_decoder
 from crispr_lm.model.locate import is_only_cached, locate, shared_name
 from crispr_lm.model.memory import check_fits, empty_model, explain_out_of_memory
+from crispr_lm.model.offload import give_memory_back, offload_arguments
 from crispr_lm.model.trust import check_configuration, check_index, check_indices
 from crispr_lm.model.vetting import vet
 
@@ -128,7 +131,7 @@ class ModelSource:
         Args:
             dtype: "float32", "bfloat16", "float16", or "auto" (as stored).
             device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
-                "sequential": spread over all accelerators.
+                "sequential": spread over all accelerators, or "offload": layers are brought in from disk in turn.
             allow_pickle: Also read weights stored as pickle (``.bin``), which can run code hidden in the file.
             quantize: "none", or "8bit" or "4bit" to load the weights shortened (bitsandbytes): enough to score neurons
                 of a model that does not fit otherwise, but no edit can be made from such weights.
@@ -143,11 +146,17 @@ class ModelSource:
         if self.gguf_file is None:
             self.check_indices(allow_pickle=allow_pickle)
         torch_dtype = parse_dtype(dtype)
-        target = None if device in SPREAD else parse_device(device)
+        target = None if device in (*SPREAD, OFFLOAD) else parse_device(device)
         arguments = self._arguments(torch_dtype, quantize, allow_pickle=allow_pickle)
-        if target is None or quantize != "none":
-            arguments["device_map"] = device if target is None else {"": target}
-        self._check_fits(torch_dtype, target, quantize, twice=twice)
+        if device == OFFLOAD:
+            self._check_offloadable(quantize)
+            offloaded = TemporaryDirectory(prefix="crispr-lm-")  # removed with the model, or when this fails
+            arguments |= offload_arguments(offloaded.name)
+            give_memory_back()
+        else:
+            if target is None or quantize != "none":
+                arguments["device_map"] = device if target is None else {"": target}
+            self._check_fits(torch_dtype, target, quantize, twice=twice)
         try:
             model, report = auto_class(self.config).from_pretrained(
                 self.location, config=self.config, output_loading_info=True, **arguments
@@ -156,7 +165,9 @@ class ModelSource:
             hint = "" if allow_pickle else " (weights stored as pickle need --allow-pickle)"
             raise InputError(refused(self.name, "weights can't be loaded", error) + hint) from error
         self._check_complete(model, report["missing_keys"])
-        if "device_map" in arguments:
+        if device == OFFLOAD:
+            weakref.finalize(model, offloaded.cleanup)
+        elif "device_map" in arguments:
             self._check_not_offloaded(model)
         else:
             with explain_out_of_memory(f"while model {self.name} is moved to {target}"):
@@ -210,12 +221,21 @@ class ModelSource:
             )
 
     def _check_not_offloaded(self, model: Any) -> None:
-        """Refuse a spread model whose weights are not all on accelerators.
-
-        Offloaded weights are not there between calls: an edit could neither be checked nor baked.
-        """
+        """Refuse a spread model whose weights are not all on accelerators: that is slow, and was not asked for."""
         if offloaded := sorted({str(place) for place in model.hf_device_map.values()} & {"disk", "cpu"}):
-            raise InputError(f"model {self.name} does not fit on the devices: parts of it would lie on {offloaded[0]}")
+            raise InputError(
+                f"model {self.name} does not fit on the devices: parts of it would lie on {offloaded[0]}; "
+                "give --device offload for that"
+            )
+
+    def _check_offloadable(self, quantize: str) -> None:
+        """Refuse what can't be read from its files layer by layer."""
+        if self.gguf_file is not None or self.adapter is not None or quantize != "none":
+            what = "a GGUF file" if self.gguf_file else "an adapter" if self.adapter else "with shortened weights"
+            raise InputError(
+                f"model {self.name} can't be brought in layer by layer: it is {what}; give a folder of safetensors "
+                "files, or another --device"
+            )
 
 
 def load_model(
@@ -237,7 +257,7 @@ def load_model(
             ``ollama:NAME``, or ``builtin:smollm2``.
         dtype: "float32", "bfloat16", "float16", or "auto" (as stored).
         device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
-            "sequential": spread over all accelerators.
+            "sequential": spread over all accelerators, or "offload": layers are brought in from disk in turn.
         trust_remote_code: Run Python code that comes with the model. Only for code you have read.
         allow_pickle: Also read weights stored as pickle, which can run code hidden in the file.
         quantize: "8bit" or "4bit" to load the weights shortened, for scoring neurons only.

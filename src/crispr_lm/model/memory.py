@@ -162,9 +162,9 @@ def check_fits(
         shorter = "" if dtype.itemsize <= 2 or bits is not None else "--dtype bfloat16 (half of that), "
         again = " and as much again to load the edited model beside it and compare" if twice else ""
         other = (
-            "another --device, or --device balanced to spread it over accelerators"
+            "another --device: balanced spreads it over accelerators, offload brings layers in from disk in turn"
             if len(devices) == 1
-            else "--device cpu, or a smaller model"
+            else "--device cpu, --device offload (layers are brought in from disk in turn), or a smaller model"
         )
         raise InputError(
             f"model {name} needs {needed / GIB:.1f} GiB for its weights in {format_name}{again}, but {free / GIB:.1f} "

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from crispr_lm.errors import CrisprError
 from crispr_lm.model.memory import GIB, free_memory
+from crispr_lm.model.offload import parameters_of
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
@@ -127,7 +128,7 @@ def _advice(dtype: torch.dtype) -> str:
 
 def broken_weights(lm: LanguageModel) -> str | None:
     """The name of the first parameter that holds NaN or infinity, None if all are finite."""
-    return next((name for name, weight in lm.model.named_parameters() if not _all_finite([weight])), None)
+    return next((name for name, weight in parameters_of(lm.model) if not _all_finite([weight])), None)
 
 
 @contextmanager
