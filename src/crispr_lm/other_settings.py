@@ -72,10 +72,6 @@ class ApplySettings(ModelSettings, HubSettings):
 class ScoreSettings(ModelSettings, TaskSettings, AttributionSettings):
     """All options of ``crispr-lm score`` but its output file."""
 
-    quantize: Annotated[Literal["none", "8bit", "4bit"], Parameter(group=MODEL_GROUP)] = Field(
-        "none", description="Load the weights shortened (bitsandbytes, CUDA), for a model that does not fit otherwise."
-    )
-
 
 @Parameter(name="*")
 class LmEvalSettings(PromptSettings, TaskSettings):

@@ -66,10 +66,6 @@ def _numbers(given: Any) -> Any:
     return ",".join(map(str, given if isinstance(given, (list, tuple)) else [given])).split(",")
 
 
-def _listed(values: Sequence[str]) -> str:
-    return ", ".join(values)
-
-
 def _text_of(_type: Any, tokens: Sequence[Any]) -> str:
     """What was given on the command line, as it is: pydantic reads it."""
     return ",".join(token.value for token in tokens)
@@ -103,8 +99,12 @@ class ModelSettings(PromptSettings):
     )
     device: Annotated[str, Parameter(group=MODEL_GROUP)] = Field(
         "auto",
-        description="Where to run: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, balanced (spread over "
-        "all accelerators), or offload (layers brought in from disk in turn).",
+        description="Where to run: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, balanced (over all "
+        "accelerators), or offload (layers brought in from disk in turn).",
+    )
+    quantize: Annotated[Literal["none", "8bit", "4bit"], Parameter(group=MODEL_GROUP)] = Field(
+        "none",
+        description="Load the weights shortened (bitsandbytes). Edits are tied to the whole weights in the files.",
     )
     batch_size: Annotated[BatchSizeSetting, Parameter(group=MODEL_GROUP)] = Field(
         "auto", description="Prompts in one forward pass, or auto. Results do not depend on it."
@@ -130,7 +130,7 @@ class TaskSettings(StrictSettings):
         "sst2), winobias:PATH, winogender:PATH, ... May be given several times.",
     )
     instructions: Annotated[
-        tuple[str, ...], BeforeValidator(_several), Parameter(group=TASK_GROUP, negative="", show_default=_listed)
+        tuple[str, ...], BeforeValidator(_several), Parameter(group=TASK_GROUP, negative="", show_default=", ".join)
     ] = Field(
         ("10",),
         min_length=1,

@@ -56,14 +56,15 @@ def test_a_model_can_not_be_spread_over_devices_that_are_not_there(monkeypatch, 
         crispr_lm.load_model(saved_model("llama"), device="balanced")
 
 
-@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
-def test_shortened_weights_are_refused_where_the_hardware_has_no_way(monkeypatch, saved_model, quantize):
+def test_four_bits_have_no_gradients_on_a_cpu(monkeypatch, saved_model):
+    monkeypatch.setattr("crispr_lm.model.devices.importlib.util.find_spec", lambda _: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="CUDA"):
+    with pytest.raises(InputError, match="give 8bit"):
+        crispr_lm.load_model(saved_model("llama"), quantize="4bit")
+
+
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_weights_are_not_shortened_without_the_package_for_it(monkeypatch, saved_model, quantize):
+    monkeypatch.setattr("crispr_lm.model.devices.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InputError, match="needs bitsandbytes"):
         crispr_lm.load_model(saved_model("llama"), quantize=quantize)
-
-
-def test_no_edit_is_made_from_shortened_weights(llama):
-    llama.quantized = True
-    with pytest.raises(InputError, match="shortened"):
-        Edit.from_neurons(llama, [crispr_lm.Neuron("model.layers.0.mlp.down_proj", 1)])

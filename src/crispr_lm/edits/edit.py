@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES, dtype_name, hashed_modules, module_hashes
+from crispr_lm.edits.stored_tensors import StoredModel
 from crispr_lm.errors import EditMismatchError, InputError
 from crispr_lm.model.hooks import scaling
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, NeuronWeights, find_sites
@@ -86,17 +87,16 @@ class Edit:
 
         Raises:
             InputError: a neuron that the model does not have, the same neuron twice, a scale that is not a finite
-                number, or a model that carries a baked edit.
+                number, or a model that carries a baked edit; or one whose weights are shortened, without its files.
         """
         if lm.model in _baked:
             raise InputError("the model carries a baked edit; undo it before making another one from its weights")
-        if lm.quantized:
-            raise InputError("no edit can be made from shortened weights; load the model without quantization for that")
         if not abs(scale) < float("inf"):
             raise InputError(f"the scale of an edit must be a finite number, not {scale}")
         if len(set(neurons)) != len(neurons):
             raise InputError("a neuron is named twice in one edit; name it once")
         sites = neurons_by_site(lm.model, neurons)
+        weights = _weights_of(lm)
         return Edit(
             neurons=tuple(neurons),
             scale=float(scale),
@@ -106,8 +106,10 @@ class Edit:
                 "architecture": type(lm.model).__name__,
                 **({"adapter": dict(lm.adapter)} if lm.adapter else {}),
             },
-            fingerprint={name: module_hashes(module) for name, module in hashed_modules(lm.model, sites).items()},
-            made_in=dtype_name(lm.model),
+            fingerprint={
+                name: weights.hashes(name, module) for name, module in hashed_modules(lm.model, sites).items()
+            },
+            made_in=weights.dtype_name,
             origin=dict(origin or {}),
             made_on=tuple(made_on),
         )
@@ -132,12 +134,13 @@ class Edit:
             sites = neurons_by_site(_module(model), self.neurons)
         except InputError as error:
             raise EditMismatchError(f"the edit was made for another model than {_name(model)}: {error}") from error
-        here = dtype_name(_module(model))
+        weights = _weights_of(model)
+        here = weights.dtype_name
         # The narrower of the two formats is what both can be cast to with the same result.
         dtype = self.made_in if here == "float32" else here
         needed = {site.name for site in sites} | self.fingerprint.keys()  # edits of earlier releases have no gates
         for name, module in hashed_modules(_module(model), sites).items():
-            if name in needed and module_hashes(module)[dtype] != self.fingerprint.get(name, {}).get(dtype):
+            if name in needed and weights.hashes(name, module)[dtype] != self.fingerprint.get(name, {}).get(dtype):
                 advice = "" if here in ("float32", self.made_in) else f" (in {self.made_in} or float32)"
                 raise EditMismatchError(
                     f"the edit was made for {self.base_model.get('name')} in {self.made_in}; the weights of module "
@@ -186,13 +189,13 @@ class Edit:
 
         Raises:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
-            InputError: the model's weights are brought in from disk in turn, so that none can be changed.
+            InputError: the model's weights are brought in from disk in turn, or shortened to 8 or 4 bits.
         """
         self._refuse_baked(model)
-        if is_offloaded(_module(model)):
+        if not weights_can_change(_module(model)):
             raise InputError(
-                f"the weights of {_name(model)} are not in memory, so they can't be changed there; use `applied`, and "
-                "`crispr-lm apply --no-load` for an edited folder"
+                f"the weights of {_name(model)} are not whole in memory, so they can't be changed there; use "
+                "`applied`, and `crispr-lm apply --no-load` for an edited folder"
             )
         saved: _Saved = []
         try:
@@ -235,8 +238,8 @@ class Edit:
     def in_place(
         self, lm: LanguageModel, formats: Mapping[str, torch.dtype] | None = None
     ) -> AbstractContextManager[None]:
-        """As `baked`, or as `applied` where weights are brought in from disk in turn."""
-        return self.applied(lm) if is_offloaded(lm.model) else self.baked(lm, formats)
+        """As `baked`, or as `applied` where weights can't be changed (`weights_can_change`)."""
+        return self.baked(lm, formats) if weights_can_change(lm.model) else self.applied(lm)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON types; neurons as [kind, module, index], in order of rank."""
@@ -334,6 +337,26 @@ def scaled_values(original: Tensor, scale: float, rounded_to: torch.dtype | None
     """Weights times an edit's scale: exact zeros for 0, also of infinities."""
     scaled = torch.zeros_like(original) if scale == 0 else original * scale
     return scaled.to(rounded_to or scaled.dtype).to(scaled.dtype)
+
+
+def weights_can_change(model: nn.Module) -> bool:
+    """Whether weights are whole and in memory: not brought in from disk in turn, nor shortened to 8 or 4 bits."""
+    return not (is_offloaded(model) or getattr(model, "is_quantized", False))
+
+
+class _WeightsInMemory:
+    def __init__(self, model: nn.Module) -> None:
+        self.dtype_name = dtype_name(model)
+
+    def hashes(self, _name: str, module: nn.Module) -> dict[str, str]:
+        return module_hashes(module)
+
+
+def _weights_of(model: AnyModel) -> _WeightsInMemory | StoredModel:
+    """What an edit is tied to: whole weights, in memory or else in the model's files."""
+    if not getattr(_module(model), "is_quantized", False):
+        return _WeightsInMemory(_module(model))
+    return StoredModel(None if isinstance(model, nn.Module) else model.source)
 
 
 def _module(model: AnyModel) -> nn.Module:

@@ -7,56 +7,22 @@ confirmed by the edit's own hashes of them.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from crispr_lm.edits.edit import Edit, neurons_by_site, scaled_values
 from crispr_lm.edits.fingerprint import hashed_modules, hashes_of
-from crispr_lm.errors import EditMismatchError, InputError, VerificationError
+from crispr_lm.edits.stored_tensors import OtherLayoutError, StoredTensor, candidates, stored_tensors
+from crispr_lm.errors import EditMismatchError, VerificationError
 from crispr_lm.model.neuron_sites import NeuronSite, NeuronWeights
 from crispr_lm.model.source_files import weight_files
 
-FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
-"""Number formats of safetensors whose numbers can be scaled."""
-
 CHUNK = 2**24
 """Bytes that are compared at once."""
-
-
-class OtherLayoutError(Exception):
-    """The files hold a model's weights in another way than the model does."""
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies: the file, the bytes from `begin` to `end` of it, format and shape."""
-
-    file: Path
-    begin: int
-    end: int
-    format: torch.dtype | None
-    shape: tuple[int, ...]
-
-    def read(self) -> Tensor:
-        """The tensor, in its own format."""
-        with self.file.open("rb") as file:
-            file.seek(self.begin)
-            content = bytearray(file.read(self.end - self.begin))
-        assert self.format is not None
-        return torch.frombuffer(content, dtype=self.format).reshape(self.shape)
-
-    def write(self, file: Path, values: Tensor) -> None:
-        """Write the tensor anew into a copy of the file."""
-        with file.open("rb+") as copy:
-            copy.seek(self.begin)
-            copy.write(values.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def save_edited(model: nn.Module, edit: Edit, source: Path, target: Path) -> dict[str, torch.dtype]:
@@ -77,7 +43,7 @@ def save_edited(model: nn.Module, edit: Edit, source: Path, target: Path) -> dic
             model (experts one by one that the model holds in one tensor). Nothing is written then.
     """
     index, files = weight_files(source)
-    stored = _stored(files)
+    stored = stored_tensors(files)
     sites = neurons_by_site(model, edit.neurons)
     places = _places(model, edit, sites, stored)
     copies = {file: target / file.relative_to(source) for file in (files if index is None else [index, *files])}
@@ -106,7 +72,7 @@ def check_bytes(model: nn.Module, edit: Edit, source: Path, target: Path) -> dic
         VerificationError: they are not.
     """
     _, files = weight_files(source)
-    stored = _stored(files)
+    stored = stored_tensors(files)
     sites = neurons_by_site(model, edit.neurons)
     places = _places(model, edit, sites, stored)
     touched = {f"{places[site.name]}.{name}" for site in sites for _, name in _parameters(site)}
@@ -135,25 +101,6 @@ def _compare(file: Path, copy: Path, spans: list[tuple[int, int]]) -> int:
     return size - sum(end - begin for begin, end in spans)
 
 
-def _stored(files: list[Path]) -> dict[str, StoredTensor]:
-    """Every tensor of safetensors files, by name."""
-    found: dict[str, StoredTensor] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as content:  # checks the header before it is read below
-                names = list(content.keys())
-        except Exception as error:  # SafetensorError, OSError
-            raise InputError(f"weights {path} can't be read: {error}") from error
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        for name in names:
-            entry = header[name]
-            begin, end = (8 + length + offset for offset in entry["data_offsets"])
-            found[name] = StoredTensor(path, begin, end, FORMATS.get(entry["dtype"]), tuple(entry["shape"]))
-    return found
-
-
 def _places(
     model: nn.Module, edit: Edit, sites: Mapping[NeuronSite, list[int]], stored: Mapping[str, StoredTensor]
 ) -> dict[str, str]:
@@ -174,7 +121,7 @@ def _place(
     """What the files call a module: the name whose last parts agree most and whose weights have the known hash."""
     shapes = {key: tuple(value.shape) for key, value in module._parameters.items() if value is not None}
     found = False
-    for candidate in _candidates(name, list(shapes), stored):
+    for candidate in candidates(name, list(shapes), stored):
         tensors = {key: stored[f"{candidate}.{key}"] for key in shapes}
         formats = {_name(tensor.format) for tensor in tensors.values()}
         if "None" in formats or any(tensors[key].shape != shape for key, shape in shapes.items()):
@@ -190,21 +137,6 @@ def _place(
         f"the edit was made for {edit.base_model.get('name')} in {edit.made_in}; the weights of module {name} differ "
         "in the files; give the model it was made for"
     )
-
-
-def _candidates(name: str, parameters: list[str], stored: Mapping[str, StoredTensor]) -> Iterator[str]:
-    """Names in the files that end as a module's does, with as many parts in common as any: prefixes may differ."""
-    parts = name.split(".")
-    # A layer's number and the two parts after it are the least that says which module is meant.
-    for first in range(max(1, len(parts) - 2)):
-        tail = ".".join(parts[first:])
-        if first and not any(part.isdigit() for part in parts[first:]):
-            return
-        prefixes = (key.removesuffix(f".{parameters[0]}") for key in stored if key.endswith(f"{tail}.{parameters[0]}"))
-        found = [one for one in prefixes if one == tail or one.endswith(f".{tail}")]
-        if found := [one for one in found if all(f"{one}.{key}" in stored for key in parameters)]:
-            yield from found
-            return
 
 
 def _parameters(site: NeuronSite) -> Iterator[tuple[NeuronWeights, str]]:

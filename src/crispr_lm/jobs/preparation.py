@@ -283,8 +283,7 @@ def load(
             f"device {settings.device} spreads one model over all accelerators, so one process uses them all; start it "
             "without torchrun, or give each process an accelerator with --device cuda"
         )
-    if isinstance(settings, ScoreSettings):
-        check_quantize(settings.quantize)
+    check_quantize(settings.quantize)
     moment = on_first(lambda: settings.prompt_date or datetime.now())  # the same in every process
     with timings.of("load"), progress.step(f"Loading {model}"):
         source: ModelSource = open_model(
@@ -295,9 +294,12 @@ def load(
         )
         for check in needs.checks:
             check(source)
-        quantize = settings.quantize if isinstance(settings, ScoreSettings) else "none"
         lm = source.load(
-            settings.dtype, settings.device, allow_pickle=settings.allow_pickle, quantize=quantize, twice=needs.twice
+            settings.dtype,
+            settings.device,
+            allow_pickle=settings.allow_pickle,
+            quantize=settings.quantize,
+            twice=needs.twice and settings.quantize == "none",
         )
     if lm.device.type == "cpu":
         recorded = _recorded_threads(settings)

@@ -234,7 +234,7 @@ def _check_data(hashes: Mapping[str, str]) -> None:
 
 def _check_model(name: str, known: str, settings: RunSettings) -> None:
     source = open_model(name, trust_remote_code=settings.trust_remote_code)
-    lm = source.load(settings.dtype, "cpu", allow_pickle=settings.allow_pickle)
+    lm = source.load(settings.dtype, "cpu", allow_pickle=settings.allow_pickle, quantize=settings.quantize)
     if weights_fingerprint(lm.model) != known:
         raise InputError(f"model {name} does not have the weights that the run was made with: its fingerprint differs")
 

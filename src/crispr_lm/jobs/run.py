@@ -14,7 +14,7 @@ from typing import Any
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.edits.canaries import canaries_file, make_canaries
-from crispr_lm.edits.edit import Edit
+from crispr_lm.edits.edit import Edit, weights_can_change
 from crispr_lm.edits.export import export_folder
 from crispr_lm.edits.logit_lens import promoted_tokens
 from crispr_lm.edits.stored_weights import check_bytes
@@ -49,7 +49,6 @@ from crispr_lm.jobs.shown_prompts import ShownPrompt, answers_to, prompts_fit, r
 from crispr_lm.jobs.transfer import Unedited, check_transfer, measure_transfer
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
-from crispr_lm.model.offload import is_offloaded
 from crispr_lm.other_settings import HubSettings
 from crispr_lm.presets import procedure_name
 from crispr_lm.report.page import write_report
@@ -266,7 +265,7 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
             formats.update(export_folder(lm, edit, part))
 
     def verify() -> None:
-        if is_offloaded(lm.model):  # too large to be loaded again beside it
+        if not weights_can_change(lm.model):  # so that the saved model can't be compared with the one in memory
             assert lm.source is not None
             with timings.of("verify"), progress.step("Comparing its files with the original's"):
                 verified.update(check_bytes(lm.model, edit, lm.source, folder.model))

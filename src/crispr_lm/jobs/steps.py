@@ -15,7 +15,7 @@ from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.export import export_folder, export_lora, export_slim
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
-from crispr_lm.errors import WriteError
+from crispr_lm.errors import InputError, WriteError
 from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
@@ -36,6 +36,7 @@ from crispr_lm.jobs.preparation import (
     without_searched,
 )
 from crispr_lm.jobs.sharing import check_hub, edit_with_results, with_upload, write_card
+from crispr_lm.model.devices import OFFLOAD
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.other_settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.runtime.distributed import on_first
@@ -148,6 +149,11 @@ def apply(
         EditMismatchError: the edit was made for another model.
     """
     progress = progress or SilentProgress()
+    if settings.quantize != "none" or settings.device == OFFLOAD:
+        raise InputError(
+            "an edited model is written from whole weights in memory; leave --quantize and --device offload away, or "
+            "give --no-load, which edits the files without loading them"
+        )
     check_new(output)
     check_hub(settings)
     edit, results = edit_with_results(edit_file, settings.results)

@@ -59,12 +59,14 @@ def check_quantize(quantize: str) -> None:
     """Check that weights can be shortened here, before anything is read.
 
     Raises:
-        InputError: unknown way, or bitsandbytes or an accelerator is missing.
+        InputError: unknown way, or bitsandbytes or the device for it is missing.
     """
     if quantize not in QUANTIZATIONS:
         raise InputError(f"unknown quantization {quantize!r}{nearest(quantize, QUANTIZATIONS)}; give 8bit or 4bit")
-    if quantize != "none" and (importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available()):
-        raise InputError(f"quantize={quantize} needs the package bitsandbytes and a CUDA device; load without it")
+    if quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(f"quantize={quantize} needs bitsandbytes; pip install 'crispr-lm[quantize]', or load without")
+    if quantize == "4bit" and not torch.cuda.is_available():  # it warns that they may be silently wrong
+        raise InputError("bitsandbytes has no gradients of 4-bit weights on a CPU; give 8bit, or use a CUDA device")
 
 
 def check_device(device: str) -> None:

@@ -133,8 +133,8 @@ class ModelSource:
             device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
                 "sequential": spread over all accelerators, or "offload": layers are brought in from disk in turn.
             allow_pickle: Also read weights stored as pickle (``.bin``), which can run code hidden in the file.
-            quantize: "none", or "8bit" or "4bit" to load the weights shortened (bitsandbytes): enough to score neurons
-                of a model that does not fit otherwise, but no edit can be made from such weights.
+            quantize: "none", or "8bit" or "4bit" to load the weights shortened (bitsandbytes), for a model that does
+                not fit otherwise. An edit that is made so is tied to the whole weights in the model's files.
             twice: Refuse a model of which no second copy fits, which is what checking a saved one takes.
 
         Raises:
@@ -167,9 +167,9 @@ class ModelSource:
         self._check_complete(model, report["missing_keys"])
         if device == OFFLOAD:
             weakref.finalize(model, offloaded.cleanup)
-        elif "device_map" in arguments:
+        elif target is None:
             self._check_not_offloaded(model)
-        else:
+        elif quantize == "none":
             with explain_out_of_memory(f"while model {self.name} is moved to {target}"):
                 model.to(target)
         model.eval().requires_grad_(False)
@@ -260,7 +260,7 @@ def load_model(
             "sequential": spread over all accelerators, or "offload": layers are brought in from disk in turn.
         trust_remote_code: Run Python code that comes with the model. Only for code you have read.
         allow_pickle: Also read weights stored as pickle, which can run code hidden in the file.
-        quantize: "8bit" or "4bit" to load the weights shortened, for scoring neurons only.
+        quantize: "8bit" or "4bit" to load the weights shortened (bitsandbytes).
 
     Raises:
         InputError: not found, not readable, without tokenizer, or not a language model.
