@@ -286,3 +286,9 @@ def test_columns_may_change_places():
 def test_what_is_wrong_in_a_table_is_named_with_its_row(table, columns, message):
     with pytest.raises(InputError, match=message):
         Task.from_dataset(table, columns)
+
+
+def test_a_model_split_by_tensor_parallelism_is_refused(llama: crispr_lm.LanguageModel) -> None:
+    llama.model._tp_size = 2
+    with pytest.raises(InputError, match="tensor parallelism"):
+        crispr_lm.LanguageModel.from_transformers(llama.model, llama.tokenizer)

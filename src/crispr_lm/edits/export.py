@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from crispr_lm.edits.edit import Edit, neurons_by_site
-from crispr_lm.edits.stored_weights import OtherLayoutError, save_edited
+from crispr_lm.edits.stored_tensors import OtherLayoutError
+from crispr_lm.edits.stored_weights import save_edited
 from crispr_lm.errors import InputError
 from crispr_lm.model.language_model import count_parameters
 from crispr_lm.model.locate import hub_name

@@ -12,7 +12,8 @@ from crispr_lm.edits.canaries import canaries_file, make_canaries
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.gguf_file import edit_in_place, is_undo, modelfile_of, restore, write_edited, write_modelfile
 from crispr_lm.edits.gguf_rows import Row, rows_of
-from crispr_lm.edits.stored_weights import OtherLayoutError, check_bytes, save_edited
+from crispr_lm.edits.stored_tensors import OtherLayoutError
+from crispr_lm.edits.stored_weights import check_bytes, save_edited
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
 from crispr_lm.errors import InputError
 from crispr_lm.jobs.attempts import attempt

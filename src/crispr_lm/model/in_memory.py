@@ -32,6 +32,10 @@ def _check_model(model: Any) -> None:
         raise InputError(
             f"a {what} writes no text; load the checkpoint with AutoModelForCausalLM or AutoModelForSeq2SeqLM"
         )
+    if getattr(model, "_tp_size", None) not in (None, 1):  # a layer's neurons are then in several processes
+        raise InputError(
+            f"the {what} is split by tensor parallelism; load it with device_map, or whole in each process"
+        )
     absent = next((name for name, weight in model.named_parameters() if weight.is_meta), None)
     if absent is not None and not is_offloaded(model):
         raise InputError(f"weights of the {what} are not in memory (first: {absent}): never loaded; load all of them")
