@@ -203,7 +203,7 @@ class SearchSettings(StrictSettings):
         "by accuracy under all instructions, without limits (--preset paper sets what else belongs to it).",
     )
     rounds: Annotated[int, Parameter(group=SEARCH_GROUP)] = Field(
-        6, ge=0, description="Rounds of a tuned search: gradient steps, then one edit that is tried. 0 for none."
+        12, ge=0, description="Rounds of a tuned search: gradient steps, then one edit that is tried. 0 for none."
     )
     time_budget: Annotated[float | None, Parameter(group=SEARCH_GROUP)] = Field(
         None, gt=0, allow_inf_nan=False, description="Minutes after which no further round starts."

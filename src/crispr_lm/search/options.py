@@ -41,7 +41,7 @@ class SearchOptions:
         seed: Of the split, all samples, the trials and the random neurons.
     """
 
-    rounds: int = 6
+    rounds: int = 12
     time_budget: float | None = None
     examples: int = 20
     validation_examples: int = 96
