@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,14 +102,19 @@ def test_a_run_finds_the_same_and_saves_the_same(saved_model: Callable[[str], Pa
     assert all(torch.equal(here[name], there[name]) for name in here)
 
 
-@pytest.mark.parametrize(("model", "options"), [("builtin:smollm2", {}), ("folder", {"quantize": "8bit"})])
-def test_what_cant_be_brought_in_is_refused(
-    saved_model: Callable[[str], Path], model: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [{"device": "offload"}, {"device": "cpu", "quantize": "8bit"}])
+def test_what_has_no_safetensors_files_is_refused(
+    saved_model: Callable[[str], Path], tmp_path: Path, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crispr_lm.model.load.check_quantize", lambda _: None)
-    opened = crispr_lm.load_model
-    with pytest.raises(InputError, match="layer by layer"):
-        opened(saved_model("llama") if model == "folder" else model, device="offload", **options)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(saved_model("llama") / name, tmp_path)
+    torch.save(load_file(saved_model("llama") / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    for model, what in (("builtin:smollm2", "is a GGUF file"), (tmp_path, "is without safetensors files")):
+        with pytest.raises(InputError, match=what):
+            crispr_lm.load_model(model, allow_pickle=True, **options)
+    with pytest.raises(InputError, match="does not go with"):
+        crispr_lm.load_model(saved_model("llama"), device="offload", quantize="8bit")
 
 
 PEAK = """

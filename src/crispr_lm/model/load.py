@@ -27,6 +27,7 @@ from crispr_lm.model.language_model import LanguageModel, context_length, is_enc
 from crispr_lm.model.locate import is_only_cached, locate, shared_name
 from crispr_lm.model.memory import check_fits, empty_model, explain_out_of_memory
 from crispr_lm.model.offload import give_memory_back, offload_arguments
+from crispr_lm.model.source_files import weight_files
 from crispr_lm.model.trust import check_configuration, check_index, check_indices
 from crispr_lm.model.vetting import vet
 
@@ -148,8 +149,9 @@ class ModelSource:
         torch_dtype = parse_dtype(dtype)
         target = None if device in (*SPREAD, OFFLOAD) else parse_device(device)
         arguments = self._arguments(torch_dtype, quantize, allow_pickle=allow_pickle)
+        if device == OFFLOAD or quantize != "none":
+            self._check_has_files(device, quantize)
         if device == OFFLOAD:
-            self._check_offloadable(quantize)
             offloaded = TemporaryDirectory(prefix="crispr-lm-")  # removed with the model, or when this fails
             arguments |= offload_arguments(offloaded.name)
             give_memory_back()
@@ -228,13 +230,17 @@ class ModelSource:
                 "give --device offload for that"
             )
 
-    def _check_offloadable(self, quantize: str) -> None:
-        """Refuse what can't be read from its files layer by layer."""
-        if self.gguf_file is not None or self.adapter is not None or quantize != "none":
-            what = "a GGUF file" if self.gguf_file else "an adapter" if self.adapter else "with shortened weights"
+    def _check_has_files(self, device: str, quantize: str) -> None:
+        """Refuse what has no safetensors files: layers are brought in from these, and edits tied to their weights."""
+        option = "--device offload" if device == OFFLOAD else f"--quantize {quantize}"
+        if device == OFFLOAD and quantize != "none":
+            raise InputError(f"--quantize {quantize} does not go with --device offload; leave one of them away")
+        pickles = Path(self.location).is_dir() and not weight_files(Path(self.location))[1]
+        if self.gguf_file is not None or self.adapter is not None or pickles:
+            what = "a GGUF file" if self.gguf_file else "an adapter" if self.adapter else "without safetensors files"
             raise InputError(
-                f"model {self.name} can't be brought in layer by layer: it is {what}; give a folder of safetensors "
-                "files, or another --device"
+                f"model {self.name} is {what}, and {option} needs whole weights in safetensors files; give such a "
+                "folder, or leave the option away"
             )
 
 
