@@ -13,17 +13,16 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES, dtype_name, hashed_modules, module_hashes
-from crispr_lm.edits.stored_tensors import StoredModel
+from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES, hashed_modules
+from crispr_lm.edits.whole_weights import module_of, name_of, weights_can_change, whole_weights
 from crispr_lm.errors import EditMismatchError, InputError
 from crispr_lm.model.hooks import scaling
 from crispr_lm.model.neuron_sites import NEURON_KINDS, Neuron, NeuronKind, NeuronSite, NeuronWeights, find_sites
-from crispr_lm.model.offload import is_offloaded
 from crispr_lm.runtime.provided import provided
 from crispr_lm.storage.files import write_json
 from crispr_lm.storage.hub import Upload, check_upload, edit_file, upload
@@ -31,10 +30,8 @@ from crispr_lm.storage.untrusted import parse_json, read_bytes
 from crispr_lm.version import __version__
 
 if TYPE_CHECKING:
+    from crispr_lm.edits.whole_weights import AnyModel
     from crispr_lm.model.language_model import LanguageModel
-
-    AnyModel: TypeAlias = LanguageModel | nn.Module
-    """A loaded model, or the transformers model itself."""
 
 EDIT_FORMAT = "crispr-lm-edit"
 EDIT_VERSION = 2
@@ -96,7 +93,7 @@ class Edit:
         if len(set(neurons)) != len(neurons):
             raise InputError("a neuron is named twice in one edit; name it once")
         sites = neurons_by_site(lm.model, neurons)
-        weights = _weights_of(lm)
+        weights = whole_weights(lm)
         return Edit(
             neurons=tuple(neurons),
             scale=float(scale),
@@ -123,28 +120,28 @@ class Edit:
         Raises:
             EditMismatchError: it was not; the first module that differs is named.
         """
-        made_for, here = self.base_model.get("architecture"), type(_module(model)).__name__
+        made_for, here = self.base_model.get("architecture"), type(module_of(model)).__name__
         if not self.neurons and made_for not in (None, here):  # no module's weights to compare
-            raise EditMismatchError(f"the edit was made for a {made_for}, but {_name(model)} is a {here}")
+            raise EditMismatchError(f"the edit was made for a {made_for}, but {name_of(model)} is a {here}")
         self._checked_sites(model)
 
     def _checked_sites(self, model: AnyModel) -> dict[NeuronSite, list[int]]:
         """The edit's neurons by site, after the check."""
         try:
-            sites = neurons_by_site(_module(model), self.neurons)
+            sites = neurons_by_site(module_of(model), self.neurons)
         except InputError as error:
-            raise EditMismatchError(f"the edit was made for another model than {_name(model)}: {error}") from error
-        weights = _weights_of(model)
+            raise EditMismatchError(f"the edit was made for another model than {name_of(model)}: {error}") from error
+        weights = whole_weights(model)
         here = weights.dtype_name
         # The narrower of the two formats is what both can be cast to with the same result.
         dtype = self.made_in if here == "float32" else here
         needed = {site.name for site in sites} | self.fingerprint.keys()  # edits of earlier releases have no gates
-        for name, module in hashed_modules(_module(model), sites).items():
+        for name, module in hashed_modules(module_of(model), sites).items():
             if name in needed and weights.hashes(name, module)[dtype] != self.fingerprint.get(name, {}).get(dtype):
                 advice = "" if here in ("float32", self.made_in) else f" (in {self.made_in} or float32)"
                 raise EditMismatchError(
                     f"the edit was made for {self.base_model.get('name')} in {self.made_in}; the weights of module "
-                    f"{name} differ in {_name(model)} in {here}; load the model it was made for{advice}"
+                    f"{name} differ in {name_of(model)} in {here}; load the model it was made for{advice}"
                 )
         return sites
 
@@ -192,11 +189,9 @@ class Edit:
             InputError: the model's weights are brought in from disk in turn, or shortened to 8 or 4 bits.
         """
         self._refuse_baked(model)
-        if not weights_can_change(_module(model)):
-            raise InputError(
-                f"the weights of {_name(model)} are not whole in memory, so they can't be changed there; use "
-                "`applied`, and `crispr-lm apply --no-load` for an edited folder"
-            )
+        if not weights_can_change(module_of(model)):
+            what = f"the weights of {name_of(model)} are not whole in memory, so they can't be changed there"
+            raise InputError(f"{what}; use `applied`, and `crispr-lm apply --no-load` for an edited folder")
         saved: _Saved = []
         try:
             for site, indices in self._checked_sites(model).items():
@@ -205,7 +200,7 @@ class Edit:
                     original = weights.read(chosen)
                     saved.append((weights, chosen, original))
                     weights.write(chosen, scaled_values(original, self.scale, (formats or {}).get(site.name)))
-            _baked[_module(model)] = (self, saved)
+            _baked[module_of(model)] = (self, saved)
         except BaseException:  # out of memory, Ctrl-C
             _put_back(saved)
             raise
@@ -216,9 +211,9 @@ class Edit:
         Raises:
             EditMismatchError: this edit is not the one baked into the model.
         """
-        module = _module(model)
+        module = module_of(model)
         if module not in _baked or _baked[module][0] != self:
-            raise EditMismatchError(f"this edit is not baked into {_name(model)}, so there is nothing to undo")
+            raise EditMismatchError(f"this edit is not baked into {name_of(model)}, so there is nothing to undo")
         _put_back(_baked[module][1])
         del _baked[module]
 
@@ -329,44 +324,14 @@ class Edit:
             raise InputError(f"edit {path} is malformed ({error}); give an edit.json written by crispr-lm") from error
 
     def _refuse_baked(self, model: AnyModel) -> None:
-        if _module(model) in _baked:
-            raise EditMismatchError(f"{_name(model)} carries a baked edit already; undo that one first")
+        if module_of(model) in _baked:
+            raise EditMismatchError(f"{name_of(model)} carries a baked edit already; undo that one first")
 
 
 def scaled_values(original: Tensor, scale: float, rounded_to: torch.dtype | None = None) -> Tensor:
     """Weights times an edit's scale: exact zeros for 0, also of infinities."""
     scaled = torch.zeros_like(original) if scale == 0 else original * scale
     return scaled.to(rounded_to or scaled.dtype).to(scaled.dtype)
-
-
-def weights_can_change(model: nn.Module) -> bool:
-    """Whether weights are whole and in memory: not brought in from disk in turn, nor shortened to 8 or 4 bits."""
-    return not (is_offloaded(model) or getattr(model, "is_quantized", False))
-
-
-class _WeightsInMemory:
-    def __init__(self, model: nn.Module) -> None:
-        self.dtype_name = dtype_name(model)
-
-    def hashes(self, _name: str, module: nn.Module) -> dict[str, str]:
-        return module_hashes(module)
-
-
-def _weights_of(model: AnyModel) -> _WeightsInMemory | StoredModel:
-    """What an edit is tied to: whole weights, in memory or else in the model's files."""
-    if not getattr(_module(model), "is_quantized", False):
-        return _WeightsInMemory(_module(model))
-    return StoredModel(None if isinstance(model, nn.Module) else model.source)
-
-
-def _module(model: AnyModel) -> nn.Module:
-    return model if isinstance(model, nn.Module) else model.model
-
-
-def _name(model: AnyModel) -> str:
-    if isinstance(model, nn.Module):
-        return str(getattr(model, "name_or_path", "") or f"a {type(model).__name__}")
-    return model.name
 
 
 def _put_back(saved: _Saved) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.edits.canaries import canaries_file, make_canaries
-from crispr_lm.edits.edit import Edit, weights_can_change
+from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.export import export_folder
 from crispr_lm.edits.logit_lens import promoted_tokens
 from crispr_lm.edits.stored_weights import check_bytes
 from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
+from crispr_lm.edits.whole_weights import weights_can_change
 from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, answer_rows, column_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference

@@ -1,0 +1,49 @@
+"""The whole weights of a model, which edits are tied to: in memory, or in the model's files. Knows no edit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from torch import nn
+
+from crispr_lm.edits.fingerprint import dtype_name, module_hashes
+from crispr_lm.edits.stored_tensors import StoredModel
+from crispr_lm.model.offload import is_offloaded
+
+if TYPE_CHECKING:
+    from crispr_lm.model.language_model import LanguageModel
+
+    AnyModel: TypeAlias = LanguageModel | nn.Module
+    """A loaded model, or the transformers model itself."""
+
+
+def module_of(model: AnyModel) -> nn.Module:
+    """The transformers model."""
+    return model if isinstance(model, nn.Module) else model.model
+
+
+def name_of(model: AnyModel) -> str:
+    """What it is called in messages."""
+    if isinstance(model, nn.Module):
+        return str(getattr(model, "name_or_path", "") or f"a {type(model).__name__}")
+    return model.name
+
+
+def weights_can_change(model: nn.Module) -> bool:
+    """Whether weights are whole and in memory: not brought in from disk in turn, nor shortened to 8 or 4 bits."""
+    return not (is_offloaded(model) or getattr(model, "is_quantized", False))
+
+
+class _WeightsInMemory:
+    def __init__(self, model: nn.Module) -> None:
+        self.dtype_name = dtype_name(model)
+
+    def hashes(self, _name: str, module: nn.Module) -> dict[str, str]:
+        return module_hashes(module)
+
+
+def whole_weights(model: AnyModel) -> _WeightsInMemory | StoredModel:
+    """What an edit is tied to: whole weights, in memory or else in the model's files."""
+    if not getattr(module_of(model), "is_quantized", False):
+        return _WeightsInMemory(module_of(model))
+    return StoredModel(None if isinstance(model, nn.Module) else model.source)
