@@ -7,10 +7,11 @@
 seed of the split and every limit on the loss of disambiguated accuracy, and measures the edit on the test split.
 Each search leaves a file in `out` as it ends, and its trials as they finish: the same command resumes.
 
+    python benchmarks/search.py run builtin:smollm2 ../shared/data/bbq --output out --rounds 6
     python benchmarks/search.py run builtin:smollm2 ../shared/data/bbq --output out --change loop.CAUTION=0
     python benchmarks/search.py ablation out --output docs/results/ablation.md
 
-`--change` sets a constant of a module of `crispr_lm.search` to another value, for the ablation.
+`--rounds` and `--change`, which sets a constant of a module of `crispr_lm.search`, are for the ablation.
 """
 
 from __future__ import annotations
@@ -59,21 +60,25 @@ def run(arguments: argparse.Namespace) -> None:
         module, constant = name.split(".")
         place = importlib.import_module(f"crispr_lm.search.{module}")
         setattr(place, constant, type(getattr(place, constant))(value))
+    if arguments.rounds != SearchOptions().rounds:
+        changed["rounds"] = str(arguments.rounds)
     for category in arguments.categories:
         for seed in arguments.seeds:
             task = load_task(f"bbq:{arguments.data / category}.jsonl")
             for loss in arguments.limits:
-                output = arguments.output / f"{'.'.join([category, str(seed), f'{loss:g}', *arguments.change])}.json"
+                changes = [f"{name}={value}" for name, value in changed.items()]
+                output = arguments.output / f"{'.'.join([category, str(seed), f'{loss:g}', *changes])}.json"
                 if not output.exists():
-                    found = searched(lm, task, seed, loss, output.with_suffix(".trials.jsonl"))
+                    options = replace(SearchOptions(), seed=seed, rounds=arguments.rounds)
+                    found = searched(lm, task, options, loss, output.with_suffix(".trials.jsonl"))
                     write_json(output, {**found, "changed": changed})
                     print(output.name, json.loads(output.read_text())["reason"], flush=True)
 
 
-def searched(lm: LanguageModel, task: Task, seed: int, loss: float, record: Path) -> dict[str, Any]:
-    """One search with the command's defaults, and what its edit does on the whole test split."""
+def searched(lm: LanguageModel, task: Task, options: SearchOptions, loss: float, record: Path) -> dict[str, Any]:
+    """One search, and what its edit does on the whole test split."""
     start, cpu = time.perf_counter(), time.process_time()
-    options, limits = replace(SearchOptions(), seed=seed), Limits(accuracy_loss=loss)
+    seed, limits = options.seed, Limits(accuracy_loss=loss)
     known = [Trial.from_dict(row) for row in read_lines(record)] if record.exists() else []
     checkpoint = Checkpoint(trials=known, on_trial=lambda trial: append_line(record, trial.to_dict()))
     found = search_edit(lm, task, limits, options, checkpoint)
@@ -220,6 +225,7 @@ def main() -> None:
     one.add_argument("--limits", nargs="+", type=float, default=[0.05, 0.15])
     one.add_argument("--dtype", default="auto")
     one.add_argument("--device", default="auto")
+    one.add_argument("--rounds", type=int, default=SearchOptions().rounds)
     one.add_argument("--change", nargs="+", default=[], help="constants, such as loop.CAUTION=0")
     one.set_defaults(job=run)
     two = jobs.add_parser("table")
