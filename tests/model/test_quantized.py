@@ -15,6 +15,7 @@ from crispr_lm.errors import InputError
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.steps import apply
 from crispr_lm.other_settings import ApplySettings
+from crispr_lm.report.run_summary import warnings
 from crispr_lm.settings import RunSettings
 
 pytest.importorskip("bitsandbytes")
@@ -70,6 +71,8 @@ def test_a_run_saves_the_whole_weights_edited(saved_model: Callable[[str], Path]
         str(folder), RunSettings(output=output, quantize="8bit", search="sweep", max_accuracy_loss=1, **SMALL)
     )
     assert results["saved_model"]["verified"]
+    assert "All figures are of weights of 8 bits; the saved model has whole ones." in warnings(results)
+    assert "All figures are of weights of 8 bits" in (output / "report.html").read_text(encoding="utf-8")
     neurons = json.loads((output / "edit.json").read_text(encoding="utf-8"))["neurons"]
     original, saved = load_file(folder / "model.safetensors"), load_file(output / "model" / "model.safetensors")
     for _, module, index in neurons:

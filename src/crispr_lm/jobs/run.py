@@ -270,6 +270,7 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
             assert lm.source is not None
             with timings.of("verify"), progress.step("Comparing its files with the original's"):
                 verified.update(check_bytes(lm.model, edit, lm.source, folder.model))
+            verified["measured_with"] = work.settings.quantize
             return
         probed, trusted = work.parts[0], work.settings.trust_remote_code
         asked, instruction = probed.test[:VERIFIED_EXAMPLES], probed.task.instructions[0]

@@ -15,7 +15,7 @@ from crispr_lm.report.console import console, print_path
 from crispr_lm.report.markup import markup
 from crispr_lm.report.no_edit import no_edit
 from crispr_lm.report.summary import Line, certain_losses, headline, six_lines
-from crispr_lm.report.words import saved
+from crispr_lm.report.words import saved, shortened
 from crispr_lm.storage.sanitize import printable
 
 WIDEST = 100
@@ -78,6 +78,8 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         more = f", and {len(losses) - 3} more" if len(losses) > 3 else ""
         found.append(f"worse for certain: {'; '.join(losses[:3])}{more}.")
     found += [task["over_abstention"] for task in results["tasks"].values() if task.get("over_abstention")]
+    if note := shortened(results["saved_model"]).strip():
+        found.append(note)
     if not results["saved_model"].get("verified", True):
         found.append(saved(results["saved_model"]))
     return found

@@ -87,6 +87,13 @@ def has_halves(results: Mapping[str, Any]) -> bool:
     return any(task["before"].get(name) is not None for task in tasks for name in HALVES)
 
 
+def shortened(found: Mapping[str, Any]) -> str:
+    """That figures are of weights of 8 or 4 bits, and the saved model has whole ones; empty where that is not so."""
+    if (bits := found.get("measured_with", "none")) == "none":
+        return ""
+    return f" All figures are of weights of {bits.removesuffix('bit')} bits; the saved model has whole ones."
+
+
 def saved(found: Mapping[str, Any]) -> str:
     """The outcome of loading the saved model again, as a sentence.
 
@@ -99,7 +106,7 @@ def saved(found: Mapping[str, Any]) -> str:
         files = "1 file" if found["files_compared"] == 1 else f"{found['files_compared']} files"
         return (
             f"Compared with the original byte by byte: {files} of weights, {found['bytes_equal']:,} bytes equal, all "
-            f"but those of {found['tensors_edited']} edited tensors; no scores were computed."
+            f"but those of {found['tensors_edited']} edited tensors; no scores were computed." + shortened(found)
         )
     text = "Loaded again with plain transformers in a fresh process: "
     if equal := found.get("tensors_equal"):
