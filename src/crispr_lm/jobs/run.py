@@ -203,10 +203,8 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
         before = measure_all(lm, subjects, settings, progress, "Measuring before")
         shown_before = answers_to(lm, work.prompts, settings)
     with edit.in_place(lm), timings.of("report_after"):
-        after, shown_after = before, shown_before  # without an edit the same would be measured again
-        if edit.neurons:
-            after = measure_all(lm, subjects, settings, progress, "Measuring after")
-            shown_after = answers_to(lm, work.prompts, settings)
+        after = measure_all(lm, subjects, settings, progress, "Measuring after")
+        shown_after = answers_to(lm, work.prompts, settings)
         diverged = divergence(lm, reference, settings.batch_size)
     with timings.of("statistics"), progress.step("Drawing intervals"):
         edited = Edited(after, diverged, edit)
