@@ -693,6 +693,7 @@ def test_places_are_linked_tables_are_whole_and_figures_and_tables_are_exported(
         assert "better" in tab.inner_text(".example .tags >> nth=0")
         tab.click("#all")
         tab.wait_for_function("document.querySelectorAll('.example').length === 2")  # once the address has changed
+        assert tab.locator(".example").count() == 2
         tab.evaluate("location.hash = '#neurons?id=2'")
         tab.locator("#neuron-2.found").wait_for()
         assert tab.locator("#tab-neurons").get_attribute("aria-selected") == "true"

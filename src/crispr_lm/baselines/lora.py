@@ -47,14 +47,15 @@ def lora(fit: Fit, _draw: int) -> Treatment:
     """Train an adapter for some epochs and take the best one.
 
     Raises:
-        NotRunError: PEFT is not installed, or the model's weights are shortened to 8 or 4 bits.
+        NotRunError: PEFT is not installed, or the model's weights are shortened or not in memory.
     """
     if importlib.util.find_spec("peft") is None:
         raise NotRunError("PEFT is not installed; pip install 'crispr-lm[lora]' brings it")
-    if is_offloaded(fit.lm.model):
-        raise NotRunError("it trains a model whose weights are in memory; give another --device than offload")
-    if fit.lm.quantized:
-        raise NotRunError("it trains a model whose weights are not shortened; load it with --quantize none")
+    if fit.lm.quantized or is_offloaded(fit.lm.model):
+        raise NotRunError(
+            "it trains a model whose weights are whole and in memory; load it with --quantize none, and not with "
+            "--device offload"
+        )
     name, settings = fit.parts.task.name, fit.settings
     drawn = sample(fit.parts.gradients or fit.parts.attribution, EXAMPLES, settings.seed)
     asked = validation_part(fit.lm, name, drawn, fit.instructions, settings.seed)

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from crispr_lm.edits.fingerprint import hashes_of
+from crispr_lm.edits.fingerprint import FINGERPRINT_DTYPES, hashes_of
 from crispr_lm.errors import InputError
 from crispr_lm.model.source_files import weight_files
 
@@ -105,15 +105,18 @@ class StoredModel:
                 "edit is tied to; load a folder of safetensors files, or without --quantize"
             )
         self._stored = stored_tensors(files)
-        formats = [tensor.format for tensor in self._stored.values() if tensor.format is not None]
-        self.dtype_name = str(formats[0] if formats else torch.float32).removeprefix("torch.")
+        names = (str(tensor.format).removeprefix("torch.") for tensor in self._stored.values())
+        self.dtype_name = next((name for name in names if name in FINGERPRINT_DTYPES), "float32")
+        self._hashes: dict[str, dict[str, str]] = {}
 
     def hashes(self, name: str, module: nn.Module) -> dict[str, str]:
-        """The hashes of a module's weights in the files, as of `fingerprint.module_hashes`.
+        """The hashes of a module's weights in the files, as of `fingerprint.module_hashes`; read once.
 
         Raises:
             InputError: the files name the module in another way, or hold it in a format that has no hashes.
         """
+        if name in self._hashes:
+            return self._hashes[name]
         names = [key for key, value in module._parameters.items() if value is not None]
         places = list(candidates(name, names, self._stored))
         tensors = {key: self._stored[f"{places[0]}.{key}"] for key in names} if len(places) == 1 else {}
@@ -122,4 +125,4 @@ class StoredModel:
                 f"the model's files hold the weights of module {name} in another way than the model; load it without "
                 "--quantize"
             )
-        return hashes_of({key: tensor.read() for key, tensor in tensors.items()})
+        return self._hashes.setdefault(name, hashes_of({key: tensor.read() for key, tensor in tensors.items()}))

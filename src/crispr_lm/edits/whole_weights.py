@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, TypeAlias
 
 from torch import nn
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
     AnyModel: TypeAlias = LanguageModel | nn.Module
     """A loaded model, or the transformers model itself."""
+
+
+# A search applies one edit after the other to a model: its files are read once.
+_stored: weakref.WeakKeyDictionary[nn.Module, StoredModel] = weakref.WeakKeyDictionary()
 
 
 def module_of(model: AnyModel) -> nn.Module:
@@ -44,6 +49,9 @@ class _WeightsInMemory:
 
 def whole_weights(model: AnyModel) -> _WeightsInMemory | StoredModel:
     """What an edit is tied to: whole weights, in memory or else in the model's files."""
-    if not getattr(module_of(model), "is_quantized", False):
-        return _WeightsInMemory(module_of(model))
-    return StoredModel(None if isinstance(model, nn.Module) else model.source)
+    module = module_of(model)
+    if not getattr(module, "is_quantized", False):
+        return _WeightsInMemory(module)
+    if module not in _stored:
+        _stored[module] = StoredModel(None if isinstance(model, nn.Module) else model.source)
+    return _stored[module]

@@ -94,13 +94,13 @@ def estimate(
         counted["search"] = float(prompts * len(counts_up_to(settings.max_neurons)))
     counted["measuring"] = 2.0 * sum(subject.steps for subject in subjects)
     kept = gradient_bytes_per_token(lm) * tokens * PROBED
-    weights = 0 if is_offloaded(lm.model) else 2 * weight_bytes(lm.model, lm.dtype)
+    copies = 0 if is_offloaded(lm.model) else 1 if lm.quantized else 2
     return Estimate(
         {name: round(passes * forward / 60, 2) for name, passes in counted.items()},
         {name: round(passes) for name, passes in counted.items()},
         forward,
         round(backward, 2),
-        (weights + kept) / 1e9,
+        (copies * weight_bytes(lm.model, lm.dtype) + kept) / 1e9,
     )
 
 

@@ -23,13 +23,12 @@ from crispr_lm.model.memory import free_memory
 FOR_WEIGHTS = 0.5
 """Share of a device's free memory that weights may take; the rest is for activations, and layers brought in."""
 
-
 MMAP_THRESHOLD = -3, 2**16
 """Number of glibc's setting (``M_MMAP_THRESHOLD``), and bytes of an allocation from which memory is given back at once.
 
 By default the threshold grows with what is freed, up to 32 MB, and layers that come and go leave holes: 280 MB in place
-of 52 MB at the peak of 16 layers of 16 MB (`tests/model/test_offload.py`). It takes time: a gradient of SmolLM2, whose
-matrices are small, 1.8 times as much.
+of 53 MB at the peak, of 16 layers of 16 MB. It takes time: a gradient of SmolLM2, whose matrices are small, took 1.8
+times as long (with ``MALLOC_MMAP_THRESHOLD_=65536`` in the environment).
 """
 
 
@@ -58,13 +57,17 @@ def offload_arguments(folder: str) -> dict[str, Any]:
 
 def is_offloaded(model: nn.Module) -> bool:
     """Whether weights of a model are brought in when they are needed."""
-    return any(_is_brought_in(module) for module in model.modules())
+    from accelerate.utils import has_offloaded_params
+
+    return any(map(has_offloaded_params, model.modules()))
 
 
 def execution_device(module: nn.Module) -> torch.device | None:
     """Where a module whose weights are brought in computes; None where they are there always."""
+    from accelerate.utils import has_offloaded_params
+
     hook: Any = getattr(module, "_hf_hook", None)
-    return torch.device(hook.execution_device) if _is_brought_in(module) else None
+    return torch.device(hook.execution_device) if has_offloaded_params(module) else None
 
 
 @contextmanager
@@ -133,8 +136,3 @@ def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
         return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **named)
 
     return run
-
-
-def _is_brought_in(module: nn.Module) -> bool:
-    hook = getattr(module, "_hf_hook", None)
-    return bool(getattr(hook, "offload", False))

@@ -78,7 +78,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         more = f", and {len(losses) - 3} more" if len(losses) > 3 else ""
         found.append(f"worse for certain: {'; '.join(losses[:3])}{more}.")
     found += [task["over_abstention"] for task in results["tasks"].values() if task.get("over_abstention")]
-    if note := shortened(results["saved_model"]).strip():
+    if note := shortened(results["saved_model"]):
         found.append(note)
     if not results["saved_model"].get("verified", True):
         found.append(saved(results["saved_model"]))

@@ -91,7 +91,7 @@ def shortened(found: Mapping[str, Any]) -> str:
     """That figures are of weights of 8 or 4 bits, and the saved model has whole ones; empty where that is not so."""
     if (bits := found.get("measured_with", "none")) == "none":
         return ""
-    return f" All figures are of weights of {bits.removesuffix('bit')} bits; the saved model has whole ones."
+    return f"All figures are of weights of {bits.removesuffix('bit')} bits; the saved model has whole ones."
 
 
 def saved(found: Mapping[str, Any]) -> str:
@@ -106,8 +106,8 @@ def saved(found: Mapping[str, Any]) -> str:
         files = "1 file" if found["files_compared"] == 1 else f"{found['files_compared']} files"
         return (
             f"Compared with the original byte by byte: {files} of weights, {found['bytes_equal']:,} bytes equal, all "
-            f"but those of {found['tensors_edited']} edited tensors; no scores were computed." + shortened(found)
-        )
+            f"but those of {found['tensors_edited']} edited tensors; no scores were computed. {shortened(found)}"
+        ).rstrip()
     text = "Loaded again with plain transformers in a fresh process: "
     if equal := found.get("tensors_equal"):
         text += f"{equal} tensors equal to the bit, "
