@@ -1,13 +1,9 @@
 """A sample of the walk over every architecture (benchmarks/architectures.py): each must pass all five checks."""
 
-import sys
 from dataclasses import is_dataclass
-from pathlib import Path
 
 import pytest
 from transformers import PretrainedConfig
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import architectures
 import tiny_models

@@ -1,10 +1,5 @@
 """A model against itself seldom fails, a planted stereotype does, and twenty questions are too few: a small version."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import check
 
 

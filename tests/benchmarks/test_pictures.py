@@ -1,21 +1,15 @@
 """The pages that `make pictures` writes into have a place for everything, and nothing else of them is touched."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
+import pictures
+
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def pictures(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield __import__("pictures")
-    sys.modules.pop("pictures", None)
-
-
-def test_each_text_has_its_place_and_the_rest_of_the_page_stays(pictures):
+def test_each_text_has_its_place_and_the_rest_of_the_page_stays():
     for name, places in (("tutorial.md", ("search", "result")), ("try-it.md", ("chat", "paint"))):
         page = (ROOT / "docs" / name).read_text(encoding="utf-8")
         for place in places:
@@ -27,7 +21,7 @@ def test_each_text_has_its_place_and_the_rest_of_the_page_stays(pictures):
         pictures.filled("a page", "no such", "")
 
 
-def test_the_lines_of_trials_are_wrapped_at_words(pictures):
+def test_the_lines_of_trials_are_wrapped_at_words():
     line = "trial 1: published, 100 neurons: " + "a long reason " * 10
     lines = pictures.search_lines(f"Loading\n{line}\nDone").splitlines()
     assert max(map(len, lines)) <= pictures.WIDTH

@@ -1,10 +1,5 @@
 """The table of `make robust`: counts are what tests have reported, and nothing that failed looks like a success."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import robust
 
 

@@ -1,19 +1,15 @@
 """The judge of `benchmarks/templates.py`: it tells right from wrong leads, whoever found them."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import crispr_lm
+import templates
 from crispr_lm.errors import InputError
 from crispr_lm.inference.prompts import EncodedPrompt, prompt_text
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import templates
 
 SYNTHETIC = Path(__file__).parents[3] / "shared/data/templates_synthetic.json"
 

@@ -1,15 +1,14 @@
 """Vision-language models: used through their text part, the vision tower left alone; or refused with the reason."""
 
 import json
-import sys
 from dataclasses import is_dataclass
-from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
 
+import tiny_models
 from crispr_lm import Edit, InputError, load_model, option_scores, score_neurons
 from crispr_lm.attribution.bias_influence import BiasInfluence
 from crispr_lm.cli.commands import main
@@ -20,10 +19,6 @@ from crispr_lm.model.classes import TEXT_PARTS
 from crispr_lm.model.neuron_sites import NEURON_KINDS, find_sites
 
 from ..helpers import EXAMPLES, INSTRUCTIONS, VOCABULARY, assert_same_weights, fill, plain_tokenizer, snapshot
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import tiny_models
 
 # As of the walk over all architectures: older releases' configurations can't be made small by it.
 pytestmark = pytest.mark.skipif(

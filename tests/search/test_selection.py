@@ -1,13 +1,8 @@
 """The simulation of searches: edits that do nothing are recommended no more often than the level of the test says."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import selection
 from crispr_lm.search.selection import LEVEL
