@@ -377,7 +377,7 @@ class CompareSettings(RunSettings):
         "table of their own. Without --methods nothing else is compared.",
     )
     removed: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], Parameter(group=COMPARE_GROUP)] = Field(
-        "auto", description="Neurons to eliminate; auto: as many as the search takes. Controls eliminate as many."
+        "auto", description="Neurons to eliminate; auto: as many as the search takes. With a number no search is run."
     )
     draws: Annotated[int, Parameter(group=COMPARE_GROUP)] = Field(
         3, ge=1, description="How often controls that are random are drawn."

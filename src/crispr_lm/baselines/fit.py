@@ -51,10 +51,11 @@ class Chosen:
     """The edit of the crispr-lm search; controls have its size and scale.
 
     Attributes:
-        neurons: In order of rank.
+        neurons: In order of rank; where the search recommends none, those of the published ranking that stand in for
+            them, so that controls have a size.
         scale: What their activations are multiplied with; 0 eliminates.
         reason: Why so many, in one sentence.
-        recommended: Whether the search takes it, or it is only the best that was tried.
+        recommended: Whether it is the search's edit.
     """
 
     neurons: Sequence[Neuron]

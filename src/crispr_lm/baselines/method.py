@@ -21,6 +21,7 @@ from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import Subject, TaskSubject
 from crispr_lm.inference.batching import BatchSize, ProgressCallback
 from crispr_lm.inference.scoring import Likelihood
+from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.tasks.base import SENTENCES, Example
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Treatment:
         rewrite: Turns questions into those that are asked instead; the model may write them.
         correct: Turns option scores into others.
         details: Anything worth keeping on record, JSON-serialisable.
-        recommended: False where the method itself found nothing worth doing, and this is the least harmful it tried.
+        recommended: False where the method itself found nothing worth doing, and this is nothing, or the least harmful
+            that it tried.
     """
 
     edit: Edit | None = None
@@ -78,6 +80,16 @@ class Treatment:
                 if change is not None:
                     stack.enter_context(change.applied(lm))
             yield
+
+
+def neurons_stored(neurons: Sequence[Neuron]) -> list[list[str | int]]:
+    """Neurons as JSON types, as `neurons_read` takes them."""
+    return [[neuron.kind, neuron.module, neuron.index] for neuron in neurons]
+
+
+def neurons_read(stored: Sequence[Sequence[Any]]) -> list[Neuron]:
+    """The neurons that `neurons_stored` gave."""
+    return [Neuron(module, index, kind) for kind, module, index in stored]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crispr_lm.baselines.fit import Fit
-from crispr_lm.baselines.method import Treatment
+from crispr_lm.baselines.method import Treatment, neurons_stored
 from crispr_lm.edits.edit import Edit
 from crispr_lm.search.paper import PaperOptions, choose_by_accuracy, crispr
 
@@ -14,9 +14,11 @@ def unedited(_fit: Fit, _draw: int) -> Treatment:
 
 
 def searched_edit(fit: Fit, _draw: int) -> Treatment:
-    """The edit that ``crispr-lm run`` would make for this task."""
+    """The edit that ``crispr-lm run`` would make for this task; none where it recommends none."""
     chosen = fit.chosen
-    return Treatment(edit=fit.edit(chosen.neurons), details={"reason": chosen.reason}, recommended=chosen.recommended)
+    if chosen.recommended:
+        return Treatment(edit=fit.edit(chosen.neurons), details={"reason": chosen.reason})
+    return Treatment(details={"reason": chosen.reason, "stand_in": neurons_stored(chosen.neurons)}, recommended=False)
 
 
 def highest_bias_influence(fit: Fit, _draw: int) -> Treatment:

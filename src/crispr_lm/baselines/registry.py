@@ -43,7 +43,7 @@ _TABLE = (
         "search",
         "crispr-lm search",
         "library",
-        "The edit that crispr-lm run makes; with --removed, as many neurons by the paper's ranking.",
+        "The edit that crispr-lm run makes. With --removed no search is run, and this is the published ranking.",
         searched_edit,
     ),
     Method(

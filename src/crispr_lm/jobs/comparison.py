@@ -18,6 +18,7 @@ from crispr_lm.attribution.bias_influence import score_neurons
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.baselines.fit import Fit
 from crispr_lm.baselines.method import Method, Treatment, measure
+from crispr_lm.baselines.published_ranking import searched_edit
 from crispr_lm.baselines.registry import ABLATION, METHODS
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import CrisprError, InputError, nearest
@@ -98,7 +99,9 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     """
     progress = progress or SilentProgress()
     timings = Timings()
-    methods = chosen_methods(wanted_methods(settings), procedure_name(settings.model_dump()))
+    of_size = f"Published ranking, {settings.removed} neurons"
+    searched = procedure_name(settings.model_dump()) if settings.removed == "auto" else of_size
+    methods = chosen_methods(wanted_methods(settings), searched)
     check_search(settings, progress)
     if settings.split_by == "random":
         raise InputError("--split-by random is for crispr-lm run: other methods need three parts; leave it away")
@@ -250,7 +253,7 @@ class _Table:
     def transfer(self, fit: Fit, task: str) -> None:
         """The edit made for one task, measured on another."""
         key = CellKey("transfer", fit.parts.task.name, task)
-        self._fill(key, [self.subjects[task]], lambda: Treatment(edit=fit.edit(fit.chosen.neurons)), diverges=False)
+        self._fill(key, [self.subjects[task]], partial(searched_edit, fit, 0), diverges=False)
 
     def neuron_curve(self, fit: Fit) -> None:
         """Growing numbers of neurons of the published ranking, eliminated."""

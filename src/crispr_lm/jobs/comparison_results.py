@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from crispr_lm.baselines.fit import Chosen
-from crispr_lm.baselines.method import Method, Treatment
+from crispr_lm.baselines.method import Method, Treatment, neurons_read, neurons_stored
 from crispr_lm.baselines.registry import ABLATION
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.set_operations import overlap
@@ -77,7 +77,7 @@ def stored(treatment: Treatment, measured: Mapping[str, Any], diverged: Mapping[
     return {
         "status": "done",
         "recommended": treatment.recommended,
-        "neurons": [[neuron.kind, neuron.module, neuron.index] for neuron in edit.neurons] if edit else [],
+        "neurons": neurons_stored(edit.neurons) if edit else [],
         "scale": edit.scale if edit else None,
         "changes_model": treatment.changes_model,
         "same": same_measurements(treatment),
@@ -103,12 +103,13 @@ def same_measurements(treatment: Treatment) -> str | None:
 
 def neurons_of(cell: Cell) -> list[Neuron]:
     """The neurons that a cell's treatment removes."""
-    return [Neuron(module, index, kind) for kind, module, index in cell["neurons"]]
+    return neurons_read(cell["neurons"])
 
 
 def chosen_in(cell: Cell) -> Chosen:
-    """The edit in the cell of the search."""
-    return Chosen(neurons_of(cell), cell["scale"], cell["details"]["reason"], cell["recommended"])
+    """The edit in the cell of the search, or what stands in for it."""
+    neurons = neurons_read(cell["details"].get("stand_in", cell["neurons"]))
+    return Chosen(neurons, cell["scale"] or 0.0, cell["details"]["reason"], cell["recommended"])
 
 
 def comparison_of(

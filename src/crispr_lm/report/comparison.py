@@ -258,6 +258,8 @@ def _notes(task: Mapping[str, Any], methods: Mapping[str, Any]) -> Iterator[str]
         label = methods[method]["label"]
         if row["status"] != "done":
             yield f"{label}: not run: {row['reason']}"
+        elif method == "search" and not row["recommended"]:
+            yield f"{label} {NOT_RECOMMENDED}: no edit: {row['details'][0]['reason']}; others are of that size."
         elif not row["recommended"]:
             yield f"{label} {NOT_RECOMMENDED}: no edit to recommend within the limits; shown is the best one tried."
         elif method == "search":
