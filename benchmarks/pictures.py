@@ -68,7 +68,7 @@ def main() -> None:
     screenshots(folder)
     with served(folder) as address:
         photograph_app(address)
-        fill("try-it.md", "paint", first_paints(address, forward_seconds()))
+        fill("try-it.md", "paint", paints_text(first_paints(address), forward_seconds()))
 
 
 def command(*arguments: str, **given: Any) -> subprocess.CompletedProcess[str]:
@@ -223,9 +223,9 @@ TABS = {
 """Tabs of the app in the order of clicking, and what must be seen of each."""
 
 
-def first_paints(address: str, forward: float) -> str:
-    """How long after a click each tab of the app shows what it has, a line each; also in forward passes of a prompt."""
-    lines = []
+def first_paints(address: str) -> dict[str, float]:
+    """Seconds from a click until each tab of the app shows what it has."""
+    seconds = {}
     with browser() as opened:
         page = opened.new_page(viewport=DESKTOP)
         page.set_default_timeout(120_000)
@@ -235,9 +235,16 @@ def first_paints(address: str, forward: float) -> str:
             start = time.perf_counter()
             page.get_by_role("tab", name=name).click()
             page.locator(content).first.wait_for()
-            seconds = time.perf_counter() - start
-            lines.append(f"{name:<20} {seconds:4.1f} s, {seconds / forward:5.1f} forward passes of a prompt")
-    return "\n".join(lines)
+            seconds[name] = time.perf_counter() - start
+    return seconds
+
+
+def paints_text(seconds: dict[str, float], forward: float) -> str:
+    """The same, a line each; also in forward passes of a prompt."""
+    return "\n".join(
+        f"{name:<20} {taken:4.1f} s, {taken / forward:5.1f} forward passes of a prompt"
+        for name, taken in seconds.items()
+    )
 
 
 def forward_seconds() -> float:

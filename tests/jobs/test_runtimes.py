@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from crispr_lm import CrisprError, Edit, InputError, LanguageModel, Neuron, load_model
 from crispr_lm.cli.commands import main
@@ -109,6 +113,7 @@ def test_what_a_runtime_can_not_do_is_refused(
             (["evaluate", address, *task], "needs --original MODEL"),
             (["evaluate", str(exported), *task, "--original", "m"], "--original goes with"),
             (["evaluate", "gguf-runtime:nowhere.gguf", *task], "no such file"),
+            (["run", f"vllm:{exported}", *task], "can be measured"),
             (
                 ["evaluate", "openai:http://127.0.0.1:9/v1", *task, "--original", str(exported)],
                 "no completions endpoint",
@@ -214,3 +219,75 @@ def test_a_file_that_llama_cpp_can_not_load_is_refused(tmp_path: Path, gguf: Pat
     prompts = Canaries.load(gguf / "edited.canaries.json").prompts[:1]
     with pytest.raises(CrisprError, match="can't load"):
         open_runtime(f"gguf-runtime:{tmp_path / 'broken.gguf'}").scores(prompts)
+
+
+class FakeVllm(ModuleType):
+    """As much of vLLM as is called, with the scores of the model itself."""
+
+    SamplingParams = SimpleNamespace
+
+    @staticmethod
+    def LLM(model: str, dtype: str, gpu_memory_utilization: float) -> Any:  # noqa: N802
+        assert 0 < gpu_memory_utilization < 1
+        if not Path(model, "config.json").exists():
+            raise ValueError("Invalid repository ID or local directory\nmore")
+        lm = load_model(model, dtype=dtype, device="cpu")
+
+        def generate(prompts: list[dict[str, list[int]]], params: Any, use_tqdm: bool) -> list[Any]:
+            assert params.temperature == 0
+            assert not use_tqdm
+            answers = []
+            for prompt in prompts:
+                ids = torch.tensor([prompt["prompt_token_ids"]])
+                with torch.inference_mode():
+                    if getattr(params, "prompt_logprobs", None) is None:
+                        new = lm.model.generate(ids, max_new_tokens=params.max_tokens, do_sample=False)[
+                            0, ids.shape[1] :
+                        ]
+                        answers.append(SimpleNamespace(outputs=[SimpleNamespace(text=lm.tokenizer.decode(new))]))
+                        continue
+                    rows = lm.model(ids).logits[0].log_softmax(-1).tolist()
+                told = [
+                    {token: SimpleNamespace(logprob=row[token])}
+                    for token, row in zip(ids[0, 1:].tolist(), rows, strict=False)
+                ]
+                answers.append(SimpleNamespace(prompt_logprobs=[None, *told]))
+            return answers
+
+        return SimpleNamespace(generate=generate)
+
+
+@pytest.fixture
+def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`import vllm` gives `FakeVllm`."""
+    module = FakeVllm("vllm")
+    module.__spec__ = ModuleSpec("vllm", None)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+
+
+@pytest.mark.usefixtures("fake_vllm")
+@pytest.mark.parametrize("scoring", ["sum", "generate"])
+def test_a_folder_in_vllm_is_measured_as_the_model_itself(
+    scoring: Any, exported: Path, saved_model: Any, questions: Path, tmp_path: Path
+) -> None:
+    chosen = settings(questions, scoring=scoring, dtype="float32")
+    found = evaluate_runtime(f"vllm:{exported}", tmp_path / "r.json", f"vllm:{saved_model('llama')}", chosen)
+    assert found["runtime"] == f"vLLM with {exported.name}"
+    (task,) = found["tasks"].values()
+    for when, model in (("before", str(saved_model("llama"))), ("after", str(exported))):
+        (here,) = evaluate(model, tmp_path / f"{when}.json", None, chosen)["tasks"].values()
+        assert task[when] == pytest.approx(here["before"], abs=1e-4)
+    assert verify_runtime(exported, f"vllm:{exported}", 1e-3)["fault"] is None
+
+
+@pytest.mark.usefixtures("fake_vllm")
+def test_a_folder_that_vllm_can_not_load_is_refused(tmp_path: Path, exported: Path) -> None:
+    prompts = Canaries.load(exported / "canaries.json").prompts[:1]
+    with pytest.raises(InputError, match=r"vLLM can't load .*\(Invalid repository ID or local directory\)"):
+        open_runtime(f"vllm:{tmp_path}").scores(prompts)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_what_to_install_is_said(exported: Path) -> None:
+    with pytest.raises(InputError, match=r"pip install 'crispr-lm\[vllm\]'"):
+        open_runtime(f"vllm:{exported}")

@@ -51,7 +51,7 @@ def evaluate(
         str,
         Parameter(
             help="Hub id, local folder, PEFT adapter, .gguf file, ollama:NAME, or builtin:smollm2; or a runtime that "
-            "serves a model: gguf-runtime:FILE (llama.cpp) or openai:URL (an endpoint such as vLLM's).",
+            "serves a model: gguf-runtime:FILE (llama.cpp), vllm:MODEL, or openai:URL (an endpoint).",
             env_var=(),
             show_env_var=False,
         ),
@@ -93,7 +93,7 @@ def evaluate(
                     )
                 results, failed = keep_unwritten(lambda: evaluate_runtime(model, output, original, settings, progress))
             elif original is not None:
-                raise InputError("--original goes with gguf-runtime: and openai: alone; leave it away")
+                raise InputError("--original goes with gguf-runtime:, vllm: and openai: alone; leave it away")
             else:
                 results, failed = keep_unwritten(lambda: evaluate_job(model, output, edit, settings, progress))
         if is_first():

@@ -30,8 +30,8 @@ def verify(
     known
         A hash that you were given: of the seal, of the edit's seal, or of the bundle. May be given several times.
     runtime
-        gguf-runtime:FILE, gguf-runtime:FILE#ADAPTER (llama.cpp), or openai:URL, openai:URL#MODEL (an endpoint such as
-        vLLM's).
+        gguf-runtime:FILE, gguf-runtime:FILE#ADAPTER (llama.cpp), vllm:MODEL, or openai:URL, openai:URL#MODEL (an
+        endpoint).
     tolerance
         Largest mean difference of an option's score, in nats, that counts as the number format's.
     """

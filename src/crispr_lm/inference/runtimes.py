@@ -13,7 +13,8 @@ from crispr_lm.errors import InputError
 from crispr_lm.inference.completions_endpoint import CompletionsEndpoint
 from crispr_lm.inference.llama_cpp import LlamaCpp
 from crispr_lm.inference.prompts import EncodedPrompt
-from crispr_lm.model.locate import ENDPOINT, LLAMA_CPP
+from crispr_lm.inference.vllm_engine import VllmEngine
+from crispr_lm.model.locate import ENDPOINT, LLAMA_CPP, VLLM
 
 
 class Runtime(Protocol):
@@ -38,13 +39,14 @@ class Runtime(Protocol):
         """
 
 
-def open_runtime(target: str, threads: int = 1) -> Runtime:
+def open_runtime(target: str, threads: int = 1, dtype: str = "auto") -> Runtime:
     """A runtime by its name.
 
     Args:
-        target: ``gguf-runtime:FILE`` or ``gguf-runtime:FILE#ADAPTER`` (llama.cpp in this process), or ``openai:URL`` or
-            ``openai:URL#MODEL`` (a completions endpoint).
+        target: ``gguf-runtime:FILE`` or ``gguf-runtime:FILE#ADAPTER`` (llama.cpp in this process), ``vllm:MODEL``
+            (vLLM), or ``openai:URL`` or ``openai:URL#MODEL`` (a completions endpoint).
         threads: CPU threads for llama.cpp.
+        dtype: Number format for vLLM.
 
     Raises:
         InputError: no such runtime, or it can't be reached.
@@ -53,4 +55,6 @@ def open_runtime(target: str, threads: int = 1) -> Runtime:
         return LlamaCpp(target.removeprefix(LLAMA_CPP), threads)
     if target.startswith(ENDPOINT):
         return CompletionsEndpoint(target.removeprefix(ENDPOINT))
-    raise InputError(f"no runtime {target}; give {LLAMA_CPP}FILE or {ENDPOINT}URL")
+    if target.startswith(VLLM):
+        return VllmEngine(target.removeprefix(VLLM), dtype)
+    raise InputError(f"no runtime {target}; give {LLAMA_CPP}FILE, {VLLM}MODEL or {ENDPOINT}URL")

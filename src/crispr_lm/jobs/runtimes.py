@@ -21,7 +21,7 @@ from crispr_lm.jobs.advice import say_lacks
 from crispr_lm.jobs.preparation import Needs, Timings, load, load_tasks
 from crispr_lm.jobs.steps import kept_in_error, measured_examples
 from crispr_lm.model.load import open_model
-from crispr_lm.model.locate import LLAMA_CPP, is_runtime, shared_name
+from crispr_lm.model.locate import ENDPOINT, LLAMA_CPP, VLLM, is_runtime, shared_name
 from crispr_lm.other_settings import EvaluateSettings
 from crispr_lm.runtime.distributed import ranks
 from crispr_lm.runtime.progress import Progress, SilentProgress
@@ -39,7 +39,7 @@ def evaluate_runtime(
     """Measure a model that runs elsewhere, as `crispr_lm.jobs.steps.evaluate` does one here.
 
     Args:
-        target: ``gguf-runtime:FILE`` or ``openai:URL``.
+        target: ``gguf-runtime:FILE``, ``vllm:MODEL`` or ``openai:URL``.
         output: File for the results.
         original: A model, or another runtime, that is measured before and compared with. The tokenizer of an endpoint's
             model is taken from it.
@@ -65,7 +65,7 @@ def evaluate_runtime(
     for subject in subjects:
         subject.check(reader)
     progress.say(set_threads(settings.threads, None, fixed=settings.deterministic))
-    runtime = open_runtime(target, torch.get_num_threads())
+    runtime = open_runtime(target, torch.get_num_threads(), settings.dtype)
     before = None
     if original is not None:
         with timings.of("report_before"):
@@ -131,9 +131,9 @@ def _only_tasks(subjects: list[Subject]) -> list[TaskSubject]:
 
 def _reader(target: str, original: str | None, settings: EvaluateSettings) -> Reader:
     """Tokenizer and chat template of what a runtime serves."""
-    if target.startswith(LLAMA_CPP):
+    if not target.startswith(ENDPOINT):
         name = _file_of(target)
-    elif original is None or (is_runtime(original) and not original.startswith(LLAMA_CPP)):
+    elif original is None or original.startswith(ENDPOINT):
         raise InputError(
             f"{target} needs --original MODEL: an endpoint takes tokens, and the tokenizer is read from that model"
         )
@@ -148,8 +148,9 @@ def _reader(target: str, original: str | None, settings: EvaluateSettings) -> Re
 
 
 def _file_of(target: str) -> str:
-    """A model's own file, without the adapter that llama.cpp applies to it; any other model as it is."""
-    return target.removeprefix(LLAMA_CPP).split("#")[0] if target.startswith(LLAMA_CPP) else target
+    """A model's own file or folder, without the adapter that a runtime applies to it; any other model as it is."""
+    here = next((scheme for scheme in (LLAMA_CPP, VLLM) if target.startswith(scheme)), None)
+    return target if here is None else target.removeprefix(here).split("#")[0]
 
 
 def _measured_original(
@@ -157,7 +158,7 @@ def _measured_original(
 ) -> Mapping[str, Measurement]:
     if is_runtime(original):
         reader = _reader(original, None, settings)
-        runtime = open_runtime(original, torch.get_num_threads())
+        runtime = open_runtime(original, torch.get_num_threads(), settings.dtype)
         return _measured(runtime, reader, subjects, settings, progress)
     first = subjects[0]
     needs = Needs([subject.check for subject in subjects], (first.task, first.examples))

@@ -14,13 +14,13 @@ from crispr_lm.storage.sanitize import without_folders
 
 logger = logging.getLogger(__name__)
 
-LLAMA_CPP, ENDPOINT = "gguf-runtime:", "openai:"
+LLAMA_CPP, ENDPOINT, VLLM = "gguf-runtime:", "openai:", "vllm:"
 """What names of models begin with that run elsewhere (`crispr_lm.inference.runtimes`)."""
 
 
 def is_runtime(name: str) -> bool:
     """Whether a name is that of a model that runs elsewhere, so that it can be measured and nothing else."""
-    return name.startswith((LLAMA_CPP, ENDPOINT))
+    return name.startswith((LLAMA_CPP, ENDPOINT, VLLM))
 
 
 @dataclass(frozen=True)
