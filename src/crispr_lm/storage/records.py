@@ -25,7 +25,8 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         content = parse_json(read_bytes(path))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}); give the folder of a finished run") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path} can't be read ({why}); give the folder of a finished run") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is not what a run writes; give the folder of a finished run")
     return content
