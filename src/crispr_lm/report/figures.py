@@ -72,6 +72,8 @@ def before_after(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> go.Figure | N
         range=[start_of([*old, *new]), 1], tickformat=".0%", title="accuracy" if accuracies else "share"
     )
     figure.update_yaxes(autorange="reversed", tickmode="array", tickvals=names, ticktext=shown)
+    # Room between labels and axis, for what stands at 0.
+    figure.update_yaxes(ticks="outside", ticklen=8, tickcolor="rgba(0,0,0,0)")
     return styled(figure)
 
 

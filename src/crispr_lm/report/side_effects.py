@@ -23,9 +23,9 @@ WORSE = ("accuracy_ambiguous", "bias_score_ambiguous", "accuracy_disambiguated",
 
 
 def facts_sentence(results: Mapping[str, Any]) -> str | None:
-    """What the edit did to facts about groups, as a sentence; None where they were not measured before and after."""
-    task = results["tasks"].get(FACTS)
-    if task is None or "after" not in task:
+    """What the edit did to facts about groups, as a sentence; None without an edit, or where they were not measured."""
+    task = _measured_twice(results, FACTS)
+    if task is None:
         return None
     found = task["statistics"]["accuracy"]
     before, after = task["before"]["accuracy"], task["after"]["accuracy"]
@@ -43,9 +43,9 @@ def facts_sentence(results: Mapping[str, Any]) -> str | None:
 
 
 def other_kinds_sentence(results: Mapping[str, Any]) -> str | None:
-    """What the edit did to other kinds of stereotype, as a sentence; None where they were not measured twice."""
-    task = results["tasks"].get(OTHER_KINDS)
-    if task is None or "after" not in task:
+    """What the edit did to other kinds of stereotype, as a sentence; None without an edit, or where not measured."""
+    task = _measured_twice(results, OTHER_KINDS)
+    if task is None:
         return None
     worse = [
         f"{kind} ({metric.label} {difference_text(figures['statistics'][metric.name])})"
@@ -56,6 +56,13 @@ def other_kinds_sentence(results: Mapping[str, Any]) -> str | None:
     if not worse:
         return f"{what}: none got worse for certain (95 % intervals, tests corrected over kinds)."
     return f"{what}: worse for certain (difference, 95 % interval, p corrected over kinds): {'; '.join(worse)}."
+
+
+def _measured_twice(results: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """A task's figures, where there is an edit that they were measured before and after."""
+    task: Mapping[str, Any] | None = results["tasks"].get(name)
+    empty = results.get("edit", {}).get("neurons") == 0
+    return None if task is None or "after" not in task or empty else task
 
 
 def worsened(results: Mapping[str, Any]) -> list[str]:
