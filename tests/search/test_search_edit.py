@@ -9,6 +9,8 @@ import crispr_lm
 from crispr_lm import Checkpoint, InputError, Limits, SearchOptions, Trial, load_model, load_task, search_edit
 from crispr_lm.jobs.preparation import limits_of
 from crispr_lm.jobs.run import run
+from crispr_lm.search.loop import Loop
+from crispr_lm.search.trial_log import TrialLog
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.base import template_hashes
 
@@ -103,6 +105,14 @@ def test_after_ctrl_c_the_caller_is_given_every_trial(given):
     found = search_edit(*given, LIMITS, OPTIONS, Checkpoint(on_trial=interrupted, on_interrupt=kept.append))
     assert [trial.number for trial in kept[0]] == [0, 1, 2]
     assert {trial.stage for trial in found.trials[3:]} <= {"final", "control"}
+
+
+def test_where_time_is_up_what_the_last_round_has_come_to_is_tried(given, monkeypatch):
+    over = []
+    monkeypatch.setattr(TrialLog, "out_of_time", property(lambda _: bool(over)))
+    monkeypatch.setattr(Loop, "is_clear", property(lambda _: False))
+    found = search_edit(*given, LIMITS, OPTIONS, Checkpoint(on_round=over.append))
+    assert [trial.recipe for trial in found.trials if trial.stage == "rounds"] == [{"round": 1}]
 
 
 def test_its_defaults_are_those_of_the_command():

@@ -195,8 +195,8 @@ class _Search:
             if log.take_known("rounds", round=number) is not None or log.is_behind:
                 continue  # it was tried before, or not clear enough to be
             self._advance(number)
-            neurons = self._loop.edit()
-            if neurons and (self._loop.is_clear or number == self._options.rounds):
+            neurons, is_last = self._loop.edit(), number == self._options.rounds or log.out_of_time
+            if neurons and (self._loop.is_clear or is_last):
                 log.attempt(self._evaluator, Proposal("rounds", {"round": number}, neurons))
 
     def _advance(self, number: int) -> None:
