@@ -54,6 +54,7 @@ METRICS = ("accuracy_ambiguous", "accuracy_disambiguated", "abstention_gap", "bi
 
 def run(arguments: argparse.Namespace) -> None:
     """Search in every category, split and limit that has no file yet."""
+    arguments.output.mkdir(parents=True, exist_ok=True)
     lm = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
     changed = dict(change.split("=") for change in arguments.change)
     for name, value in changed.items():
