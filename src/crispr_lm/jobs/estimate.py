@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from crispr_lm.attribution.gate_gradients import Gates
+from crispr_lm.attribution.gate_gradients import Gates, gated_bytes_per_token
 from crispr_lm.evaluation.suite import Subject
-from crispr_lm.inference.batching import gradient_bytes_per_token
+from crispr_lm.inference.batching import AUTO_TOKENS
 from crispr_lm.inference.packing import packed_length
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.jobs.preparation import options_of
@@ -24,6 +24,7 @@ from crispr_lm.model.neuron_sites import searched_kinds
 from crispr_lm.model.offload import is_offloaded
 from crispr_lm.search.cost import search_passes
 from crispr_lm.search.neuron_count import counts_up_to, golden_section_trials, validation_part
+from crispr_lm.search.options import SKILLED
 from crispr_lm.search.side_effects import AskedAside
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.parts import Parts
@@ -93,7 +94,8 @@ def estimate(
         prompts = sum(len(part.validation) for part in parts)
         counted["search"] = float(prompts * len(counts_up_to(settings.max_neurons)))
     counted["measuring"] = 2.0 * sum(subject.steps for subject in subjects)
-    kept = gradient_bytes_per_token(lm) * tokens * PROBED
+    # As many prompts as are in the largest batch of a gradient step.
+    kept = gated_bytes_per_token(lm) * min(AUTO_TOKENS["cpu"], SKILLED * tokens)
     copies = 0 if is_offloaded(lm.model) else 1 if lm.quantized else 2
     return Estimate(
         {name: round(passes * forward / 60, 2) for name, passes in counted.items()},
