@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crispr_lm import LanguageModel, load_model, load_task, option_scores
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 IMAGES = DOCS / "images"
@@ -68,7 +70,8 @@ def main() -> None:
     screenshots(folder)
     with served(folder) as address:
         photograph_app(address)
-        fill("try-it.md", "paint", paints_text(first_paints(address), forward_seconds()))
+        forward = forward_seconds(load_model("builtin:smollm2", dtype="bfloat16"))
+        fill("try-it.md", "paint", paints_text(first_paints(address), forward))
 
 
 def command(*arguments: str, **given: Any) -> subprocess.CompletedProcess[str]:
@@ -247,11 +250,9 @@ def paints_text(seconds: dict[str, float], forward: float) -> str:
     )
 
 
-def forward_seconds() -> float:
+def forward_seconds(lm: LanguageModel) -> float:
     """Seconds of a forward pass of one prompt of the demo, with its options."""
-    from crispr_lm import load_model, load_task, option_scores
-
-    lm, task = load_model("builtin:smollm2", dtype="bfloat16"), load_task("builtin:everyday")
+    task = load_task("builtin:everyday")
     asked = task.examples[:1], task.instructions[0]
     option_scores(lm, *asked)
     start = time.perf_counter()

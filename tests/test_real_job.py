@@ -85,16 +85,17 @@ def test_the_report_of_a_whole_job_works_in_a_browser(whole_job):
 @pytest.mark.browser
 @needs_browser
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
-def test_every_tab_of_the_app_is_there_after_a_few_forward_passes(tmp_path):
+def test_every_tab_of_the_app_is_there_after_a_few_forward_passes(smollm2, tmp_path):
     small = ["--examples", 4, "--instructions", 1, "--validation-examples", 12, "--test-examples", 12]
     small += ["--max-neurons", 3, "--search", "sweep", "--measure-examples", 8, "--neutral-prompts", 4]
-    loose = ["--max-accuracy-loss", 1, "--max-kl", 20, "--max-overabstention", 1, "--dtype", "bfloat16"]
+    loose = ["--max-accuracy-loss", 1, "--max-kl", 20, "--max-overabstention", 1]
     call("run", "builtin:smollm2", "--task", "builtin:everyday", "--output", tmp_path / "out", *small, *loose)
     assert Edit.load(tmp_path / "out" / "edit.json").neurons
     with served(tmp_path / "out") as address:
         seconds = first_paints(address)
     # Measured on a run of 90 neurons, the slowest tab took as long as seven: nothing there asks many questions.
-    passes = {tab: taken / forward_seconds() for tab, taken in seconds.items()}
+    forward = forward_seconds(smollm2)
+    passes = {tab: taken / forward for tab, taken in seconds.items()}
     assert list(passes) == list(TABS)
     assert max(passes.values()) < 40, passes
 
