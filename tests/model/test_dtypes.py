@@ -7,7 +7,13 @@ from accelerate import dispatch_model
 import crispr_lm
 from crispr_lm import Edit, InputError
 from crispr_lm.attribution.bias_influence import BiasInfluence
+from crispr_lm.jobs import preparation
+from crispr_lm.model import load
+from crispr_lm.model.devices import computes
+from crispr_lm.runtime.progress import SilentProgress
+from crispr_lm.settings import ModelSettings
 
+from ..gguf_files import write_llama
 from ..helpers import EXAMPLES, INSTRUCTIONS, assert_same_weights, build_model, snapshot
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -38,6 +44,45 @@ def test_an_edit_of_a_half_precision_model_is_undone_to_the_bit(dtype):
     assert any(not torch.equal(tensor, before[name]) for name, tensor in lm.model.state_dict().items())
     edit.undo(lm)
     assert_same_weights(lm.model, before)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_auto_is_the_stored_format_unless_the_processor_imitates_it(dtype, has_instructions, tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "computes", lambda wanted, _: has_instructions or wanted == torch.float32)
+    lm = build_model("llama")
+    lm.model.to(dtype).save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    loaded = crispr_lm.load_model(tmp_path, dtype="auto", device="cpu")
+    assert loaded.dtype == (dtype if has_instructions else torch.float32)
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_auto_takes_a_gguf_file_in_bfloat16_unless_the_processor_imitates_it(has_instructions, tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "computes", lambda wanted, _: has_instructions or wanted == torch.float32)
+    write_llama(tmp_path / "model.gguf")
+    loaded = crispr_lm.load_model(tmp_path / "model.gguf", dtype="auto", device="cpu")
+    assert loaded.dtype == (torch.bfloat16 if has_instructions else torch.float32)
+
+
+def test_every_device_computes_float32_and_no_processor_without_amx_float16(monkeypatch):
+    cpu = torch.device("cpu")
+    assert computes(torch.float32, cpu)
+    monkeypatch.setattr(torch.cpu, "_is_amx_fp16_supported", lambda: False, raising=False)
+    assert not computes(torch.float16, cpu)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert computes(torch.bfloat16, cpu)
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_a_run_says_when_the_processor_imitates_its_format(has_instructions, saved_model, monkeypatch):
+    monkeypatch.setattr(preparation, "computes", lambda *_: has_instructions)
+    said: list[str] = []
+    progress = SilentProgress()
+    monkeypatch.setattr(progress, "say", said.append)
+    settings = ModelSettings(dtype="bfloat16", device="cpu")
+    preparation.load(str(saved_model("llama")), settings, preparation.Needs(), preparation.Timings(), progress)
+    assert any("no instructions for bfloat16" in sentence for sentence in said) != has_instructions
 
 
 def test_a_model_that_accelerate_has_dispatched_gives_the_same_scores():

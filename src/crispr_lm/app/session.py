@@ -19,7 +19,7 @@ from crispr_lm.inference.prompts import prompt_text
 from crispr_lm.inference.scoring import Likelihood
 from crispr_lm.inference.streaming import Decoding
 from crispr_lm.jobs.preparation import Needs, Timings, load
-from crispr_lm.model.devices import parse_dtype
+from crispr_lm.model.devices import check_dtype
 from crispr_lm.other_settings import AppSettings
 from crispr_lm.report.changed import changed_answers
 from crispr_lm.report.summary import headline, six_lines
@@ -221,7 +221,7 @@ def read_run(path: Path) -> FinishedRun:
     try:
         identity = record["identity"]
         model, dtype = str(identity["model"]), identity["settings"]["dtype"]
-        parse_dtype(dtype)
+        check_dtype(dtype)
         loading = {
             "dtype": dtype,
             "prompt_format": identity["settings"]["prompt_format"],

@@ -13,6 +13,7 @@ import torch
 
 from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.inference.scoring import prompt_scores
+from crispr_lm.model.devices import computes
 from crispr_lm.runtime.distributed import on_first
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def choose_evaluation_dtype(lm: LanguageModel, wanted: str, prompts: Sequence[En
     if wanted == "weights" or lm.dtype != torch.float32:
         return
     if wanted == "auto":
-        if not on_first(lambda: computes_bfloat16(lm.device)):
+        if not on_first(lambda: computes(torch.bfloat16, lm.device)):
             logger.info("measured in float32: this hardware does not compute bfloat16 by itself")
             return
         probes = prompts[:PROBED_PROMPTS]
@@ -51,12 +52,3 @@ def choose_evaluation_dtype(lm: LanguageModel, wanted: str, prompts: Sequence[En
             return
         logger.info("measured in bfloat16: %d answers are the same as in float32", len(probes))
     lm.evaluation_dtype = torch.bfloat16
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16; where it emulates them they are slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Not public, but PyTorch has no other way to ask a CPU; absent ones count as no.
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in names)

@@ -19,10 +19,10 @@ from huggingface_hub import constants
 from crispr_lm.errors import InputError
 from crispr_lm.inference.batching import ACTIVATIONS_PER_NEURON
 from crispr_lm.inference.chat_template import depends_on_date, template_of
-from crispr_lm.inference.evaluation_dtype import computes_bfloat16
 from crispr_lm.inference.prompts import answer_place, uses_chat_template
 from crispr_lm.inference.reader import PromptFormat
 from crispr_lm.jobs.self_check import self_check
+from crispr_lm.model.devices import computes
 from crispr_lm.model.language_model import count_parameters
 from crispr_lm.model.load import ModelSource, open_model
 from crispr_lm.model.memory import free_memory, weight_bytes
@@ -141,7 +141,7 @@ def _device(device: torch.device) -> dict[str, Any]:
         "threads": threads,
         "memory": total,
         "free": free,
-        "bfloat16": computes_bfloat16(device),
+        "bfloat16": computes(torch.bfloat16, device),
         # Weights alone; a batch takes what is left, and finds its own size.
         "largest_model": {str(dtype).removeprefix("torch."): free // dtype.itemsize for dtype in FORMATS},
     }

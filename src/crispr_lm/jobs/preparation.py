@@ -22,7 +22,7 @@ from crispr_lm.inference.prompts import check_prompts, encode_all
 from crispr_lm.inference.reader import Reader
 from crispr_lm.jobs.advice import check_templates
 from crispr_lm.metrics.registry import family_named
-from crispr_lm.model.devices import SPREAD, check_device, check_quantize
+from crispr_lm.model.devices import DTYPES, OFFLOAD, SPREAD, check_device, check_quantize, computes, parse_device
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.load import ModelSource, open_model
 from crispr_lm.other_settings import EvaluateSettings, ScoreSettings
@@ -284,6 +284,7 @@ def load(
             "without torchrun, or give each process an accelerator with --device cuda"
         )
     check_quantize(settings.quantize)
+    _say_imitated(settings, progress)
     moment = on_first(lambda: settings.prompt_date or datetime.now())  # the same in every process
     with timings.of("load"), progress.step(f"Loading {model}"):
         source: ModelSource = open_model(
@@ -309,6 +310,18 @@ def load(
         prompts = encode_all(lm, sample(examples, PROBED_PROMPTS, settings.seed), task.instructions[0])
         choose_evaluation_dtype(lm, settings.evaluation_dtype, prompts)
     return lm
+
+
+def _say_imitated(settings: ModelSettings, progress: Progress) -> None:
+    """Name a number format that the processor has no instructions for."""
+    if settings.dtype == "auto" or settings.device in SPREAD:
+        return
+    device = parse_device("auto" if settings.device == OFFLOAD else settings.device)
+    if device.type == "cpu" and not computes(DTYPES[settings.dtype], device):
+        progress.say(
+            f"This processor has no instructions for {settings.dtype} and imitates them, which takes many times as "
+            "long as float32; --dtype auto takes float32 here"
+        )
 
 
 def _recorded_threads(settings: ModelSettings) -> int | None:

@@ -100,7 +100,7 @@ def run(
                 f"Sealed before the test split is read: {on_first(lambda: seal.begin(folder, sealed, work.rules))}"
             )
             if not resumed:
-                progress.say(estimate(lm, parts, subjects, settings, work.aside).text)
+                progress.say(_estimated(work).text)
             edit, results = _measured(work, resumed)
         else:
             progress.say("The results are there: resuming with saving the edited model")
@@ -115,8 +115,12 @@ def dry_run(model: str, settings: RunSettings, progress: Progress | None = None)
     Raises:
         InputError: as `run`.
     """
-    work = _prepared(model, settings, progress or SilentProgress())
-    return estimate(work.lm, work.parts, work.subjects, work.settings, work.aside)
+    return _estimated(_prepared(model, settings, progress or SilentProgress()))
+
+
+def _estimated(work: _Work) -> Estimate:
+    with work.progress.step("Timing a few prompts"):
+        return estimate(work.lm, work.parts, work.subjects, work.settings, work.aside)
 
 
 def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:

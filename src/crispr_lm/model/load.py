@@ -21,7 +21,16 @@ from crispr_lm.errors import InputError
 from crispr_lm.model.adapter import Adapter, adapter_named, check_mergeable, merged
 from crispr_lm.model.checkpoint import check_checkpoint, check_tokenizer_files, read_tokenizer, refused
 from crispr_lm.model.classes import auto_class, check_writes_text
-from crispr_lm.model.devices import OFFLOAD, SPREAD, check_device, check_quantize, parse_device, parse_dtype
+from crispr_lm.model.devices import (
+    DTYPES,
+    OFFLOAD,
+    SPREAD,
+    check_device,
+    check_dtype,
+    check_quantize,
+    computes,
+    parse_device,
+)
 from crispr_lm.model.gguf_header import check_gguf
 from crispr_lm.model.language_model import LanguageModel, context_length, is_encoder_decoder
 from crispr_lm.model.locate import is_only_cached, locate, shared_name
@@ -67,7 +76,9 @@ class ModelSource:
 
     @property
     def _stored_dtype(self) -> torch.dtype:
-        """The format that weights are stored in, as far as the configuration says."""
+        """The format that weights are stored in, as far as the configuration says; for a GGUF file bfloat16."""
+        if self.gguf_file is not None:
+            return torch.bfloat16
         dtype = getattr(self.config.get_text_config(), "dtype", None)
         return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
@@ -99,16 +110,26 @@ class ModelSource:
             if index is not None:
                 check_index(Path(index), self.name, allow_pickle=allow_pickle)
 
-    def _check_fits(self, dtype: torch.dtype | str, target: torch.device | None, quantize: str, *, twice: bool) -> None:
+    def format_for(self, dtype: str, device: torch.device) -> torch.dtype:
+        """The number format of that name; "auto" is the stored one, or float32 where the device has to imitate it.
+
+        Raises:
+            InputError: unknown name.
+        """
+        check_dtype(dtype)
+        if dtype != "auto":
+            return DTYPES[dtype]
+        return self._stored_dtype if computes(self._stored_dtype, device) else torch.float32
+
+    def _check_fits(self, dtype: torch.dtype, target: torch.device | None, quantize: str, *, twice: bool) -> None:
         accelerators = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
         try:
             empty = self.without_weights()
         except InputError as error:
             logger.info("whether model %s fits is not known: %s", self.name, error)
             return
-        stored = dtype if isinstance(dtype, torch.dtype) else self._stored_dtype
         bits = None if quantize == "none" else int(quantize.removesuffix("bit"))
-        check_fits(self.name, empty, stored, *(accelerators if target is None else [target]), twice=twice, bits=bits)
+        check_fits(self.name, empty, dtype, *(accelerators if target is None else [target]), twice=twice, bits=bits)
 
     def without_weights(self) -> Any:
         """Modules and shapes alone, on PyTorch's meta device.
@@ -130,7 +151,7 @@ class ModelSource:
         """Read the weights.
 
         Args:
-            dtype: "float32", "bfloat16", "float16", or "auto" (as stored).
+            dtype: "float32", "bfloat16", "float16", or "auto" (as in `format_for`).
             device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
                 "sequential": spread over all accelerators, or "offload": layers are brought in from disk in turn.
             allow_pickle: Also read weights stored as pickle (``.bin``), which can run code hidden in the file.
@@ -146,8 +167,8 @@ class ModelSource:
             check_mergeable(self.adapter, quantize, allow_pickle=allow_pickle)
         if self.gguf_file is None:
             self.check_indices(allow_pickle=allow_pickle)
-        torch_dtype = parse_dtype(dtype)
         target = None if device in (*SPREAD, OFFLOAD) else parse_device(device)
+        torch_dtype = self.format_for(dtype, parse_device("auto") if target is None else target)
         arguments = self._arguments(torch_dtype, quantize, allow_pickle=allow_pickle)
         if device == OFFLOAD or quantize != "none":
             self._check_has_files(device, quantize)
@@ -195,7 +216,7 @@ class ModelSource:
             moment=self.moment,
         )
 
-    def _arguments(self, dtype: torch.dtype | str, quantize: str, *, allow_pickle: bool) -> dict[str, Any]:
+    def _arguments(self, dtype: torch.dtype, quantize: str, *, allow_pickle: bool) -> dict[str, Any]:
         """What transformers is called with, but for the place of the weights."""
         arguments: dict[str, Any] = {
             "dtype": dtype,
@@ -261,7 +282,8 @@ def load_model(
     Args:
         source: A hub id, a local folder, a PEFT adapter (merged into its base model), a ``.gguf`` file,
             ``ollama:NAME``, or ``builtin:smollm2``.
-        dtype: "float32", "bfloat16", "float16", or "auto" (as stored).
+        dtype: "float32", "bfloat16", "float16", or "auto": as stored (a GGUF file in bfloat16), but float32 on a
+            processor that has no instructions for that format.
         device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
             "sequential": spread over all accelerators, or "offload": layers are brought in from disk in turn.
         trust_remote_code: Run Python code that comes with the model. Only for code you have read.
@@ -271,7 +293,7 @@ def load_model(
     Raises:
         InputError: not found, not readable, without tokenizer, or not a language model.
     """
-    parse_dtype(dtype)
+    check_dtype(dtype)
     check_device(device)
     check_quantize(quantize)
     opened = open_model(source, trust_remote_code=trust_remote_code)
