@@ -206,7 +206,7 @@ class SearchSettings(StrictSettings):
         12, ge=0, description="Rounds of a tuned search: gradient steps, then one edit that is tried. 0 for none."
     )
     time_budget: Annotated[float | None, Parameter(group=SEARCH_GROUP)] = Field(
-        None, gt=0, allow_inf_nan=False, description="Minutes after which no further round starts."
+        None, gt=0, allow_inf_nan=False, description="Minutes for the run (compare: a search); ends the rounds early."
     )
     pick: Annotated[Literal["ask"] | Annotated[int, Field(ge=0)] | None, Parameter(group=SEARCH_GROUP)] = Field(
         None,

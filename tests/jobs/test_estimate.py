@@ -5,7 +5,9 @@ import pytest
 from crispr_lm import Limits, SearchOptions, load_model, load_task, search_edit
 from crispr_lm.attribution.gate_gradients import Gates
 from crispr_lm.inference import scoring
-from crispr_lm.jobs.run import dry_run
+from crispr_lm.jobs import edit_search
+from crispr_lm.jobs.run import dry_run, run
+from crispr_lm.runtime.progress import SilentProgress
 from crispr_lm.search.cost import search_passes
 from crispr_lm.search.options import search_parts
 from crispr_lm.search.side_effects import asked_aside
@@ -54,3 +56,19 @@ def test_a_dry_run_writes_nothing_and_says_how_long_and_how_much(saved_model, qu
     assert more.passes["measuring"] == found.passes["measuring"]
     assert "passes of a prompt" in found.text
     assert found.gigabytes > 0
+
+
+def test_a_time_budget_is_of_the_whole_run(saved_model, questions, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(edit_search, "search_edit", lambda *arguments: given.append(arguments[3]) or _stop())
+    settings = settings_for(questions, tmp_path / "out", search="tuned", rounds=8, time_budget=0.05)
+    progress, said = SilentProgress(), []
+    monkeypatch.setattr(progress, "say", said.append)
+    with pytest.raises(KeyboardInterrupt):
+        run(str(saved_model("llama")), settings, progress)
+    assert 0 <= given[0].time_budget < 0.05  # loading and what comes after the search are off
+    assert any("the time budget of 0.05 minutes leaves out rounds" in sentence for sentence in said)
+
+
+def _stop():
+    raise KeyboardInterrupt

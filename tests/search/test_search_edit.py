@@ -9,6 +9,7 @@ import crispr_lm
 from crispr_lm import Checkpoint, InputError, Limits, SearchOptions, Trial, load_model, load_task, search_edit
 from crispr_lm.jobs.preparation import limits_of
 from crispr_lm.jobs.run import run
+from crispr_lm.search import trial_log
 from crispr_lm.search.loop import Loop
 from crispr_lm.search.trial_log import TrialLog
 from crispr_lm.settings import RunSettings
@@ -108,11 +109,31 @@ def test_after_ctrl_c_the_caller_is_given_every_trial(given):
 
 
 def test_where_time_is_up_what_the_last_round_has_come_to_is_tried(given, monkeypatch):
-    over = []
-    monkeypatch.setattr(TrialLog, "out_of_time", property(lambda _: bool(over)))
     monkeypatch.setattr(Loop, "is_clear", property(lambda _: False))
-    found = search_edit(*given, LIMITS, OPTIONS, Checkpoint(on_round=over.append))
+    found = search_edit(*given, LIMITS, replace(OPTIONS, time_budget=1e-9))
     assert [trial.recipe for trial in found.trials if trial.stage == "rounds"] == [{"round": 1}]
+    assert any(trial.recipe.get("ranking") == "published" for trial in found.trials)
+
+
+def test_a_round_is_begun_only_if_it_and_what_follows_are_expected_to_end_in_time(given, monkeypatch):
+    monkeypatch.setattr(Loop, "is_clear", property(lambda _: True))
+    options = replace(OPTIONS, rounds=4, time_budget=1.0)
+    needed = []
+    monkeypatch.setattr(TrialLog, "has_time_for", lambda _, seconds: needed.append(seconds) or len(needed) < 2)
+    found = search_edit(*given, LIMITS, options)
+    assert [trial.recipe["round"] for trial in found.trials if trial.stage == "rounds"] == [1, 2]
+    assert needed[0] > 0
+
+
+def test_a_budget_counts_what_has_passed(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(trial_log.time, "monotonic", lambda: now[0])
+    log = TrialLog([], 60.0, lambda _: None)
+    assert log.has_time_for(50)
+    now[0] = 20.0
+    assert log.has_time_for(30)
+    assert not log.has_time_for(50)
+    assert TrialLog([], None, lambda _: None).has_time_for(1e9)
 
 
 def test_its_defaults_are_those_of_the_command():

@@ -235,7 +235,9 @@ class _Table:
 
         def search(scores: NeuronScores) -> Searched:
             make_folder(folder.path)
-            start = Start(scores, self._reference, folder, folder.search.exists(), self.aside)
+            start = Start(
+                scores, self._reference, folder, folder.search.exists(), self.aside, self.settings.time_budget
+            )
             return find_edit(self.lm, [parts], start, self.settings, self.progress)
 
         return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell), search)

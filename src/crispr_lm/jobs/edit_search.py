@@ -7,7 +7,7 @@ Where settings and the folder of a run meet the search; the searches themselves 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,7 @@ class Start:
         folder: Where it is put on record.
         resumed: Whether the folder holds trials of an interrupted run of the same settings.
         aside: The questions on side effects.
+        minutes: That the search may take; None for any.
     """
 
     scores: NeuronScores
@@ -53,6 +54,7 @@ class Start:
     folder: RunFolder
     resumed: bool
     aside: AskedAside
+    minutes: float | None = None
 
 
 def find_edit(
@@ -134,7 +136,8 @@ def _tuned(
         aside=start.aside,
     )
     tasks = [part.task for part in parts]
-    found = search_edit(lm, tasks, limits_of(settings), options_of(settings), checkpoint, progress)
+    options = replace(options_of(settings), time_budget=start.minutes)
+    found = search_edit(lm, tasks, limits_of(settings), options, checkpoint, progress)
     if settings.pick == "ask":
         front, recommended = [trial.summary() for trial in found.front], found.decision.trial.number
         answer = on_first(lambda: progress.ask_for_trial(front, recommended, found.reason))

@@ -29,7 +29,7 @@ from crispr_lm.search.side_effects import AskedAside
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.parts import Parts
 
-PROBED = 8
+PROBED = 4
 """Prompts that are timed, as in a batch; once before, so that nothing is found out in the time measured."""
 
 
@@ -62,6 +62,12 @@ class Estimate:
             f"About {total:.0f} minutes at the present pace ({passes:,.0f} passes of a prompt; minutes: "
             f"{steps}), {self.gigabytes:.1f} GB of memory"
         )
+
+    def within(self, budget: float | None) -> str:
+        """The sentence, and what a time budget in minutes changes."""
+        if budget is None or sum(self.minutes.values()) <= budget:
+            return self.text
+        return f"{self.text}; the time budget of {budget:g} minutes leaves out rounds of the search"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""

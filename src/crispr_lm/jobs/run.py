@@ -7,6 +7,7 @@ Several processes may run it together (`crispr_lm.runtime.distributed`); the fir
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -99,9 +100,10 @@ def run(
             progress.say(
                 f"Sealed before the test split is read: {on_first(lambda: seal.begin(folder, sealed, work.rules))}"
             )
-            if not resumed:
-                progress.say(_estimated(work).text)
-            edit, results = _measured(work, resumed)
+            estimated = None if resumed and settings.time_budget is None else _estimated(work)
+            if estimated is not None:
+                progress.say(estimated.within(settings.time_budget))
+            edit, results = _measured(work, resumed, estimated)
         else:
             progress.say("The results are there: resuming with saving the edited model")
             edit, results = begun
@@ -125,7 +127,7 @@ def _estimated(work: _Work) -> Estimate:
 
 def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     """All that a run checks and reads before anything is written."""
-    timings = Timings()
+    timings, begun = Timings(), time.monotonic()
     check_search(settings, progress)
     check_transfer(settings)
     folder = RunFolder(settings.output)
@@ -147,7 +149,7 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     checks += [*(subject.check for subject in subjects), prompts_fit(prompts)]
     needs = Needs(checks, probe=(parts[0].task, parts[0].validation), twice=True)
     lm = load(model, settings, needs, timings, progress)
-    return _Work(folder, lm, parts, subjects, settings, timings, progress, aside, prompts, rules)
+    return _Work(folder, lm, parts, subjects, settings, timings, progress, aside, prompts, rules, begun)
 
 
 def _without_the_end(
@@ -188,16 +190,18 @@ class _Work:
     aside: AskedAside
     prompts: tuple[ShownPrompt, ...] = ()
     rules: seal.Rules | None = None
+    begun: float = 0.0
 
 
-def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
+def _measured(work: _Work, resumed: bool, estimated: Estimate | None) -> tuple[Edit, dict[str, Any]]:
     """Search and measurements. Answers, results and report are on disk when this ends."""
     folder, lm, settings, timings, progress = work.folder, work.lm, work.settings, work.timings, work.progress
     parts, subjects = work.parts, work.subjects
     scores = _scores(work, resumed)
     reference = measure_reference(lm, settings, progress)
+    start = Start(scores, reference, folder, resumed, work.aside, _minutes_to_search(work, estimated))
     with timings.of("search"):
-        found = find_edit(lm, parts, Start(scores, reference, folder, resumed, work.aside), settings, progress)
+        found = find_edit(lm, parts, start, settings, progress)
     origin = origin_of(found, scores, on_first(lambda: file_hash(folder.scores)), settings)
     edit = Edit.from_neurons(lm, found.neurons, found.scale, origin, made_on(parts, work.aside))
     on_first(lambda: edit.save(folder.edit))
@@ -207,8 +211,8 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
         before = measure_all(lm, subjects, settings, progress, "Measuring before")
         shown_before = answers_to(lm, work.prompts, settings)
     with edit.in_place(lm), timings.of("report_after"):
-        after = measure_all(lm, subjects, settings, progress, "Measuring after")
-        shown_after = answers_to(lm, work.prompts, settings)
+        after = measure_all(lm, subjects, settings, progress, "Measuring after") if edit.neurons else before
+        shown_after = answers_to(lm, work.prompts, settings) if edit.neurons else shown_before
         diverged = divergence(lm, reference, settings.batch_size)
     with timings.of("statistics"), progress.step("Drawing intervals"):
         edited = Edited(after, diverged, edit)
@@ -242,6 +246,15 @@ def _measured(work: _Work, resumed: bool) -> tuple[Edit, dict[str, Any]]:
             results |= _transfer(work, Unedited(subjects, before, reference), failed)
         on_first(lambda: write_json(folder.results, results))
     return edit, results | ({"failed": failed} if failed else {})
+
+
+def _minutes_to_search(work: _Work, estimated: Estimate | None) -> float | None:
+    """What a time budget leaves to the search: measuring follows, and the saved model is loaded once more."""
+    budget = work.settings.time_budget
+    if budget is None or estimated is None:
+        return None
+    passed = (time.monotonic() - work.begun + work.timings.seconds["load"]) / 60
+    return max(budget - passed - estimated.minutes["measuring"], 0.0)
 
 
 def _transfer(work: _Work, unedited: Unedited, failed: dict[str, str]) -> dict[str, Any]:

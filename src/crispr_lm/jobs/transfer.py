@@ -86,7 +86,8 @@ def measure_transfer(
         below = folder.transfer(number)
         begun = on_first(partial(_begin, below))
         scores = attribute(lm, [(part.task, part.attribution)], alone, progress)
-        found = find_edit(lm, [part], Start(scores, unedited.reference, below, begun, aside), alone, progress)
+        start = Start(scores, unedited.reference, below, begun, aside, alone.time_budget)
+        found = find_edit(lm, [part], start, alone, progress)
         edit = Edit.from_neurons(lm, found.neurons, found.scale)
         with edit.applied(lm):
             after = measure_all(lm, measured, settings, progress, "Measuring")

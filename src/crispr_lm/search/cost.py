@@ -15,6 +15,9 @@ from crispr_lm.search.reevaluation import REEVALUATED
 from crispr_lm.search.side_effects import AskedAside
 from crispr_lm.tasks.parts import Parts
 
+AFTER_ROUNDS = ("candidates", "side effects", "re-evaluation", "random neurons")
+"""Steps of `search_passes` that a search without rounds has as well."""
+
 
 class Planned(NamedTuple):
     """Passes of prompts that are to come.

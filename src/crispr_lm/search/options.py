@@ -26,7 +26,8 @@ class SearchOptions:
 
     Attributes:
         rounds: Rounds of gradient steps; after each the edit that they have come to is evaluated.
-        time_budget: Minutes after which no further round is begun; None for any.
+        time_budget: Minutes for the search: after the first round, no other is begun unless it and all that comes
+            after it are expected to end in time; None for any.
         examples: Examples of each task that the published ranking is computed on, of the attribution split.
         validation_examples: Examples of each task that edits are tried on, of the validation split.
         reevaluation_examples: Examples of the validation split, those of `validation_examples` among them, for the

@@ -7,6 +7,7 @@ wants a search that can be resumed gives it a `Checkpoint`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from crispr_lm.model.neuron_sites import Neuron, searched_kinds
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.backward_elimination import TO_FEWER, TO_LIMITS, eliminate_backward, keep_within_limits
+from crispr_lm.search.cost import AFTER_ROUNDS, search_passes
 from crispr_lm.search.evaluator import Evaluator, Proposal
 from crispr_lm.search.loop import Loop, LoopState, Ordinary
 from crispr_lm.search.neuron_count import ChoosePart, validation_part
@@ -123,6 +125,7 @@ class _Search:
         of_tasks = [part.task for part in parts]
         self._aside = checkpoint.aside or asked_aside(of_tasks, self._limits, options.seed)
         self._evaluator = self._new_evaluator(self._measured_original() if original is None else original)
+        self._round_seconds = 0.0
         for trial in checkpoint.trials:
             self._evaluator.remember(trial)
 
@@ -168,7 +171,7 @@ class _Search:
     def _try_ranking(self, name: str, rank: Callable[[], Sequence[Neuron]], log: TrialLog) -> None:
         """Try the beginning of a ranking: the largest number of neurons, halved until the divergence allows it."""
         order, count = cache(lambda: tuple(on_first(rank))), self._limits.neurons
-        while count and not log.is_over("rankings"):
+        while count and not log.went_on_from("rankings"):
             recipe = {"ranking": name}
             trial = log.take_known("rankings", **recipe)
             if trial is None:
@@ -190,21 +193,34 @@ class _Search:
         What an interrupted search has tried needs no gradient, unless further rounds are to come.
         """
         for number in range(1, self._options.rounds + 1):
-            if log.is_over("rounds"):
+            if log.went_on_from("rounds"):
                 return
             if log.take_known("rounds", round=number) is not None or log.is_behind:
                 continue  # it was tried before, or not clear enough to be
             self._advance(number)
-            neurons, is_last = self._loop.edit(), number == self._options.rounds or log.out_of_time
+            neurons = self._loop.edit()
+            is_last = number == self._options.rounds or not self._has_time_for_another(log)
             if neurons and (self._loop.is_clear or is_last):
                 log.attempt(self._evaluator, Proposal("rounds", {"round": number}, neurons))
+            if is_last:
+                return
 
     def _advance(self, number: int) -> None:
         """Take the gradient steps up to those of a round, from where the loop stands."""
-        while self._loop.state.step // STEPS < number:
-            self._loop.round(self._progress)
+        loop = self._loop
+        while loop.state.step // STEPS < number:
+            start = time.monotonic()
+            loop.round(self._progress)
+            self._round_seconds = time.monotonic() - start
             if is_first():
-                self._checkpoint.on_round(self._loop.state)
+                self._checkpoint.on_round(loop.state)
+
+    def _has_time_for_another(self, log: TrialLog) -> bool:
+        """Whether another round, and what comes after the rounds, is expected to end within the time budget."""
+        without_rounds = search_passes(self._parts, replace(self._options, rounds=0), self._aside)
+        passes = sum(without_rounds[step].forward for step in AFTER_ROUNDS)
+        asked = self._evaluator.prompts + len(self._aside.examples)
+        return log.has_time_for(self._round_seconds + passes * log.trials[0].seconds / max(asked, 1))
 
     @cached_property
     def _loop(self) -> Loop:

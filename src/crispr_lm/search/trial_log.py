@@ -35,14 +35,13 @@ class TrialLog:
         """What an interrupted run has done next."""
         return self._known.get(len(self.trials))
 
-    @property
-    def out_of_time(self) -> bool:
-        """Whether the time is used up."""
+    def has_time_for(self, seconds: float) -> bool:
+        """Whether what takes so long is expected to end within the budget."""
         limit = self._seconds
         if limit is None:
-            return False
+            return True
         # Clocks differ between processes, which must all stop at the same trial.
-        return on_first(lambda: self._before + time.monotonic() - self._start >= limit)
+        return on_first(lambda: self._before + time.monotonic() - self._start + seconds < limit)
 
     def run(self, propose: Callable[[], Proposal], attempt: Callable[[int, Proposal], Trial]) -> Trial:
         """Take the next trial from the interrupted run, or else propose and try it."""
@@ -82,10 +81,6 @@ class TrialLog:
         """Trials of the re-evaluation, that of the original first; none where only the original was."""
         reevaluated = [trial for trial in self.trials if trial.stage == "final"]
         return reevaluated if len(reevaluated) > 1 else []
-
-    def is_over(self, stage: str) -> bool:
-        """Whether a stage ends before its trials are used up: time is, or an interrupted run went on to another."""
-        return self.out_of_time if self._next is None else self.went_on_from(stage)
 
     def went_on_from(self, stage: str) -> bool:
         """Whether an interrupted run has done nothing further of a stage, and something of another."""
