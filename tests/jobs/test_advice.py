@@ -11,6 +11,7 @@ from crispr_lm.jobs.reproduce import reproduced_settings
 from crispr_lm.jobs.run import run
 from crispr_lm.jobs.steps import score
 from crispr_lm.other_settings import ScoreSettings
+from crispr_lm.report.summary import checks
 from crispr_lm.runtime.progress import SilentProgress
 from crispr_lm.settings import RunSettings
 from crispr_lm.storage.records import read_object
@@ -140,3 +141,19 @@ def test_a_dozen_questions_are_a_run_and_its_record_can_be_run_again(write, tmp_
     record = read_object(tmp_path / "out" / "run.json")
     again = reproduced_settings(record, tmp_path / "again", "cpu", {})
     assert parts_of(again).attribution == parts_of(settings).attribution
+
+
+@pytest.mark.slow
+def test_what_is_not_measured_is_no_limit_and_the_report_says_so(write, saved_model, tmp_path):
+    said = Said()
+    results = run(str(saved_model("llama")), settings_of(write(12), tmp_path, device="cpu", **SMALL), said)
+    assert not any(limit in results["reason"] for limit in ("over-abstention", "accuracy loss", "loss of facts"))
+    assert "no better than by chance: no limit is on their loss" in said.text
+    assert any("no row has an 'unknown'" in sentence for sentence in results["lacks"][results["made_for"][0]])
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<strong>Not measured</strong>" in page
+    assert "No row has an" in page
+    terms = {line.what: line.term for check in checks(results) for line in check.lines}
+    assert terms["Right answers"] == "right answers"
+    assert terms["Right on facts"] == "facts"
+    assert terms["Right on other kinds, ambiguous"] == terms["Right on other kinds, disambiguated"] == "other kinds"

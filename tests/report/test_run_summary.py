@@ -15,9 +15,13 @@ from .test_page import bias_task, changed, difference
 LIMITS = {"accuracy_loss": 0.05, "bias_rise": 0.05, "kl": 0.1}
 
 
+def p_value_of(ends):
+    return 0.2 if ends[0] <= 0 <= ends[1] else 0.004
+
+
 def capability(*ends):
     task = changed("question_answering", accuracy=(0.8, 0.78))
-    task["statistics"]["accuracy"] = difference(-0.02, *ends, 0.5)
+    task["statistics"]["accuracy"] = difference(-0.02, *ends, p_value_of(ends))
     spread = {when: {"accuracy": {"std": 0.01, "worst": 0.7}} for when in ("before", "after")}
     return bias_task() | task | {"role": "capability", "spread": spread, "over_abstention": None}
 
@@ -33,7 +37,7 @@ def task_with(*, ambiguous=(0.25, 0.75), disambiguated=(-0.04, 0.02), bias=(-0.3
     ):
         middle = sum(ends) / 2
         task["before"][name], task["after"][name] = before, before + middle
-        task["statistics"][name] = difference(middle, *ends, 0.2)
+        task["statistics"][name] = difference(middle, *ends, p_value_of(ends))
         for when in ("before", "after"):
             task["spread"][when][name] = {"std": 0.0, "worst": 0.0}
     return task
@@ -71,6 +75,14 @@ def test_each_question_is_held_not_shown_or_lost():
     assert marks(results_of(knowledge=(-0.1, 0.05))) == ["held", "held", "not shown"]
     assert marks(results_of(knowledge=(-0.1, -0.01))) == ["held", "held", "lost"]
     assert marks(results_of("none")) == [None, None, None]
+
+
+def test_of_few_templates_an_interval_without_0_shows_nothing_while_the_test_can_not():
+    task = task_with()
+    task["statistics"]["accuracy_ambiguous"]["p_value"] = 0.125
+    results = results_of("untested", everyday=task)
+    assert headline(results).endswith("on new questions a gain is not shown.")
+    assert marks(results)[0] == "not shown"
 
 
 def test_of_several_tasks_the_one_that_fares_worst_is_shown():

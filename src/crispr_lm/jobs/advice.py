@@ -29,8 +29,13 @@ def say_lacks(tasks: Iterable[Task], progress: Progress) -> None:
             whole = TaskSubject(task, task.examples).described("sum") | {"examples": len(task.examples)}
             for sentence in left_out(whole):
                 progress.say(f"{task.name}: {sentence}")
-        for finding in lacks(task.examples) if task.name.startswith(OWN) else ():
-            progress.say(f"{task.name}: {finding.found}; {finding.advice}")
+        for sentence in lacks_of(task):
+            progress.say(f"{task.name}: {sentence}")
+
+
+def lacks_of(task: Task) -> list[str]:
+    """What a file of the user's own lacks, what that switches off, and how to add it: a sentence each."""
+    return [f"{found.found}; {found.advice}" for found in lacks(task.examples)] if task.name.startswith(OWN) else []
 
 
 def say_sizes(parts: Iterable[Parts], settings: RunSettings, progress: Progress) -> None:

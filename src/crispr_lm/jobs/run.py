@@ -25,7 +25,7 @@ from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, answer_rows, column_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs import seal
-from crispr_lm.jobs.advice import say_lacks, say_sizes
+from crispr_lm.jobs.advice import lacks_of, say_lacks, say_sizes
 from crispr_lm.jobs.attempts import attempt, reason_of
 from crispr_lm.jobs.attribution import attribute
 from crispr_lm.jobs.edit_search import Start, find_edit, origin_of
@@ -222,6 +222,7 @@ def _measured(work: _Work, resumed: bool, estimated: Estimate | None) -> tuple[E
         **measured,
         **shown_rows(work.prompts, shown_before, shown_after),
         "made_for": [part.task.name for part in parts],
+        "lacks": {part.task.name: sentences for part in parts if (sentences := lacks_of(part.task))},
         "limits": asdict(limits_of(settings)),
         "pick": settings.pick,
         "neurons": _described(lm, scores, edit.neurons, failed),

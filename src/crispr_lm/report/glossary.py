@@ -17,6 +17,15 @@ GLOSSARY = {
         "Which person the answers name: 0 is both equally often, 1 always the stereotyped one, -1 never (formula of "
         "BBQ).",
     ),
+    "right answers": ("Right answers", "The share of all questions that are answered right. More is better."),
+    "facts": (
+        "Facts about groups",
+        "Questions whose right answer depends on the group, and is true. Their right answers must not become fewer.",
+    ),
+    "other kinds": (
+        "Other kinds of stereotype",
+        "Questions on stereotypes that the edit was not made for. Right answers to them must not become fewer.",
+    ),
     "capability": (
         "Capability",
         "Questions that have nothing to do with bias. Their right answers must not become fewer.",

@@ -7,16 +7,13 @@ from typing import Any
 
 from crispr_lm.metrics.family import Metric
 from crispr_lm.metrics.registry import FAMILIES
-from crispr_lm.report.words import difference_text, proven, signed
+from crispr_lm.report.words import LEVEL, difference_text, proven, signed
 
 FACTS = "builtin:facts"
 """The task of what is true of one group and not of another."""
 
 OTHER_KINDS = "builtin:other-kinds"
 """The task of kinds of stereotype that the edit is not made for (`crispr_lm.tasks.other_kinds`)."""
-
-LEVEL = 0.05
-"""Two-sided, corrected over kinds: what is worse for certain, beside an interval without 0."""
 
 WORSE = ("accuracy_ambiguous", "bias_score_ambiguous", "accuracy_disambiguated", "bias_score_disambiguated")
 """What may get worse in another kind."""

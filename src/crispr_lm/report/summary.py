@@ -19,6 +19,9 @@ from crispr_lm.report.statement import outcome
 
 Mark = Literal["held", "not shown", "lost"]
 
+BEYOND = ("capability", "facts", "other kinds")
+"""Entries of the glossary for tasks that the edit was not made for."""
+
 WORST_FIRST: tuple[Mark, ...] = ("lost", "not shown", "held")
 
 
@@ -28,7 +31,7 @@ class Line:
 
     Attributes:
         what: What is counted, in words.
-        term: Its entry in the glossary.
+        term: Its entry in the glossary, or what it means where it has none.
         task: Of which task it is.
         among: Of how many tasks that one is the worst.
         before: Of the original.
@@ -123,9 +126,9 @@ def checks(results: Mapping[str, Any]) -> list[Check]:
 def six_lines(results: Mapping[str, Any]) -> list[Line]:
     """The figures of all three questions; of several tasks that an edit must not harm the one that fares worst."""
     lines = [line for check in checks(results) for line in check.lines]
-    capabilities = [line for line in lines if line.term == "capability"]
-    worst = _worst_of([(line.low or 0.0, line) for line in capabilities]) if capabilities else None
-    return [line for line in lines if line.term != "capability" or line is worst]
+    beyond = [line for line in lines if line.term in BEYOND]
+    worst = _worst_of([(line.low or 0.0, line) for line in beyond]) if beyond else None
+    return [line for line in lines if line.term not in BEYOND or line is worst]
 
 
 def certain_losses(results: Mapping[str, Any]) -> list[str]:
@@ -214,10 +217,12 @@ def _worst_of(found: Sequence[tuple[float, Line]]) -> Line:
 def _capabilities(tasks: Sequence[Mapping[str, Any]], limit: float) -> Iterator[Line]:
     """What leads each further task that an edit must not harm, perplexity left out: it is no share."""
     for task in tasks:
+        kind = words.short(task["name"]).removeprefix("builtin:").replace("-", " ")
         for metric in words.leading(task["family"], task["before"]):
+            half = f", {words.HALVES[metric.name]}" if metric.name in words.HALVES else ""
             if metric.name != "perplexity":
-                kind = words.short(task["name"]).removeprefix("builtin:").replace("-", " ")
-                yield _line(metric, task, 1, _kept(metric, task, limit), f"Right on {words.spoken(kind)}", "capability")
+                what, term = f"Right on {words.spoken(kind)}{half}", kind if kind in BEYOND else "capability"
+                yield _line(metric, task, 1, _kept(metric, task, limit), what, term)
 
 
 def _neutral_texts(divergence: Mapping[str, Any] | None, limit: float) -> list[Line]:
@@ -243,17 +248,20 @@ def _line(
         change, low, high = (None if value is None else 0.0 - value for value in (change, high, low))
         what, term = "Guesses where the context does not tell", "guess"
     share = metric.better != "target"
+    if metric.name == "accuracy" and what is None:
+        what, term = "Right answers", "right answers"
     named = what or words.sentence(words.column_name(metric)).removesuffix(".")
-    term = term or {"accuracy_disambiguated": "disambiguated"}.get(metric.name, "bias score")
+    of_bias = "bias score" if metric.name.startswith("bias_score") else metric.label
+    term = term or {"accuracy_disambiguated": "disambiguated"}.get(metric.name, of_bias)
     return Line(named, term, words.short(task["name"]), among, before, after, change, low, high, share, mark)
 
 
 def _ends(metric: Metric, task: Mapping[str, Any]) -> tuple[float, float] | None:
-    """What is gained at both ends of a difference's 95 % interval; both 0 where it includes 0; None without one."""
+    """What is gained at both ends of a difference's 95 % interval; both 0 where none is shown; None without one."""
     before, found = task["before"].get(metric.name), task.get("statistics", {}).get(metric.name)
     if before is None or found is None or found["low"] is None or found["high"] is None:
         return None
-    if found["low"] <= 0 <= found["high"]:
+    if not words.is_difference(found):
         return 0.0, 0.0
     return metric.gain(before, before + found["low"]), metric.gain(before, before + found["high"])
 

@@ -14,6 +14,9 @@ from crispr_lm.storage.sanitize import printable, without_folders
 HALVES = {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "disambiguated"}
 """The two accuracies that belong together, and how their columns are called."""
 
+LEVEL = 0.05
+"""Of two-sided tests."""
+
 RIGHT = {
     "accuracy_ambiguous": "right on ambiguous questions",
     "accuracy_disambiguated": "right on disambiguated questions",
@@ -139,10 +142,20 @@ def changes(task: Mapping[str, Any], *, briefly: bool = False) -> str:
     return ", ".join(parts)
 
 
+def is_difference(found: Mapping[str, Any]) -> bool:
+    """Whether a difference is shown: its 95 % interval excludes 0, and so does the paired test at 5 %.
+
+    Of a handful of templates the test can show nothing, while an interval of their resamples may well exclude 0.
+    """
+    if found["low"] is None or found["high"] is None or found["low"] <= 0 <= found["high"]:
+        return False
+    return found.get("p_value") is None or bool(found["p_value"] <= LEVEL)
+
+
 def proven(metric: Metric, task: Mapping[str, Any]) -> int:
-    """1 where the whole 95 % interval of a difference is a gain, -1 where all of it is a loss, else 0."""
+    """1 where a difference is shown to be a gain, -1 where it is shown to be a loss, else 0."""
     before, found = task["before"][metric.name], task["statistics"][metric.name]
-    if before is None or found["low"] is None or found["high"] is None or found["low"] <= 0 <= found["high"]:
+    if before is None or not is_difference(found):
         return 0
     gains = [metric.gain(before, before + found[end]) for end in ("low", "high")]
     return 1 if min(gains) > 0 else -1 if max(gains) < 0 else 0

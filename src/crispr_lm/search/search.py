@@ -34,7 +34,7 @@ from crispr_lm.search.rankings import PUBLISHED, RANKINGS
 from crispr_lm.search.reevaluation import REEVALUATED, entrants, reevaluate_best
 from crispr_lm.search.result import Found, edit_origin, ranking_of
 from crispr_lm.search.selection import decide
-from crispr_lm.search.side_effects import AskedAside, SideEffects, asked_aside
+from crispr_lm.search.side_effects import FACTS, AskedAside, SideEffects, asked_aside
 from crispr_lm.search.trial import Limits, Trial, best_within
 from crispr_lm.search.trial_log import TrialLog
 from crispr_lm.tasks.base import Example, Task, neutral_prompts, open_instructions, template_hashes
@@ -158,7 +158,11 @@ class _Search:
 
     def _try_edits(self, log: TrialLog) -> None:
         """Everything that brings edits into question: rankings, the loop's rounds, and fewer neurons of the best."""
-        self._original = log.run(lambda: Proposal("original", {}, ()), self._evaluator.attempt)
+        original = log.run(lambda: Proposal("original", {}, ()), self._evaluator.attempt)
+        if self._aside.facts is not None and FACTS not in original.aside:
+            self._progress.say(
+                "The model answers questions on facts about groups no better than by chance: no limit is on their loss"
+            )
         self._try_ranking(PUBLISHED, lambda: self._scores.top(self._limits.neurons), log)
         for name, ranking in RANKINGS.items():
             self._try_ranking(name, partial(ranking.rank, self._lm, self._parts), log)

@@ -115,7 +115,7 @@ def decide(
         which, given_up = (f"{len(edits)} re-evaluated edits", "") if further else _tried(log)
         reason = (
             f"no edit recommended: none of the {which} answers more {'ambiguous ' * parted}questions right on "
-            f"{asked}the validation split within the limits ({_limits_text(limits)}){given_up}"
+            f"{asked}the validation split within the limits ({_limits_text(limits, log.trials[0])}){given_up}"
             f"{_harmful(edits, limits)}"
         )
         return Decision(log.trials[0], "none", reason, front, reevaluated=further)
@@ -272,7 +272,7 @@ def _reason(best: Trial, trial: Trial, why: str, among: str, limits: Limits, gai
     cost = f"{max(figures.loss, 0.0):.3f} of disambiguated accuracy (standard error {figures.doubt:.3f}) and " * parted
     return (
         f"{count} neuron{'s' * (count > 1)} (trial {trial.number}): {why}{'ambiguous ' * parted}accuracy among the "
-        f"{among} within the limits ({_limits_text(limits)}), {gained}; it costs {cost}{figures.kl:.3f} nats"
+        f"{among} within the limits ({_limits_text(limits, best)}), {gained}; it costs {cost}{figures.kl:.3f} nats"
     )
 
 
@@ -319,11 +319,13 @@ def _gains_text(over_original: Gain, over_control: Gain, *, of_reevaluated: bool
     )
 
 
-def _limits_text(limits: Limits) -> str:
+def _limits_text(limits: Limits, original: Trial) -> str:
+    """The limits, without those on what the questions of the search do not measure."""
     caution = f" with {limits.caution:g} standard error{'s' * (limits.caution != 1)}" if limits.caution else ""
-    aside = f", loss of facts {limits.fact_loss:g}" * (limits.fact_loss < 1)
-    aside += f", spill-over {limits.spillover:g}" * (limits.spillover < 1)
-    return (
-        f'KL {limits.kl:g}, accuracy loss {limits.accuracy_loss:g}, found or implied by more "unknown"{caution}, '
-        f"over-abstention {limits.overabstention:g}{aside}, {limits.neurons} neurons"
-    )
+    named = [f"KL {limits.kl:g}"]
+    if original.tells_conditions:
+        named.append(f'accuracy loss {limits.accuracy_loss:g}, found or implied by more "unknown"{caution}')
+        named.append(f"over-abstention {limits.overabstention:g}")
+    named += [f"loss of facts {limits.fact_loss:g}"] * ("facts" in original.aside)
+    named += [f"spill-over {limits.spillover:g}"] * ("spillover" in original.aside)
+    return ", ".join([*named, f"{limits.neurons} neurons"])
