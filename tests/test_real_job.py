@@ -53,7 +53,7 @@ def whole_job(tmp_path_factory):
     output = tmp_path_factory.mktemp("job") / "out"
     small = ["--examples", 4, "--instructions", 1, "--validation-examples", 16, "--test-examples", 16]
     small += ["--max-neurons", 3, "--neurons", "ffn", "--measure-examples", 8, "--neutral-prompts", 4]
-    small += ["--rounds", 1, "--reevaluation-examples", 32]
+    small += ["--rounds", 1, "--reevaluation-examples", 32, "--max-fact-loss", 1, "--max-spillover", 1]
     given = ["--task", "builtin:everyday", "--output", output, "--verbose"]
     return output, command("run", "builtin:smollm2", *given, *small)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -44,6 +44,7 @@ class Estimate:
         backward: Forward passes that a backward pass takes as long as.
         gigabytes: Of memory: the weights, twice where the saved model is compared with the one in memory, and what a
             batch keeps for its gradients.
+        least: Minutes of all steps with one round of the search.
     """
 
     minutes: dict[str, float]
@@ -51,6 +52,7 @@ class Estimate:
     seconds_per_pass: float
     backward: float
     gigabytes: float
+    least: float
 
     @property
     def text(self) -> str:
@@ -67,6 +69,11 @@ class Estimate:
         """The sentence, and what a time budget in minutes changes."""
         if budget is None or sum(self.minutes.values()) <= budget:
             return self.text
+        if self.least > budget:
+            return (
+                f"{self.text}; one round of the search makes about {self.least:.0f} minutes, more than the time budget "
+                f"of {budget:g}: give smaller samples to keep to it"
+            )
         return f"{self.text}; the time budget of {budget:g} minutes leaves out rounds of the search"
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,9 +97,13 @@ def estimate(
     backward = max(both / forward - 1, 0.0)
     pairs = sum(len(part.attribution) * len(part.task.instructions) for part in parts)
     counted = {"attribution": pairs * (1 + 2 * backward)}  # one forward, two backward passes
+    further_rounds = 0.0
     if settings.search == "tuned":
-        planned = search_passes(parts, options_of(settings), aside).values()
-        counted["search"] = sum(of.total(backward) for of in planned)
+        counted["search"], with_one = (
+            sum(of.total(backward) for of in search_passes(parts, options, aside).values())
+            for options in (options_of(settings), replace(options_of(settings), rounds=min(1, settings.rounds)))
+        )
+        further_rounds = counted["search"] - with_one
     elif settings.search == "golden-section":
         prompts = sum(len(part.validation) * len(part.task.instructions) for part in parts)
         counted["search"] = float(prompts * golden_section_trials(settings.max_neurons))
@@ -109,6 +120,7 @@ def estimate(
         forward,
         round(backward, 2),
         (copies * weight_bytes(lm.model, lm.dtype) + kept) / 1e9,
+        round((sum(counted.values()) - further_rounds) * forward / 60, 2),
     )
 
 
