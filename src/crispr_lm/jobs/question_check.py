@@ -17,10 +17,10 @@ from crispr_lm.tasks.lacks import lacks, one_sided
 from crispr_lm.tasks.meaning import facts
 from crispr_lm.tasks.near_copies import near_copies
 from crispr_lm.tasks.registry import KINDS, load_task
-from crispr_lm.tasks.shortcuts import give_aways, lengths, order, phrasings
+from crispr_lm.tasks.shortcuts import give_aways, lengths, order, phrasings, uneven_pairs
 from crispr_lm.tasks.templates import read_templates
 
-CHECKS = (lacks, one_sided, order, give_aways, phrasings, lengths, near_copies, facts)
+CHECKS = (lacks, one_sided, order, give_aways, phrasings, lengths, uneven_pairs, near_copies, facts)
 """In the order in which they are listed."""
 
 SPLITS = 3
