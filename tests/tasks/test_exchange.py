@@ -58,6 +58,12 @@ def test_a_pair_that_is_none(pair):
         exchange_of([pair])
 
 
+@pytest.mark.parametrize("other", ["engineer=pilot", "pilot=nurse", "nurse=engineer"])
+def test_a_word_in_two_pairs_is_refused(other):
+    with pytest.raises(InputError, match="is in two pairs"):
+        exchange_of(["nurse=engineer", other])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -66,6 +72,7 @@ def test_a_pair_that_is_none(pair):
         ('[[exchange]]\ngroups = ["a"]', "two different groups"),
         ('[[exchange]]\ngroups = ["a", "b"]', "list of pairs"),
         ('[[exchange]]\ngroups = ["a", "b"]\npairs = [["x", "x"]]', "no pair of two different words"),
+        ('[[exchange]]\ngroups = ["a", "b"]\npairs = [["x", "y"], ["y", "z"]]', "'y' in 'pairs' stands for both"),
         ('[[exchange]]\ngroups = ["a", "b"]\npair = []', "did you mean 'pairs'"),
     ],
 )

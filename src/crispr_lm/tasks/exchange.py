@@ -174,12 +174,17 @@ def exchange_of(pairs: Sequence[str]) -> Exchange:
     """The exchange of some pairs written ``A=B``; the first pair names the groups.
 
     Raises:
-        InputError: one is not of that form.
+        InputError: one is not of that form, or a word is in two of them.
     """
     split = [tuple(side.strip() for side in pair.split("=")) for pair in pairs]
     for pair, sides in zip(pairs, split, strict=True):
         if len(sides) != 2 or not all(sides) or sides[0].lower() == sides[1].lower():
             raise InputError(f"option --swap: {pair!r} is no pair of two different words; write it as old=young")
+    words = [word for sides in split for word in sides]
+    if (twice := next((word for word in words if words.count(word) > 1), None)) is not None:
+        raise InputError(
+            f"option --swap: {twice!r} is in two pairs, so what takes its place is not clear; leave one out"
+        )
     first, second = split[0]
     return Exchange(f"{first} / {second}", (first, second), tuple((one, other) for one, other in split))
 
@@ -211,6 +216,10 @@ def _exchange(table: Mapping[str, Any], where: str) -> Exchange:
         raise InputError(
             f"{where}: {wrong!r} in 'pairs' is no pair of two different words; write it as ['old', 'young']"
         )
+    # On one side a word may stand in several pairs (Ms. and Mrs. become Mr.); on both it would have two meanings.
+    sides = [{pair[side].strip() for pair in pairs} for side in (0, 1)]
+    if both := sorted(sides[0] & sides[1]):
+        raise InputError(f"{where}: {both[0]!r} in 'pairs' stands for both groups; leave one of its pairs out")
     name = table.get("name", " / ".join(groups))
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{where}: 'name' must be a text, not {name!r}")
