@@ -152,7 +152,10 @@ def test_a_prompt_is_asked_as_it_stands(tmp_path, llama):
         ([pair(1), pair(1)], ":2: id '1' is also that of"),
         ([pair(1, continuation_a="yes")], ":1: continuation_a stands alone"),
         ([pair(1, continuation_a="yes", continuation_b="yes")], ":1: options 0 and 1 are equal"),
-        ([{"id": 1, "template": "t", "prompt_a": "x", "group_a": "a", "group_b": "b"}], "'prompt_b' is missing"),
+        (
+            [{"id": 1, "template": "t", "prompt_a": "x", "group_a": "a", "group_b": "b"}],
+            "'prompt_b' is missing; add it",
+        ),
         ([pair(1), {"words": {"she": ["she"]}}], "'she' is no name for a list"),
         ([pair(1), {"words": {"warmth": []}}], "'warmth' must hold words"),
         ([pair(1), {"words": ["kind"], "id": 2}], "a line of words must be"),
