@@ -26,6 +26,21 @@ def test_women_and_men_change_places_and_nothing_else_does(text, twin):
     assert GENDER.exchanged(text).text == twin
 
 
+@pytest.mark.parametrize("either", ["s/he", "(s)he", "S/he", "she/he", "his/her"])
+def test_a_pronoun_of_both_groups_stays(either):
+    assert GENDER.exchanged(f"Does {either} know the man?").text == f"Does {either} know the woman?"
+
+
+def test_plurals_that_are_not_exchanged_are_named():
+    exchange = exchange_of(["nurse=engineer", "lady=boss", "Muslim=Christian", "Muslims=Christians"])
+    assert exchange.plurals_left("The Nurses' union: ladies, BOSSES, Muslims, a nurse.") == [
+        "nurses",
+        "ladies",
+        "bosses",
+    ]
+    assert GENDER.plurals_left("The Adams met.") == []
+
+
 @pytest.mark.parametrize("text", ["The shepherd sheds heat.", "mary is no name in lower case", "his/her choice", ""])
 def test_no_group_no_twin(text):
     assert GENDER.exchanged(text) is None

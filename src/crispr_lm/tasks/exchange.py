@@ -27,8 +27,8 @@ else:
 PRONOUNS = (("she", "he"), ("her", "his"), ("herself", "himself"), ("hers", "his"), ("her", "him"))
 """The first pair with a word says what takes its place, but for those that `_form` decides on."""
 
-EITHER = r"(?:s?he|hers?|him|his)\s*(?:/|\bor\b)\s*(?:s?he|hers?|him|his)"
-""" "he or she", "his/her": of no group, and left as it is."""
+EITHER = r"s/he|\(s\)he|(?:s?he|hers?|him|his)\s*(?:/|\bor\b)\s*(?:s?he|hers?|him|his)"
+""" "s/he", "he or she", "his/her": of no group, and left as it is."""
 
 NO_NOUN_FOLLOWS = re.compile(
     "a|an|the|this|that|these|those|and|or|but|if|when|while|because|as|so|than|then|to|in|on|at|by|for|from|with|"
@@ -120,12 +120,27 @@ class Exchange:
 
         return self._pattern.sub(mark, text)
 
+    def plurals_left(self, text: str) -> list[str]:
+        """Words of a text that look like plurals of those that are exchanged, and are not exchanged themselves.
+
+        They are no plurals for certain ("goods"), so nothing is done about them but to name them.
+        """
+        if self.pronouns:  # of women and men: that list has its plurals, and names such as Adam and Adams
+            return []
+        known = {form for pair in self.pairs for word in map(str.lower, pair) for form in _plurals(word)}
+        return [word for word in re.findall(r"\w+", self.without_groups(text).lower()) if word in known]
+
     def _place(self, word: str) -> tuple[str, int] | None:
         """What takes the place of a word as it is written, and its side; None for another word in other case."""
         place = self._places.get(word) or self._places.get(word.lower())
         if place is None and word.isupper():
             return next((found for name, found in self._places.items() if name.upper() == word), None)
         return place
+
+
+def _plurals(word: str) -> tuple[str, ...]:
+    """What may be a word's regular plural."""
+    return (f"{word}s", f"{word}es", *([f"{word[:-1]}ies"] if word.endswith("y") else []))
 
 
 def _form(word: str, after: str) -> str:
