@@ -93,6 +93,10 @@ ALSO_CALLED = {
     "condition": ("context_condition",),
     "context_condition": ("condition",),
     "question_polarity": ("polarity",),
+    "polarity": ("question_polarity",),
+    "group": ("template", "template_id", "group_id"),
+    "unknown": ("unknown_index", "unknown_option"),
+    "stereotyped": ("stereotyped_index", "stereotyped_option"),
 }  # fmt: skip
 """Field -> names that copies of public benchmarks on the hub give to what it holds."""
 
