@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from crispr_lm.jobs.question_check import too_long
 from crispr_lm.tasks.choices import example_of
 from crispr_lm.tasks.everyday import everyday_templates
 from crispr_lm.tasks.expansion import choices_row, expand
@@ -14,7 +15,7 @@ from crispr_lm.tasks.near_copies import near_copies
 from crispr_lm.tasks.shortcuts import give_aways, lengths, order, phrasings, uneven_pairs
 from crispr_lm.tasks.templates import read_templates
 
-CHECKS = (lacks, one_sided, order, give_aways, phrasings, lengths, uneven_pairs, near_copies)
+CHECKS = (lacks, one_sided, order, give_aways, phrasings, lengths, uneven_pairs, too_long, near_copies)
 GENDER = [row for row in map(choices_row, expand(everyday_templates())) if row["category"] == "Gender"]
 
 
@@ -141,7 +142,14 @@ def test_a_situation_told_twice_is_a_near_copy_whomever_it_is_about():
         if row["group"] == GENDER[0]["group"]
     ]
     assert "1 of 10 templates are near-copies of others" in found(near_copies, [*GENDER, *copy])
+    assert "1 row is there more than once" in found(near_copies, [*GENDER, GENDER[0]])
     assert "24 rows are there more than once" in found(near_copies, [*GENDER, *GENDER[:24]])
+
+
+def test_a_row_that_no_usual_model_can_read_is_named():
+    assert "1 row has a text of more than 100,000 characters" in found(
+        too_long, [{**GENDER[0], "context": "a" * 10**6}]
+    )
 
 
 def test_thousands_of_copies_stay_cheap():

@@ -106,6 +106,7 @@ def test_a_new_file_for_other_groups_has_no_template_and_no_person_of_the_exampl
         ("{second}", "{second.__class__}", "that nothing fills"),
         ("{second}", "someone", "the context must name {first} and {second}"),
         ("{Target} had lost the key, {nontarget}", "He lost it, she", "the disambiguation must name {target}"),
+        ("{Target} had lost the key", "Someone had lost the key", "the disambiguation must name {target}"),
         ("{colour} door", "{colour door", "lone brace"),
         ("colour =", "First =", "'First' can't be a slot"),
         ('"Bob", "Tom"', '"Bob"', "'women' has 2 people and 'men' 1"),

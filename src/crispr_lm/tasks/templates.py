@@ -267,8 +267,10 @@ def _check_slots(texts: Mapping[str, str], further: set[str], where: str) -> Non
         said = {slot.lower() for slot in slots}
         if name == "context" and not said >= set(own):
             raise InputError(f"{where}: the context must name {{first}} and {{second}}, so that both people are in it")
-        if name == "disambiguation" and not said & set(own):
-            raise InputError(f"{where}: the disambiguation must name {{target}}, {{nontarget}}, or both")
+        if name == "disambiguation" and "target" not in said:  # what is said of the other one alone does not settle it
+            raise InputError(
+                f"{where}: the disambiguation must name {{target}}, the one that the negative question asks for"
+            )
 
 
 def _check_names(row: Mapping[str, Any], known: Sequence[str], where: str) -> None:
