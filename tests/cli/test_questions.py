@@ -40,10 +40,18 @@ def test_from_a_new_file_to_a_task(call):
     assert "t(0.975, g − 1) · s / √g" in printed
 
 
-def test_the_answers_of_a_new_file_are_the_users(call):
+def test_the_answers_of_a_new_file_are_the_users(call, tmp_path):
     people = ("--stereotyped-person", "the old man", "--other-person", "the young man")
     groups = ("--stereotyped-group", "older people", "--other-group", "younger people", "--category", "Age")
-    assert call("questions", "new", "age.toml", *groups, *people)[0] == 0
+    status, printed, _ = call("questions", "new", "age.toml", *groups, *people)
+    assert (status, "examples as comments" in printed) == (0, True)
+    # The examples are about women and men.
+    status, _, error = call("questions", "expand", "age.toml", "--output", "age.jsonl")
+    assert (status, "there is no [[template]]" in error) == (2, True)
+    _, start, commented = (tmp_path / "age.toml").read_text().rpartition("# [[template]]")
+    own = "\n".join(line.removeprefix("# ") for line in f"{start}{commented}".splitlines())
+    with (tmp_path / "age.toml").open("a") as file:
+        file.write(own)
     assert call("--quiet", "questions", "expand", "age.toml", "--output", "age.jsonl")[:2] == (0, "age.jsonl\n")
     task = load_task("choices:age.jsonl")
     assert {example.category for example in task.examples} == {"Age"}
@@ -65,6 +73,7 @@ def test_findings_are_listed_and_no_failure(call, tmp_path):
     [
         (("new", "there.toml"), "there.toml exists"),
         (("new", "no/there.toml"), "folder no does not exist"),
+        (("new", "mine.yaml"), "give a name that ends in .toml"),
         (("expand", "nothing.toml", "--output", "x.jsonl"), "nothing.toml: can't be read"),
         (("expand", "there.toml", "--output", "x.jsonl"), "there is no [[template]]"),
         (("expand", "there.toml", "--output", "x.jsonl", "--pairs", "0"), "option --pairs"),

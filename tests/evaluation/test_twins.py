@@ -15,6 +15,7 @@ from crispr_lm.inference.prompts import encode_text
 from crispr_lm.metrics.registry import FAMILIES, family_named
 from crispr_lm.metrics.twins import twin_columns, twins_family
 from crispr_lm.other_settings import EvaluateSettings
+from crispr_lm.report.result_tables import results_table
 from crispr_lm.runtime.progress import SilentProgress
 from crispr_lm.tasks.twins import PRONOUNS, read_twins
 
@@ -39,7 +40,7 @@ def test_identical_prompts_give_exactly_nothing_and_others_something(tmp_path, n
     lm = build_model(name)
     same = measure_twins(lm, read_twins(written(tmp_path / "same.jsonl", [pair(n, "Anna") for n in range(5)])), 6)
     assert same["divergence"] == 0
-    assert [same[f"{pronoun}_gap"] for pronoun in PRONOUNS] == [0, 0, 0]
+    assert [same[f"{pronoun}_difference"] for pronoun in PRONOUNS] == [0, 0, 0]
     assert same.interval("divergence") == (0, 0)
     other = measure_twins(lm, read_twins(written(tmp_path / "other.jsonl", [pair(n) for n in range(5)])), 6)
     assert 0 < other["divergence"] <= math.log(2)
@@ -79,10 +80,23 @@ def test_words_and_pronouns_are_counted_whole_and_in_any_case():
     answers = [("She is kind; her kindness helps.", "He is a warm hearted, Kind man."), ("", "Unkind.")]
     columns = twin_columns([0.0, 0.0], [1, 1], answers, {**PRONOUNS, "warmth": ("kind", "warm hearted")})
     values = twins_family(["warmth"]).values(columns)
-    assert values["she_rate_a"] == pytest.approx(2 / 6)
+    assert values["she_rate_a"] == pytest.approx(2 / 6 / 2)
     assert (values["she_rate_b"], values["he_rate_a"]) == (0, 0)
-    assert values["warmth_rate_b"] == pytest.approx(2 / 8)
-    assert values["warmth_gap"] == pytest.approx((2 / 7 - 1 / 6) / 2)
+    assert (values["warmth_rate_a"], values["warmth_rate_b"]) == pytest.approx((1 / 6 / 2, 2 / 7 / 2))
+    assert values["warmth_difference"] == pytest.approx(values["warmth_rate_b"] - values["warmth_rate_a"])
+
+
+def test_differences_in_opposite_directions_cancel_out():
+    columns = twin_columns([0.0] * 2, [1] * 2, [("kind", "able"), ("able", "kind")], {"warmth": ("kind",)})
+    assert twins_family(["warmth"]).values(columns)["warmth_difference"] == 0
+
+
+def test_lines_with_the_groups_in_the_other_order_are_turned_round(tmp_path):
+    texts = {"continuation_a": "yes", "continuation_b": "no"}
+    other = {"prompt_a": "he", "prompt_b": "she", "group_a": "man", "group_b": "woman"}
+    first, second = read_twins(written(tmp_path / "twins.jsonl", [pair(1), pair(2, **other, **texts)])).pairs
+    assert first.groups == second.groups == ("woman", "man")
+    assert (second.prompts, second.continuations) == (("she", "he"), ("no", "yes"))
 
 
 def test_a_family_with_words_of_a_files_own_is_found_again_by_its_name():
@@ -105,7 +119,14 @@ def test_twins_are_measured_with_their_options_where_they_have_some(tmp_path, ll
     found = measure_all(llama, subjects, settings, SilentProgress(), "Measuring")
     tasks = results_of(llama.name, subjects, "sum", found)["tasks"]
     assert tasks[free.name]["family"] == "twins+warmth"
-    assert {"divergence", "she_gap", "warmth_gap"} <= set(tasks[free.name]["before"])
+    assert {"divergence", "she_difference", "warmth_difference"} <= set(tasks[free.name]["before"])
+    low, high = tasks[free.name]["intervals"]["before"]["divergence"]
+    assert 0 < low <= tasks[free.name]["before"]["divergence"] <= high
+    assert set(tasks[free.name]["intervals"]["before"]) == set(tasks[free.name]["before"])
+    table = results_table(tasks[free.name])
+    assert [column.header for column in table.columns] == ["Metric", "Value", "95 % interval"]
+    assert next(iter(table.columns[2].cells)) == f"{low:.3f} to {high:.3f}"
+    assert "groups a and b: woman and man" in str(table.caption)
     # The options by hand: each prompt prefers its own group's continuation, or does not.
     scores = option_scores(llama, options.examples, "")
     own = [
@@ -131,7 +152,10 @@ def test_a_prompt_is_asked_as_it_stands(tmp_path, llama):
         ([pair(1), pair(1)], ":2: id '1' is also that of"),
         ([pair(1, continuation_a="yes")], ":1: continuation_a stands alone"),
         ([pair(1, continuation_a="yes", continuation_b="yes")], ":1: options 0 and 1 are equal"),
-        ([{"id": 1, "template": "t", "prompt_a": "x", "group_a": "a", "group_b": "b"}], "'prompt_b' is missing"),
+        (
+            [{"id": 1, "template": "t", "prompt_a": "x", "group_a": "a", "group_b": "b"}],
+            "'prompt_b' is missing; add it",
+        ),
         ([pair(1), {"words": {"she": ["she"]}}], "'she' is no name for a list"),
         ([pair(1), {"words": {"warmth": []}}], "'warmth' must hold words"),
         ([pair(1), {"words": ["kind"], "id": 2}], "a line of words must be"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from crispr_lm.errors import InputError
-from crispr_lm.jobs.advice import say_lacks, say_sizes
+from crispr_lm.jobs.advice import say_lacks, say_sizes, used_up
 from crispr_lm.jobs.preparation import load_tasks, take_parts
 from crispr_lm.jobs.reproduce import reproduced_settings
 from crispr_lm.jobs.run import run
@@ -76,6 +76,19 @@ def test_a_size_that_nobody_asked_for_takes_what_there_is(write, tmp_path):
     assert f"{len(part.attribution)} to attribute on (of up to {settings.examples})" in sizes
     assert "a change in accuracy will have a 95 % interval of about" in precision
     assert "--task builtin:everyday:KIND" in precision
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "found"),
+    [
+        (12, {}, ["attribution", "validation"]),
+        (12, {"examples": 2, "search": "sweep"}, ["validation"]),
+        (2000, {"rounds": 1}, []),
+    ],
+)
+def test_the_splits_that_a_run_uses_up_are_named(write, tmp_path, count, given, found):
+    settings = settings_of(write(count), tmp_path, **given)
+    assert used_up([parts_of(settings)], settings) == found
 
 
 def test_a_size_that_was_asked_for_is_refused_if_it_is_not_there(write, tmp_path):

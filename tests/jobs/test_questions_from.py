@@ -54,12 +54,22 @@ def test_what_is_written_can_be_read_and_the_rest_is_counted_by_reason(tmp_path,
         ("Describe a nurse.", "She is kind.", True), ("Describe a tree.", "It is tall.", True),
     ]  # fmt: skip
     assert made["unchanged_names"] == {"Fatou": 1}
+    assert made["entries"] == made["prompts"] + sum(found["count"] for found in made["left_out"].values())
     print_made(made)
     printed = capsys.readouterr().out
     assert "1  its answer names a group, the prompt itself does not (export.csv:5)" in printed
+    assert "6 entries; 4 different prompts failed and can be used, 2 left out." in printed
     assert "Fatou (1)" in printed
     with pytest.raises(InputError, match="exists; give another folder"):
         questions_from(log, tmp_path / "out", Groups(), LogOptions())
+
+
+def test_a_plural_of_a_word_that_is_exchanged_is_named(tmp_path, capsys):
+    groups = Groups(pairs=("nurse=engineer",), builtin=False)
+    made = questions_from(table(tmp_path, ("The Nurses' union met", "")), tmp_path / "out", groups, LogOptions())
+    assert (made["twins"], made["unchanged_plurals"]) == (0, {"nurses": 1})
+    print_made(made)
+    assert "look like plurals of yours: nurses (1). Give them, too: --swap A=B." in capsys.readouterr().out
 
 
 def test_a_question_and_its_twin_are_one_template_and_say_what_is_known(tmp_path):

@@ -140,6 +140,14 @@ def test_without_an_edit_it_is_said_what_stood_in_the_way_and_by_how_much():
     assert "gains +5.0 points on 60 further questions (p = 0.200; at most 0.025 is asked)" in no_edit(results).obstacle
     assert "--reevaluation-examples" in no_edit(results).following
     assert "none answered more" in no_edit(results | {"choice": {}}).obstacle
+    assert "--examples" in no_edit(results | {"choice": {}}).following
+    used = results | {"used_up": ["attribution", "validation"]}
+    for choice in (results["choice"], {}, {"nearest": nearest | {"beyond": []}}):
+        following = no_edit(used | {"choice": choice}).following
+        assert "so add some, of further situations" in following
+        assert "examples" not in following
+    beyond[0]["what"] = "accuracy_loss"
+    assert "add some, as all were used" in no_edit(used | {"choice": {"nearest": nearest}}).following
 
 
 def printed(monkeypatch, width, results, output, verbose):

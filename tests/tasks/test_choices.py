@@ -74,6 +74,8 @@ def test_rows_of_one_group_or_of_equal_texts_have_one_template(tmp_path):
         ({**ROW, "group": " "}, "'group' is empty"),
         ({**ROW, "context": 3}, "'context'"),
         ({**ROW, "conditoin": "ambiguous"}, "did you mean 'condition'?"),
+        ({**ROW, "template": "one"}, "unknown field 'template' (did you mean 'group'?)"),
+        ({**ROW, "question_polarity": "neg"}, "did you mean 'polarity'?"),
         ({**ROW, "condition": "unclear"}, "condition"),
         ({**ROW, "unknown": 5}, "out of range"),
         ({**ROW, "group": [1]}, "'group'"),
@@ -91,6 +93,10 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     path.write_bytes(b'{"context": "\xff\xfe"}')
     with pytest.raises(InputError, match="UTF-8"):
         read_choices(path)
+
+
+def test_a_field_of_another_name_is_welcome_beside_the_known_one(tmp_path):
+    assert len(read_choices(written(tmp_path, {**ROW, "group": "one", "template": "another"}))) == 1
 
 
 def test_a_byte_order_mark_does_no_harm(tmp_path):

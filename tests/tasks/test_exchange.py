@@ -26,6 +26,21 @@ def test_women_and_men_change_places_and_nothing_else_does(text, twin):
     assert GENDER.exchanged(text).text == twin
 
 
+@pytest.mark.parametrize("either", ["s/he", "(s)he", "S/he", "she/he", "his/her"])
+def test_a_pronoun_of_both_groups_stays(either):
+    assert GENDER.exchanged(f"Does {either} know the man?").text == f"Does {either} know the woman?"
+
+
+def test_plurals_that_are_not_exchanged_are_named():
+    exchange = exchange_of(["nurse=engineer", "lady=boss", "Muslim=Christian", "Muslims=Christians"])
+    assert exchange.plurals_left("The Nurses' union: ladies, BOSSES, Muslims, a nurse.") == [
+        "nurses",
+        "ladies",
+        "bosses",
+    ]
+    assert GENDER.plurals_left("The Adams met.") == []
+
+
 @pytest.mark.parametrize("text", ["The shepherd sheds heat.", "mary is no name in lower case", "his/her choice", ""])
 def test_no_group_no_twin(text):
     assert GENDER.exchanged(text) is None
@@ -58,6 +73,12 @@ def test_a_pair_that_is_none(pair):
         exchange_of([pair])
 
 
+@pytest.mark.parametrize("other", ["engineer=pilot", "pilot=nurse", "nurse=engineer"])
+def test_a_word_in_two_pairs_is_refused(other):
+    with pytest.raises(InputError, match="is in two pairs"):
+        exchange_of(["nurse=engineer", other])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -66,6 +87,7 @@ def test_a_pair_that_is_none(pair):
         ('[[exchange]]\ngroups = ["a"]', "two different groups"),
         ('[[exchange]]\ngroups = ["a", "b"]', "list of pairs"),
         ('[[exchange]]\ngroups = ["a", "b"]\npairs = [["x", "x"]]', "no pair of two different words"),
+        ('[[exchange]]\ngroups = ["a", "b"]\npairs = [["x", "y"], ["y", "z"]]', "'y' in 'pairs' stands for both"),
         ('[[exchange]]\ngroups = ["a", "b"]\npair = []', "did you mean 'pairs'"),
     ],
 )

@@ -71,6 +71,10 @@ def test_promptfoo(tmp_path):
     assert failures[3].answer == '{"text": "x"}'
     assert left == Counter([entry.PASSED, COST_ALONE, entry.TOOL_ERROR, entry.SEVERAL_TURNS, entry.NO_VERDICT])
     assert read(path, metric="cost")[2][entry.NOT_BY_METRIC] == 5
+    with pytest.raises(
+        InputError, match=r"'costs' \(did you mean 'cost'\?\); choose one of 'cost', 'latency', 'llm-ru"
+    ):
+        read(path, metric="costs")
 
 
 def test_deepeval(tmp_path):
@@ -92,7 +96,9 @@ def test_deepeval(tmp_path):
         assert left == Counter(
             {entry.PASSED: 2, entry.TOOL_ERROR: 2, entry.NO_VERDICT: 1, entry.NOT_TEXT: 1, entry.SEVERAL_TURNS: 1}
         )
-    assert read(tmp_path / "test_run.json", metric="Toxicity")[2][entry.NOT_BY_METRIC] == 2
+    assert len(read(tmp_path / "test_run.json", metric="Bias")[1]) == 1
+    with pytest.raises(InputError, match="nothing is judged by 'Toxicity'; choose one of 'Bias'"):
+        read(tmp_path / "test_run.json", metric="Toxicity")
 
 
 def sample(likelihoods, target="2", options=("Ann", "Bob", "Unknown"), number=0, contexts=("Who?\nAnswer:",), **more):
@@ -156,6 +162,8 @@ def test_lm_eval_generation_fails_if_it_fails_under_every_filter(tmp_path):
     _, failures, left = read(lines(tmp_path, rows))
     assert [(one.prompt, one.answer) for one in failures] == [("Question 1", "no"), ("An older form", "no")]
     assert left == Counter({entry.PASSED: 1, entry.NO_VERDICT: 2, RUNNING_TEXT: 1})
+    with pytest.raises(InputError, match="choose one of 'exact_match'"):
+        read(lines(tmp_path, rows), metric="acc")
 
 
 def test_tables(tmp_path):
@@ -163,6 +171,8 @@ def test_tables(tmp_path):
     kind, (failure,), left = read(written(tmp_path, "export.csv", text))
     assert (kind, failure.prompt, failure.answer) == ("a table", "Who cooks?", "She.")
     assert left == Counter([entry.PASSED, entry.NO_PROMPT, entry.NO_VERDICT])
+    with pytest.raises(InputError, match="a table names no metrics"):
+        read(tmp_path / "export.csv", metric="bias")
     rows = [{"ask": "Who?", "says": "She."}]
     for path in (written(tmp_path, "rows.json", rows), lines(tmp_path, rows)):
         with pytest.raises(InputError, match="no column of prompts among 'ask', 'says'"):
@@ -232,6 +242,8 @@ def test_inspect(tmp_path):
         assert [one.prompt for one in failures] == ["Who cooks?", "Who cooks?", "As it was asked"]
         assert failures[1].question == entry.Question("", "Who cooks?", ("Ann", "Bob", "Unknown"), 2)
         assert left == Counter({entry.PASSED: 1, entry.NO_VERDICT: 2, entry.NO_ANSWER_KEY: 1, entry.TOOL_ERROR: 1})
+        with pytest.raises(InputError, match="choose one of 'mine'"):
+            read(path, metric="other")
 
 
 @pytest.mark.parametrize(

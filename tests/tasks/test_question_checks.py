@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from crispr_lm.jobs.question_check import too_long
 from crispr_lm.tasks.choices import example_of
 from crispr_lm.tasks.everyday import everyday_templates
 from crispr_lm.tasks.expansion import choices_row, expand
 from crispr_lm.tasks.lacks import lacks, one_sided
 from crispr_lm.tasks.meaning import facts
 from crispr_lm.tasks.near_copies import near_copies
-from crispr_lm.tasks.shortcuts import give_aways, lengths, order, phrasings
+from crispr_lm.tasks.shortcuts import give_aways, lengths, order, phrasings, uneven_pairs
 from crispr_lm.tasks.templates import read_templates
 
-CHECKS = (lacks, one_sided, order, give_aways, phrasings, lengths, near_copies)
+CHECKS = (lacks, one_sided, order, give_aways, phrasings, lengths, uneven_pairs, too_long, near_copies)
 GENDER = [row for row in map(choices_row, expand(everyday_templates())) if row["category"] == "Gender"]
 
 
@@ -141,7 +142,14 @@ def test_a_situation_told_twice_is_a_near_copy_whomever_it_is_about():
         if row["group"] == GENDER[0]["group"]
     ]
     assert "1 of 10 templates are near-copies of others" in found(near_copies, [*GENDER, *copy])
+    assert "1 row is there more than once" in found(near_copies, [*GENDER, GENDER[0]])
     assert "24 rows are there more than once" in found(near_copies, [*GENDER, *GENDER[:24]])
+
+
+def test_a_row_that_no_usual_model_can_read_is_named():
+    assert "1 row has a text of more than 100,000 characters" in found(
+        too_long, [{**GENDER[0], "context": "a" * 10**6}]
+    )
 
 
 def test_thousands_of_copies_stay_cheap():
@@ -157,6 +165,41 @@ def test_questions_of_facts_are_named():
     reckless = {**next(row for row in GENDER if row["unknown"] == 2), **said}
     assert repeated in found(facts, [reckless])
     assert not found(facts, [{**reckless, "question": "Who was late?"}])
+
+
+def called(*pair, category="Gender"):
+    """A row about two people."""
+    return {"question": "Who left?", "options": [*pair, "Unknown"], "answer": 2, "unknown": 2, "category": category}
+
+
+def test_people_who_differ_in_more_than_the_group_are_named():
+    pairs = [called("The pregnant woman", "The man"), called("The retired lady in the blue hat", "Joe")]
+    assert "of them than the group: 'pregnant' (gender), 'retired' (age)" in found(facts, pairs)
+    said = "in 1 of 2 pairs of people one phrase has 3 times as many words as the other or more, such as 'Joe' and 'The"
+    assert said in found(uneven_pairs, pairs)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        called("The retired man", "The student", category="Age"),
+        called("The old man", "The young man"),
+        called("The mother", "The father"),
+        called("The lawyer from the old villa", "The lawyer from a flat"),
+        {"question": "Where?", "options": ["In church", "In the old town hall of the city"], "answer": 0},
+    ],
+)
+def test_people_who_differ_in_the_group_alone_are_not(row):
+    assert not found(facts, [row])
+    assert not found(uneven_pairs, [row])
+
+
+def test_the_people_of_the_bundled_questions_are_no_finding():
+    examples = examples_of(map(choices_row, expand(everyday_templates())))
+    assert not uneven_pairs(examples)
+    assert [finding.found.partition(":")[0] for finding in facts(examples)] == [
+        "questions ask for what may be a fact about a group and no stereotype"
+    ]
 
 
 def test_what_chance_explains_is_no_finding():

@@ -82,9 +82,19 @@ def test_pairs_take_turns_and_the_seed_says_how():
 
 def test_a_new_file_can_be_expanded_with_whatever_it_was_given():
     quotes = 'the "old" \\ man'
-    file = parse_templates(NewFile("Age", "old", "young", (quotes,), ("the young man",)).text("x.toml"), "x.toml")
+    file = parse_templates(NewFile("Age", "old", "young", (quotes,), ("the young man",)).example("x.toml"), "x.toml")
     assert {template.pairs for template in file.templates} == {((quotes, "the young man"),)}
     assert len(expand(file)) == 8 * 3 * (2 + 1 + 1)  # three turns; the first template has two fillings
+
+
+@pytest.mark.parametrize("given", [{"category": "Age"}, {"stereotyped_group": "old"}, {"other_group": "children"}])
+def test_a_new_file_for_other_groups_has_no_template_and_no_person_of_the_examples(given):
+    text = NewFile(**given).text("x.toml")
+    assert "\n[[template]]" not in text
+    assert ("Maria" in text, "Peter" in text) == ("stereotyped_group" not in given, "other_group" not in given)
+    with pytest.raises(InputError, match=r"must be a list of texts, not \[\]|there is no \[\[template\]\]"):
+        parse_templates(text, "x.toml")
+    assert "\n[[template]]" in NewFile(stereotyped_people=("Rosa",), other_people=("Karl",)).text("x.toml")
 
 
 @pytest.mark.parametrize(
@@ -96,6 +106,7 @@ def test_a_new_file_can_be_expanded_with_whatever_it_was_given():
         ("{second}", "{second.__class__}", "that nothing fills"),
         ("{second}", "someone", "the context must name {first} and {second}"),
         ("{Target} had lost the key, {nontarget}", "He lost it, she", "the disambiguation must name {target}"),
+        ("{Target} had lost the key", "Someone had lost the key", "the disambiguation must name {target}"),
         ("{colour} door", "{colour door", "lone brace"),
         ("colour =", "First =", "'First' can't be a slot"),
         ('"Bob", "Tom"', '"Bob"', "'women' has 2 people and 'men' 1"),

@@ -27,6 +27,8 @@ def new(
 ) -> None:
     """Write a template file to begin with: commented, with examples to replace by your own.
 
+    With a category or groups of your own the examples, which are about women and men at work, are comments.
+
     Parameters
     ----------
     file
@@ -54,9 +56,10 @@ def new(
         "other_people": other_person,
     }
     templates = new_questions(file, NewFile(**{name: value for name, value in given.items() if value}))  # type: ignore[arg-type]
+    begun = f"{templates} templates as examples; edit it" if templates else "examples as comments; write your templates"
     show(
         {"file": str(file), "templates": templates},
-        lambda: print(f"{file}: {templates} templates as examples; edit it, then: crispr-lm questions expand {file}"),
+        lambda: print(f"{file}: {begun}, then: crispr-lm questions expand {file}"),
         lambda: file,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crispr_lm.edits.edit import Edit
-from crispr_lm.evaluation.evaluation import ScoringMethod
+from crispr_lm.evaluation.evaluation import Evaluation, ScoringMethod
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.suite import Subject, TaskSubject, evaluations
 from crispr_lm.metrics.family import Metrics
@@ -59,7 +59,7 @@ def results_of(
         edited: The edited model's.
         seed: Of bootstrap and permutations.
     """
-    tasks = {subject.name: _described(subject, scoring, before[subject.name]) for subject in subjects}
+    tasks = {subject.name: _described(subject, scoring, before[subject.name], seed) for subject in subjects}
     after = None if edited is None else edited.after
     if after is not None:
         compared = {name: after[name].differences_from(before[name], seed) for name in tasks}
@@ -68,6 +68,8 @@ def results_of(
             tasks[name]["over_abstention"] = over_abstention(before[name].metrics, after[name].metrics, found)
             tasks[name]["per_instruction"]["after"] = list(after[name].per_instruction)
             tasks[name]["spread"]["after"] = after[name].spread
+            if "intervals" in tasks[name]:
+                tasks[name]["intervals"]["after"] = _intervals(after[name], seed)
     for subject in subjects:
         if isinstance(subject, TaskSubject) and (breakdown := _breakdown(subject, before, after, seed)):
             tasks[subject.name]["breakdown"] = breakdown
@@ -193,7 +195,7 @@ def over_abstention(
     return f"{rates}, and {100 * lost:.1f} points fewer of them are answered right.{doubt}"
 
 
-def _described(subject: Subject, scoring: ScoringMethod, before: Measurement) -> dict[str, Any]:
+def _described(subject: Subject, scoring: ScoringMethod, before: Measurement, seed: int) -> dict[str, Any]:
     templates = len(set(before.clusters))
     return {
         "role": subject.role,
@@ -206,7 +208,14 @@ def _described(subject: Subject, scoring: ScoringMethod, before: Measurement) ->
         "before": before.metrics,
         "per_instruction": {"before": list(before.per_instruction)},
         "spread": {"before": before.spread},
+        # Of questions only differences have an interval; texts and free answers are also measured for their own sake.
+        **({} if isinstance(before, Evaluation) else {"intervals": {"before": _intervals(before, seed)}}),
     }
+
+
+def _intervals(measured: Measurement, seed: int) -> dict[str, list[float | None]]:
+    """Metric to the ends of its 95 % interval, clustered by template."""
+    return {name: list(measured.interval(name, seed)) for name in measured}
 
 
 def _compared(before: Measurement, after: Measurement, found: Mapping[str, Difference]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from crispr_lm.tasks.base import Example, Task
 from crispr_lm.tasks.everyday import everyday_templates
 from crispr_lm.tasks.findings import words
 from crispr_lm.tasks.lacks import lacks
-from crispr_lm.tasks.parts import Parts
+from crispr_lm.tasks.parts import Parts, attribution_candidates, split_of
 
 OWN = "choices:"
 """Tasks whose file the user has made; others are what they are."""
@@ -43,6 +43,20 @@ def say_sizes(parts: Iterable[Parts], settings: RunSettings, progress: Progress)
     for part in parts:
         for sentence in (*_fewer(part, settings), *_few_templates(part.task, part.test, settings.seed)):
             progress.say(f"{part.task.name}: {sentence}")
+
+
+def used_up(parts: Iterable[Parts], settings: RunSettings) -> list[str]:
+    """The splits ("attribution", "validation") of which no task has a question left that a larger size would take."""
+    left = {"attribution": 0, "validation": 0}
+    for part in parts:
+        used = set(map(id, part.searched_on))
+        there = {
+            "attribution": attribution_candidates(part.task, settings.attribute_on, settings.seed, settings.split_by),
+            "validation": split_of(part.task, settings.seed, settings.split_by).validation,
+        }
+        for name, examples in there.items():
+            left[name] += sum(id(example) not in used for example in examples)
+    return [name for name, count in left.items() if not count]
 
 
 def check_templates(task: Task) -> None:

@@ -8,19 +8,37 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from crispr_lm.inference.text_limits import FEW_CHARACTERS
 from crispr_lm.metrics.precision import SPREAD, WIDTHS, half_width, templates_for
 from crispr_lm.tasks.base import Example, Task
 from crispr_lm.tasks.choices import example_of
 from crispr_lm.tasks.expansion import PAIRS, choices_row, expand
+from crispr_lm.tasks.findings import Finding, places_of
 from crispr_lm.tasks.glue import parted
 from crispr_lm.tasks.lacks import lacks, one_sided
 from crispr_lm.tasks.meaning import facts
 from crispr_lm.tasks.near_copies import near_copies
 from crispr_lm.tasks.registry import KINDS, load_task
-from crispr_lm.tasks.shortcuts import give_aways, lengths, order, phrasings
+from crispr_lm.tasks.shortcuts import give_aways, lengths, order, phrasings, uneven_pairs
 from crispr_lm.tasks.templates import read_templates
 
-CHECKS = (lacks, one_sided, order, give_aways, phrasings, lengths, near_copies, facts)
+
+def too_long(examples: Sequence[Example]) -> list[Finding]:
+    """Rows of so many characters that a run would refuse them with most models."""
+    rows = [
+        example
+        for example in examples
+        if max(map(len, (example.context, example.question, *example.options))) > FEW_CHARACTERS
+    ]
+    if not rows:
+        return []
+    count = "1 row has" if len(rows) == 1 else f"{len(rows):,} rows have"
+    found = f"{count} a text of more than {FEW_CHARACTERS:,} characters"
+    advice = "shorten them, or leave them out; a run refuses what its model can't read"
+    return [Finding("length", found, advice, places_of(rows))]
+
+
+CHECKS = (lacks, one_sided, order, give_aways, phrasings, lengths, uneven_pairs, too_long, near_copies, facts)
 """In the order in which they are listed."""
 
 SPLITS = 3

@@ -20,18 +20,20 @@ def new_questions(path: Path, answers: NewFile) -> int:
     """Write a commented template file.
 
     Returns:
-        The number of templates in it.
+        The number of templates in it that can be expanded: none where the example's are not about the groups given.
 
     Raises:
-        InputError: the file is there already, can't be written, or the answers give none that can be expanded.
+        InputError: the file is there already, can't be written, or is not named .toml, or the answers give none that
+            can be expanded.
     """
+    if path.suffix != ".toml":  # by which `questions check` knows it, too
+        raise InputError(f"{path}: a template file is TOML; give a name that ends in .toml")
     check_output_file(path)
     if path.exists():
         raise InputError(f"{path} exists; give another name, or edit that file")
-    text = answers.text(path.name)
-    content = parse_templates(text, str(path))
-    write_bytes(path, text.encode("utf-8"))
-    return len(content.templates)
+    content = parse_templates(answers.example(path.name), str(path))
+    write_bytes(path, answers.text(path.name).encode("utf-8"))
+    return 0 if answers.is_of_other_groups else len(content.templates)
 
 
 def expand_questions(path: Path, output: Path, pairs: int, seed: int) -> dict[str, Any]:

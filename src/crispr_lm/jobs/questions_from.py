@@ -12,7 +12,7 @@ from crispr_lm.storage.files import make_folder, write_lines
 from crispr_lm.storage.output_path import check_writable
 from crispr_lm.tasks.choices import example_of
 from crispr_lm.tasks.exchange import Exchange, builtin_exchanges, exchange_of, read_exchanges
-from crispr_lm.tasks.logs.entry import Failure, LogOptions
+from crispr_lm.tasks.logs.entry import LogOptions
 from crispr_lm.tasks.logs.reader import read_log
 from crispr_lm.tasks.logs.twins import Made, make_twins
 
@@ -65,7 +65,7 @@ def questions_from(path: Path, output: Path, groups: Groups, options: LogOptions
         options: What of the log is taken.
 
     Returns:
-        What was made and what was left out, counted by reason.
+        What was made and what was left out, counted by reason: ``entries`` are ``prompts`` and what is ``left_out``.
 
     Raises:
         InputError: the log can't be read, none of it can be used, or the folder can't be written or holds such files.
@@ -88,7 +88,6 @@ def questions_from(path: Path, output: Path, groups: Groups, options: LogOptions
         "log": str(path),
         "kind": kind,
         "entries": len(entries),
-        "failures": sum(isinstance(entry, Failure) for entry in entries),
         "files": written,
         **_counts(made),
     }
@@ -106,6 +105,7 @@ def _counts(made: Made) -> dict[str, Any]:
         "without_twin": _by_reason(made.without_twin),
         "doubtful": {"count": len(made.doubtful), "places": made.doubtful[:MOST_PLACES]},
         "unchanged_names": dict(made.unchanged_names.most_common(MOST_NAMES)),
+        "unchanged_plurals": dict(made.unchanged_plurals.most_common(MOST_NAMES)),
     }
 
 

@@ -25,7 +25,7 @@ from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, answer_rows, column_rows, results_of
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs import seal
-from crispr_lm.jobs.advice import lacks_of, say_lacks, say_sizes
+from crispr_lm.jobs.advice import lacks_of, say_lacks, say_sizes, used_up
 from crispr_lm.jobs.attempts import attempt, reason_of
 from crispr_lm.jobs.attribution import attribute
 from crispr_lm.jobs.edit_search import Start, find_edit, origin_of
@@ -230,6 +230,7 @@ def _measured(work: _Work, resumed: bool, estimated: Estimate | None) -> tuple[E
         "procedure": procedure_name(settings.model_dump()),
         "preset": settings.preset,
         "split_by": settings.split_by,
+        "used_up": used_up(parts, settings),
         "verdict": found.verdict,
         "reason": found.reason,
         "search": found.rows,

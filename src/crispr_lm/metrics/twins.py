@@ -5,7 +5,9 @@ Divergence of pair i, in nats per token, over the tokens k of both greedy answer
     JS_i = mean over c in {c^a, c^b} and k of JS( P(. | prompt_a, c_<k), P(. | prompt_b, c_<k) )
     JS(p, q) = KL(p, m) / 2 + KL(q, m) / 2,  m = (p + q) / 2          (0 for equal prompts, at most ln 2)
 
-Of each list of words L: its rate r in the words of the answers to each group, and |r_a - r_b|, averaged over pairs.
+Of each list of words, with r_i its rate in the words of one answer (0 for an empty one): the means of r_i^a and of
+r_i^b over pairs, and their difference, the mean of r_i^b - r_i^a. It has a sign, so that differences by chance cancel
+out.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from crispr_lm.metrics.family import Array, Columns, Metric, MetricFamily, check_scores, ratio
+from crispr_lm.metrics.family import SIGNED, Array, Columns, Metric, MetricFamily, check_scores, ratio
 from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.twins import PRONOUNS
 
@@ -24,6 +26,10 @@ SEPARATOR = "+"
 """Between the family's name and the names of a file's own lists of words."""
 
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
+
+
+def _mean_difference(of_b: Array, of_a: Array, pairs: Array) -> Array:
+    return ratio(np.asarray(of_b) - np.asarray(of_a), pairs)
 
 
 def twins_family(lists: Sequence[str] = ()) -> MetricFamily:
@@ -37,12 +43,18 @@ def twins_family(lists: Sequence[str] = ()) -> MetricFamily:
     ]
     for name in (*PRONOUNS, *lists):
         said = f'"{name}" and its forms' if name in PRONOUNS else f"words of {name}"
+        of_a, of_b = f"rate_a_{name}", f"rate_b_{name}"
         metrics += [
             Metric(
-                f"{name}_gap", f"Rate of {said}, difference between twins", (f"gap_{name}", "pairs"), ratio, "lower"
+                f"{name}_difference",
+                f"Rate of {said}, group b minus group a",
+                (of_b, of_a, "pairs"),
+                _mean_difference,
+                "target",
+                extent=SIGNED,
             ),
-            Metric(f"{name}_rate_a", "  in answers to group a", (f"count_a_{name}", "words_a"), ratio, "neither"),
-            Metric(f"{name}_rate_b", "  in answers to group b", (f"count_b_{name}", "words_b"), ratio, "neither"),
+            Metric(f"{name}_rate_a", "  in answers to group a", (of_a, "pairs"), ratio, "neither"),
+            Metric(f"{name}_rate_b", "  in answers to group b", (of_b, "pairs"), ratio, "neither"),
         ]
     return MetricFamily(name=SEPARATOR.join((NAME, *lists)), metrics=tuple(metrics), headline="divergence")
 
@@ -71,19 +83,12 @@ def twin_columns(
         name: re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(word.strip().casefold()) for word in listed)})(?!\w)")
         for name, listed in words.items()
     }
-    columns: dict[str, list[float]] = {name: [] for name in ("words_a", "words_b")}
-    columns |= {f"{kind}_{name}": [] for name in words for kind in ("count_a", "count_b", "gap")}
+    columns: dict[str, list[float]] = {f"rate_{group}_{name}": [] for name in words for group in "ab"}
     for pair in answers:
-        texts = [text.casefold() for text in pair]
-        lengths = [len(WORD.findall(text)) for text in texts]
-        columns["words_a"].append(lengths[0])
-        columns["words_b"].append(lengths[1])
-        for name, pattern in patterns.items():
-            counts = [len(pattern.findall(text)) for text in texts]
-            rates = [count / max(length, 1) for count, length in zip(counts, lengths, strict=True)]
-            columns[f"count_a_{name}"].append(counts[0])
-            columns[f"count_b_{name}"].append(counts[1])
-            columns[f"gap_{name}"].append(abs(rates[0] - rates[1]))
+        for group, text in zip("ab", map(str.casefold, pair), strict=True):
+            length = max(len(WORD.findall(text)), 1)
+            for name, pattern in patterns.items():
+                columns[f"rate_{group}_{name}"].append(len(pattern.findall(text)) / length)
     return {
         "divergence": np.array(divergences, dtype=np.float64),
         "tokens": np.array(tokens, dtype=np.float64),

@@ -39,25 +39,28 @@ def no_edit(results: Mapping[str, Any]) -> NoEdit:
     Args:
         results: What ``results.json`` holds, with verdict "none".
     """
-    choice = results.get("choice")
+    choice, used_up = results.get("choice"), results.get("used_up", ())
+    more_questions = USED_UP if "validation" in used_up else MORE_QUESTIONS
     if choice is None:  # a plain search over the number of neurons
         return NoEdit(tried(results["search"]), sentence(results["reason"]), TUNED)
     gain, nearest = choice.get("gain_over_original"), choice.get("nearest")
     if gain is not None:
-        return NoEdit(tried(results["search"]), _not_shown(gain, choice.get("gain_over_random")), MORE_QUESTIONS)
+        return NoEdit(tried(results["search"]), _not_shown(gain, choice.get("gain_over_random")), more_questions)
     if nearest is None:
         every = [row for row in results["search"] if row["neurons"] and row.get("stage") not in JUDGING]
         complete = sum(row.get("complete", False) for row in every)
         text = f"Of the {complete} that answered all questions none answered more of them right."
-        return NoEdit(tried(results["search"]), text, OTHER_RANKING)
+        more = USED_UP if "attribution" in used_up else MORE_SEEN
+        return NoEdit(tried(results["search"]), text, f"{more} {LARGER_MODEL}")
     gains = "guesses less" if has_halves(results) else "is right more often"
     begun = (
         f"The nearest one ({_neurons(nearest['neurons'])}) {gains}, by {100 * nearest['gain']:.1f} points on "
         f"{nearest['questions']} questions"
     )
     if not nearest["beyond"]:
-        return NoEdit(tried(results["search"]), begun + ", but others were asked more questions.", MORE_QUESTIONS)
-    return NoEdit(tried(results["search"]), f"{begun}, but {_excess(nearest['beyond'])}.", _allow(nearest["beyond"]))
+        return NoEdit(tried(results["search"]), begun + ", but others were asked more questions.", more_questions)
+    allowed = _allow(nearest["beyond"], "validation" in used_up)
+    return NoEdit(tried(results["search"]), f"{begun}, but {_excess(nearest['beyond'])}.", allowed)
 
 
 ACCEPTABLE = 3.0
@@ -70,10 +73,14 @@ MORE_QUESTIONS = (
     "questions of your own with --task."
 )
 
-OTHER_RANKING = (
-    "Raise --rounds and --examples, so that the search sees more questions. A larger model that understands the "
-    "contexts leaves more to gain."
+USED_UP = (
+    "All questions that there are to search and choose on were used, so add some, of further situations (crispr-lm "
+    "questions new begins a file of them)."
 )
+
+MORE_SEEN = "Raise --rounds and --examples, so that the search sees more questions."
+
+LARGER_MODEL = "A larger model that understands the contexts leaves more to gain."
 
 
 def tried(search: Sequence[Mapping[str, Any]]) -> str:
@@ -112,14 +119,15 @@ def _excess(beyond: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _allow(beyond: Sequence[Mapping[str, Any]]) -> str:
+def _allow(beyond: Sequence[Mapping[str, Any]], used_up: bool) -> str:
     """How to allow what was exceeded, and what else to try."""
     text = ""
     if all(row["value"] <= ACCEPTABLE * row["limit"] for row in beyond):
         options = " and ".join(f"{row['option']} {_rounded_up(row['value']):g}" for row in beyond)
         text = f"If you accept that cost, {options} allows it. "
     if any(row["what"] == "accuracy_loss" for row in beyond):
-        text += "Part of the loss is its margin for chance, which shrinks with more questions: --validation-examples. "
+        how = "add some, as all were used" if used_up else "--validation-examples"
+        text += f"Part of the loss is its margin for chance, which shrinks with more questions: {how}. "
     return f"{text}More rounds (--rounds) look for an edit that costs less."
 
 

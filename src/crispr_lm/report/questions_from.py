@@ -11,9 +11,10 @@ from crispr_lm.report.markup import markup
 
 def print_made(content: Mapping[str, Any]) -> None:
     """Print what `crispr_lm.jobs.questions_from.questions_from` has made and left out, and what comes next."""
+    prompts = content["prompts"]
     lines = [
-        f"{content['log']} ({content['kind']}): {_many(content['entries'], 'entry', 'entries')}, of which "
-        f"{content['failures']:,} failed and can be used; {_many(content['prompts'], 'different prompt')}."
+        f"{content['log']} ({content['kind']}): {_many(content['entries'], 'entry', 'entries')}; "
+        f"{_many(prompts, 'different prompt')} failed and can be used, {content['entries'] - prompts:,} left out."
     ]
     lines += _reasons("Left out", content["left_out"])
     lines += _reasons("Without a twin, kept in prompts.jsonl alone", content["without_twin"])
@@ -43,9 +44,12 @@ def _to_read(content: Mapping[str, Any]) -> list[str]:
     if found := content["doubtful"]["count"]:
         where = ", ".join(content["doubtful"]["places"])
         lines.append(f'Read {found:,} with "her", for which the next word decided between "his" and "him": {where}.')
-    if names := content["unchanged_names"]:
-        listed = ", ".join(f"{name} ({count})" for name, count in names.items())
-        lines.append(f"Words with a capital letter that stay in twins: {listed}. If one is a name, give --swap A=B.")
+    for name, what, advice in (
+        ("unchanged_names", "Words with a capital letter that stay in twins", "If one is a name, give --swap A=B"),
+        ("unchanged_plurals", "Words that stay and look like plurals of yours", "Give them, too: --swap A=B"),
+    ):
+        if found := content[name]:
+            lines.append(f"{what}: {', '.join(f'{word} ({count})' for word, count in found.items())}. {advice}.")
     return lines
 
 

@@ -179,6 +179,8 @@ def _print_saved(found: Mapping[str, Any]) -> None:
 def results_table(task: Mapping[str, Any], *, held_out: bool = True) -> Table:
     """Before, after and difference with its 95 % interval and test, for every metric of one task.
 
+    Without an edit the value, with its own interval where the results hold one.
+
     Where there are few columns, a metric's name stands on a line of its own above its figures.
 
     Args:
@@ -186,11 +188,16 @@ def results_table(task: Mapping[str, Any], *, held_out: bool = True) -> Table:
         held_out: Whether an edit was made on other examples.
     """
     compared = "after" in task
+    intervals = None if compared else task.get("intervals")
     names = ["Before", "After", "Difference", "95 % interval", "p (Holm)"] if compared else ["Value"]
+    names += [] if intervals is None else ["95 % interval"]
     rows = []
     for metric in ordered_metrics(task["family"], task["before"]):
         before = task["before"][metric.name]
         cells = [as_number(before)]
+        if intervals is not None:
+            low, high = intervals["before"][metric.name]
+            cells.append("-" if low is None else f"{as_number(low)} to {as_number(high)}")
         if compared:
             found = task["statistics"][metric.name]
             cells += [
@@ -225,7 +232,9 @@ def _caption(task: Mapping[str, Any], *, held_out: bool) -> str:
     )
     if seen := task.get("seen_examples"):
         caption += f"; {seen} of them are not held out: the edit was made on their templates"
-    if task["few_templates"] and "after" in task:
+    if groups := task.get("groups"):
+        caption += f"; groups a and b: {'; '.join(' and '.join(map(markup, pair)) for pair in groups)}"
+    if task["few_templates"] and ("after" in task or "intervals" in task):
         caption += "; with so few templates the intervals may be too narrow"
     return " ".join((f"{caption}.", *notes)) if (notes := left_out(task)) else caption
 

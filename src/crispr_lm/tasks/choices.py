@@ -31,7 +31,7 @@ from typing import Any
 
 from crispr_lm.errors import InputError, nearest
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
-from crispr_lm.tasks.jsonl import NUMBERED, check_options, index_field, json_rows, missing, text_field
+from crispr_lm.tasks.jsonl import ALSO_CALLED, NUMBERED, check_options, index_field, json_rows, missing, text_field
 from crispr_lm.tasks.languages import ENGLISH
 
 FIELDS = (
@@ -47,6 +47,8 @@ FIELDS = (
     "polarity",
     "language",
 )
+OPTIONAL = ("group", "condition", "unknown", "stereotyped", "polarity")
+"""Fields that would be missed without a word where a row has them under another usual name."""
 CONDITIONS = {
     "ambig": AMBIGUOUS,
     "ambiguous": AMBIGUOUS,
@@ -81,6 +83,9 @@ def example_of(row: dict[str, Any], where: str) -> Example:
         # Further fields (an id, a source) are welcome; a misspelt optional one would be lost without a word.
         if name not in FIELDS and not NUMBERED.fullmatch(name) and (hint := nearest(name, FIELDS, cutoff=0.8)):
             raise InputError(f"{where}: unknown field {name!r}{hint}; rename it")
+    for name in OPTIONAL:
+        if row.get(name) is None and (other := next((one for one in ALSO_CALLED[name] if one in row), None)):
+            raise InputError(f"{where}: unknown field {other!r} (did you mean {name!r}?); rename it")
     context = text_field(row, "context", where, may_be_empty=True) if "context" in row else ""
     there = "question" in row or not context.strip()
     question = text_field(row, "question", where, may_be_empty=bool(context.strip())) if there else ""

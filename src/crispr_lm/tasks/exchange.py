@@ -27,8 +27,8 @@ else:
 PRONOUNS = (("she", "he"), ("her", "his"), ("herself", "himself"), ("hers", "his"), ("her", "him"))
 """The first pair with a word says what takes its place, but for those that `_form` decides on."""
 
-EITHER = r"(?:s?he|hers?|him|his)\s*(?:/|\bor\b)\s*(?:s?he|hers?|him|his)"
-""" "he or she", "his/her": of no group, and left as it is."""
+EITHER = r"s/he|\(s\)he|(?:s?he|hers?|him|his)\s*(?:/|\bor\b)\s*(?:s?he|hers?|him|his)"
+""" "s/he", "he or she", "his/her": of no group, and left as it is."""
 
 NO_NOUN_FOLLOWS = re.compile(
     "a|an|the|this|that|these|those|and|or|but|if|when|while|because|as|so|than|then|to|in|on|at|by|for|from|with|"
@@ -120,12 +120,27 @@ class Exchange:
 
         return self._pattern.sub(mark, text)
 
+    def plurals_left(self, text: str) -> list[str]:
+        """Words of a text that look like plurals of those that are exchanged, and are not exchanged themselves.
+
+        They are no plurals for certain ("goods"), so nothing is done about them but to name them.
+        """
+        if self.pronouns:  # of women and men: that list has its plurals, and names such as Adam and Adams
+            return []
+        known = {form for pair in self.pairs for word in map(str.lower, pair) for form in _plurals(word)}
+        return [word for word in re.findall(r"\w+", self.without_groups(text).lower()) if word in known]
+
     def _place(self, word: str) -> tuple[str, int] | None:
         """What takes the place of a word as it is written, and its side; None for another word in other case."""
         place = self._places.get(word) or self._places.get(word.lower())
         if place is None and word.isupper():
             return next((found for name, found in self._places.items() if name.upper() == word), None)
         return place
+
+
+def _plurals(word: str) -> tuple[str, ...]:
+    """What may be a word's regular plural."""
+    return (f"{word}s", f"{word}es", *([f"{word[:-1]}ies"] if word.endswith("y") else []))
 
 
 def _form(word: str, after: str) -> str:
@@ -174,12 +189,17 @@ def exchange_of(pairs: Sequence[str]) -> Exchange:
     """The exchange of some pairs written ``A=B``; the first pair names the groups.
 
     Raises:
-        InputError: one is not of that form.
+        InputError: one is not of that form, or a word is in two of them.
     """
     split = [tuple(side.strip() for side in pair.split("=")) for pair in pairs]
     for pair, sides in zip(pairs, split, strict=True):
         if len(sides) != 2 or not all(sides) or sides[0].lower() == sides[1].lower():
             raise InputError(f"option --swap: {pair!r} is no pair of two different words; write it as old=young")
+    words = [word for sides in split for word in sides]
+    if (twice := next((word for word in words if words.count(word) > 1), None)) is not None:
+        raise InputError(
+            f"option --swap: {twice!r} is in two pairs, so what takes its place is not clear; leave one out"
+        )
     first, second = split[0]
     return Exchange(f"{first} / {second}", (first, second), tuple((one, other) for one, other in split))
 
@@ -211,6 +231,10 @@ def _exchange(table: Mapping[str, Any], where: str) -> Exchange:
         raise InputError(
             f"{where}: {wrong!r} in 'pairs' is no pair of two different words; write it as ['old', 'young']"
         )
+    # On one side a word may stand in several pairs (Ms. and Mrs. become Mr.); on both it would have two meanings.
+    sides = [{pair[side].strip() for pair in pairs} for side in (0, 1)]
+    if both := sorted(sides[0] & sides[1]):
+        raise InputError(f"{where}: {both[0]!r} in 'pairs' stands for both groups; leave one of its pairs out")
     name = table.get("name", " / ".join(groups))
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{where}: 'name' must be a text, not {name!r}")

@@ -93,11 +93,19 @@ ALSO_CALLED = {
     "condition": ("context_condition",),
     "context_condition": ("condition",),
     "question_polarity": ("polarity",),
+    "polarity": ("question_polarity",),
+    "group": ("template", "template_id", "group_id"),
+    "unknown": ("unknown_index", "unknown_option"),
+    "stereotyped": ("stereotyped_index", "stereotyped_option"),
 }  # fmt: skip
 """Field -> names that copies of public benchmarks on the hub give to what it holds."""
 
 NUMBERED = re.compile(r"(?P<stem>ans|sol|option|choice|answer|ending|opt?)_?(?:\d|[a-eA-E])|[A-E]")
 """Columns that hold one option each: ans0, sol1, option_a, opa, ending0, A."""
+
+
+COUNTED = re.compile(r"_?\d$|_[a-eA-E]$")
+"""The end of names that are told apart by it alone."""
 
 
 def missing(row: Mapping[str, Any], name: str, where: str) -> InputError:
@@ -108,8 +116,9 @@ def missing(row: Mapping[str, Any], name: str, where: str) -> InputError:
         return InputError(f"{where}: field {name!r} is {state}; make one list of the fields {', '.join(apart)}")
     other = next((one for one in ALSO_CALLED.get(name, ()) if row.get(one) is not None), None)
     if other is None:
-        near = difflib.get_close_matches(name, list(row), n=1, cutoff=0.8)
-        other = next((one for one in near if one != name), None)
+        # prompt_a is no misspelt prompt_b, nor is "sentence1" "sentence2": both are needed.
+        others = [one for one in row if one != name and COUNTED.sub("", one) != COUNTED.sub("", name)]
+        other = next(iter(difflib.get_close_matches(name, others, n=1, cutoff=0.8)), None)
     if other is None:
         return InputError(f"{where}: field {name!r} is {state}; {'fill it in' if name in row else 'add it'}")
     return InputError(f"{where}: field {name!r} is {state}; rename {other!r} to {name!r} if it is what is meant")

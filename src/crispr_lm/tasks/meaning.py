@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
@@ -33,7 +34,7 @@ SAYING_NOTHING = re.compile(
 
 
 def facts(examples: Sequence[Example]) -> list[Finding]:
-    """Questions with a word of ``data/fact_words.toml``, and questions that repeat a word of one person's phrase."""
+    """Words of ``data/fact_words.toml`` in questions and in one person's phrase alone, and words that both share."""
     if are_labelled(examples):
         return []
     found = []
@@ -41,8 +42,8 @@ def facts(examples: Sequence[Example]) -> list[Finding]:
     named = {
         (match[0].lower(), topic): example
         for example in reversed(of_people)
-        for topic, pattern in _patterns().items()
-        if (match := pattern.search(example.question))
+        for topic, entry in _topics().items()
+        if (match := entry.asked.search(example.question))
     }
     if named:
         given = ", ".join(f"{word!r} ({topic})" for word, topic in sorted(named))
@@ -53,6 +54,17 @@ def facts(examples: Sequence[Example]) -> list[Finding]:
                 "read them; where the group decides the answer, ask for something else. Knowledge of this kind should "
                 "survive an edit",
                 places_of(named.values()),
+            )
+        )
+    called = {word: example for example in reversed(of_people) for word in _of_one_person(example)}
+    if called:
+        found.append(
+            Finding(
+                "facts",
+                "what people are called tells more of one of them than the group: "
+                + ", ".join(f"{word!r} ({topic})" for word, topic in sorted(called)),
+                "name two people who differ in the group alone; a model may rightly tell these two apart",
+                places_of(called.values()),
             )
         )
     repeated = {word: example for example in reversed(of_people) if (word := _repeated(example))}
@@ -80,13 +92,45 @@ def _repeated(example: Example) -> str:
     return ""
 
 
+def _of_one_person(example: Example) -> list[tuple[str, str]]:
+    """Word and topic of what one person's phrase says and another's does not, but for topics that the groups are of."""
+    if example.unknown is None and example.stereotyped is None:
+        return []  # its options may be no people
+    found = []
+    for topic, entry in _topics().items():
+        if any(kind in example.category.lower() for kind in entry.kinds):
+            continue
+        matches = [entry.called.search(example.options[index]) for index in people(example)]
+        said = [match[0].lower() for match in matches if match]
+        if 0 < len(said) < len(matches):
+            found.append((said[0], topic))
+    return found
+
+
+@dataclass(frozen=True)
+class _Topic:
+    """What a fact may be about.
+
+    Attributes:
+        asked: Its words in questions.
+        called: Those in what people are called.
+        kinds: Parts of the names of categories whose groups are called so.
+    """
+
+    asked: re.Pattern[str]
+    called: re.Pattern[str]
+    kinds: tuple[str, ...]
+
+
 @cache
-def _patterns() -> dict[str, re.Pattern[str]]:
+def _topics() -> dict[str, _Topic]:
     text = (resources.files("crispr_lm.tasks") / "data" / "fact_words.toml").read_text(encoding="utf-8")
     return {
-        topic: re.compile(
-            r"\b(?:" + "|".join(re.escape(word).replace(r"\*", r"\w*") for word in entry["words"]) + r")\b",
-            re.IGNORECASE,
-        )
+        topic: _Topic(_pattern(entry["words"]), _pattern(entry.get("people", entry["words"])), tuple(entry["kinds"]))
         for topic, entry in tomllib.loads(text).items()
     }
+
+
+def _pattern(listed: Sequence[str]) -> re.Pattern[str]:
+    words_there = "|".join(re.escape(word).replace(r"\*", r"\w*") for word in listed)
+    return re.compile(rf"\b(?:{words_there})\b", re.IGNORECASE)

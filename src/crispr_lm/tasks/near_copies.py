@@ -44,7 +44,12 @@ def near_copies(examples: Sequence[Example]) -> list[Finding]:
     if twice := sum(count - 1 for count in counts.values()):
         again = [row for row in examples if counts[row.context, row.question, row.options, row.answer] > 1]
         found.append(
-            Finding("near-copies", f"{twice:,} rows are there more than once", "remove them", places_of(again))
+            Finding(
+                "near-copies",
+                f"{twice:,} {'row is' if twice == 1 else 'rows are'} there more than once",
+                "remove the copies",
+                places_of(again),
+            )
         )
     return found
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
-from crispr_lm.tasks.findings import Finding, by_template, people, words
+from crispr_lm.tasks.findings import Finding, by_template, people, places_of, words
 
 MARGIN = 0.1
 """Accuracy above chance from which a shortcut is reported: effects of edits that people look for are of this size."""
 ERRORS = 2.0
 """Standard errors, over templates, that it must also be above chance: about 95 %."""
+
+UNEVEN = 3
+"""Times as many words in one person's phrase as in the other's from which a pair is named: no bundled pair has them."""
 
 FEWEST_USES = 8
 """Uses of a phrasing from which it is strange that all are in one condition: by chance that happens once in 128."""
@@ -183,6 +186,30 @@ def lengths(examples: Sequence[Example]) -> list[Finding]:
             "on average; longer options are less likely to any model, whatever they say",
             "give both groups names or phrases of equal length, and ask questions of both polarities, or compare "
             "options per token (--scoring mean)",
+        )
+    ]
+
+
+def uneven_pairs(examples: Sequence[Example]) -> list[Finding]:
+    """Two people of whom one is called by far more words than the other."""
+    pairs: dict[tuple[str, ...], Example] = {}
+    for example in examples:
+        if example.unknown is not None or example.stereotyped is not None:
+            pairs.setdefault(tuple(sorted(example.options[index] for index in people(example))), example)
+    uneven = {}
+    for pair, example in pairs.items():
+        counts = [len(words(person)) for person in pair]
+        if len(pair) > 1 and max(counts) >= UNEVEN * max(min(counts), 1):
+            uneven[" and ".join(map(repr, pair))] = example
+    if not uneven:
+        return []
+    return [
+        Finding(
+            "length",
+            f"in {len(uneven):,} of {len(pairs):,} pairs of people one phrase has {UNEVEN} times as many words as the "
+            f"other or more, such as {next(iter(uneven))}",
+            "name both with about as many words; the longer phrase is less likely to any model, and says more",
+            places_of(uneven.values()),
         )
     ]
 

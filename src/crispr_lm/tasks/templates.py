@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from string import Formatter
@@ -83,6 +83,14 @@ class TemplateFile:
     unknown: tuple[str, ...] = UNKNOWN_ANSWERS
 
 
+OTHER_GROUPS = """\
+# The examples below are about women and men at work, so they are comments. Write your own templates like them, about
+# the groups above; until there is one, `questions expand` refuses the file.
+
+"""
+"""Stands before the example's templates where a new file is for other groups."""
+
+
 @dataclass(frozen=True)
 class NewFile:
     """The answers that a new template file is made of; those that are not given stay as in the example.
@@ -101,12 +109,35 @@ class NewFile:
     stereotyped_people: tuple[str, ...] = ("Maria", "Anna", "Grace")
     other_people: tuple[str, ...] = ("Peter", "Paul", "Henry")
 
+    @property
+    def is_of_other_groups(self) -> bool:
+        """Whether the example's templates, on women and men at work, are not about what was given."""
+        own = (self.category, self.stereotyped_group, self.other_group)
+        return own != (NewFile.category, NewFile.stereotyped_group, NewFile.other_group)
+
     def text(self, name: str) -> str:
-        """The whole file.
+        """The whole file. For other groups its templates are comments, and people that were not given are left out.
 
         Args:
             name: How the file is called in the commands that its first lines give.
         """
+        if not self.is_of_other_groups:
+            return self.example(name)
+        first = (
+            self.stereotyped_group == NewFile.stereotyped_group or self.stereotyped_people != NewFile.stereotyped_people
+        )
+        second = self.other_group == NewFile.other_group or self.other_people != NewFile.other_people
+        kept = replace(
+            self,
+            stereotyped_people=self.stereotyped_people if first else (),
+            other_people=self.other_people if second else (),
+        )
+        head, start, templates = kept.example(name).partition("[[template]]")
+        lines = f"{start}{templates}".splitlines()
+        return head + OTHER_GROUPS + "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+    def example(self, name: str) -> str:
+        """The whole file with the example's templates; `name` as in `text`."""
         text = (resources.files("crispr_lm.tasks") / "data" / "questions.toml").read_text(encoding="utf-8")
         for slot, value in (
             ("FILE", name),
@@ -156,7 +187,7 @@ def parse_templates(text: str, where: str) -> TemplateFile:
     people = {name: _texts(group, f"{where}: group {name!r}") for name, group in groups.items()}
     listed = content.get("template")
     if not isinstance(listed, list) or not listed:
-        raise InputError(f"{where}: there is no [[template]]; crispr-lm questions new writes an example")
+        raise InputError(f"{where}: there is no [[template]]; write one, as crispr-lm questions new shows in its file")
     defaults = {name: content[name] for name in DEFAULTS if name in content}
     templates = tuple(
         _template({**defaults, **row}, people, f"{where}: template {row.get('name', number)!r}")
@@ -236,8 +267,10 @@ def _check_slots(texts: Mapping[str, str], further: set[str], where: str) -> Non
         said = {slot.lower() for slot in slots}
         if name == "context" and not said >= set(own):
             raise InputError(f"{where}: the context must name {{first}} and {{second}}, so that both people are in it")
-        if name == "disambiguation" and not said & set(own):
-            raise InputError(f"{where}: the disambiguation must name {{target}}, {{nontarget}}, or both")
+        if name == "disambiguation" and "target" not in said:  # what is said of the other one alone does not settle it
+            raise InputError(
+                f"{where}: the disambiguation must name {{target}}, the one that the negative question asks for"
+            )
 
 
 def _check_names(row: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -6,9 +6,10 @@ One JSON object per line::
      "prompt_b": "Write a reference for Adam, a nurse.", "group_a": "woman", "group_b": "man",
      "continuation_a": "She is caring.", "continuation_b": "He is competent."}
 
-``template`` names what near-copies have in common; intervals are resampled by it. ``continuation_a`` and
-``continuation_b`` may be left out; where they are given, they are options that can be scored: what a stereotype expects
-of each group. A line may instead hold lists of words whose rate in the answers is counted, beside pronouns::
+A line with the same two groups as an earlier one in the other order is turned round. ``template`` names what near-
+copies have in common; intervals are resampled by it. ``continuation_a`` and ``continuation_b`` may be left out; where
+they are given, they are options that can be scored: what a stereotype expects of each group. A line may instead hold
+lists of words whose rate in the answers is counted, beside pronouns::
 
     {"words": {"competence": ["competent", "skilled", "expert"], "warmth": ["warm", "caring", "kind"]}}
 
@@ -73,6 +74,7 @@ def read_twins(path: Path) -> TwinFile:
         InputError: missing, unreadable or malformed (file and line are named), or without pairs.
     """
     pairs: dict[str, Twin] = {}
+    orders: dict[frozenset[str], tuple[str, str]] = {}
     words = dict(PRONOUNS)
     for where, row in json_rows(path):
         if "words" in row:
@@ -82,7 +84,9 @@ def read_twins(path: Path) -> TwinFile:
         if pair.identifier in pairs:
             raise InputError(f"{where}: id {pair.identifier!r} is also that of {pairs[pair.identifier].source}; give "
                              "every pair its own")  # fmt: skip
-        pairs[pair.identifier] = pair
+        # A signed difference between groups would cancel out where lines have them in different order.
+        turned = orders.setdefault(frozenset(pair.groups), pair.groups) != pair.groups
+        pairs[pair.identifier] = _turned(pair) if turned else pair
     if not pairs:
         raise InputError(f"{path}: no pairs of prompts in it; add lines with prompt_a and prompt_b")
     return TwinFile(tuple(pairs.values()), words)
@@ -127,6 +131,17 @@ def read_twin_options(path: Path) -> list[Example]:
         raise InputError(f"{path}: no pair names continuations, so there are no options to score; give the file to "
                          "--measure for free answers, or add continuation_a and continuation_b")  # fmt: skip
     return examples
+
+
+def _turned(pair: Twin) -> Twin:
+    """The pair with its two groups in the other order."""
+    (prompt_a, prompt_b), (group_a, group_b), options = pair.prompts, pair.groups, pair.continuations
+    return replace(
+        pair,
+        prompts=(prompt_b, prompt_a),
+        groups=(group_b, group_a),
+        continuations=None if options is None else (options[1], options[0]),
+    )
 
 
 def _twin(row: dict[str, Any], where: str) -> Twin:

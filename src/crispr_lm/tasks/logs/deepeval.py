@@ -19,7 +19,9 @@ from crispr_lm.tasks.logs.entry import (
     Failure,
     LeftOut,
     LogOptions,
+    as_text,
     at,
+    check_metric,
 )
 
 
@@ -27,12 +29,13 @@ def read_deepeval(content: Any, path: Path, options: LogOptions) -> Iterator[Ent
     """Entries of a test run.
 
     Raises:
-        InputError: it holds no list of test cases.
+        InputError: it holds no list of test cases, or nothing by the metric that is asked for.
     """
     run = at(content, "testRunData") or content
     cases, chats = at(run, "testCases"), at(run, "conversationalTestCases") or []
     if not isinstance(cases, list) or not isinstance(chats, list):
         raise InputError(f"{path}: 'testCases' is no list; give the file that deepeval writes for a test run")
+    check_metric(options, (as_text(at(metric, "name")) for case in cases for metric in _metrics(case)), path)
     for number, case in enumerate(cases):
         yield _entry(case, f"{path.name}: test case {number}", options)
     for number, case in enumerate(chats):
@@ -40,9 +43,14 @@ def read_deepeval(content: Any, path: Path, options: LogOptions) -> Iterator[Ent
         yield LeftOut(reason, f"{path.name}: conversational test case {number}")
 
 
-def _entry(case: Any, source: str, options: LogOptions) -> Entry:
+def _metrics(case: Any) -> list[Any]:
+    """What a test case was judged by."""
     metrics = at(case, "metricsData")
-    metrics = metrics if isinstance(metrics, list) else []
+    return metrics if isinstance(metrics, list) else []
+
+
+def _entry(case: Any, source: str, options: LogOptions) -> Entry:
+    metrics = _metrics(case)
     # Scores are no help: a low one is good for some metrics (BiasMetric), a high one for others.
     success = at(case, "success")
     if success is True:

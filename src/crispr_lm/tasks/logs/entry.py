@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from crispr_lm.errors import InputError, nearest
 
 PASSED = "passed there"
 TOOL_ERROR = "an error of the tool, so there is no answer to judge"
@@ -80,6 +83,24 @@ class LogOptions:
     metric: str | None = None
     prompt_column: str | None = None
     answer_column: str | None = None
+
+
+def check_metric(options: LogOptions, known: Iterable[str], path: Path) -> None:
+    """Refuse a metric by which nothing in a log was judged.
+
+    Args:
+        options: What is taken.
+        known: Names of assertions, metrics or scorers in the log.
+        path: The log.
+
+    Raises:
+        InputError: it is not among them.
+    """
+    names = sorted(set(known))
+    if options.metric is None or options.metric in names:
+        return
+    there = f"choose one of {', '.join(map(repr, names))}" if names else "it names none, so leave --metric away"
+    raise InputError(f"{path}: nothing is judged by {options.metric!r}{nearest(options.metric, names)}; {there}")
 
 
 def at(content: Any, *names: str) -> Any:

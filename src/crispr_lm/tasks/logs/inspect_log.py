@@ -20,6 +20,7 @@ from crispr_lm.tasks.logs.entry import (
     LeftOut,
     LogOptions,
     Question,
+    check_metric,
     one_turn,
 )
 
@@ -34,9 +35,11 @@ def read_inspect(path: Path, options: LogOptions) -> Iterator[Entry]:
     """Entries of a log, one per sample and epoch.
 
     Raises:
-        InputError: as `inspect_samples`.
+        InputError: as `inspect_samples`, or nothing is scored by the scorer that is asked for.
     """
-    for sample in inspect_samples(path):
+    samples = inspect_samples(path)
+    check_metric(options, (name for sample in samples for name in sample.scores or ()), path)
+    for sample in samples:
         yield _entry(sample, f"{path.name}: sample {sample.id} epoch {sample.epoch}", options)
 
 

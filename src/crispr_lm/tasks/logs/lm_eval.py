@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from crispr_lm.tasks.logs.entry import (
@@ -21,6 +22,7 @@ from crispr_lm.tasks.logs.entry import (
     Question,
     as_text,
     at,
+    check_metric,
 )
 
 RUNNING_TEXT = "a running text, no question"
@@ -34,13 +36,18 @@ CUES = ("answer:", "answer is:", "a:", "your answer:")
 """Last lines of a prompt that ask for nothing: our own prompts end with theirs."""
 
 
-def read_lm_eval(rows: Iterable[tuple[str, Mapping[str, Any]]], options: LogOptions) -> Iterator[Entry]:
+def read_lm_eval(rows: Sequence[tuple[str, Mapping[str, Any]]], path: Path, options: LogOptions) -> Iterator[Entry]:
     """Entries of a file of samples, one per document: it has a line for each filter, and failed if all of these did.
 
     Args:
         rows: Place and content of every line.
+        path: The file.
         options: What is taken.
+
+    Raises:
+        InputError: no sample has the metric that is asked for.
     """
+    check_metric(options, (name for _, row in rows for name in _metrics(row)), path)
     documents: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
     for source, row in rows:
         # Hashes: a doc_id depends on which part of the data was asked.
@@ -83,10 +90,15 @@ def _requests(arguments: Any) -> list[tuple[str, Any]]:
     return [(context, more) for context, more in found if isinstance(context, str) and context.strip()]
 
 
+def _metrics(row: Mapping[str, Any]) -> list[str]:
+    """Names of a sample's metrics."""
+    names = row.get("metrics")
+    return list(map(str, names)) if isinstance(names, list) else []
+
+
 def _verdict(row: Mapping[str, Any], metric: str | None) -> str | None:
     """Why a sample is no failure by its metrics, or None if it is one."""
-    names = row.get("metrics")
-    values = {str(name): row.get(str(name)) for name in names} if isinstance(names, list) else {}
+    values = {name: row.get(name) for name in _metrics(row)}
     if metric is not None:
         if metric not in values:
             return NOT_BY_METRIC

@@ -25,6 +25,7 @@ from crispr_lm.tasks.logs.entry import (
     LogOptions,
     as_text,
     at,
+    check_metric,
     one_turn,
 )
 
@@ -45,13 +46,18 @@ def read_promptfoo(content: Any, path: Path, options: LogOptions) -> Iterator[En
     """Entries of an export.
 
     Raises:
-        InputError: it holds no list of results.
+        InputError: it holds no list of results, or nothing by the metric that is asked for.
     """
     rows = at(content, "results", "results")
     if not isinstance(rows, list):
         raise InputError(
             f"{path}: no list 'results' within 'results'; write it with: promptfoo eval --output results.json"
         )
+    components = [one for row in rows for one in _components(row)]
+    if not any(options.metric in _names(one) for one in components):
+        # What an assertion compares with may be a long text, so it is not listed.
+        known = (at(one, "assertion", name) for one in components for name in ("type", "metric"))
+        check_metric(options, (name for name in known if isinstance(name, str)), path)
     for number, row in enumerate(rows):
         yield _entry(row, f"{path.name}: result {number}", options)
 
@@ -64,14 +70,11 @@ def _entry(row: Any, source: str, options: LogOptions) -> Entry:
         return LeftOut(NO_VERDICT, source)
     if success:
         return LeftOut(PASSED, source)
-    components = at(row, "gradingResult", "componentResults")
-    failed = [one for one in components if at(one, "pass") is False] if isinstance(components, list) else []
+    failed = [one for one in _components(row) if at(one, "pass") is False]
     kinds = [as_text(at(one, "assertion", "type")).removeprefix("not-") for one in failed]
     if kinds and all(kind in NOT_ABOUT_TEXT for kind in kinds):
         return LeftOut(COST_ALONE, source)
-    named = [
-        one for one in failed if options.metric in (at(one, "assertion", name) for name in ("type", "metric", "value"))
-    ]
+    named = [one for one in failed if options.metric in _names(one)]
     if options.metric is not None and not named:
         return LeftOut(NOT_BY_METRIC, source)
     prompt = _prompt(at(row, "prompt", "raw"))
@@ -81,6 +84,17 @@ def _entry(row: Any, source: str, options: LogOptions) -> Entry:
     label = as_text(at(row, "prompt", "label"))
     own = len(PLACE.sub(" ", label).split()) >= FEWEST_WORDS and bool(PLACE.search(label))
     return Failure(prompt, as_text(at(row, "response", "output")), as_text(reason), source, label if own else "")
+
+
+def _components(row: Any) -> list[Any]:
+    """The outcomes of a row's assertions."""
+    found = at(row, "gradingResult", "componentResults")
+    return found if isinstance(found, list) else []
+
+
+def _names(component: Any) -> list[Any]:
+    """What an assertion can be named by."""
+    return [at(component, "assertion", name) for name in ("type", "metric", "value")]
 
 
 def _prompt(raw: Any) -> str | LeftOut:

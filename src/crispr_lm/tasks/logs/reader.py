@@ -38,7 +38,7 @@ def read_log(path: Path, options: LogOptions) -> tuple[str, list[Entry]]:
     if suffix == ".jsonl":
         rows = [(f"{path.name}:{where.rpartition(':')[2]}", row) for where, row in json_rows(path, undefined=True)]
         if rows and {"doc", "arguments"} <= rows[0][1].keys():
-            return "lm-eval", list(read_lm_eval(rows, options))
+            return "lm-eval", list(read_lm_eval(rows, path, options))
         return "JSON Lines", list(read_table(rows, path, options))
     if suffix == ".json":
         return _read_json(path, options)

@@ -37,8 +37,10 @@ def read_table(rows: Iterable[Row], path: Path, options: LogOptions) -> Iterator
     """Entries of a table. Every row is a failure, but where a column says that it passed.
 
     Raises:
-        InputError: no column holds prompts.
+        InputError: no column holds prompts, or a metric is asked for.
     """
+    if options.metric is not None:
+        raise InputError(f"{path}: a table names no metrics; leave --metric away, and give the rows in question alone")
     rows = list(rows)
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     prompts = _column(names, options.prompt_column, PROMPTS, path)

@@ -46,6 +46,7 @@ class Made:
         without_twin: Reason to the places of failures that stay in `prompts` alone.
         doubtful: Places of twins that hold "her", whose form the next word decided.
         unchanged_names: Words of twins that may name a person and were not exchanged, and how many times.
+        unchanged_plurals: Words of prompts that look like plurals of words that are exchanged, and of how many prompts.
     """
 
     questions: list[dict[str, Any]] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Made:
     without_twin: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     doubtful: list[str] = field(default_factory=list)
     unchanged_names: Counter[str] = field(default_factory=Counter)
+    unchanged_plurals: Counter[str] = field(default_factory=Counter)
 
 
 def make_twins(entries: Iterable[Entry], exchanges: Sequence[Exchange]) -> Made:
@@ -77,6 +79,7 @@ def make_twins(entries: Iterable[Entry], exchanges: Sequence[Exchange]) -> Made:
         seen.add(key)
         row = {"prompt": entry.prompt, "answer": entry.answer, "reason": entry.reason, "source": entry.source}
         made.prompts.append({**row, "original": True})
+        made.unchanged_plurals.update({word for one in exchanges for word in one.plurals_left(entry.prompt)})
         reason = (_add_pairs if entry.question is None else _add_questions)(made, entry, exchanges)
         if reason is not None:
             made.without_twin[reason].append(entry.source)
