@@ -92,8 +92,12 @@ def test_a_new_file_for_other_groups_has_no_template_and_no_person_of_the_exampl
     text = NewFile(**given).text("x.toml")
     assert "\n[[template]]" not in text
     assert ("Maria" in text, "Peter" in text) == ("stereotyped_group" not in given, "other_group" not in given)
-    with pytest.raises(InputError, match=r"must be a list of texts, not \[\]|there is no \[\[template\]\]"):
+    with pytest.raises(InputError, match=r"is an empty list; give at least one|there is no \[\[template\]\]"):
         parse_templates(text, "x.toml")
+    head, start, commented = text.partition("\n# [[template]]")
+    assert "One [[template]] for each situation.\n#   name " in head
+    templates = "\n".join(line.removeprefix("# ") for line in f"{start}{commented}".splitlines())
+    assert templates.strip() in NewFile().example("x.toml").replace("\n\n", "\n#\n")
     assert "\n[[template]]" in NewFile(stereotyped_people=("Rosa",), other_people=("Karl",)).text("x.toml")
 
 

@@ -132,9 +132,9 @@ class NewFile:
             stereotyped_people=self.stereotyped_people if first else (),
             other_people=self.other_people if second else (),
         )
-        head, start, templates = kept.example(name).partition("[[template]]")
-        lines = f"{start}{templates}".splitlines()
-        return head + OTHER_GROUPS + "".join(f"# {line}".rstrip() + "\n" for line in lines)
+        head, start, templates = kept.example(name).partition("\n[[template]]")
+        lines = f"{start}{templates}".strip().splitlines()
+        return f"{head}\n" + OTHER_GROUPS + "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
     def example(self, name: str) -> str:
         """The whole file with the example's templates; `name` as in `text`."""
@@ -288,7 +288,9 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(one, str) and one.strip() for one in value):
+    if value == []:
+        raise InputError(f"{where} is an empty list; give at least one text")
+    if not isinstance(value, list) or not all(isinstance(one, str) and one.strip() for one in value):
         raise InputError(f"{where} must be a list of texts, not {value!r}")
     if len(set(value)) != len(value):
         raise InputError(f"{where} holds a text twice; make them differ")
