@@ -30,7 +30,8 @@ from crispr_lm.storage.asked import SIDE, Key, question_key, read_stored
 from crispr_lm.storage.files import write_json, write_lines
 from crispr_lm.storage.output_path import check_output_file
 from crispr_lm.storage.sanitize import without_folders
-from crispr_lm.tasks.registry import draw, load_task, path_of
+from crispr_lm.tasks.parts import checked_sample
+from crispr_lm.tasks.registry import load_task, path_of
 from crispr_lm.version import __version__
 
 FORMAT, VERSION = "crispr-lm-check", 1
@@ -116,7 +117,7 @@ def _tasks(source: RuleSource, settings: CheckSettings) -> dict[str, _Asked]:
         task = load_task(spec, instructions, groups)
         wanted = settings.questions or of_file.questions
         size = len(task.examples) if wanted == "all" else wanted
-        subject = TaskSubject(task, draw(task, task.examples, size, settings.seed))
+        subject = TaskSubject(task, checked_sample(task, size, settings.seed))
         family = family_named(task.family)
         scoring = subject.scoring(of_file.scoring)
         found[name] = _Asked(subject, scoring, with_unmatched(family) if scoring == "generate" else family)
