@@ -197,7 +197,7 @@ def read_rules(name: str) -> RuleSource:
 def _parsed(text: str, name: str) -> RuleFile:
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"rules {name}: no TOML ({error}); {FORM}") from error
     try:
         rules = RuleFile.model_validate(content)

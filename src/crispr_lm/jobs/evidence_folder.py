@@ -10,6 +10,7 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.results import Edited, answer_rows, column_rows
+from crispr_lm.evaluation.sealed_rules import matched
 from crispr_lm.evaluation.suite import Subject, TaskSubject
 from crispr_lm.jobs import seal
 from crispr_lm.jobs.record import record_of
@@ -34,7 +35,7 @@ class Evidence:
         """Check the options before any work.
 
         Raises:
-            InputError: the folder can't be written or is not empty, the rules can't be read, or there are rules and no
+            InputError: the folder can't be written or is not empty, the rules can't be used, or there are rules and no
                 folder to seal them in.
         """
         if settings.evidence is None:
@@ -43,6 +44,15 @@ class Evidence:
             return Evidence(settings, None, None)
         check_new(settings.evidence)
         return Evidence(settings, RunFolder(settings.evidence), seal.read_rules(settings.rules))
+
+    def check(self, subjects: Sequence[Subject]) -> None:
+        """Check that the rules are about what is measured.
+
+        Raises:
+            InputError: they are not.
+        """
+        if self.rules is not None:
+            matched(self.rules.source, subjects, self.settings.scoring)
 
     def begin(self, lm: LanguageModel, subjects: Sequence[Subject], edit: Edit | None) -> None:
         """Seal what is fixed before anything is measured."""
