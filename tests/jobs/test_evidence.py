@@ -17,6 +17,7 @@ from crispr_lm.jobs.seal import digest, read_seal
 from crispr_lm.jobs.steps import evaluate
 from crispr_lm.other_settings import EvaluateSettings, ExportSettings
 from crispr_lm.report.evidence import line_of, print_verified
+from crispr_lm.runtime.progress import SilentProgress
 
 RULES = """
 [tasks.own]
@@ -135,6 +136,7 @@ def test_a_flipped_byte_in_any_file_is_named_and_placed(bundle, copy):
             (copy / name).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
             found = verify(copy)
             assert not found["verified"]
+            assert "--overwrite" not in "".join(found["problems"])  # verify has no such option
             (named,) = [problem for problem in found["problems"] if problem.startswith(f"{name} has changed")]
             if name != "manifest.json":
                 first = place // evidence_module.BLOCK * evidence_module.BLOCK + 1
@@ -223,9 +225,8 @@ def test_the_seal_is_on_disk_before_any_test_question_is_asked(files, saved_mode
 
 def test_what_is_known_of_a_bundle_is_compared(bundle):
     sealed = read(bundle / "sealed.json")
-    assert verify(bundle, [sealed["seal"], sealed["edits"][0]["seal"], read(bundle / "manifest.json")["manifest"]])[
-        "verified"
-    ]
+    of_edit, of_bundle = sealed["edits"][0]["seal"], read(bundle / "manifest.json")["manifest"]
+    assert verify(bundle, [sealed["seal"], of_edit, of_bundle])["verified"]
     (problem,) = verify(bundle, [digest("another")])["problems"]
     assert "is the hash of nothing in this bundle" in problem
     assert line_of(verify(bundle, [digest("another")])) == "not verified: 1 problem"
@@ -249,9 +250,12 @@ def test_a_measurement_without_an_edit_is_evidence_too(files, saved_model, tmp_p
         scoring=scoring,
         evidence=tmp_path / "kept",
     )
-    evaluate(str(saved_model("llama")), tmp_path / "results.json", None, settings)
+    progress, said = SilentProgress(), []
+    progress.say = said.append
+    evaluate(str(saved_model("llama")), tmp_path / "results.json", None, settings, progress)
     found = evidence(tmp_path / "kept", tmp_path / "bundle")
     assert (found["verified"], found["edits"]) == (True, [])
+    assert f"Sealed before any question is asked: {found['seal']}" in said
     assert found["figures"] > 20
 
 
@@ -294,11 +298,9 @@ def test_verify_decides_the_sealed_rules_as_a_check_does(bundle, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     rules = {rule["metric"]: rule for rule in found["rules"]}
     results = read(bundle / "results.json")["tasks"]["choices:questions.jsonl"]
-    own, lost = rules["own.accuracy"], rules["own.bias_score_ambiguous"]
-    assert own["value"] == pytest.approx(results["after"]["accuracy"])
-    assert (lost["value"], lost["baseline"]) == tuple(
-        pytest.approx(results[when]["bias_score_ambiguous"]) for when in ("after", "before")
-    )
+    assert rules["own.accuracy"]["value"] == pytest.approx(results["after"]["accuracy"])
+    for name, when in (("value", "after"), ("baseline", "before")):
+        assert rules["own.bias_score_ambiguous"][name] == pytest.approx(results[when]["bias_score_ambiguous"])
     # Three templates of a test split decide nothing.
     assert {rule["outcome"] for rule in found["rules"]} == {"undecided"}
     assert "own.accuracy ≥ 0.9: an interval needs at least 10 templates" in printed

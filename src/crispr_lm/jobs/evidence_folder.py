@@ -16,6 +16,7 @@ from crispr_lm.jobs import seal
 from crispr_lm.jobs.record import record_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.other_settings import EvaluateSettings
+from crispr_lm.runtime.progress import Progress
 from crispr_lm.storage.files import make_folder, write_json, write_lines
 from crispr_lm.storage.output_path import check_new
 from crispr_lm.storage.run_folder import RunFolder
@@ -54,8 +55,8 @@ class Evidence:
         if self.rules is not None:
             matched(self.rules.source, subjects, self.settings.scoring)
 
-    def begin(self, lm: LanguageModel, subjects: Sequence[Subject], edit: Edit | None) -> None:
-        """Seal what is fixed before anything is measured."""
+    def begin(self, lm: LanguageModel, subjects: Sequence[Subject], edit: Edit | None, progress: Progress) -> None:
+        """Seal what is fixed before anything is measured, and say the seal's hash."""
         if self.folder is None:
             return
         parts = [
@@ -63,7 +64,8 @@ class Evidence:
         ]
         record = record_of(lm, self.settings, parts[: len(self.settings.task)], subjects)
         make_folder(self.folder.path)
-        seal.begin(self.folder, seal.content_of("evaluate", record, parts, subjects, self.rules), self.rules)
+        content = seal.content_of("evaluate", record, parts, subjects, self.rules)
+        progress.say(f"Sealed before any question is asked: {seal.begin(self.folder, content, self.rules)}")
         if edit is not None:
             edit.save(self.folder.edit)
             seal.add_edit(self.folder)
