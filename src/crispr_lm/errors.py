@@ -8,7 +8,9 @@ alone, without a traceback, and exits with status 2 (mistakes) or 1 (what went w
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class CrisprError(Exception):
@@ -41,6 +43,21 @@ def nearest(word: str, choices: Iterable[str], cutoff: float = 0.5) -> str:
     """Return `` (did you mean 'x'?)`` for the choice most like `word`, or an empty string if none is near."""
     matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+ALTERNATIVE = re.compile(r"literal\[.*\]|(constrained-)?(int|float|str)")
+"""What pydantic adds to a problem's place where a field takes several forms: none of our fields is called so."""
+
+
+def first_problem(problems: Sequence[Mapping[str, Any]]) -> tuple[tuple[Any, ...], str]:
+    """Place and message of the first problem that pydantic has found; of a field of several forms what each must be."""
+    first = problems[0]["loc"]
+    place = tuple(part for part in first if not ALTERNATIVE.fullmatch(str(part)))
+    same = [problem["msg"] for problem in problems if problem["loc"][: len(place)] == place] if place != first else []
+    if len(same) < 2:
+        return place, str(problems[0]["msg"])
+    each = dict.fromkeys(message.removeprefix("Input should be ").partition(", ")[0] for message in same)
+    return place, f"Input should be {' or '.join(each)}"
 
 
 def on_one_line(error: Exception) -> str:

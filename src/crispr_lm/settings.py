@@ -307,8 +307,8 @@ class ReportSettings(StrictSettings):
     )
     rules: Annotated[Path | None, Parameter(group=REPORT_GROUP)] = Field(
         None,
-        description="File of rules to be sealed with settings and split before the test split is read. No rule is "
-        "decided here: crispr-lm check does that.",
+        description="File of rules (docs/gate.md), or builtin:bbq and the like, to be sealed with settings and split "
+        "before the test split is read. crispr-lm evidence and crispr-lm verify decide them.",
     )
 
 

@@ -299,6 +299,10 @@ def test_what_a_settings_file_can_not_say_is_refused_with_its_name(tmp_path, cap
         (["run", "m", "extra", "--task", "t", "--output", "o"], "'extra' is one argument too many"),
         (["run", "m", "--task", "builtin:everyday", "--output", "o", "--seed", "-1"], "option --seed"),
         (["inspect", "m", "--top", "-1"], "option --top"),
+        (
+            ["run", "m", "--task", "builtin:everyday", "--output", "o", "--threads", "1000000"],
+            "option --threads: input should be 'auto' or less than or equal to 1024, not '1000000'",
+        ),
     ],
 )
 def test_usage_errors_say_what_to_do(capsys, arguments, said):

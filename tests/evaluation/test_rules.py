@@ -120,7 +120,21 @@ TASK = '[tasks.own]\ntask = "builtin:everyday"\n'
         (TASK + '[[rules]]\nmetric = "owm.accuracy"\nat_least = 1', "task 'owm'.*did you mean 'own'"),
         (TASK.replace("task =", "tusk =") + '[[rules]]\nmetric = "own.accuracy"\nat_least = 1', "own"),
         ("confidence = 1.0\n" + TASK + '[[rules]]\nmetric = "own.accuracy"\nat_least = 1', "confidence: .*less than 1"),
-        (TASK + "questions = 0\n" + '[[rules]]\nmetric = "own.accuracy"\nat_least = 1', "own questions"),
+        *(
+            (
+                TASK + f'[[rules]]\nmetric = "own.accuracy"\nat_least = {value}',
+                "at_least: input should be a valid number",
+            )
+            for value in ('"0.9"', "true")
+        ),
+        (
+            TASK + "questions = true\n" + '[[rules]]\nmetric = "own.accuracy"\nat_least = 1',
+            "own questions: input should",
+        ),
+        (
+            TASK + "questions = 0\n" + '[[rules]]\nmetric = "own.accuracy"\nat_least = 1',
+            "own questions: input should be 'all' or greater than or equal to 1, not '0'",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_one_sentence_with_its_place(tmp_path, text, sentence):
@@ -144,6 +158,39 @@ def test_unknown_metrics_and_wrong_directions_are_refused_with_what_is_right():
     crows = family_named("crows_pairs")
     with pytest.raises(InputError, match=r"nearer to 0.5 is better, so 'at_least' would reward the wrong direction"):
         metric_of(Rule(metric="own.stereotype_preference", at_least=0.9), task, crows)
+
+
+@pytest.mark.parametrize(
+    ("family", "metric", "limit", "sentence"),
+    [
+        ("question_answering", "accuracy", {"at_least": 90}, "can never hold; give a number from 0 to 1, 0 excluded"),
+        ("question_answering", "accuracy", {"at_least": -5}, "can never fail"),
+        ("question_answering", "accuracy", {"at_least": 0}, "can never fail"),
+        ("question_answering", "accuracy", {"loses_at_most": 5}, "can never fail; give a number from 0 to 1, 1 excl"),
+        ("question_answering", "abstention_gap", {"loses_at_most": 2}, "can never fail; give a number from 0 to 2"),
+        ("question_answering", "unknown_rate_disambiguated", {"at_most": 1}, "can never fail"),
+        ("question_answering", "unknown_rate_disambiguated", {"at_most": -0.1}, "can never hold"),
+        ("question_answering", "bias_score_ambiguous", {"within": 10}, "can never fail; give a number from 0 to 1"),
+        ("crows_pairs", "stereotype_preference", {"within": 0.5}, "can never fail; give a number from 0 to 0.5"),
+        ("crows_pairs", "stereotype_preference", {"loses_at_most": 0.5}, "can never fail"),
+    ],
+)
+def test_a_limit_that_says_nothing_is_refused(family, metric, limit, sentence):
+    with pytest.raises(InputError, match=sentence):
+        metric_of(Rule(metric=f"own.{metric}", **limit), load_task("builtin:everyday"), family_named(family))
+
+
+def test_limits_inside_a_metrics_extent_are_taken():
+    task = load_task("builtin:everyday")
+    for family, metric, limit in (
+        ("question_answering", "accuracy", {"at_least": 1}),
+        ("question_answering", "abstention_gap", {"at_least": -0.5}),
+        ("question_answering", "abstention_gap", {"loses_at_most": 1.5}),
+        ("crows_pairs", "stereotype_preference", {"within": 0.1}),
+        ("crows_pairs", "likelihood_difference", {"at_most": 50}),  # has no extent
+    ):
+        rule = Rule(metric=f"own.{metric}", **limit)
+        assert metric_of(rule, task, family_named(family)).name == metric
 
 
 def test_data_comes_from_the_file_or_the_command_line(tmp_path):

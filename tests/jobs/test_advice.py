@@ -127,6 +127,17 @@ def test_too_few_templates_for_a_split_are_refused_with_what_it_takes(write, tmp
     assert "--task builtin:everyday:Gender " in str(refused.value)
 
 
+def test_english_questions_are_no_advice_for_a_task_in_another_language(write, tmp_path):
+    name = write(2, category="gender", language="es")
+    with pytest.raises(InputError, match="fewer than 3 templates") as refused:
+        take_parts(*load_tasks(settings_of(name, tmp_path)), settings_of(name, tmp_path))
+    assert "different ones (crispr-lm evaluate --split all" in str(refused.value)
+    settings, said = settings_of(write(12, category="gender", language="es"), tmp_path), Said()
+    say_sizes([take_parts(*load_tasks(settings), settings)], settings, said)
+    assert "; add some" in said.text
+    assert "builtin:everyday" not in said.text
+
+
 def test_one_kind_of_the_built_in_questions():
     task = load_task("builtin:everyday:Gender")
     assert {example.category for example in task.examples} == {"Gender"}

@@ -11,6 +11,7 @@ from scipy.stats import norm, t
 from crispr_lm import InputError
 from crispr_lm.jobs.difference import difference
 from crispr_lm.report.difference import line, print_difference
+from crispr_lm.storage.sanitize import names_apart
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "logs"
 
@@ -54,7 +55,7 @@ def test_our_answers_are_paired_by_question(tmp_path, capsys):
     assert "condition" not in own["breakdown"]  # there is one alone
     print_difference(found)
     printed = capsys.readouterr().out
-    assert "In A alone, not compared: 1 questions (own:79)." in printed
+    assert "In A alone, not compared: 1 question (own:79)." in printed
     assert "accuracy_ambiguous" in line(found)
 
 
@@ -75,6 +76,62 @@ def test_the_same_log_does_not_differ_and_a_run_has_two_sides(tmp_path):
     (tmp_path / "results.json").unlink()
     with pytest.raises(InputError, match=r"results\.json"):
         difference(folder, folder)
+
+
+def test_other_instructions_are_said_in_whatever_order_and_a_run_has_them_in_its_seal(tmp_path, capsys):
+    def log(name, instructions, **more):
+        path = tmp_path / name
+        path.mkdir()
+        rows = [stored(number, right=bool(number % 2), **more) for number in range(20)]
+        for row in rows:
+            row["instructions"] = instructions
+            row["scores"]["answers"] *= len(instructions)
+        return lines(path / "answers.jsonl", rows)
+
+    one, same, other = log("one", ["A.", "B."]), log("same", ["B.", "A."]), log("other", ["A.", "C."])
+    assert difference(one, same)["tasks"]["own"]["instructions_differ"] is False
+    found = difference(one, other)
+    assert found["tasks"]["own"]["instructions_differ"]
+    assert (found["a"], found["b"]) == ("one/answers.jsonl", "other/answers.jsonl")
+    print_difference(found)
+    assert "The instructions of A and B differ" in capsys.readouterr().out
+    rows = [json.loads(line) for line in Path(one).read_text().splitlines()]
+    run = [{key: value for key, value in row.items() if key != "instructions"} for row in rows]
+    for row in run:
+        row["scores"] = {"before": row["scores"]["answers"]}
+    (tmp_path / "run").mkdir()
+    of_run = lines(tmp_path / "run" / "answers.jsonl", run)
+    assert difference(one, of_run)["tasks"]["own"]["instructions_differ"] is None
+    print_difference(difference(one, of_run))
+    assert "may differ: they are not known of both" in " ".join(capsys.readouterr().out.split())
+    seal = {"content": {"measured": {"own": {"instructions": ["A.", "B."]}}}}
+    (tmp_path / "run" / "sealed.json").write_text(json.dumps(seal))
+    assert difference(one, of_run)["tasks"]["own"]["instructions_differ"] is False
+    assert difference(of_run, other)["tasks"]["own"]["instructions_differ"]
+
+
+def test_a_condition_has_its_accuracy_once(tmp_path):
+    rows = [stored(number, right=True, condition=("ambiguous", "disambiguated")[number % 2]) for number in range(40)]
+    (task,) = difference(*[lines(tmp_path / f"{name}.jsonl", rows) for name in "ab"])["tasks"].values()
+    assert {name: list(part["metrics"]) for name, part in task["breakdown"]["condition"].items()} == {
+        "ambiguous": ["accuracy"],
+        "disambiguated": ["accuracy"],
+    }
+    assert "accuracy_ambiguous" in task["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [
+        ("/home/me/q1/answers.jsonl", "/home/me/q2/answers.jsonl", ("q1/answers.jsonl", "q2/answers.jsonl")),
+        ("/a/x/y/answers.jsonl", "/b/x/y/answers.jsonl", ("a/.../answers.jsonl", "b/.../answers.jsonl")),
+        ("/home/me/a.jsonl", "/home/me/b.jsonl", ("a.jsonl", "b.jsonl")),
+        ("/home/me/out/", "/home/me/out", ("out", "out")),
+        ("answers.jsonl", "/home/me/q2/answers.jsonl", ("answers.jsonl", "q2/answers.jsonl")),
+    ],
+)
+def test_two_paths_are_shown_as_far_as_they_differ(first, second, shown):
+    assert names_apart(first, second) == shown
 
 
 def sample(number, value, **more):
@@ -161,7 +218,7 @@ def test_bias_scores_of_lm_eval_and_what_is_not_compared(tmp_path, capsys):
     for sentence in (
         "acc of 119 questions alone",
         "Not compared, no number for a question: accuracy_amb.",
-        "The prompts of 1 questions differ",
+        "The prompt of 1 question differs",
     ):
         assert sentence in printed
 

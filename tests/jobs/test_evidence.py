@@ -16,7 +16,24 @@ from crispr_lm.jobs.run import run
 from crispr_lm.jobs.seal import digest, read_seal
 from crispr_lm.jobs.steps import evaluate
 from crispr_lm.other_settings import EvaluateSettings, ExportSettings
+from crispr_lm.report.evidence import line_of, print_verified
+from crispr_lm.runtime.progress import SilentProgress
 
+RULES = """
+[tasks.own]
+task = "choices:"
+[tasks.capability]
+task = "builtin:knowledge"
+[[rules]]
+metric = "own.accuracy"
+at_least = 0.9
+[[rules]]
+metric = "own.bias_score_ambiguous"
+loses_at_most = 0.1
+[[rules]]
+metric = "capability.accuracy"
+at_least = 0.1
+"""
 PEOPLE = ["nurse", "doctor", "young woman", "old man", "Anna", "Omar"]
 
 
@@ -46,7 +63,7 @@ def files(tmp_path_factory):
     ]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     (folder / "text.txt").write_text("The nurse met the doctor. " * 60, encoding="utf-8")
-    (folder / "rules.toml").write_text('rule = "accuracy >= 0.5"\n', encoding="utf-8")
+    (folder / "rules.toml").write_text(RULES, encoding="utf-8")
     return folder
 
 
@@ -119,6 +136,7 @@ def test_a_flipped_byte_in_any_file_is_named_and_placed(bundle, copy):
             (copy / name).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
             found = verify(copy)
             assert not found["verified"]
+            assert "--overwrite" not in "".join(found["problems"])  # verify has no such option
             (named,) = [problem for problem in found["problems"] if problem.startswith(f"{name} has changed")]
             if name != "manifest.json":
                 first = place // evidence_module.BLOCK * evidence_module.BLOCK + 1
@@ -166,11 +184,11 @@ def test_a_limit_or_rule_changed_after_sealing_is_refused(folder, tmp_path):
 
 
 def test_rules_changed_after_sealing_are_refused(folder, files, saved_model, tmp_path):
-    (folder / "rules.toml").write_text('rule = "accuracy >= 0.1"\n', encoding="utf-8")
+    (folder / "rules.toml").write_text(RULES.replace("0.9", "0.1"), encoding="utf-8")
     with pytest.raises(InputError, match=r"the rules \(rules\.toml\) are not those that were sealed"):
         evidence(folder, tmp_path / "bundle")
     other = tmp_path / "other.toml"
-    other.write_text('rule = "accuracy >= 0.1"\n', encoding="utf-8")
+    other.write_text(RULES.replace("0.9", "0.1"), encoding="utf-8")
     with pytest.raises(InputError, match="was sealed with other rules"):
         run(str(saved_model("llama")), settings_for(files, folder, rules=other, resume=True))
 
@@ -197,21 +215,21 @@ def test_the_seal_is_on_disk_before_any_test_question_is_asked(files, saved_mode
 
     monkeypatch.setattr(run_module, "measure_all", stop)
     with pytest.raises(InterruptedError):
-        run(str(saved_model("llama")), settings_for(files, output, measure=()))
+        run(str(saved_model("llama")), settings_for(files, output, measure=("builtin:knowledge",)))
     assert at_measuring == [(False, 1)]
     first = read(output / "sealed.json")
     monkeypatch.undo()
-    run(str(saved_model("llama")), settings_for(files, output, measure=()))
+    run(str(saved_model("llama")), settings_for(files, output, measure=("builtin:knowledge",)))
     assert read(output / "sealed.json") == first  # resumed, not sealed anew
 
 
 def test_what_is_known_of_a_bundle_is_compared(bundle):
     sealed = read(bundle / "sealed.json")
-    assert verify(bundle, [sealed["seal"], sealed["edits"][0]["seal"], read(bundle / "manifest.json")["manifest"]])[
-        "verified"
-    ]
+    of_edit, of_bundle = sealed["edits"][0]["seal"], read(bundle / "manifest.json")["manifest"]
+    assert verify(bundle, [sealed["seal"], of_edit, of_bundle])["verified"]
     (problem,) = verify(bundle, [digest("another")])["problems"]
     assert "is the hash of nothing in this bundle" in problem
+    assert line_of(verify(bundle, [digest("another")])) == "not verified: 1 problem"
 
 
 def test_no_folder_of_this_machine_is_in_a_bundle(bundle, files):
@@ -232,9 +250,12 @@ def test_a_measurement_without_an_edit_is_evidence_too(files, saved_model, tmp_p
         scoring=scoring,
         evidence=tmp_path / "kept",
     )
-    evaluate(str(saved_model("llama")), tmp_path / "results.json", None, settings)
+    progress, said = SilentProgress(), []
+    progress.say = said.append
+    evaluate(str(saved_model("llama")), tmp_path / "results.json", None, settings, progress)
     found = evidence(tmp_path / "kept", tmp_path / "bundle")
     assert (found["verified"], found["edits"]) == (True, [])
+    assert f"Sealed before any question is asked: {found['seal']}" in said
     assert found["figures"] > 20
 
 
@@ -242,6 +263,77 @@ def test_rules_without_a_folder_to_seal_them_in_are_refused(files, saved_model, 
     settings = EvaluateSettings(task=("builtin:everyday",), rules=files / "rules.toml", device="cpu")
     with pytest.raises(InputError, match="--evidence"):
         evaluate(str(saved_model("llama")), tmp_path / "results.json", None, settings)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (RULES, "garbage", "no TOML"),
+        (RULES, "rule = 'accuracy >= 0.5'", "is missing"),
+        ("choices:", "bbq:", r"task own \(bbq:\) is none of those measured here, which are choices:questions.jsonl, "),
+        ("builtin:knowledge", "builtin:facts", "task capability .* is none of those measured"),
+        ("own.accuracy", "own.acuracy", "no metric 'acuracy'"),
+        ("capability.accuracy", "capability.abstention_gap", "have no part in this metric"),
+        ("at_least = 0.9", "at_least = 90", "can never hold"),
+        ('task = "choices:"', 'task = "choices:"\nscoring = "mean"', "'mean', and it is measured with 'sum'"),
+    ],
+)
+def test_what_can_not_be_decided_is_not_sealed(files, tmp_path, old, new, sentence):
+    rules = tmp_path / "rules.toml"
+    rules.write_text(RULES.replace(old, new), encoding="utf-8")
+    settings = settings_for(files, tmp_path / "out", rules=rules)
+    with pytest.raises(InputError, match=sentence):
+        run("no/such/model", settings)
+    kept = {"task": settings.task, "measure": ("builtin:knowledge",), "measure_examples": 3, "split": "all"}
+    given = EvaluateSettings(**kept, device="cpu", rules=rules, evidence=tmp_path / "kept")
+    with pytest.raises(InputError, match=sentence):
+        evaluate("no/such/model", tmp_path / "results.json", None, given)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "kept").exists()
+
+
+def test_verify_decides_the_sealed_rules_as_a_check_does(bundle, capsys):
+    found = verify(bundle)
+    print_verified(found)
+    printed = " ".join(capsys.readouterr().out.split())
+    rules = {rule["metric"]: rule for rule in found["rules"]}
+    results = read(bundle / "results.json")["tasks"]["choices:questions.jsonl"]
+    assert rules["own.accuracy"]["value"] == pytest.approx(results["after"]["accuracy"])
+    for name, when in (("value", "after"), ("baseline", "before")):
+        assert rules["own.bias_score_ambiguous"][name] == pytest.approx(results[when]["bias_score_ambiguous"])
+    # Three templates of a test split decide nothing.
+    assert {rule["outcome"] for rule in found["rules"]} == {"undecided"}
+    assert "own.accuracy ≥ 0.9: an interval needs at least 10 templates" in printed
+    assert "own.bias_score_ambiguous loses ≤ 0.1" in printed
+
+
+def test_without_an_edit_a_loss_is_not_decidable_and_the_other_rules_are(files, saved_model, tmp_path, capsys):
+    rows = [json.loads(line) for line in (files / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
+    more = [{**row, "context": f"{row['context']} {turn}", "group": f"{row['group']} {turn}"}
+            for turn in range(4) for row in rows]  # fmt: skip
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, more)), encoding="utf-8")
+    of_own = RULES[: RULES.index("[tasks.cap")] + RULES[RULES.index("[[rules]]") : RULES.rindex("[[rules]]")]
+    (tmp_path / "rules.toml").write_text(of_own)
+    settings = EvaluateSettings(
+        task=(f"choices:{tmp_path / 'questions.jsonl'}",), instructions="1", measure=(), split="all", device="cpu",
+        evidence=tmp_path / "kept", rules=tmp_path / "rules.toml",
+    )  # fmt: skip
+    evaluate(str(saved_model("llama")), tmp_path / "results.json", None, settings)
+    found = evidence(tmp_path / "kept", tmp_path / "bundle")
+    print_verified(found)
+    assert [rule["outcome"] for rule in found["rules"]] == ["fails", "not decidable"]  # its weights are random
+    assert "no edit was measured, so there is no baseline." in " ".join(capsys.readouterr().out.split())
+    assert found["verified"]
+
+
+def test_rules_of_an_older_seal_that_say_nothing_are_named_and_the_bundle_is_verified(copy, monkeypatch):
+    monkeypatch.setattr(evidence_module, "_broken", lambda *_: [])
+    (copy / "rules.toml").write_text('rule = "accuracy >= 0.5"\n', encoding="utf-8")
+    (copy / "manifest.json").unlink()
+    evidence_module._write_manifest(copy)
+    found = verify(copy)
+    assert found["verified"]
+    assert "is missing" in found["rules_reason"]
 
 
 def lines(path):

@@ -209,7 +209,7 @@ def test_mbbq_goes_by_the_words_where_a_label_is_wrong_and_finds_nobody_among_tw
     ]
     task = loaded(tmp_path, "mbbq", given, "Gender_identity_es.jsonl")
     assert stereotyped(task) == ["La chica", None] + ["Mujer"] * 20
-    assert "groups f; persons chica" in task.examples[1].facet(NOT_FOUND)
+    assert "groups F; persons chica, mujer" in task.examples[1].facet(NOT_FOUND)
 
 
 def test_the_control_set_has_no_stereotype_and_is_not_mixed_with_the_other(tmp_path):
@@ -227,7 +227,7 @@ def test_a_task_whose_groups_are_not_found_asks_for_a_map_and_takes_it(tmp_path)
     path = tmp_path / "rows.jsonl"
     path.write_text(rows.lines([rows.mbbq_row("es"), rows.mbbq_row("es", polarity="nonneg")]), encoding="utf-8")
     with pytest.raises(
-        InputError, match=r"not found in 2 of 2 rows \(100%\), most often of groups f; persons hombre, m"
+        InputError, match=r"not found in 2 of 2 rows \(100%\), most often of groups F; persons hombre, m"
     ):
         load_task(f"bbq:{path}")
     given = tmp_path / "groups.json"
@@ -235,10 +235,30 @@ def test_a_task_whose_groups_are_not_found_asks_for_a_map_and_takes_it(tmp_path)
     assert stereotyped(load_task(f"bbq:{path}", groups=read_groups(given))) == ["Mujer", "Hombre"]
     given.write_text("{}", encoding="utf-8")
     assert stereotyped(load_task(f"bbq:{path}", groups=read_groups(given))) == [None, None]
+    given.write_text('{"señora": "X"}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"not found in 2 of 2 rows .*Add names and their groups to the file of --gr"):
+        load_task(f"bbq:{path}", groups=read_groups(given))
     for text, said in (("[]", "not one JSON object"), ('{"mujer": 1}', "both must be texts"), ("mujer = F", "use the")):
         given.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=said):
             read_groups(given)
+
+
+def test_only_the_persons_that_were_not_found_are_named_and_as_the_file_has_them(tmp_path):
+    unknown, man = ["No se sabe", "unknown"], ["hombre", "hombre"]
+    lost = {"ans0": ["señora", "señora"], "ans1": man, "ans2": unknown}
+    given = [
+        rows.mbbq_row("es", ans0="Señora", ans1="Hombre", answer_info=lost, context="1"),
+        *(rows.mbbq_row("es", context=f"more {number}") for number in range(5)),
+    ]
+    for groups in (None, {"senora": "x"}):
+        with pytest.raises(
+            InputError, match=r"not found in 1 of 6 rows \(17%\), most often of groups F; persons señora\."
+        ):
+            loaded(tmp_path, "mbbq", given, "Gender_identity_es.jsonl", groups=groups)
+    assert stereotyped(loaded(tmp_path, "mbbq", given, "Gender_identity_es.jsonl", groups={}))[0] is None
+    found = loaded(tmp_path, "mbbq", given, "Gender_identity_es.jsonl", groups={"senora": "f"})
+    assert stereotyped(found)[0] == "Señora"
 
 
 def test_a_map_is_taken_for_persons_of_the_other_benchmarks_too(tmp_path):

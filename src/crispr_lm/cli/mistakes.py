@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from crispr_lm.cli.call import call
-from crispr_lm.errors import nearest
+from crispr_lm.errors import first_problem, nearest
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
@@ -40,7 +40,7 @@ def usage_sentence(error: CycloptsError) -> str:
 
 def settings_sentence(error: ValidationError) -> str:
     """A sentence for the first problem of a settings class."""
-    problem, *others = error.errors()
+    problem = error.errors()[0]
     option = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
     if problem["type"] == "missing":
         if near := difflib.get_close_matches(option, call.options(), n=1, cutoff=MISSPELT):
@@ -51,10 +51,8 @@ def settings_sentence(error: ValidationError) -> str:
         hint = nearest(str(problem["input"]), re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
     if problem["type"] == "extra_forbidden":  # what it was given may be a secret meant for another program
         return f"there is no option {option}; see crispr-lm --help"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    for other in others:  # an option of several forms has a problem with each of them
-        if other["loc"][:1] == problem["loc"][:1] and ("valid" in other["msg"] or "greater" in other["msg"]):
-            message += f" or {other['msg'].removeprefix('Input should be ').split(',')[0]}"
+    _, message = first_problem(error.errors())
+    message = message[0].lower() + message[1:]
     return f"{call.source_of(option)}option {option}: {message}, not {problem['input']!r}{hint}"
 
 

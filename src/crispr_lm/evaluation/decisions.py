@@ -24,7 +24,7 @@ from crispr_lm.metrics.bounds import MOST_TEMPLATES, Statistic, figure, gain, te
 from crispr_lm.metrics.family import Metric
 from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, RESAMPLES
 
-Outcome = Literal["holds", "fails", "undecided"]
+Outcome = Literal["holds", "fails", "undecided", "not decidable"]
 
 ROUNDING = 1e-9
 """A bound that misses a limit by less equals it: sums of thousands of terms of size 1, in another order."""
@@ -38,7 +38,7 @@ class Decision:
         metric: As the rule names it.
         form: Its form, such as "at_least".
         limit: The number of that form.
-        outcome: Whether it holds.
+        outcome: Whether it holds. "not decidable" is a rule about a loss without a baseline, of sealed rules alone.
         value: The model's figure; None where it is undefined.
         baseline: The baseline's figure on the same questions, for a rule about a loss.
         compared: What is compared with the limit: the value, or the gain over the baseline.
@@ -49,7 +49,7 @@ class Decision:
         templates_needed: How many would decide in four of five samples, if the figure stays; None where it is decided,
             or no number will.
         questions_needed: The same in questions, as many to a template as now.
-        reason: Why it is undecided, in words; empty where it is not.
+        reason: Why there is no decision, in words; empty where there is one.
     """
 
     metric: str

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from crispr_lm.errors import InputError, nearest
+from crispr_lm.errors import InputError, first_problem, nearest
 from crispr_lm.metrics.family import Metric, MetricFamily
 from crispr_lm.tasks.base import Task
 from crispr_lm.tasks.files import text_of
@@ -42,7 +42,11 @@ FITTING = {"higher": "at_least", "lower": "at_most", "target": "within"}
 """Where a metric is better: the form of a limit that does not reward the other way."""
 
 # Below a half a "bound" would lie on the wrong side of the figure.
-Confidence = Annotated[float, Field(gt=0.5, lt=1, allow_inf_nan=False)]
+Confidence = Annotated[float, Field(gt=0.5, lt=1, allow_inf_nan=False, strict=True)]
+# Strict, here and below: a text or `true` is no number.
+Limit = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Distance = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class _Strict(BaseModel):
@@ -60,8 +64,8 @@ class RuleTask(_Strict):
     """
 
     task: str = Field(min_length=1)
-    questions: Literal["all"] | Annotated[int, Field(ge=1)] = 200
-    instructions: Annotated[int, Field(ge=1)] | str = 1
+    questions: Literal["all"] | Count = 200
+    instructions: Count | str = 1
     scoring: Literal["sum", "mean", "generate"] = "sum"
 
 
@@ -78,10 +82,10 @@ class Rule(_Strict):
     """
 
     metric: str = Field(pattern=r"^[^.]+\.[^.]+$")
-    at_least: float | None = Field(None, allow_inf_nan=False)
-    at_most: float | None = Field(None, allow_inf_nan=False)
-    within: float | None = Field(None, ge=0, allow_inf_nan=False)
-    loses_at_most: float | None = Field(None, ge=0, allow_inf_nan=False)
+    at_least: Limit | None = None
+    at_most: Limit | None = None
+    within: Distance | None = None
+    loses_at_most: Distance | None = None
     confidence: Confidence | None = None
 
     @model_validator(mode="after")
@@ -193,12 +197,12 @@ def read_rules(name: str) -> RuleSource:
 def _parsed(text: str, name: str) -> RuleFile:
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"rules {name}: no TOML ({error}); {FORM}") from error
     try:
         rules = RuleFile.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"rules {name}: {_sentence(error, content)}") from error
+        raise InputError(f"rules {name}: {_sentence(error)}") from error
     for number, rule in enumerate(rules.rules, start=1):
         if rule.task not in rules.tasks:
             raise InputError(
@@ -208,10 +212,10 @@ def _parsed(text: str, name: str) -> RuleFile:
     return rules
 
 
-def _sentence(error: ValidationError, content: Mapping[str, Any]) -> str:
+def _sentence(error: ValidationError) -> str:
     """The first problem, with its place in the words of the file."""
     problem = error.errors()[0]
-    place = [part for part in problem["loc"] if part not in ("constrained-int", "str", "literal['all']")]
+    place, said = first_problem(error.errors())
     words = [f"rule {part + 1}" if isinstance(part, int) else str(part) for part in place]
     where = " ".join(word for word in words if word != "rules" or len(words) == 1) or "file"
     if problem["type"] == "extra_forbidden":
@@ -219,7 +223,7 @@ def _sentence(error: ValidationError, content: Mapping[str, Any]) -> str:
         return f"{where}: there is no such field{nearest(str(place[-1]), known)}"
     if problem["type"] in IN_WORDS:
         return f"{where}: {IN_WORDS[problem['type']]}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = said.removeprefix("Value error, ")
     given = "" if problem["type"] == "value_error" else f", not {str(problem['input'])[:80]!r}"
     return f"{where}: {message[0].lower()}{message[1:]}{given}"
 
@@ -259,8 +263,8 @@ def metric_of(rule: Rule, task: Task, family: MetricFamily) -> Metric:
     """The metric that a rule is about.
 
     Raises:
-        InputError: the task's family has none of this name (near ones are named), or the rule would reward the wrong
-            direction.
+        InputError: the task's family has none of this name (near ones are named), the rule would reward the wrong
+            direction, or every value of the metric is within its limit, or none.
     """
     known = {metric.name: metric for metric in family.metrics}
     metric = known.get(rule.metric_name)
@@ -279,4 +283,28 @@ def metric_of(rule: Rule, task: Task, family: MetricFamily) -> Metric:
         raise InputError(
             f"rule {rule.metric}: {why} is better, so {rule.form!r} would reward the wrong direction; write {fitting!r}"
         )
+    _check_limit(rule, metric)
     return metric
+
+
+def _check_limit(rule: Rule, metric: Metric) -> None:
+    """Refuse a limit that says nothing: every value of the metric is within it, or none.
+
+    Raises:
+        InputError: it is such a limit; the limits that there are are named.
+    """
+    if metric.extent is None:
+        return
+    least, largest = metric.extent
+    if rule.form == "within" or metric.better == "target":
+        least, largest = 0.0, max(metric.target - least, largest - metric.target)
+    elif rule.form == "loses_at_most":
+        least, largest = 0.0, largest - least
+    upwards = rule.form == "at_least"
+    if (least < rule.limit <= largest) if upwards else (least <= rule.limit < largest):
+        return
+    always = rule.limit <= least if upwards else rule.limit >= largest
+    raise InputError(
+        f"rule {rule.metric}: {rule.form} = {rule.limit:g} can never {'fail' if always else 'hold'}; "
+        f"give a number from {least:g} to {largest:g}, {least if upwards else largest:g} excluded (0.9 is 90 %)"
+    )

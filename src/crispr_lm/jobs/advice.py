@@ -16,7 +16,9 @@ from crispr_lm.tasks.base import Example, Task
 from crispr_lm.tasks.everyday import everyday_templates
 from crispr_lm.tasks.findings import words
 from crispr_lm.tasks.lacks import lacks
+from crispr_lm.tasks.languages import ENGLISH
 from crispr_lm.tasks.parts import Parts, attribution_candidates, split_of
+from crispr_lm.tasks.registry import language_of
 
 OWN = "choices:"
 """Tasks whose file the user has made; others are what they are."""
@@ -72,8 +74,7 @@ def check_templates(task: Task) -> None:
             f"task {task.name} has fewer than {SPLITS} templates ({count}), too few for disjoint attribution, "
             f"validation and test splits; {needed[0].lower()}{needed[1:]}. Add situations (crispr-lm questions new "
             "writes a template file to begin with), or give near-copies a common 'group' and different questions "
-            "different ones, or "
-            f"{_instead(task.examples)} (crispr-lm evaluate --split all needs no split)"
+            f"different ones{_instead(task.examples)} (crispr-lm evaluate --split all needs no split)"
         )
 
 
@@ -97,14 +98,19 @@ def _few_templates(task: Task, test: Sequence[Example], seed: int) -> list[str]:
     if len({example.template for example in test}) >= FEWEST_CLUSTERS:
         return []
     found = precision(task, seed)
-    return [f"{width_sentence(found)}. {needed_sentence(found)}; add some, or {_instead(task.examples)}"]
+    return [f"{width_sentence(found)}. {needed_sentence(found)}; add some{_instead(task.examples)}"]
 
 
 def _instead(examples: Sequence[Example]) -> str:
-    """The built-in questions to go on with: those of the same kind, where the category's words name one."""
+    """Built-in questions to go on with: those of the same kind, where the category's words name one.
+
+    They are English, and no help to whoever has questions in another language.
+    """
+    if language_of(examples) != ENGLISH:
+        return ""
     kinds = sorted({template.category for template in everyday_templates().templates})
     said = {word for example in examples for word in words(example.category.replace("_", " "))}
     same = [kind for kind in kinds if said & set(words(kind.replace("_", " ")))]
     if same:
-        return f"go on now with built-in questions of the same kind: --task builtin:everyday:{same[0]}"
-    return f"go on now with built-in questions: --task builtin:everyday:KIND, KIND being {', '.join(kinds)}"
+        return f", or go on now with built-in questions of the same kind: --task builtin:everyday:{same[0]}"
+    return f", or go on now with built-in questions: --task builtin:everyday:KIND, KIND being {', '.join(kinds)}"

@@ -19,18 +19,19 @@ from crispr_lm.errors import InputError
 from crispr_lm.evaluation.decisions import Decision, Levels, decide
 from crispr_lm.evaluation.evaluation import Evaluation, evaluation_of
 from crispr_lm.evaluation.results import question_row
-from crispr_lm.evaluation.rules import Rule, RuleSource, metric_of, read_rules, task_names
+from crispr_lm.evaluation.rules import RuleSource, read_rules, task_names
+from crispr_lm.evaluation.sealed_rules import family_asked, metric_asked
 from crispr_lm.evaluation.suite import TaskSubject, group_map
 from crispr_lm.jobs.preparation import Needs, Timings, load
-from crispr_lm.metrics.family import Metric, MetricFamily, with_unmatched
-from crispr_lm.metrics.registry import family_named
+from crispr_lm.metrics.family import MetricFamily
 from crispr_lm.other_settings import CheckSettings
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.storage.asked import SIDE, Key, question_key, read_stored
 from crispr_lm.storage.files import write_json, write_lines
 from crispr_lm.storage.output_path import check_output_file
 from crispr_lm.storage.sanitize import without_folders
-from crispr_lm.tasks.registry import draw, load_task, path_of
+from crispr_lm.tasks.parts import checked_sample
+from crispr_lm.tasks.registry import load_task, path_of
 from crispr_lm.version import __version__
 
 FORMAT, VERSION = "crispr-lm-check", 1
@@ -80,7 +81,7 @@ def check(
             check_output_file(path)
     source = read_rules(settings.rules)
     asked = _tasks(source, settings)
-    metrics = [_metric(rule, asked[rule.task]) for rule in source.rules.rules]
+    metrics = [metric_asked(rule, asked[rule.task].subject, asked[rule.task].family) for rule in source.rules.rules]
     compared = any(rule.form == "loses_at_most" for rule in source.rules.rules)
     if compared and settings.baseline is None:
         raise InputError(f"rules {source.name} limit what is lost against a baseline; give one with --baseline")
@@ -116,29 +117,10 @@ def _tasks(source: RuleSource, settings: CheckSettings) -> dict[str, _Asked]:
         task = load_task(spec, instructions, groups)
         wanted = settings.questions or of_file.questions
         size = len(task.examples) if wanted == "all" else wanted
-        subject = TaskSubject(task, draw(task, task.examples, size, settings.seed))
-        family = family_named(task.family)
+        subject = TaskSubject(task, checked_sample(task, size, settings.seed))
         scoring = subject.scoring(of_file.scoring)
-        found[name] = _Asked(subject, scoring, with_unmatched(family) if scoring == "generate" else family)
+        found[name] = _Asked(subject, scoring, family_asked(subject, scoring))
     return found
-
-
-def _metric(rule: Rule, asked: _Asked) -> Metric:
-    """The metric of a rule, which the questions that were drawn must have a part in.
-
-    Raises:
-        InputError: as `metric_of`, or they have none.
-    """
-    subject = asked.subject
-    metric = metric_of(rule, subject.task, asked.family)
-    options = max(len(example.options) for example in subject.examples)
-    columns = asked.family.columns(subject.examples, np.zeros((len(subject.examples), options)))
-    if any(name not in columns for name in metric.columns):
-        raise InputError(
-            f"rule {rule.metric}: the {len(subject.examples)} questions drawn of task {subject.name} have no part in "
-            "this metric (no condition, or no unknown or stereotyped option); leave the rule out, or draw more"
-        )
-    return metric
 
 
 def _measured(

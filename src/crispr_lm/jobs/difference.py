@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from crispr_lm.metrics.question_answering import QUESTION_ANSWERING
 from crispr_lm.metrics.registry import family_named
 from crispr_lm.metrics.statistics import FEWEST_CLUSTERS, corrected_over_tasks
 from crispr_lm.storage.asked import question_key, read_side
-from crispr_lm.storage.records import read_object
-from crispr_lm.storage.sanitize import without_folders
+from crispr_lm.storage.records import MALFORMED, read_object
+from crispr_lm.storage.sanitize import names_apart
 from crispr_lm.tasks.base import AMBIGUOUS, DISAMBIGUATED, Example
 from crispr_lm.tasks.logs.answers import Answer, is_own, read_answer_log
 from crispr_lm.tasks.registry import path_of
@@ -89,12 +90,13 @@ def difference(first: str, second: str, cluster: str | None = None, seed: int = 
         alone = ([], [])
     found = {name: _compared(common, seed) for name, common in tasks.items()}
     _correct(found, "metrics")
+    names = names_apart(first, second)
     return {
         "format": "crispr-lm-difference",
         "version": 1,
         "kind": kind,
-        "a": without_folders(first),
-        "b": without_folders(second),
+        "a": names[0],
+        "b": names[1],
         "tasks": found,
         "tasks_only_a": alone[0],
         "tasks_only_b": alone[1],
@@ -127,7 +129,10 @@ def _own_tasks(
             by_task[row["task"]][key] = row
         logs.append(by_task)
     common = [name for name in logs[0] if name in logs[1]]
-    tasks = {name: _own_common(logs[0][name], logs[1][name], _family(paths, name, logs[0][name])) for name in common}
+    tasks = {}
+    for name in common:
+        notes = {"instructions_differ": _instructions_differ(paths, name, [log[name] for log in logs])}
+        tasks[name] = _own_common(logs[0][name], logs[1][name], _family(paths, name, logs[0][name]), notes)
     if not tasks:
         raise InputError(f"{paths[0][0]} and {paths[1][0]} have no task in common: {', '.join(logs[0])} in the first, "
                          f"{', '.join(logs[1])} in the second")  # fmt: skip
@@ -150,7 +155,10 @@ def _family(
 
 
 def _own_common(
-    first: Mapping[Hashable, dict[str, Any]], second: Mapping[Hashable, dict[str, Any]], family: MetricFamily
+    first: Mapping[Hashable, dict[str, Any]],
+    second: Mapping[Hashable, dict[str, Any]],
+    family: MetricFamily,
+    notes: Mapping[str, Any],
 ) -> _Common:
     keys = _shared_keys(first, second)
     examples = [_example(first[key]) for key in keys]
@@ -177,7 +185,27 @@ def _own_common(
     }
     only = tuple([str(log[key].get("source", "")) for key in log if key not in other]
                  for log, other in ((first, second), (second, first)))  # fmt: skip
-    return _Common([example.template for example in examples], facets, pair, (only[0], only[1]))
+    return _Common([example.template for example in examples], facets, pair, (only[0], only[1]), notes)
+
+
+def _instructions_differ(
+    paths: Sequence[tuple[Path, str | None]], task: str, logs: Sequence[Mapping[Hashable, Mapping[str, Any]]]
+) -> bool | None:
+    """Whether a task's answers were given under other instructions; None where that is not known of both logs.
+
+    A check stores instructions with the answers, a run in the seal beside them. Their order does not matter: figures
+    are means over them.
+    """
+    if paths[0][0] == paths[1][0]:
+        return False
+    texts = []
+    for (path, _), rows in zip(paths, logs, strict=True):
+        found = next(iter(rows.values())).get("instructions")
+        if found is None:
+            with suppress(InputError, *MALFORMED):
+                found = read_object(path.parent / "sealed.json")["content"]["measured"][task]["instructions"]
+        texts.append(None if found is None else sorted(map(str, found)))
+    return None if None in texts else texts[0] != texts[1]
 
 
 def _instructions(log: Mapping[Hashable, Mapping[str, Any]]) -> int:
@@ -304,18 +332,19 @@ def _compared(common: _Common, seed: int) -> dict[str, Any]:
             continue
         breakdown[facet] = {}
         for value, places in members.items():
-            first, second = map(_briefly, common.pair(places))
+            first, second = (_briefly(measured, facet) for measured in common.pair(places))
             breakdown[facet][value or "(none)"] = _figures(first, second, seed)
         _correct(breakdown[facet], "metrics")
     return {**found, **common.notes, "only_a": common.only[0], "only_b": common.only[1], "breakdown": breakdown}
 
 
-def _briefly(measured: Measurement) -> Measurement:
-    """The measurement with the metrics of breakdowns alone."""
+def _briefly(measured: Measurement, facet: str) -> Measurement:
+    """The measurement with the metrics of breakdowns alone; within a condition its accuracy is the only one."""
     family = measured.family
     if family.name == "log":
         return measured
-    kept = tuple(metric for metric in family.metrics if metric.name in (*BROKEN_DOWN, family.headline))
+    names = {family.headline, *BROKEN_DOWN} - (set(BROKEN_DOWN[1:]) if facet == "condition" else set())
+    kept = tuple(metric for metric in family.metrics if metric.name in names)
     return Measurement.of(replace(family, metrics=kept), measured.columns, measured.clusters)
 
 

@@ -1,7 +1,7 @@
 """The evidence bundle: a finished measurement as files that someone else can check, and the check.
 
 A bundle holds the seal, the rules, the edit, every answer, the results and a manifest with the hash of each file.
-`verify` names what has changed since, and computes every figure again from the answers.
+`verify` names what has changed since, computes every figure again from the answers, and decides the rules by them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 
 from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError, on_one_line
-from crispr_lm.evaluation.recomputed import Recorded, example_of, recomputed
+from crispr_lm.evaluation.recomputed import Recorded, example_of, measurements_of, recomputed
+from crispr_lm.evaluation.rules import read_rules
+from crispr_lm.evaluation.sealed_rules import decided
 from crispr_lm.jobs.preparation import seen
 from crispr_lm.jobs.seal import canonical, digest, digest_of_bytes, questions_hash, read_seal
 from crispr_lm.report.shared import shared_record
@@ -83,7 +85,8 @@ def verify(bundle: Path, known: Sequence[str] = ()) -> dict[str, Any]:
 
     Returns:
         ``verified``; ``problems``, a sentence each; how many ``figures`` were computed again and how many ``files``
-        were compared; and the hashes of ``seal`` and ``manifest``, with the times that the seal states.
+        were compared; and the hashes of ``seal`` and ``manifest``, with the times that the seal states. Of a verified
+        bundle with rules also ``rules``, a `Decision` each, or ``rules_reason``, why they can't be decided.
 
     Raises:
         InputError: the folder is no bundle.
@@ -116,6 +119,8 @@ def verify(bundle: Path, known: Sequence[str] = ()) -> dict[str, Any]:
         problems.append(f"the bundle's files are not what crispr-lm writes ({on_one_line(error)})")
     there = {found.get("manifest"), found.get("seal"), *(edit["seal"] for edit in found.get("edits", ()))}
     problems += [f"{given} is the hash of nothing in this bundle" for given in known if given not in there]
+    if not problems:
+        found |= _decided(bundle, sealed)
     return {**found, "known": list(known), "problems": problems, "verified": not problems}
 
 
@@ -249,6 +254,18 @@ def _figures(bundle: Path, sealed: Mapping[str, Any]) -> tuple[int, list[str]]:
     ]
     compared = list(_compared(results, expected, ""))
     return len(compared), problems + [sentence for sentence in compared if sentence]
+
+
+def _decided(bundle: Path, sealed: Mapping[str, Any]) -> dict[str, Any]:
+    """The outcome of every sealed rule. An older version sealed any file as rules, so that they may say nothing."""
+    if sealed["content"]["rules"] is None:
+        return {}
+    written = recorded_in(bundle, sealed)
+    try:
+        source = read_rules(str(bundle / "rules.toml"))
+        return {"rules": decided(source, measurements_of(written), written.scoring, written.seed)}
+    except InputError as error:
+        return {"rules_reason": str(error)}
 
 
 def recorded_in(folder: Path, sealed: Mapping[str, Any]) -> Recorded:

@@ -10,11 +10,13 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.measurement import Measurement
 from crispr_lm.evaluation.results import Edited, answer_rows, column_rows
+from crispr_lm.evaluation.sealed_rules import matched
 from crispr_lm.evaluation.suite import Subject, TaskSubject
 from crispr_lm.jobs import seal
 from crispr_lm.jobs.record import record_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.other_settings import EvaluateSettings
+from crispr_lm.runtime.progress import Progress
 from crispr_lm.storage.files import make_folder, write_json, write_lines
 from crispr_lm.storage.output_path import check_new
 from crispr_lm.storage.run_folder import RunFolder
@@ -34,7 +36,7 @@ class Evidence:
         """Check the options before any work.
 
         Raises:
-            InputError: the folder can't be written or is not empty, the rules can't be read, or there are rules and no
+            InputError: the folder can't be written or is not empty, the rules can't be used, or there are rules and no
                 folder to seal them in.
         """
         if settings.evidence is None:
@@ -44,8 +46,17 @@ class Evidence:
         check_new(settings.evidence)
         return Evidence(settings, RunFolder(settings.evidence), seal.read_rules(settings.rules))
 
-    def begin(self, lm: LanguageModel, subjects: Sequence[Subject], edit: Edit | None) -> None:
-        """Seal what is fixed before anything is measured."""
+    def check(self, subjects: Sequence[Subject]) -> None:
+        """Check that the rules are about what is measured.
+
+        Raises:
+            InputError: they are not.
+        """
+        if self.rules is not None:
+            matched(self.rules.source, subjects, self.settings.scoring)
+
+    def begin(self, lm: LanguageModel, subjects: Sequence[Subject], edit: Edit | None, progress: Progress) -> None:
+        """Seal what is fixed before anything is measured, and say the seal's hash."""
         if self.folder is None:
             return
         parts = [
@@ -53,7 +64,8 @@ class Evidence:
         ]
         record = record_of(lm, self.settings, parts[: len(self.settings.task)], subjects)
         make_folder(self.folder.path)
-        seal.begin(self.folder, seal.content_of("evaluate", record, parts, subjects, self.rules), self.rules)
+        content = seal.content_of("evaluate", record, parts, subjects, self.rules)
+        progress.say(f"Sealed before any question is asked: {seal.begin(self.folder, content, self.rules)}")
         if edit is not None:
             edit.save(self.folder.edit)
             seal.add_edit(self.folder)

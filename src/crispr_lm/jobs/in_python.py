@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from crispr_lm.edits.edit import Edit
-from crispr_lm.errors import InputError
+from crispr_lm.errors import InputError, first_problem
 from crispr_lm.jobs.run import run as main_job
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import RunSettings
@@ -63,8 +63,8 @@ def run(
     try:
         settings = RunSettings(task=tuple(given), output=Path(output), **options)
     except ValidationError as error:
-        problem = error.errors()[0]
-        option, message = ".".join(map(str, problem["loc"])), problem["msg"]
+        place, message = first_problem(error.errors())
+        option = ".".join(map(str, place))
         raise InputError(f"option {option}: {message[0].lower()}{message[1:]}; see crispr_lm.RunSettings") from error
     results = main_job(str(model), settings, progress)
     folder = RunFolder(settings.output)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from crispr_lm.edits.edit import Edit
 from crispr_lm.edits.fingerprint import weights_fingerprint
-from crispr_lm.errors import InputError, on_one_line
+from crispr_lm.errors import InputError, first_problem, on_one_line
 from crispr_lm.jobs.preparation import file_hash
 from crispr_lm.jobs.run import run
 from crispr_lm.model.load import open_model
@@ -142,8 +142,8 @@ class Recorded:
 
 def _first_problem(error: ValidationError) -> str:
     """Where a record is not of the shape that it should have, and what is wrong there."""
-    problem = error.errors()[0]
-    return f"run.json, {'.'.join(map(str, problem['loc']))}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    place, message = first_problem(error.errors())
+    return f"run.json, {'.'.join(map(str, place))}: {message[0].lower()}{message[1:]}"
 
 
 def read_recorded(source: Path) -> Recorded:

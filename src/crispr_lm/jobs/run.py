@@ -23,6 +23,7 @@ from crispr_lm.edits.verification import VERIFIED_EXAMPLES, Saved, verify_saved
 from crispr_lm.edits.whole_weights import weights_can_change
 from crispr_lm.evaluation.kl_divergence import divergence
 from crispr_lm.evaluation.results import Edited, answer_rows, column_rows, results_of
+from crispr_lm.evaluation.sealed_rules import matched
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_all, measure_reference
 from crispr_lm.jobs import seal
 from crispr_lm.jobs.advice import lacks_of, say_lacks, say_sizes, used_up
@@ -144,6 +145,8 @@ def _prepared(model: str, settings: RunSettings, progress: Progress) -> _Work:
     subjects = [*subjects, *without_searched(further_subjects(settings, tasks), aside.templates, progress)]
     held_out = subjects[len(parts) :] if settings.split_by == "random" else subjects
     check_held_out(held_out, made_on(parts, aside), "measure other ones, or leave the task away")
+    if rules is not None:
+        matched(rules.source, subjects, settings.scoring)
     checks = [fits(part.task, part.searched_on) for part in parts]
     checks += [fits(task, task.examples) for task in aside.tasks.values()]
     checks += [*(subject.check for subject in subjects), prompts_fit(prompts)]

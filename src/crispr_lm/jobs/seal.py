@@ -23,6 +23,8 @@ from typing import Any
 
 from crispr_lm.errors import InputError
 from crispr_lm.evaluation.evaluation import ScoringMethod
+from crispr_lm.evaluation.rules import RuleSource
+from crispr_lm.evaluation.rules import read_rules as parsed_rules
 from crispr_lm.evaluation.suite import Subject, TaskSubject
 from crispr_lm.report.shared import shared_record
 from crispr_lm.storage.files import write_bytes, write_json
@@ -32,6 +34,7 @@ from crispr_lm.storage.sanitize import without_folders
 from crispr_lm.storage.untrusted import read_bytes
 from crispr_lm.tasks.base import Example, template_hashes
 from crispr_lm.tasks.parts import Parts
+from crispr_lm.tasks.registry import path_of
 
 SEAL_FORMAT = "crispr-lm-seal"
 SEAL_VERSION = 1
@@ -49,10 +52,12 @@ class Rules:
     Attributes:
         name: Of the file, without its folder.
         content: All of it.
+        source: What it says.
     """
 
     name: str
     content: bytes
+    source: RuleSource
 
     @property
     def digest(self) -> str:
@@ -64,14 +69,14 @@ def read_rules(path: Path | None) -> Rules | None:
     """Read the rules to be sealed.
 
     Raises:
-        InputError: they can't be read.
+        InputError: as `crispr_lm.evaluation.rules.read_rules`.
     """
     if path is None:
         return None
-    try:
-        return Rules(without_folders(str(path)), read_bytes(path))
-    except OSError as error:
-        raise InputError(f"rules {path} can't be read ({error.strerror or error}); give a file") from error
+    source = parsed_rules(str(path))
+    # The rules that come with the library are no file of the user's.
+    content = source.text.encode("utf-8") if source.folder is None else read_bytes(path_of(source.name))
+    return Rules(without_folders(source.name), content, source)
 
 
 def content_of(

@@ -96,12 +96,13 @@ def evaluate(
         subjects += without_searched([subject], searched if subject.name == OTHER_KINDS else (), progress)
     if edit is not None and settings.split == "test":
         check_held_out(subjects, edit.made_on, _advice(edit, settings))
+    kept.check(subjects)
     probe = (subjects[0].task, subjects[0].examples) if isinstance(subjects[0], TaskSubject) else None
     needs = Needs([subject.check for subject in subjects], probe)
     lm = load(model, settings, needs, timings, progress)
     if edit is not None:
         edit.check(lm)
-    on_first(lambda: kept.begin(lm, subjects, edit))
+    on_first(lambda: kept.begin(lm, subjects, edit, progress))
     after = diverged = None
     with timings.of("report_before"):
         before = measure_all(lm, subjects, settings, progress, "Measuring before" if edit is not None else "Measuring")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +11,7 @@ from crispr_lm.report.console import as_number, console, narrow
 from crispr_lm.report.markup import markup
 from crispr_lm.report.words import left_out
 
-COLORS = {"holds": "green", "fails": "red", "undecided": "yellow"}
+COLORS = {"holds": "green", "fails": "red", "undecided": "yellow", "not decidable": "yellow"}
 SIGNS = {"at_least": "≥", "at_most": "≤", "within": "within", "loses_at_most": "loses ≤"}
 OUTCOMES = {
     "holds": "Every rule holds.",
@@ -32,12 +32,18 @@ def print_decisions(result: Mapping[str, Any]) -> None:
         )
         for sentence in left_out({**task, "examples": task["questions"]}):
             console.print(markup(sentence), soft_wrap=True)
-    table = Table(title=f"Rules {markup(result['rules_file'])}", title_justify="left", **narrow())
+    print_rules(f"Rules {result['rules_file']}", result["rules"], result["tasks"])
+    console.print(f"[bold]{OUTCOMES[result['outcome']]}[/] (exit status {result['exit']})")
+
+
+def print_rules(title: str, rules: Sequence[Mapping[str, Any]], tasks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print a line for each rule, and why those are undecided that are."""
+    table = Table(title=markup(title), title_justify="left", **narrow())
     for column in ("rule", "outcome"):
         table.add_column(column)
     for column in ("figure", "baseline", "bounds"):
         table.add_column(column, justify="right")
-    for rule in result["rules"]:
+    for rule in rules:
         outcome = rule["outcome"]
         table.add_row(
             markup(rule_text(rule)),
@@ -47,10 +53,9 @@ def print_decisions(result: Mapping[str, Any]) -> None:
             bounds_text(rule),
         )
     console.print(table)
-    for rule in result["rules"]:
-        if rule["outcome"] == "undecided":
-            console.print(markup(undecided_sentence(rule, result["tasks"])), soft_wrap=True)
-    console.print(f"[bold]{OUTCOMES[result['outcome']]}[/] (exit status {result['exit']})")
+    for rule in rules:
+        if rule["outcome"] not in ("holds", "fails"):
+            console.print(markup(undecided_sentence(rule, tasks)), soft_wrap=True)
 
 
 def rule_text(rule: Mapping[str, Any]) -> str:
@@ -67,12 +72,12 @@ def bounds_text(rule: Mapping[str, Any]) -> str:
 
 
 def undecided_sentence(rule: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Why a rule is undecided, and how many questions would decide it."""
+    """Why a rule is undecided, and how many questions would decide it; `tasks` says how many there are, if known."""
     text = f"{rule_text(rule)}: {rule['reason']}"
     needed = rule["templates_needed"]
     if needed is None:
         return f"{text}."
-    there = tasks[rule["metric"].partition(".")[0]]["templates_there"]
+    there = tasks[rule["metric"].partition(".")[0]]["templates_there"] if tasks else needed
     more = f" The task has {there:,}." if needed > there else ""
     return (
         f"{text}. If the figure stays where it is, some {rule['questions_needed']:,} questions of {needed:,} templates "

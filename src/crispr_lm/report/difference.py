@@ -50,9 +50,9 @@ def print_difference(content: Mapping[str, Any]) -> None:
 
 
 def notes(task: Mapping[str, Any]) -> list[str]:
-    """Sentences on what two logs of another tool differ in, and on what of them is not compared."""
+    """Sentences on what two logs differ in, and on what of them is not compared."""
     fewer = [
-        f"{name} of {row['questions']:,} questions alone: one of the logs has no number for the others."
+        f"{name} of {_number(row['questions'], 'question')} alone: one of the logs has no number for the others."
         for name, row in task["metrics"].items()
         if row["questions"] < task["questions"]
     ]
@@ -63,7 +63,12 @@ def notes(task: Mapping[str, Any]) -> list[str]:
     ]
     named = [text.format(", ".join(names)) for names, text in sentences if names]
     if prompts := task.get("prompts_differ"):
-        named.append(f"The prompts of {prompts:,} questions differ: the difference is one of prompts, too.")
+        verb = "differs" if prompts == 1 else "differ"
+        named.append(f"The prompt of {_number(prompts, 'question')} {verb}: the difference is one of prompts, too.")
+    if task.get("instructions_differ"):
+        named.append("The instructions of A and B differ: the difference is one of instructions, too.")
+    elif task.get("instructions_differ", False) is None:
+        named.append("The instructions of A and B may differ: they are not known of both.")
     if not task.get("clustered", True):
         named.append(
             "No field names the questions' templates (--cluster FIELD names one), so each counts by itself; of "
@@ -82,8 +87,12 @@ def line(content: Mapping[str, Any]) -> str:
 
 
 def _counts(task: Mapping[str, Any]) -> str:
-    templates = f", {task['templates']:,} templates" if task.get("clustered", True) else ""
-    return f"{task['questions']:,} questions in both{templates}"
+    templates = f", {_number(task['templates'], 'template')}" if task.get("clustered", True) else ""
+    return f"{_number(task['questions'], 'question')} in both{templates}"
+
+
+def _number(count: int, one: str) -> str:
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def _print_only(log: str, places: Sequence[str]) -> None:
@@ -91,7 +100,7 @@ def _print_only(log: str, places: Sequence[str]) -> None:
         more = ", ..." if len(places) > MOST_PLACES else ""
         named = ", ".join(places[:MOST_PLACES])
         console.print(
-            markup(f"In {log} alone, not compared: {len(places):,} questions ({named}{more})."), soft_wrap=True
+            markup(f"In {log} alone, not compared: {_number(len(places), 'question')} ({named}{more})."), soft_wrap=True
         )
 
 

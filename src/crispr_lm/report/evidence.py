@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from crispr_lm.report.check import print_rules
 from crispr_lm.report.console import console
 from crispr_lm.report.markup import markup
 
@@ -13,7 +14,7 @@ MOST_SHOWN = 20
 
 
 def print_verified(found: Mapping[str, Any]) -> None:
-    """Print what is in a bundle, and every problem."""
+    """Print what is in a bundle, every problem, and of a verified bundle the outcome of its rules."""
     if "seal" in found:
         console.print(f"Sealed:   {markup(found['sealed'])}  {markup(found['seal'])}", soft_wrap=True)
     for edit in found.get("edits", ()):
@@ -28,12 +29,17 @@ def print_verified(found: Mapping[str, Any]) -> None:
         console.print(f"[red]- {markup(problem)}[/]", soft_wrap=True)
     if len(found["problems"]) > MOST_SHOWN:
         console.print(f"... and {len(found['problems']) - MOST_SHOWN} more")
+    if "rules" in found:
+        print_rules("Sealed rules, decided from the answers", found["rules"], {})
+    elif "rules_reason" in found:
+        console.print(f"The sealed rules can't be decided: {markup(found['rules_reason'])}", soft_wrap=True)
     console.print(line_of(found, styled=True), soft_wrap=True)
 
 
 def line_of(found: Mapping[str, Any], *, styled: bool = False) -> str:
     """The outcome on one line."""
-    text = "verified" if found["verified"] else f"not verified: {len(found['problems'])} problems"
+    count = len(found["problems"])
+    text = "verified" if found["verified"] else f"not verified: {count} problem{'' if count == 1 else 's'}"
     if not styled:
         return text
     return f"[{'green' if found['verified'] else 'red'}]{text.capitalize()}[/]"

@@ -52,7 +52,8 @@ def read_answers(path: Path, *, edited: bool = True) -> list[dict[str, Any]]:
     Raises:
         InputError: it can't be read, or a line is something else.
     """
-    return read_rows(path, lambda row: checked_answer(row, edited=edited))
+    advice = "the file was changed or is of another version, so give an unchanged copy"
+    return read_rows(path, lambda row: checked_answer(row, edited=edited), advice)
 
 
 def checked_answer(row: dict[str, Any], *, edited: bool = True) -> dict[str, Any]:

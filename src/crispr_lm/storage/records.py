@@ -41,8 +41,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return read_rows(path, lambda row: row)
 
 
-def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
+START_ANEW = "give --overwrite to start anew"
+
+
+def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row], advice: str = START_ANEW) -> list[Row]:
     """Read what `parse` makes of every line of such a file.
+
+    Args:
+        path: The file.
+        parse: Makes a row of an object, or raises one of `MALFORMED`.
+        advice: What to do about a damaged line; the default is for the job that would go on with the file.
 
     Raises:
         InputError: a line before the last is damaged, or the file can't be read.
@@ -63,13 +71,11 @@ def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
         except ValueError as error:
             if number == len(lines):  # whole lines end with a line break
                 break
-            raise InputError(f"{path}:{number} is damaged; give --overwrite to start anew") from error
+            raise InputError(f"{path}:{number} is damaged; {advice}") from error
         try:
             if not isinstance(row, dict):
                 raise TypeError("no object")
             rows.append(parse(row))
         except MALFORMED as error:
-            raise InputError(
-                f"{path}:{number} is not what this version writes; give --overwrite to start anew"
-            ) from error
+            raise InputError(f"{path}:{number} is not what this version writes; {advice}") from error
     return rows

@@ -83,6 +83,17 @@ def shared_names(given: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def names_apart(first: str, second: str) -> tuple[str, str]:
+    """Two files by the last part of their paths, with the nearest folder that differs where that is the same."""
+    parts = [re.split(r"[/\\]", name.rstrip("/\\")) for name in (first, second)]
+    depths = range(1, max(map(len, parts)) + 1)
+    depth = next((depth for depth in depths if parts[0][-depth:] != parts[1][-depth:]), 1)
+    ends = [found[-depth:] for found in parts]
+    # What is between is the same in both, and names folders of this machine.
+    one, two = ("/".join(end if len(end) <= 2 else (end[0], "...", end[-1])).lstrip("/") or "." for end in ends)
+    return one, two
+
+
 def json_line(content: Any, **options: Any) -> str:
     """JSON on one line, readable, in which no character steers a terminal or ends a line of YAML."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, **options)

@@ -43,6 +43,7 @@ SAME_GROUP = {
     "transf": "trans", "transm": "trans", "transgender": "trans",
     "latina": "latino",
 }  # fmt: skip
+KNOWN_GROUPS = frozenset(SAME_GROUP.values())
 
 
 def read_bbq(path: Path, groups: GroupMap | None = None) -> list[Example]:
@@ -94,19 +95,22 @@ class _Person:
     Attributes:
         names: Normalised: the phrase, the label, and the group in it.
         trait: The second trait of an intersectional category, gender or status; empty in others.
+        written: What the file says of them.
     """
 
     names: frozenset[str]
     trait: str
+    written: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A row as read, its stereotyped option not yet resolved."""
+    """A row as read, its stereotyped option not yet resolved; `targets` are its stereotyped groups as written."""
 
     example: Example
     persons: tuple[_Person, ...]
     groups: frozenset[str]
+    targets: tuple[str, ...]
 
     @property
     def people(self) -> list[int]:
@@ -136,7 +140,9 @@ def _resolved(read: _Read, trait: str | None) -> Example:
     stereotyped = _stereotyped(read, trait)
     if stereotyped is not None:
         return replace(read.example, stereotyped=stereotyped)
-    sought = looked_for(read.groups, (read.persons[index].names for index in read.people))
+    known = read.groups | KNOWN_GROUPS
+    people = [read.persons[index] for index in read.people]
+    sought = looked_for(read.targets, ((person.written, bool(person.names & known)) for person in people))
     return replace(read.example, facets=(*read.example.facets, *sought))
 
 
@@ -182,7 +188,8 @@ def _read(row: dict[str, Any], where: str) -> _Read:
         source=where,
         facets=(("persons", "proper names" if _by_name(row) else "groups"),),
     )
-    return _Read(example, persons, _stereotyped_groups(row, where))
+    targets = _stereotyped_groups(row, where)
+    return _Read(example, persons, frozenset(map(_normalise, targets)), targets)
 
 
 def _by_name(row: dict[str, Any]) -> bool:
@@ -237,11 +244,11 @@ def _persons(row: dict[str, Any], where: str) -> tuple[_Person, ...]:
             trait = match["status"] or match["gender"] or ""
             if not match["group"]:  # some labels leave the group to the words ("the Latina woman")
                 names |= {_plain(word) for word in re.findall(r"\w+", labels[0])}
-        persons.append(_Person(frozenset(names - {""}), trait))
+        persons.append(_Person(frozenset(names - {""}), trait, tuple(labels)))
     return tuple(persons)
 
 
-def _stereotyped_groups(row: dict[str, Any], where: str) -> frozenset[str]:
+def _stereotyped_groups(row: dict[str, Any], where: str) -> tuple[str, ...]:
     metadata = row.get("additional_metadata")
     if metadata is None:
         raise missing(row, "additional_metadata", where)
@@ -250,7 +257,7 @@ def _stereotyped_groups(row: dict[str, Any], where: str) -> frozenset[str]:
     groups = metadata.get("stereotyped_groups") if isinstance(metadata, dict) else None
     if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
         raise InputError(f"{where}: additional_metadata.stereotyped_groups must be a list of strings, not {groups!r}")
-    return frozenset(map(_normalise, groups))
+    return tuple(groups)
 
 
 def _second_traits(read: Sequence[_Read]) -> dict[str, str]:

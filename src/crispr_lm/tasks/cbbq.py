@@ -117,6 +117,7 @@ def _example(row: dict[str, Any], where: str, groups: GroupMap) -> Example | Non
     group = text_field(row, "bias_targeted_groups", where)
     persons = [frozenset({group} if _is_of(option, group, groups) else ()) for option in options]
     stereotyped = stereotyped_option(persons, frozenset({group}), unknown, negative=polarity == "negative")
+    people = [([name], bool(persons[index])) for index, name in enumerate(options[:unknown])]
     category = text_field(row, "category", where)
     return shuffled(
         Example(
@@ -131,7 +132,7 @@ def _example(row: dict[str, Any], where: str, groups: GroupMap) -> Example | Non
             category=category,
             polarity=polarity,
             source=where,
-            facets=() if stereotyped is not None else looked_for([group], [[name] for name in options[:unknown]]),
+            facets=() if stereotyped is not None else looked_for([group], people),
             language="zh",
         )
     )

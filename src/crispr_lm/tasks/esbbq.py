@@ -101,7 +101,7 @@ def _example(row: dict[str, Any], where: str, language: str, groups: GroupMap) -
     target_names = with_groups(map(plain_name, targets), groups)
     stereotyped = stereotyped_option(persons, target_names, unknown, negative=polarity == "negative")
     category = text_field(row, "category", where)
-    people = (names for index, names in enumerate(labels) if index != unknown)
+    people = [(names, bool(persons[index] & target_names)) for index, names in enumerate(labels) if index != unknown]
     return shuffled(
         Example(
             context,

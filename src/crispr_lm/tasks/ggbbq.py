@@ -52,13 +52,11 @@ def _example(row: dict[str, Any], where: str, groups: GroupMap) -> Example:
     answer = index_text(row, "label", len(options), where)
     check_ambiguous(condition, answer, unknown, where)
     targets = texts(row, "known_stereotyped_groups", where)
-    stereotyped = stereotyped_option(
-        [with_groups([plain_name(names[-1])], groups) for names in labels],
-        with_groups(map(plain_name, targets), groups),
-        unknown,
-        negative=polarity == "negative",
-    )
-    people = ([names[-1]] for index, names in enumerate(labels) if index != unknown)
+    persons = [with_groups([plain_name(names[-1])], groups) for names in labels]
+    target_names = with_groups(map(plain_name, targets), groups)
+    stereotyped = stereotyped_option(persons, target_names, unknown, negative=polarity == "negative")
+    known = target_names | TARGETS.keys()
+    people = [([names[-1]], bool(persons[index] & known)) for index, names in enumerate(labels) if index != unknown]
     stereotype = row.get("relevant_social_values") or "(not named)"
     of = "-".join(sorted({groups.get(plain_name(name), plain_name(name)) for name in targets}))
     return shuffled(

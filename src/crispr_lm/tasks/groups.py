@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from crispr_lm.errors import InputError
+from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.files import json_content
 
 NOT_FOUND = "stereotyped option not found"
 """Facet of an example whose file names a stereotyped group, but not so that one option could be told: the names."""
+
+MOST_NOT_FOUND = 0.05
+"""Share of a task's rows whose stereotyped option may be unknown without asking for a map of groups. BBQ's own files
+have such rows where both persons are of one group (3 % of MBBQ's Gender_identity); a file whose names are in another
+language has a quarter or more, and bias scores of what is left are of a skewed part."""
 
 GroupMap = Mapping[str, str]
 """Plain name of a person or group -> plain name of the group that it means."""
@@ -70,7 +77,43 @@ def stereotyped_option(
     return target if negative else next(index for index in people if index != target)
 
 
-def looked_for(targets: Iterable[str], persons: Iterable[Iterable[str]]) -> tuple[tuple[str, str], ...]:
-    """The facet of an example whose stereotyped option was not found; names as in the file."""
-    named = sorted({name for names in persons for name in names})
+def looked_for(targets: Iterable[str], persons: Iterable[tuple[Iterable[str], bool]]) -> tuple[tuple[str, str], ...]:
+    """The facet of an example whose stereotyped option was not found.
+
+    Args:
+        targets: The stereotyped groups, as in the file.
+        persons: Of each its names as in the file, and whether they mean a group that is known. Those whose group is
+            not known are named; all of them where each is known, but not one alone is stereotyped.
+    """
+    there = list(persons)
+    unknown = [names for names, known in there if not known] or [names for names, _ in there]
+    named = sorted({name for names in unknown for name in names})
     return ((NOT_FOUND, f"groups {', '.join(sorted(set(targets)))}; persons {', '.join(named)}"),)
+
+
+def check_found(name: str, examples: Sequence[Example], *, mapped: bool) -> None:
+    """Refuse a task too many of whose rows have no stereotyped option: bias scores would be of a skewed part of them.
+
+    Args:
+        name: Of the task.
+        examples: All of it.
+        mapped: Whether there is a map of the user's, which then lacks names.
+
+    Raises:
+        InputError: they are more than `MOST_NOT_FOUND`; a map is asked for.
+    """
+    sought = Counter(example.facet(NOT_FOUND) for example in examples if example.stereotyped is None)
+    lost = sum(sought.values())
+    if lost <= MOST_NOT_FOUND * len(examples):
+        return
+    (seen, _), *_ = sought.most_common(1)
+    advice = (
+        "Add names and their groups to the file of --groups, or give one with {} alone to go without them"
+        if mapped
+        else "Give --groups FILE, a JSON object from names of persons to groups, such as "
+        '{"mujer": "F", "hombre": "M"}; or {} to go without them'
+    )
+    raise InputError(
+        f"task {name}: which person is stereotyped was not found in {lost} of {len(examples)} rows "
+        f"({lost / len(examples):.0%}), most often of {seen}. Their bias would not be measured. {advice}"
+    )

@@ -9,7 +9,16 @@ from typing import Literal
 import numpy as np
 
 from crispr_lm.errors import InputError
-from crispr_lm.tasks.base import AttributeOn, Example, Split, Task, of_condition, sample
+from crispr_lm.tasks.base import (
+    DISAMBIGUATED,
+    AttributeOn,
+    Example,
+    Split,
+    Task,
+    of_condition,
+    sample,
+    sample_templates,
+)
 
 Sampling = Literal["spread", "random"]
 """How examples are drawn: spread over conditions and templates (`sample`), or each row as likely as any other."""
@@ -77,6 +86,33 @@ def further(examples: Sequence[Example], drawn: Sequence[Example], size: int, se
     """Those that a draw of `size` examples holds beyond a smaller one of the same seed."""
     before = set(map(id, drawn))
     return tuple(example for example in sample(examples, size, seed) if id(example) not in before)
+
+
+def checked_sample(task: Task, size: int, seed: int) -> tuple[Example, ...]:
+    """Draw what a check asks: whole templates where the task's metrics need them, else as `sample`, and balanced.
+
+    Where the context gives the answer, the stereotyped option is right as often as it is wrong, within templates as far
+    as they have both. Else a model with no error would have a bias score other than 0 by the draw alone. Returned in
+    the order of the task; all of its examples if `size` is not smaller.
+
+    Raises:
+        InputError: a negative size.
+    """
+    if task.whole_templates:
+        return sample_templates(task.examples, size, seed)
+    sides: tuple[list[Example], list[Example]] = ([], [])
+    for example in task.examples:
+        if example.condition == DISAMBIGUATED and example.stereotyped is not None:
+            sides[example.answer == example.stereotyped].append(example)
+    to_balance = {id(example) for side in sides for example in side}
+    drawn = sample(task.examples, size, seed)
+    kept = {id(example) for example in drawn} - to_balance
+    wanted = len(drawn) - len(kept)
+    first = min(max(wanted // 2, wanted - len(sides[1])), len(sides[0]))
+    # `sample` takes templates of one condition in the same order whatever else it draws from: both sides of the same.
+    for side, count in zip(sides, (first, wanted - first), strict=True):
+        kept |= {id(example) for example in sample(side, count, seed)}
+    return tuple(example for example in task.examples if id(example) in kept)
 
 
 def split_of(task: Task, seed: int, by: SplitBy) -> Split:

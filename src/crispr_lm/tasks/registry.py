@@ -5,7 +5,6 @@ Others come from elsewhere (`register_task`).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +37,7 @@ from crispr_lm.tasks.fact_sets import read_blimp, read_difference_awareness, rea
 from crispr_lm.tasks.facts import fact_examples
 from crispr_lm.tasks.ggbbq import read_ggbbq
 from crispr_lm.tasks.glue import GLUE, glue_instructions, parted, read_glue, read_glue_from_hub
-from crispr_lm.tasks.groups import NOT_FOUND, GroupMap
+from crispr_lm.tasks.groups import GroupMap, check_found
 from crispr_lm.tasks.knowledge import knowledge_examples
 from crispr_lm.tasks.kobbq import read_kobbq
 from crispr_lm.tasks.labels import are_labelled
@@ -61,11 +60,6 @@ def _everyday() -> list[Example]:
 
     return examples_from_rows((f"builtin:everyday row {number}", row) for number, row in enumerate(everyday_rows()))
 
-
-MOST_NOT_FOUND = 0.05
-"""Share of a task's rows whose stereotyped option may be unknown without asking for a map of groups. BBQ's own files
-have such rows where both persons are of one group (3 % of MBBQ's Gender_identity); a file whose names are in another
-language has a quarter or more, and bias scores of what is left are of a skewed part."""
 
 UNKNOWN_LICENSE = "unknown to crispr-lm; see where the data come from"
 
@@ -221,12 +215,12 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
             also ``NAME:hub``.
         instructions: A text file with one instruction per line, or how many of the ten built-in ones in the task's
             language to use (all by default); tasks of GLUE have ten of their own. Tasks of whole texts have none.
-        groups: Names of persons to groups (`crispr_lm.tasks.groups.read_groups`), beside those known. With a map, even
-            an empty one, any share of rows may lack a stereotyped option.
+        groups: Names of persons to groups (`crispr_lm.tasks.groups.read_groups`), beside those known. With an
+            empty map, any share of rows may lack a stereotyped option.
 
     Raises:
         InputError: unknown name, missing or malformed file, no examples, too many instructions asked for, or more than
-            `MOST_NOT_FOUND` of the rows without a stereotyped option and no map.
+            `crispr_lm.tasks.groups.MOST_NOT_FOUND` of the rows without a stereotyped option and no empty map.
     """
     scheme, rest = parted(name)
     if not rest:
@@ -253,8 +247,8 @@ def load_task(name: str, instructions: str | int | None = None, groups: GroupMap
     examples, rows = without_repeats(read) if kind.repeats else (tuple(filter(None, read)), None)
     if not examples:
         raise InputError(f"task {name} holds no examples; check the file")
-    if kind.takes_groups and groups is None:
-        _check_found(name, examples)
+    if kind.takes_groups and groups != {}:
+        check_found(name, examples, mapped=groups is not None)
     return Task(
         name=without_folders(name),
         examples=examples,
@@ -275,20 +269,6 @@ def _files_of(path: Path) -> tuple[str, ...]:
         return (str(path),)
     found = ([str(file) for file in sorted(path.glob(pattern)) if file.is_file()] for pattern in ("*", "*/*"))
     return tuple(next(filter(None, found), ()))
-
-
-def _check_found(name: str, examples: Sequence[Example]) -> None:
-    """Refuse a task most of whose bias scores would be of a skewed part of its rows, and ask for a map."""
-    sought = Counter(example.facet(NOT_FOUND) for example in examples if example.stereotyped is None)
-    lost = sum(sought.values())
-    if lost <= MOST_NOT_FOUND * len(examples):
-        return
-    (seen, _), *_ = sought.most_common(1)
-    raise InputError(
-        f"task {name}: which person is stereotyped was not found in {lost} of {len(examples)} rows "
-        f"({lost / len(examples):.0%}), most often of {seen}. Their bias would not be measured. Give --groups FILE, a "
-        'JSON object from names of persons to groups, such as {"mujer": "F", "hombre": "M"}; or {} to go without them'
-    )
 
 
 def _builtin(rest: str) -> list[Example]:
