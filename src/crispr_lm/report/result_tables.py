@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,7 @@ def print_saved(summary: Mapping[str, Any], output: Path) -> None:
 
 def _print_check(output: str, runtime: str) -> None:
     """Print how to find out whether a runtime serves what was saved."""
-    command = f"crispr-lm verify {output} --runtime {runtime}"
+    command = shlex.join(["crispr-lm", "verify", output, "--runtime", runtime])
     console.print(f"To check a runtime that serves it: {markup(command)}", soft_wrap=True)
 
 
@@ -148,9 +149,9 @@ def _print_gguf(summary: Mapping[str, Any]) -> None:
     if "canaries" in summary:
         _print_check(summary["output"], f"gguf-runtime:{summary['output']}")
     if file := summary.get("modelfile"):
-        console.print(f"For Ollama: ollama create NAME -f {markup(file)}", soft_wrap=True)
+        console.print(f"For Ollama: ollama create NAME -f {markup(shlex.quote(file))}", soft_wrap=True)
     if file := summary.get("undo"):
-        command = f"crispr-lm apply {summary['output']} {file} --in-place"
+        command = shlex.join(["crispr-lm", "apply", summary["output"], file, "--in-place"])
         console.print(f"To bring the original back: {markup(command)}", soft_wrap=True)
 
 
