@@ -43,3 +43,13 @@ def test_so_can_those_for_questions_from_a_log(capsys):
     assert run[run.index("--task") + 1] == f"choices:{files['questions.jsonl']}"
     assert measure[measure.index("--measure") + 1] == f"twins:{files['twins.jsonl']}"
     assert show[show.index("--prompts") + 1] == files["prompts.jsonl"]
+
+
+def test_nothing_is_said_of_serving_what_must_not_be_used(capsys):
+    doubt = {"saved_model": {"verified": False, "reason": "it differs; do not use it"}, "canaries": "c.json"}
+    print_saved(saved("folder", **doubt), Path(NAME))
+    assert "crispr-lm verify" not in capsys.readouterr().out
+    print_saved(saved("gguf", rows=1, modelfile="m", undo="undo", **doubt), Path(NAME))
+    printed = capsys.readouterr().out
+    assert "ollama create" not in printed
+    assert commands(printed) == [["crispr-lm", "apply", NAME, "undo", "--in-place"]]

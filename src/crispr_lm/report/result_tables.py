@@ -131,9 +131,14 @@ def print_saved(summary: Mapping[str, Any], output: Path) -> None:
         console.print(f"Parameters saved: {fewer:,}")
     what = "Edited model" if "saved_model" in summary else "Edit with its card"
     print_path(what, output)
-    if "canaries" in summary:
+    if "canaries" in summary and _is_usable(summary):
         _print_check(summary["output"], "openai:URL")
     _print_upload(summary)
+
+
+def _is_usable(summary: Mapping[str, Any]) -> bool:
+    """Whether what was saved was not found to be wrong, so that it may be served."""
+    return bool(summary.get("saved_model", {}).get("verified", True))
 
 
 def _print_check(output: str, runtime: str) -> None:
@@ -146,9 +151,9 @@ def _print_gguf(summary: Mapping[str, Any]) -> None:
     """Print what was written of a GGUF file, and what to do with it next."""
     console.print(f"Rows set to zero: {summary['rows']:,}; all other bytes are the original's")
     print_path("Edited model", summary["output"])
-    if "canaries" in summary:
+    if "canaries" in summary and _is_usable(summary):
         _print_check(summary["output"], f"gguf-runtime:{summary['output']}")
-    if file := summary.get("modelfile"):
+    if (file := summary.get("modelfile")) and _is_usable(summary):
         console.print(f"For Ollama: ollama create NAME -f {markup(shlex.quote(file))}", soft_wrap=True)
     if file := summary.get("undo"):
         command = shlex.join(["crispr-lm", "apply", summary["output"], file, "--in-place"])
