@@ -1,6 +1,7 @@
 """Names and places that no result can be written to, or nothing be read from: one sentence, before a model is read."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,9 @@ PLACES = {
     "below a file": ("file/out", "is a file"),
     "a pipe": ("pipe", ""),
     "a device": ("/dev/null", ""),
+    **(
+        {"no file system for files": ("/proc/out", "no file can be made in /proc (")} if sys.platform == "linux" else {}
+    ),
 }
 
 
