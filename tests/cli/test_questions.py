@@ -1,6 +1,7 @@
 """The commands for questions as a user meets them: from a new template file to a checked one."""
 
 import json
+import shlex
 
 import pytest
 
@@ -38,6 +39,16 @@ def test_from_a_new_file_to_a_task(call):
     assert status == 0
     assert "No findings." in printed
     assert "t(0.975, g − 1) · s / √g" in printed
+
+
+def test_printed_commands_can_be_given_to_a_shell_as_they_are(call):
+    source, made = "te m;id.toml", "ou t;id'.jsonl"
+    printed = call("questions", "new", source)[1]
+    assert shlex.split(printed.partition("then: ")[2]) == ["crispr-lm", "questions", "expand", source]
+    printed = call("questions", "expand", source, "--output", made)[1]
+    following, then = (line.partition(": ")[2] for line in printed.splitlines()[-2:])
+    assert shlex.split(following) == ["crispr-lm", "questions", "check", made]
+    assert shlex.split(then) == ["crispr-lm", "run", "MODEL", "--task", f"choices:{made}", "--output", "out"]
 
 
 def test_the_answers_of_a_new_file_are_the_users(call, tmp_path):

@@ -14,6 +14,7 @@ from crispr_lm.jobs.comparison import compare
 from crispr_lm.jobs.reproduce import reproduce
 from crispr_lm.jobs.run import run
 from crispr_lm.other_settings import ApplySettings, EvaluateSettings, HubSettings, ReproduceSettings, ScoreSettings
+from crispr_lm.storage.hub import Upload
 from crispr_lm.storage.run_folder import RunFolder
 from crispr_lm.storage.sanitize import without_folders
 
@@ -197,20 +198,32 @@ def test_an_upload_that_fails_or_must_not_be_costs_nothing_else(
     monkeypatch.setattr("crispr_lm.jobs.run.check_hub", lambda _hub: None)
     uploads = []
 
-    def refuse(*given, **_more):
-        uploads.append(given)
-        raise CrisprError("the hub does not answer")
+    def refuse(folder, *_given, **_more):
+        uploads.append(folder)
+        raise CrisprError(f"{folder} is complete, but the hub does not answer")
 
     monkeypatch.setattr("crispr_lm.jobs.sharing.upload", refuse)
     if not verified:
         monkeypatch.setattr("crispr_lm.jobs.run.verify_saved", failing(CrisprError("it is another model")))
     output = tmp_path / "out"
-    results = run(str(saved_model("llama")), settings_for(questions, output), hub=HubSettings(push_to_hub="me/model"))
-    assert len(uploads) == verified  # what was not verified is not uploaded
-    reason = "the hub does not answer" if verified else "nothing was uploaded, because something before it has failed"
+    given = str(saved_model("llama")), settings_for(questions, output)
+    results = run(*given, hub=HubSettings(push_to_hub="me/model"))
+    assert uploads == [output / "model"] * verified  # what was not verified is not uploaded
+    reason = f"{output}/model is complete, but the hub does not answer"
+    if not verified:
+        reason = "nothing was uploaded, because something before it has failed"
     assert results["failed"] == {"upload": reason}
-    assert RunFolder(output).finished == verified
-    assert (output / "report.html").exists()
+    reason = reason.removeprefix(f"{output}/")  # no folder of this machine in what may be shared
+    assert read(output / "results.json")["failed"] == {"upload": reason}
+    assert f"Upload: {reason}" in (output / "report.html").read_text(encoding="utf-8")
+    assert not RunFolder(output).finished
+
+    monkeypatch.setattr("crispr_lm.jobs.run.verify_saved", lambda *_given, **_more: dict(VERIFIED))
+    monkeypatch.setattr("crispr_lm.jobs.run.find_edit", None)  # nothing is searched again
+    monkeypatch.setattr("crispr_lm.jobs.sharing.upload", lambda *_given, **_more: Upload("me/model", True, ()))
+    assert "failed" not in run(*given, hub=HubSettings(push_to_hub="me/model"))
+    assert "failed" not in read(output / "results.json")
+    assert RunFolder(output).finished
 
 
 @pytest.mark.parametrize("name", ["markdown", "render_comparison"])
@@ -281,7 +294,7 @@ def test_a_model_that_was_applied_stays_and_says_what_failed(step, saved_model, 
     )
     assert status == 1
     assert sentence.endswith("it can't be done")
-    assert f"Edited model:\n{tmp_path / 'again'}" in out
+    assert f"Edited model: {tmp_path / 'again'}" in " ".join(out.split())  # on two lines of a narrow terminal
 
 
 def test_a_run_made_again_that_could_not_be_compared_is_not_made_a_third_time(first, tmp_path, monkeypatch):

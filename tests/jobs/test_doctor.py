@@ -5,12 +5,15 @@ import shutil
 
 import pytest
 import torch
+from transformers import AddedToken
 
 from crispr_lm import load_model
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.cli.commands import main
 from crispr_lm.jobs import doctor
 from crispr_lm.model.neuron_sites import find_sites
+
+from ..helpers import build_model
 
 
 def told_by(capsys, *arguments):
@@ -68,6 +71,19 @@ def test_tables_for_people_name_what_is_missing(capsys, saved_model, monkeypatch
     assert "pip install 'crispr-lm[nothing]'" in printed.out
     assert "not reachable (no network in tests)" in printed.out
     assert "LlamaForCausalLM" in printed.out
+
+
+def test_tokens_without_an_embedding_are_named(capsys, tmp_path):
+    lm = build_model("llama")
+    there = len(lm.tokenizer)
+    spare = lm.embedded_tokens - there
+    lm.tokenizer.add_tokens([AddedToken(f"<extra [{number}]>") for number in range(spare + 2)])
+    lm.save(tmp_path / "model")
+    status, printed = told_by(capsys, "doctor", tmp_path / "model")
+    assert status == 0
+    assert f"2 of its tokens (first: '<extra [{spare}]>') have no embedding in the model" in printed.out
+    needs = doctor.examine_machine(str(tmp_path / "model"))["model"]
+    assert needs["not_embedded"]["tokens"] == 2
 
 
 def test_quiet_and_json_exclude_each_other(capsys):

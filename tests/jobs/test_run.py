@@ -15,6 +15,7 @@ from crispr_lm import InputError, RunSettings
 from crispr_lm.edits.export import export_folder
 from crispr_lm.jobs import inspection, steps
 from crispr_lm.jobs.run import run
+from crispr_lm.jobs.runtimes import evaluate_runtime
 from crispr_lm.other_settings import ApplySettings, EvaluateSettings, ScoreSettings
 from crispr_lm.report.result_tables import results_table
 from crispr_lm.storage import files
@@ -362,6 +363,13 @@ def test_an_edit_is_not_measured_on_its_own_templates_unawares(saved_model, ques
     seen = sum(template_hash(example.template) in edit.made_on for example in task.split(other).test)
     with pytest.raises(InputError, match=rf"^{seen} of the .* not held out; take --seed 0, which .* --split all"):
         steps.evaluate(model, tmp_path / "m.json", output / "edit.json", evaluate_settings(questions, seed=other))
+    # The saved model is the same edit, whose file lies in its folder.
+    with pytest.raises(InputError, match=rf"^{seen} of the .* not held out; take --seed 0, which .* --split all"):
+        steps.evaluate(str(output / "model"), tmp_path / "m.json", None, evaluate_settings(questions, seed=other))
+    with pytest.raises(InputError, match=rf"^{seen} of the .* not held out; take --seed 0, which .* --split all"):
+        evaluate_runtime(
+            f"vllm:{output / 'model'}", tmp_path / "m.json", None, evaluate_settings(questions, seed=other)
+        )
     # So does a further task that holds them, under whatever name.
     copy = tmp_path / "copy.jsonl"
     copy.write_text((questions / "questions.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
@@ -384,11 +392,18 @@ def test_an_edit_measured_on_everything_says_how_much_of_it_is_not_held_out(save
     assert task["seen_examples"] == 4 * len(edit.made_on) > 0  # four rows a template
     assert results["tasks"]["builtin:knowledge"]["seen_examples"] == 0
     assert f"; {task['seen_examples']} of them are not held out: " in str(results_table(task, held_out=False).caption)
+    saved = steps.evaluate(str(output / "model"), tmp_path / "s.json", None, settings)
+    assert saved["tasks"][results_task(saved)]["seen_examples"] == task["seen_examples"]
     # An edit that knows no templates, such as one made by hand, is measured as it is.
     replace(edit, made_on=()).save(tmp_path / "edit.json")
     by_hand = steps.evaluate(model, tmp_path / "n.json", tmp_path / "edit.json", evaluate_settings(questions, seed=1))
     assert by_hand["tasks"][results_task(by_hand)]["seen_examples"] == 0
     assert by_hand["split"] == "test"
+    # A folder may hold a file of that name that is no edit.
+    shutil.copytree(saved_model("llama"), tmp_path / "other")
+    (tmp_path / "other" / "edit.json").write_text("{}", encoding="utf-8")
+    plain = steps.evaluate(str(tmp_path / "other"), tmp_path / "o.json", None, evaluate_settings(questions))
+    assert "seen_examples" not in plain["tasks"][results_task(plain)]
 
 
 def test_an_edit_of_another_model_is_refused_and_nothing_is_written(finished, saved_model, tmp_path):

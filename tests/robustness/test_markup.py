@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -16,7 +17,7 @@ from crispr_lm import Edit, Neuron
 from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.model.origin import ModelOrigin
 from crispr_lm.report import figures, neuron_map, search_figures
-from crispr_lm.report.card import card
+from crispr_lm.report.card import card, model_index
 from crispr_lm.report.transfer import columns_of, transfer_figure
 from crispr_lm.report.words import escaped_markdown
 from crispr_lm.storage.sanitize import STEERING, json_line
@@ -143,6 +144,21 @@ def test_a_card_has_the_elements_of_a_harmless_one():
     metadata = yaml.safe_load(hostile.split("\n---\n", 1)[0].removeprefix("---\n"))
     assert ATTACK in metadata["tags"]
     assert metadata["license_name"] == ATTACK
+
+
+def test_nothing_in_the_metadata_of_a_card_steers_and_the_hub_can_read_it():
+    text = "Ann\u202egnp\x1b[2J\x9b"
+    results = json.loads(json.dumps(RESULTS))
+    results["tasks"] = {f"choices:{text}.jsonl": results["tasks"]["t"]}
+    origin = ModelOrigin("owner/name", license="other", license_name=text, languages=(text,), tags=(text,))
+    shown = "Ann\\u202egnp\\x1b[2J\\x9b"
+    for made in (card("edit", Edit(()), origin, results), model_index(text, results, "after")):
+        assert not STEERING.search(made.replace("\n", ""))
+        data = ModelCard(made).data  # as the hub's own package reads it
+        assert {found.dataset_config for found in data.eval_results} == {shown}
+        assert all(found.dataset_name.endswith(shown) for found in data.eval_results)
+    data = ModelCard(card("edit", Edit(()), origin, results)).data
+    assert (data.license_name, data.language, data.tags[0]) == (shown, [shown], shown)
 
 
 def test_no_label_of_a_figure_is_read_as_markup(tmp_path):

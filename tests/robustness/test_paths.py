@@ -1,6 +1,7 @@
 """Names and places that no result can be written to, or nothing be read from: one sentence, before a model is read."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,9 @@ PLACES = {
     "below a file": ("file/out", "is a file"),
     "a pipe": ("pipe", ""),
     "a device": ("/dev/null", ""),
+    **(
+        {"no file system for files": ("/proc/out", "no file can be made in /proc (")} if sys.platform == "linux" else {}
+    ),
 }
 
 
@@ -143,7 +147,9 @@ def test_what_can_not_be_read_is_reported(capsys, folder, command, place):
         ("/dev/zero", "settings file /dev/zero can't be read (it is a device or a pipe, not a file); give a TOML file"),
         ("pipe", "settings file pipe can't be read (it is a device or a pipe, not a file); give a TOML file"),
         (".", "settings file . can't be read (it is a folder, not a file); give a TOML file"),
-        ("dangling", "settings file dangling does not exist; check the path"),
+        ("dangling", "settings file dangling is a link that leads to no file; check the path"),
+        ("loop", "settings file loop is a link that leads to no file; check the path"),
+        ("missing", "settings file missing does not exist; check the path"),
     ],
 )
 def test_what_is_no_settings_file_is_called_what_it_is(capsys, path, sentence):

@@ -42,10 +42,10 @@ def port():
     thread.join(10)
 
 
-def asked(port, method="GET", **headers):
+def asked(port, method="GET", path="/", **headers):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection):
-        connection.putrequest(method, "/", skip_host=True)
+        connection.putrequest(method, path, skip_host=True)
         for name, value in ({"Host": f"127.0.0.1:{port}"} | headers).items():
             for one in [value] if isinstance(value, str) else value:
                 connection.putheader(name.replace("_", "-"), one.replace("PORT", str(port)))
@@ -88,6 +88,7 @@ FOREIGN = [
     {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "no-cors"},  # another port of this machine
     {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "cors"},
     {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"},
+    {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"},
     {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "object"},
     {"Sec_Fetch_Site": ["same-origin", "cross-site"], "Sec_Fetch_Mode": "cors"},
     {"Sec_Fetch_Site": "something new"},
@@ -118,7 +119,15 @@ def test_the_page_itself_is_answered(port, headers):
 @pytest.mark.parametrize("headers", FOLLOWED, ids=str)
 def test_a_link_is_followed_and_nothing_is_posted_by_it(port, headers):
     assert asked(port, **headers)[0] == 200
+    assert asked(port, path="/?__theme=dark", **headers)[0] == 200
     assert asked(port, "POST", **headers)[0] == 403
+
+
+@pytest.mark.parametrize("path", ["/config", "/gradio_api/info", "/gradio_api/file=x", "//", "/."])
+@pytest.mark.parametrize("headers", FOLLOWED, ids=str)
+def test_a_link_opens_nothing_but_the_page(port, headers, path):
+    assert asked(port, path=path, **headers)[0] == 403
+    assert asked(port, path=path)[0] == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])

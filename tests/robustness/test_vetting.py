@@ -50,6 +50,14 @@ def replacements(folder, pattern="String", times=32):
     (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
 
 
+def prefix(folder):
+    """Texts between special tokens begin with it, so that the more there are, the more a conversation takes."""
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["normalizer"] = {"type": "Prepend", "prepend": "x" * 10**6}
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    template("{% for m in messages %}" + "<s>x" * 20 + "{{ m.content }}{% endfor %}")(folder)
+
+
 def template(text):
     return lambda folder: (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
 
@@ -61,6 +69,7 @@ BOMBS = {
     "labels": (labels, "configuration takes more than 0.3 GiB"),
     "attention": (attention, "configuration takes more than 0.3 GiB"),
     "replacements": (replacements, "tokenizer takes more than (0.3 GiB|3 seconds)"),  # as the load has it
+    "prefix": (prefix, r"replacements of its tokenizer \(normalizer\) could make more than 1,000"),
     "doubling": (template(DOUBLING), "chat template takes more than 0.3 GiB"),
     "power": (template("{{ 9**(9**9) }}"), "chat template takes more than 3 seconds"),
     "loops": (template("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
@@ -152,6 +161,7 @@ def in_turn(*components, name="normalizers"):
         (replace({"Regex": ""}, "a" * 1000), "normalizer"),
         (in_turn(*[replace({"String": "a"}, "bc")] * 10, name="decoders"), "decoder"),
         (in_turn(*[{"type": "ByteLevel"}] * 10, name="pretokenizers"), "pre_tokenizer"),
+        ({"type": "Prepend", "prepend": "a" * 1000}, "normalizer"),
     ],
 )
 def test_replacements_that_multiply_are_refused_whatever_they_replace(component, part):
@@ -164,6 +174,7 @@ def test_replacements_that_multiply_are_refused_whatever_they_replace(component,
     [
         replace({"String": " "}, "▁"),
         in_turn(replace({"String": "``"}, '"'), replace({"Regex": " {2,}"}, "▁"), {"type": "NFKD"}),
+        in_turn({"type": "Prepend", "prepend": "▁"}, replace({"String": " "}, "▁")),
         in_turn(*[replace({"String": "abc"}, "abc")] * 100),
         {"type": "ByteLevel"},
     ],

@@ -363,6 +363,18 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path, check):
         check(tmp_path / "out\0put")
 
 
+def test_a_full_disk_is_told_before_any_work(tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    check_writable(tmp_path / "out" / "run")
+    assert names_in(tmp_path) == []
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match=r"no file can be made in .* \(No space left on device\); make room there, or"):
+        check_writable(tmp_path / "out" / "run")
+    assert names_in(tmp_path) == []
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_new_folder_in_which_nothing_comes_about_is_gone_again(tmp_path, there):
     path = tmp_path / "out"

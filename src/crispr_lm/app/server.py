@@ -127,7 +127,8 @@ class OwnOriginOnly:
             await self._application(scope, receive, send)
             return
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
-        if not self._is_own(headers, scope.get("method", "GET")):
+        opens = scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] == "/"
+        if not self._is_own(headers, opens_page=opens):
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
                 return
@@ -143,7 +144,7 @@ class OwnOriginOnly:
 
         await self._application(scope, receive, guarded)
 
-    def _is_own(self, headers: Sequence[tuple[str, str]], method: str) -> bool:
+    def _is_own(self, headers: Sequence[tuple[str, str]], *, opens_page: bool) -> bool:
         given = dict(headers)
         if any(sum(name == one for name, _ in headers) > 1 for one in ("host", "origin", *FETCHED)):
             return False  # which of two counts is read differently by every program on the way
@@ -157,11 +158,10 @@ class OwnOriginOnly:
         if origin is not None and origin.lower() not in (f"{scheme}://{host[0].lower()}" for scheme in SCHEMES):
             return False
         # What a browser fetches for another page without naming the origin (an image, a script). Another port of this
-        # machine is the same site, and not the same origin.
+        # machine is the same site, and not the same origin. A link may open the page itself in a tab, nothing below it.
         site, mode, place = (given.get(header) for header in FETCHED)
-        own = site in (None, "same-origin", "none")
-        followed = method in ("GET", "HEAD") and mode == "navigate" and place in (None, "document")
-        return own or followed
+        followed = opens_page and mode == "navigate" and place == "document"
+        return site in (None, "same-origin", "none") or followed
 
 
 def is_loopback(host: str) -> bool:

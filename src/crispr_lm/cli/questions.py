@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from crispr_lm.cli.arguments import OutputFile
 from crispr_lm.cli.output import quiet_libraries, show
 from crispr_lm.errors import InputError
 from crispr_lm.other_settings import LogSettings
+from crispr_lm.storage.sanitize import printable
 
 Listed = Annotated[tuple[str, ...] | None, Parameter(negative="", consume_multiple=False)]
 
@@ -57,9 +59,10 @@ def new(
     }
     templates = new_questions(file, NewFile(**{name: value for name, value in given.items() if value}))  # type: ignore[arg-type]
     begun = f"{templates} templates as examples; edit it" if templates else "examples as comments; write your templates"
+    following = f"then: crispr-lm questions expand {shlex.quote(str(file))}"
     show(
         {"file": str(file), "templates": templates},
-        lambda: print(f"{file}: {begun}, then: crispr-lm questions expand {file}"),
+        lambda: print(printable(f"{file}: {begun}, {following}")),
         lambda: file,
     )
 

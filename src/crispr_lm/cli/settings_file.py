@@ -36,7 +36,8 @@ def read_settings_file(path: Path) -> Toml:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"settings file {path} can't be read ({reason}); give a TOML file") from error
     if not exists:
-        raise InputError(f"settings file {path} does not exist; check the path")
+        is_not = "is a link that leads to no file" if path.is_symlink() else "does not exist"
+        raise InputError(f"settings file {path} {is_not}; check the path")
     source = Toml(path, must_exist=True, search_parents=False, use_commands_as_keys=False)
     try:
         content = source.config  # read now: the message of a mistake names the file

@@ -190,6 +190,14 @@ def _model(source: ModelSource, devices: list[torch.device]) -> dict[str, Any]:
         "architecture": type(empty).__name__,
         "parameters": count_parameters(empty),
         "context_length": source.context_length,
+        "not_embedded": _not_embedded(source),
         "neurons": kinds,
         "needs": needs,
     }
+
+
+def _not_embedded(source: ModelSource) -> dict[str, Any] | None:
+    """How many tokens of the tokenizer the model has no embedding of, and the first; None where it has all of them."""
+    size = source.embedded_tokens
+    found = [] if size is None else [(n, token) for token, n in source.tokenizer.get_vocab().items() if n >= size]
+    return {"tokens": len(found), "first": min(found)[1], "embeddings": size} if found else None

@@ -17,6 +17,7 @@ from crispr_lm.metrics.registry import FAMILIES
 from crispr_lm.other_settings import ExportSettings
 from crispr_lm.report.card import model_index
 from crispr_lm.storage.files import make_folder, write_bytes
+from crispr_lm.storage.sanitize import all_visible
 from crispr_lm.tasks.registry import dataset_of
 
 
@@ -39,7 +40,7 @@ def write(finished: Finished, folder: Path, settings: ExportSettings) -> list[st
         ]
         if entries:
             make_folder(below / ".eval_results")
-            text = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+            text = yaml_dump(all_visible(eval_result_entries_to_yaml(entries)), sort_keys=False)
             write_bytes(below / ".eval_results" / "crispr-lm.yaml", text.encode("utf-8"))
     notes = ["README.md holds metadata alone: copy its model-index into the card of the model."]
     if not datasets:

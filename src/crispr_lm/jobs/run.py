@@ -109,7 +109,7 @@ def run(
             progress.say("The results are there: resuming with saving the edited model")
             edit, results = begun
         results = _with_the_end(work, edit, results)
-    return on_first(lambda: with_upload(results, folder.model, hub, progress))
+        return on_first(lambda: _uploaded(work, results, hub))
 
 
 def dry_run(model: str, settings: RunSettings, progress: Progress | None = None) -> Estimate:
@@ -316,7 +316,7 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
         "timings": {**results["timings"], **timings.seconds},
     }
     # Of earlier failures those stay whose steps are not taken again here.
-    again = ("canaries", "card", "report")
+    again = ("canaries", "card", "report", "upload")
     failed = {step: reason for step, reason in results.pop("failed", {}).items() if step not in again}
     failed |= {} if no_canaries is None else {"canaries": no_canaries}
     if not_saved is None:  # else there is nothing to describe
@@ -327,6 +327,20 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
     results |= {"failed": failed} if failed else {}
     on_first(lambda: write_json(folder.results, results))  # the very last: it says that all is done
     return results
+
+
+def _uploaded(work: _Work, results: dict[str, Any], hub: HubSettings) -> dict[str, Any]:
+    """Upload the edited model where that is asked for; where that fails, page and results on disk say so as well."""
+    done = with_upload(results, work.folder.model, hub, work.progress)
+    if done.get("failed") != results.get("failed"):
+        model = work.folder.model  # on disk without its folders: others may read it
+        kept = {
+            **done,
+            "failed": {**done["failed"], "upload": done["failed"]["upload"].replace(str(model), model.name)},
+        }
+        attempt(lambda: write_report(work.folder.path, kept))
+        write_json(work.folder.results, kept)
+    return done
 
 
 def _described(

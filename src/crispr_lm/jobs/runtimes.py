@@ -19,7 +19,8 @@ from crispr_lm.inference.reader import Reader
 from crispr_lm.inference.runtimes import Runtime, open_runtime
 from crispr_lm.jobs.advice import say_lacks
 from crispr_lm.jobs.preparation import Needs, Timings, load, load_tasks
-from crispr_lm.jobs.steps import kept_in_error, measured_examples
+from crispr_lm.jobs.sharing import edits_within
+from crispr_lm.jobs.steps import check_not_made_on, kept_in_error, measured_examples, note_seen
 from crispr_lm.model.load import open_model
 from crispr_lm.model.locate import ENDPOINT, LLAMA_CPP, VLLM, is_runtime, shared_name
 from crispr_lm.other_settings import EvaluateSettings
@@ -61,6 +62,8 @@ def evaluate_runtime(
     subjects = _only_tasks(
         [*(TaskSubject(task, measured_examples(task, settings)) for task in tasks), *further_subjects(settings)]
     )
+    edits = edits_within(target.partition(":")[2].split("#"))  # of a folder, and of an adapter that is applied to it
+    check_not_made_on(subjects, edits, settings)
     reader = _reader(target, original, settings)
     for subject in subjects:
         subject.check(reader)
@@ -75,6 +78,7 @@ def evaluate_runtime(
     edited = None if before is None else Edited(found)
     name = runtime.name if original is None else shared_name(_file_of(original))
     results = results_of(name, subjects, settings.scoring, before or found, edited, settings.seed)
+    note_seen(results, subjects, edits)
     results |= {"runtime": runtime.name, "split": settings.split, "timings": timings.seconds}
     with kept_in_error(results):
         write_json(output, results)

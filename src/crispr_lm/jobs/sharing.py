@@ -5,7 +5,8 @@ Where the card, the hub and the jobs meet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,15 @@ def edit_with_results(source: Path, given: Path | None) -> tuple[Edit, Mapping[s
     if results is not None:
         check_measured_with(edit, results, given or edit_file.with_name(RESULTS))
     return edit, results
+
+
+def edits_within(models: Iterable[str]) -> list[Edit]:
+    """The edits that lie in the folders of saved models; none where a folder's edit.json is something else."""
+    found = []
+    for model in models:
+        with suppress(InputError, OSError, RuntimeError, ValueError):  # no such home, a null character
+            found.append(Edit.load(Path(model).expanduser() / EDIT))
+    return found
 
 
 def write_card(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from crispr_lm.jobs.preparation import (
     test_sample,
     without_searched,
 )
-from crispr_lm.jobs.sharing import check_hub, edit_with_results, with_upload, write_card
+from crispr_lm.jobs.sharing import check_hub, edit_with_results, edits_within, with_upload, write_card
 from crispr_lm.model.devices import OFFLOAD
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.other_settings import ApplySettings, EvaluateSettings, ScoreSettings
@@ -74,8 +74,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measurement alone: metrics on the test split, before and after an edit if one is given.
 
-    With ``split="all"`` results say of each task how many of its examples are of templates that the edit was fitted or
-    chosen on (``seen_examples``).
+    Examples of templates that an edit was fitted or chosen on are not held out: of the edit given, and of the one in a
+    saved model's folder. With ``split="all"`` results say of each task how many they are (``seen_examples``).
 
     Raises:
         InputError: the input can't be used, or such an example is in the test split; nothing is written then.
@@ -90,12 +90,12 @@ def evaluate(
     say_lacks(tasks, progress)
     subjects: list[Subject] = [TaskSubject(task, measured_examples(task, settings)) for task in tasks]
     further = further_subjects(settings, tasks)
-    searched = () if edit is None else edit.made_on
+    edits = [*([] if edit is None else [edit]), *edits_within([model])]
+    searched = [digest for one in edits for digest in one.made_on]
     for subject in further:
         # By default, so that no one has asked for these very questions.
         subjects += without_searched([subject], searched if subject.name == OTHER_KINDS else (), progress)
-    if edit is not None and settings.split == "test":
-        check_held_out(subjects, edit.made_on, _advice(edit, settings))
+    check_not_made_on(subjects, edits, settings)
     kept.check(subjects)
     probe = (subjects[0].task, subjects[0].examples) if isinstance(subjects[0], TaskSubject) else None
     needs = Needs([subject.check for subject in subjects], probe)
@@ -114,9 +114,7 @@ def evaluate(
                 diverged = divergence(lm, reference, settings.batch_size)
     edited = None if after is None else Edited(after, diverged, edit)
     results = results_of(lm.name, subjects, settings.scoring, before, edited, settings.seed)
-    for subject in subjects:
-        if edit is not None and isinstance(subject, TaskSubject):
-            results["tasks"][subject.name]["seen_examples"] = seen(subject.examples, edit.made_on)
+    note_seen(results, subjects, edits)
     results |= {"split": settings.split, "timings": timings.seconds}
     with kept_in_error(results):
         on_first(lambda: kept.end(subjects, before, edited, results))
@@ -210,6 +208,25 @@ def _export(lm: LanguageModel, edit: Edit, folder: Path, settings: ApplySettings
     with progress.step("Scoring canary prompts"):
         reason = attempt(lambda: make_canaries(lm, probes, edited()).save(canaries_file(folder)))
     return report | ({"canaries": CANARIES_FILE} if reason is None else {"failed": {"canaries": reason}})
+
+
+def check_not_made_on(subjects: Sequence[Subject], edits: Sequence[Edit], settings: EvaluateSettings) -> None:
+    """Refuse to call questions held out that one of the edits was made on; with ``split="all"`` none is called so.
+
+    Raises:
+        InputError: as `check_held_out`.
+    """
+    if settings.split == "test":
+        for edit in edits:
+            check_held_out(subjects, edit.made_on, _advice(edit, settings))
+
+
+def note_seen(results: dict[str, Any], subjects: Sequence[Subject], edits: Sequence[Edit]) -> None:
+    """Write into results of edited models how many examples of each task are not held out."""
+    made_on = [digest for edit in edits for digest in edit.made_on]
+    for subject in subjects:
+        if edits and isinstance(subject, TaskSubject):
+            results["tasks"][subject.name]["seen_examples"] = seen(subject.examples, made_on)
 
 
 def _advice(edit: Edit, settings: EvaluateSettings) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def ollama_file(name: str) -> Path:
         asked = name.removeprefix(SCHEME)
         there = f"; there is: {', '.join(known[:10])}" if known else ""
         raise InputError(
-            f"model {name}: Ollama has no {asked!r} here{nearest(asked, known)}{there} (ollama pull {asked} fetches it)"
+            f"model {name}: Ollama has no {asked!r} here{nearest(asked, known)}{there} "
+            f"(ollama pull {shlex.quote(asked)} fetches it)"
         )
     try:
         content = parse_json(read_bytes(manifest))

@@ -250,6 +250,7 @@ def _examine(location: str, arguments: Mapping[str, Any], tokenizer: Any) -> int
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
         tokenizer.decode(tokenizer(PROBE).input_ids)
+        check_replacements(tokenizer, "")  # else what a template is rendered to could grow, and be held against it
         os.write(1, b".")
         for turns in (1, 3):
             _render(tokenizer, turns)
@@ -349,6 +350,8 @@ def _growth(component: Any) -> float:
         return math.prod(_growth(one) for of in inside for one in of)
     if kind == "ByteLevel":  # a character for every byte: of ASCII one, of others up to four, which are two bytes each
         return 2
+    if kind == "Prepend":  # a text may be one character, and is parted at special tokens
+        return 1 + len(component.get("prepend", ""))
     if kind != "Replace":
         return 1
     pattern, content = component.get("pattern", {}), len(component.get("content", ""))

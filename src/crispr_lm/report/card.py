@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
 from crispr_lm.edits.edit import Edit
 from crispr_lm.metrics.family import Metric
@@ -19,6 +20,7 @@ from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.model.origin import ModelOrigin
 from crispr_lm.report import words
 from crispr_lm.report.statement import statement
+from crispr_lm.storage.sanitize import all_visible
 from crispr_lm.tasks.registry import Dataset, dataset_of
 from crispr_lm.version import __version__
 
@@ -109,7 +111,7 @@ def card(
         version=__version__,
     )
     data = _metadata(what, origin, tasks, results, is_encoder_decoder)
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+    return str(ModelCard(f"{_block(data)}\n{body}"))
 
 
 def _metadata(
@@ -144,7 +146,13 @@ def model_index(name: str, results: Mapping[str, Any], when: str) -> str:
     """
     tasks = [_measured_task(task, content, ()) for task, content in results["tasks"].items()]
     data = ModelCardData(model_name=name, eval_results=list(_eval_results(tasks, results["tasks"], when)))
-    return f"---\n{data.to_yaml()}\n---\n"
+    return _block(data)
+
+
+def _block(data: ModelCardData) -> str:
+    """The metadata between its marks: names of files and what the base model's card says steer no reader's screen."""
+    content = all_visible(data.to_dict())  # type: ignore[no-untyped-call]
+    return f"---\n{yaml_dump(content, sort_keys=False).strip()}\n---\n"
 
 
 def _eval_results(tasks: list[MeasuredTask], content: Mapping[str, Any], when: str) -> Iterator[EvalResult]:

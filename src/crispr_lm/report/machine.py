@@ -82,6 +82,12 @@ def _print_needs(model: Mapping[str, Any]) -> None:
     console.print(table)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in model["neurons"].items() if count)
     console.print(f"{model['parameters']:,} parameters; neurons: {kinds or 'none that can be found'}")
+    if lacking := model["not_embedded"]:
+        console.print(
+            f"[bold yellow]Tokenizer:[/] {lacking['tokens']:,} of its tokens (first: {markup(repr(lacking['first']))}) "
+            f"have no embedding in the model, which has {lacking['embeddings']:,}; prompts with one are refused",
+            soft_wrap=True,
+        )
 
 
 def _print_place(prompt: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,8 +26,8 @@ def print_expansion(content: Mapping[str, Any]) -> None:
     file = content["file"]
     for line in (
         f"File: {file}",
-        f"Next: crispr-lm questions check {file}",
-        f"Then: crispr-lm run MODEL --task choices:{file} --output out",
+        f"Next: crispr-lm questions check {shlex.quote(file)}",
+        f"Then: crispr-lm run MODEL --task {shlex.quote(f'choices:{file}')} --output out",
     ):
         console.print(markup(line), soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,17 +66,19 @@ def _files(content: Mapping[str, Any]) -> list[str]:
         lines += [
             f"{path}: {_many(content['questions'], 'question')} of "
             f'{_many(content["question_templates"], "template")}, {known} with an "unknown" option',
-            f"  Next: crispr-lm questions check {path}",
-            f"  Then: crispr-lm run MODEL --task choices:{path} --output out",
+            f"  Next: crispr-lm questions check {shlex.quote(path)}",
+            f"  Then: crispr-lm run MODEL --task {shlex.quote(f'choices:{path}')} --output out",
         ]
     if path := files.get("twins.jsonl"):
         lines += [
             f"{path}: {_many(content['twins'], 'pair')} of prompts of {_many(content['twin_templates'], 'template')}",
-            f"  To measure them: crispr-lm run MODEL --task builtin:everyday --measure twins:{path} --output out",
+            "  To measure them: crispr-lm run MODEL --task builtin:everyday "
+            f"--measure {shlex.quote(f'twins:{path}')} --output out",
         ]
     if path := files.get("prompts.jsonl"):
         lines += [
             f"{path}: {_many(content['prompts'], 'prompt')} as the model was asked, with what it answered",
-            f"  To see them before and after an edit: crispr-lm run MODEL --task TASK --prompts {path} --output out",
+            "  To see them before and after an edit: crispr-lm run MODEL --task TASK "
+            f"--prompts {shlex.quote(path)} --output out",
         ]
     return lines or ["Nothing was written: no failure in it can be used."]

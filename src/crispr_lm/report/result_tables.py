@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,14 +131,19 @@ def print_saved(summary: Mapping[str, Any], output: Path) -> None:
         console.print(f"Parameters saved: {fewer:,}")
     what = "Edited model" if "saved_model" in summary else "Edit with its card"
     print_path(what, output)
-    if "canaries" in summary:
+    if "canaries" in summary and _is_usable(summary):
         _print_check(summary["output"], "openai:URL")
     _print_upload(summary)
 
 
+def _is_usable(summary: Mapping[str, Any]) -> bool:
+    """Whether what was saved was not found to be wrong, so that it may be served."""
+    return bool(summary.get("saved_model", {}).get("verified", True))
+
+
 def _print_check(output: str, runtime: str) -> None:
     """Print how to find out whether a runtime serves what was saved."""
-    command = f"crispr-lm verify {output} --runtime {runtime}"
+    command = shlex.join(["crispr-lm", "verify", output, "--runtime", runtime])
     console.print(f"To check a runtime that serves it: {markup(command)}", soft_wrap=True)
 
 
@@ -145,12 +151,12 @@ def _print_gguf(summary: Mapping[str, Any]) -> None:
     """Print what was written of a GGUF file, and what to do with it next."""
     console.print(f"Rows set to zero: {summary['rows']:,}; all other bytes are the original's")
     print_path("Edited model", summary["output"])
-    if "canaries" in summary:
+    if "canaries" in summary and _is_usable(summary):
         _print_check(summary["output"], f"gguf-runtime:{summary['output']}")
-    if file := summary.get("modelfile"):
-        console.print(f"For Ollama: ollama create NAME -f {markup(file)}", soft_wrap=True)
+    if (file := summary.get("modelfile")) and _is_usable(summary):
+        console.print(f"For Ollama: ollama create NAME -f {markup(shlex.quote(file))}", soft_wrap=True)
     if file := summary.get("undo"):
-        command = f"crispr-lm apply {summary['output']} {file} --in-place"
+        command = shlex.join(["crispr-lm", "apply", summary["output"], file, "--in-place"])
         console.print(f"To bring the original back: {markup(command)}", soft_wrap=True)
 
 

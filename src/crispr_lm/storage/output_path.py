@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crispr_lm.errors import InputError
-from crispr_lm.storage.files import PART, is_empty
+from crispr_lm.storage.files import NO_ROOM, PART, is_empty
 from crispr_lm.storage.locking import check_free, held
 
 LONGEST_NUMBER = 2**22
 """Of a process on Linux; it stands in the names of temporary files."""
 
-
 LONGEST_INSIDE = "/".join(["model", PART, "x" * 100])
 """As long a path as a job makes in its folder: a shard of a model's weights has some 40 characters."""
 
+BLOCK = 4096
+"""Bytes of a block of common file systems: a full one may still take an empty file."""
+
 
 def check_writable(path: Path) -> None:
-    """Check that `path` can be made or written, without making anything.
+    """Check that `path` can be made or written; leaves nothing behind.
 
     Raises:
         InputError: it can't.
@@ -47,6 +50,8 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path} can't be made: {existing} is a file; give another path")
     if not os.access(existing, os.W_OK | os.X_OK if is_folder else os.W_OK):
         raise InputError(f"{path} can't be written: no permission in {existing}; give another path")
+    if is_folder:
+        _try_writing(existing, path)
 
 
 def check_output_file(path: Path) -> None:
@@ -63,6 +68,25 @@ def check_output_file(path: Path) -> None:
     if path.exists() and not path.is_file():  # a file would take its place
         raise InputError(f"output {path} is a device or a pipe; give a file")
     check_writable(path.parent)  # it is written beside and renamed
+
+
+def _try_writing(folder: Path, path: Path) -> None:
+    """Write a file that has no name, and is gone at once, into the folder in which `path` would be.
+
+    Permissions do not say whether it can be done: root has all of them in /proc and on a full disk.
+
+    Raises:
+        InputError: it can't be done.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".", suffix=PART) as file:
+            file.write(bytes(BLOCK))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        advice = "make room there, or give another path" if error.errno in NO_ROOM else "give another path"
+        reason = error.strerror or error
+        raise InputError(f"{path} can't be written: no file can be made in {folder} ({reason}); {advice}") from error
 
 
 def _check_lengths(existing: Path, path: Path) -> None:
