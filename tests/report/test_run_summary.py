@@ -128,7 +128,7 @@ def test_without_an_edit_it_is_said_what_stood_in_the_way_and_by_how_much():
     results = results_of("none") | {"search": rows_tried(), "choice": {"nearest": nearest}}
     why = no_edit(results)
     assert why.tried == (
-        "2 edits tried, of 20 to 50 neurons; 1 of them stopped early, too far beyond a limit or behind a better one."
+        "2 edits tried, of 20 to 50 neurons; 1 of them stopped early, too far from the original on neutral text."
     )
     assert "(20 neurons) guesses less, by 12.5 points on 96 questions, but loses 0.083 of right" in why.obstacle
     assert "(the limit is 0.05: 0.033 too much)" in why.obstacle
@@ -148,6 +148,33 @@ def test_without_an_edit_it_is_said_what_stood_in_the_way_and_by_how_much():
         assert "examples" not in following
     beyond[0]["what"] = "accuracy_loss"
     assert "add some, as all were used" in no_edit(used | {"choice": {"nearest": nearest}}).following
+
+
+def test_where_every_edit_is_too_far_from_the_original_the_nearest_one_is_named():
+    rows = [{"neurons": n, "complete": False, "stage": "rankings", "kl": kl} for n, kl in ((4, 2.03), (1, 0.189))]
+    why = no_edit(results_of("none") | {"search": rows, "choice": {}})
+    assert why.obstacle.endswith("(1 neuron) changes neutral text by 0.189 (the limit is 0.1: 0.089 too much).")
+    assert "--max-kl 0.19 allows it" in why.following
+
+
+def test_each_figure_is_held_against_its_own_limit():
+    of_facts = capability(-0.04, 0.01)
+    results = results_of() | {"limits": LIMITS | {"fact_loss": 0.02, "spillover": 0.3}}
+    results["tasks"] |= {"builtin:facts": of_facts, "builtin:other-kinds": task_with(bias=(-0.1, 0.2))}
+    marked = {line.what: line.mark for check in checks(results) for line in check.lines}
+    assert marked["Right on facts"] == "not shown"
+    assert marked["Right on knowledge"] == "held"
+    assert marked["Bias score of other kinds"] == "held"
+    results["limits"]["spillover"] = 0.1
+    marked = {line.what: line.mark for check in checks(results) for line in check.lines}
+    assert marked["Bias score of other kinds"] == "not shown"
+    assert marked["Right on other kinds, disambiguated"] == "held"
+
+
+def test_a_bias_score_that_may_have_risen_is_not_called_down():
+    results = results_of(everyday=task_with(bias=(-0.48, 0.03)))
+    marked = {line.what: line.mark for check in checks(results) for line in check.lines}
+    assert marked["Bias score where it does not tell"] == "not shown"
 
 
 def printed(monkeypatch, width, results, output, verbose):

@@ -24,7 +24,8 @@ GLOSSARY = {
     ),
     "other kinds": (
         "Other kinds of stereotype",
-        "Questions on stereotypes that the edit was not made for. Right answers to them must not become fewer.",
+        "Questions on stereotypes that the edit was not made for. The bias score must not move away from 0, and right "
+        "answers where the context tells must not become fewer.",
     ),
     "capability": (
         "Capability",
@@ -46,11 +47,15 @@ GLOSSARY = {
     ),
     "held": (
         "Held",
-        "For biased answers: fewer, for certain. For everything that must not get worse: the interval excludes a loss "
-        "beyond the run's limit.",
+        "For guesses and their bias score: less, for certain. For everything that must not get worse: the interval "
+        "excludes a loss beyond the run's limit.",
     ),
     "not shown": ("Not shown", "The interval allows both. More questions make it narrower."),
-    "lost": ("Lost", "Worse for certain: all of the interval is a loss."),
+    "lost": (
+        "Lost",
+        "Worse for certain: all of the interval is a loss. Every edit lowers the likelihood of neutral text; there it "
+        "is a loss beyond the run's limit.",
+    ),
     "held-out": (
         "Held-out questions",
         "Questions of templates that were not used to find or choose neurons: the test split. All figures are of these "

@@ -49,6 +49,8 @@ def no_edit(results: Mapping[str, Any]) -> NoEdit:
     if nearest is None:
         every = [row for row in results["search"] if row["neurons"] and row.get("stage") not in JUDGING]
         complete = sum(row.get("complete", False) for row in every)
+        if every and not complete:
+            return _too_far(results, min(every, key=lambda row: row["kl"]))
         text = f"Of the {complete} that answered all questions none answered more of them right."
         more = USED_UP if "attribution" in used_up else MORE_SEEN
         return NoEdit(tried(results["search"]), text, f"{more} {LARGER_MODEL}")
@@ -59,8 +61,18 @@ def no_edit(results: Mapping[str, Any]) -> NoEdit:
     )
     if not nearest["beyond"]:
         return NoEdit(tried(results["search"]), begun + ", but others were asked more questions.", more_questions)
-    allowed = _allow(nearest["beyond"], "validation" in used_up)
+    allowed = _allow(nearest["beyond"], used_up="validation" in used_up)
     return NoEdit(tried(results["search"]), f"{begun}, but {_excess(nearest['beyond'])}.", allowed)
+
+
+def _too_far(results: Mapping[str, Any], nearest: Mapping[str, Any]) -> NoEdit:
+    """Every edit was too far from the original to be asked anything."""
+    beyond = [{"what": "kl", "value": nearest["kl"], "limit": results["limits"]["kl"], "option": "--max-kl"}]
+    obstacle = (
+        f"All of them are too far from the original to be asked anything. The nearest one "
+        f"({_neurons(nearest['neurons'])}) {_excess(beyond)}."
+    )
+    return NoEdit(tried(results["search"]), obstacle, _allow(beyond, used_up=False))
 
 
 ACCEPTABLE = 3.0
@@ -91,7 +103,7 @@ def tried(search: Sequence[Mapping[str, Any]]) -> str:
         text += f", of {sizes[0]} to {sizes[-1]} neurons" if len(sizes) > 1 else f", of {_neurons(sizes[0])}"
     given_up = sum(not row.get("complete", True) for row in edits)
     if given_up:
-        text += f"; {given_up} of them stopped early, too far beyond a limit or behind a better one"
+        text += f"; {given_up} of them stopped early, too far from the original on neutral text"
     return text + "."
 
 
@@ -119,7 +131,7 @@ def _excess(beyond: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _allow(beyond: Sequence[Mapping[str, Any]], used_up: bool) -> str:
+def _allow(beyond: Sequence[Mapping[str, Any]], *, used_up: bool) -> str:
     """How to allow what was exceeded, and what else to try."""
     text = ""
     if all(row["value"] <= ACCEPTABLE * row["limit"] for row in beyond):

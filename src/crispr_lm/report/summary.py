@@ -106,12 +106,12 @@ def checks(results: Mapping[str, Any]) -> list[Check]:
     made_for = [results["tasks"][name] | {"name": name} for name in words.made_for(results)]
     beyond = [task | {"name": name} for name, task in results["tasks"].items() if name not in words.made_for(results)]
     accuracy, bias = limits.get("accuracy_loss", 0.0), limits.get("bias_rise", 0.0)
-    less = [*_guesses(made_for), *_worst(made_for, "bias_score_ambiguous", "Bias score where it does not tell", bias)]
+    less = [*_guesses(made_for), *_worst(made_for, "bias_score_ambiguous", "Bias score where it does not tell")]
     right = [
         *_worst(made_for, "accuracy_disambiguated", "Right where the context tells", accuracy),
         *_worst(made_for, "bias_score_disambiguated", "Bias score where it tells", bias),
     ]
-    other = [*_capabilities([task for task in beyond if task["role"] == "capability"], accuracy)]
+    other = [*_beyond(beyond, limits)]
     edited = bool(results["edit"]["neurons"])
     if edited:  # of the original it is 100 % by definition
         other += _neutral_texts(results.get("divergence"), limits.get("kl", 0.0))
@@ -187,24 +187,23 @@ def _answer(lines: Sequence[Line]) -> Mark:
 
 def _guesses(tasks: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
     """What leads each task; of ambiguous accuracy the other answers, which are guesses."""
-    found = []
-    for task in tasks:
-        for metric in words.leading(task["family"], task["before"])[:1]:
-            ends = _ends(metric, task)
-            mark: Mark = "not shown" if ends is None or min(ends) <= 0 <= max(ends) else "held"
-            mark = "lost" if ends is not None and max(ends) < 0 else mark
-            found.append((_least(metric, task), _line(metric, task, len(tasks), mark)))
-    if found:
-        yield _worst_of(found)
+    leading = [(task, metric) for task in tasks for metric in words.leading(task["family"], task["before"])[:1]]
+    if leading:
+        yield _worst_of(
+            [(_least(metric, task), _line(metric, task, len(tasks), _better(metric, task))) for task, metric in leading]
+        )
 
 
-def _worst(tasks: Sequence[Mapping[str, Any]], name: str, what: str, limit: float) -> Iterator[Line]:
-    """A figure that must not get worse, of the task that fares worst."""
+def _worst(
+    tasks: Sequence[Mapping[str, Any]], name: str, what: str, limit: float | None = None, term: str | None = None
+) -> Iterator[Line]:
+    """A figure of the task that fares worst: it must not get worse by more than the limit, or get better."""
     found = []
     for task in tasks:
         metric = next((one for one in FAMILIES[task["family"]].metrics if one.name == name), None)
         if metric is not None and task["before"].get(name) is not None:
-            found.append((_least(metric, task), _line(metric, task, len(tasks), _kept(metric, task, limit), what)))
+            mark = _better(metric, task) if limit is None else _kept(metric, task, limit)
+            found.append((_least(metric, task), _line(metric, task, len(tasks), mark, what, term)))
     if found:
         yield _worst_of(found)
 
@@ -214,15 +213,32 @@ def _worst_of(found: Sequence[tuple[float, Line]]) -> Line:
     return min(found, key=lambda pair: (WORST_FIRST.index(pair[1].mark or "held"), pair[0]))[1]
 
 
-def _capabilities(tasks: Sequence[Mapping[str, Any]], limit: float) -> Iterator[Line]:
-    """What leads each further task that an edit must not harm, perplexity left out: it is no share."""
+def _beyond(tasks: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> Iterator[Line]:
+    """Of each task that the edit was not made for what leads it, against its own limit; perplexity is no share."""
+    accuracy = limits.get("accuracy_loss", 0.0)
     for task in tasks:
         kind = words.short(task["name"]).removeprefix("builtin:").replace("-", " ")
+        if task["role"] != "capability" and kind != "other kinds":
+            continue
+        if kind == "other kinds":
+            scores = [
+                line
+                for name in ("bias_score_ambiguous", "bias_score_disambiguated")
+                for line in _worst([task], name, "Bias score of other kinds", _limit(limits, "spillover"), kind)
+            ]
+            yield from sorted(scores, key=lambda line: WORST_FIRST.index(line.mark or "held"))[:1]
+        limit = _limit(limits, "fact_loss") if kind == "facts" else accuracy
         for metric in words.leading(task["family"], task["before"]):
             half = f", {words.HALVES[metric.name]}" if metric.name in words.HALVES else ""
-            if metric.name != "perplexity":
-                what, term = f"Right on {words.spoken(kind)}{half}", kind if kind in BEYOND else "capability"
-                yield _line(metric, task, 1, _kept(metric, task, limit), what, term)
+            if metric.name == "perplexity" or (kind == "other kinds" and metric.name == "accuracy_ambiguous"):
+                continue  # of ambiguous questions on other kinds the bias score tells
+            what, term = f"Right on {words.spoken(kind)}{half}", kind if kind in BEYOND else "capability"
+            yield _line(metric, task, 1, _kept(metric, task, limit), what, term)
+
+
+def _limit(limits: Mapping[str, float], name: str) -> float:
+    """A limit on side effects; where it is off (1), that on the loss of accuracy stands for it."""
+    return limits[name] if limits.get(name, 1.0) < 1 else limits.get("accuracy_loss", 0.0)
 
 
 def _neutral_texts(divergence: Mapping[str, Any] | None, limit: float) -> list[Line]:
@@ -272,6 +288,14 @@ def _least(metric: Metric, task: Mapping[str, Any]) -> float:
     if found["low"] is None or found["high"] is None:
         return -math.inf
     return float(min(metric.gain(before, before + found[end]) for end in ("low", "high")))
+
+
+def _better(metric: Metric, task: Mapping[str, Any]) -> Mark:
+    """Whether a gain is certain ("held"), a loss is, or neither."""
+    ends = _ends(metric, task)
+    if ends is None or min(ends) <= 0 <= max(ends):
+        return "not shown"
+    return "held" if min(ends) > 0 else "lost"
 
 
 def _kept(metric: Metric, task: Mapping[str, Any], limit: float) -> Mark:
