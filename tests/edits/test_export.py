@@ -72,6 +72,7 @@ def test_an_adapter_has_one_rank_and_no_more_than_the_neurons_touched_in_it(tmp_
     export_lora(lm, Edit.from_neurons(lm, neurons), tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["rank_pattern"], config["alpha_pattern"]) == (3, 3, {}, {})
+    assert config["target_modules"] == sorted([down, query])
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     used = {name: int(tensor.any(dim=1).sum()) for name, tensor in tensors.items() if "lora_A" in name}
     assert {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name} == {3}

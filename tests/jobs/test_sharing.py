@@ -158,6 +158,12 @@ def test_what_is_not_known_of_a_base_model_is_not_guessed(saved_model, tmp_path)
     assert "it is not known to crispr-lm" in card("edit", Edit(()), ModelOrigin())
 
 
+def test_a_base_models_card_without_metadata_is_nothing_to_warn_of(tmp_path, caplog):
+    (tmp_path / "README.md").write_text("# A model\n")
+    assert origin_of(str(tmp_path)) == ModelOrigin()
+    assert not caplog.records
+
+
 def test_a_hub_that_can_not_be_reached_is_not_waited_for(monkeypatch):
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", nowhere)

@@ -19,12 +19,15 @@ from crispr_lm.edits.edit import Edit, neurons_by_site
 from crispr_lm.edits.stored_tensors import OtherLayoutError
 from crispr_lm.edits.stored_weights import save_edited
 from crispr_lm.errors import InputError
+from crispr_lm.model.adapter import CONFIG as ADAPTER_SETTINGS
 from crispr_lm.model.language_model import count_parameters
 from crispr_lm.model.locate import hub_name
 from crispr_lm.model.neuron_sites import NeuronSite, NeuronWeights, find_sites, linear_type
 from crispr_lm.model.older_transformers import configuration_for_both, tokenizer_for_both
 from crispr_lm.model.reload import hashes
 from crispr_lm.model.source_files import weight_files
+from crispr_lm.storage.files import write_json
+from crispr_lm.storage.records import read_object
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
@@ -131,6 +134,9 @@ def export_lora(lm: LanguageModel, edit: Edit, folder: Path) -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
+    # PEFT writes its set of modules in no order of its own, and an export is to be the same twice.
+    written = read_object(folder / ADAPTER_SETTINGS)
+    write_json(folder / ADAPTER_SETTINGS, written | {"target_modules": sorted(parts)})
     save_file(_adapter_tensors(parts, rank, with_bias=with_bias), str(folder / "adapter_model.safetensors"))
     lm.tokenizer.save_pretrained(folder)
     tokenizer_for_both(folder)

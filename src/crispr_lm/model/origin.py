@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, metadata_load, try_to_load_from_cache
 from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def origin_of(name: str) -> ModelOrigin:
 def _of_card(source: str | Path, hub_id: str | None) -> ModelOrigin:
     try:
         file = source if hub_id is None else _from_hub(hub_id)
-        data = ModelCard.load(file, ignore_metadata_errors=True).data
+        data = metadata_load(file) or {}
     except Exception as error:  # no network, no such card, or one that is no YAML: many types
         logger.info("the card of %s can't be read (%s); its licence is unknown", source, str(error).split("\n")[0])
         return ModelOrigin(hub_id)
