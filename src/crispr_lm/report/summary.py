@@ -97,7 +97,7 @@ def checks(results: Mapping[str, Any]) -> list[Check]:
     """The three questions with their figures.
 
     Of several tasks each line shows the one that fares worst. A loss is "held" off where the worst end of its 95 %
-    interval is within the run's limit, and "lost" where the whole interval is a loss.
+    interval is within the run's limit (0 where it has none), and "lost" where the whole interval is a loss.
 
     Args:
         results: What ``results.json`` holds.
