@@ -155,11 +155,13 @@ def page(trained: Mapping[str, Any], edited: Mapping[str, Mapping[str, Any]], gi
         f"Runs: {seconds}. {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}.",
         "",
     ]
-    lines += ["Each run as", "", "```bash"]
-    lines += [shlex.join(command(Path("MODEL"), Path(), SEARCH, Path("DIR"))), "```", ""]
+    for way in WAYS:
+        lines += [f"Each run of {'the ' * (way == SEARCH)}{way} as", "", "```bash"]
+        lines += [shlex.join(command(Path("MODEL"), Path(), way, Path("DIR"))), "```", ""]
     lines += [
         "The bundled neutral prompts are English, of which these models know no word; the divergence on them means "
-        "nothing here and is not limited. *Another task* asks which of two things has a colour.",
+        "nothing here, and a limit on it none either: the search gets one that does not bind, CRISPR (paper) has no "
+        "limits. *Another task* asks which of two things has a colour.",
         "",
     ]
     return "\n".join(lines)

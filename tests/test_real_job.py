@@ -88,7 +88,7 @@ def test_the_report_of_a_whole_job_works_in_a_browser(whole_job):
 def test_every_tab_of_the_app_is_there_after_a_few_forward_passes(smollm2, tmp_path):
     small = ["--examples", 4, "--instructions", 1, "--validation-examples", 12, "--test-examples", 12]
     small += ["--max-neurons", 3, "--search", "sweep", "--measure-examples", 8, "--neutral-prompts", 4]
-    loose = ["--max-accuracy-loss", 1, "--max-kl", 20, "--max-overabstention", 1]
+    loose = ["--max-accuracy-loss", 1]
     call("run", "builtin:smollm2", "--task", "builtin:everyday", "--output", tmp_path / "out", *small, *loose)
     assert Edit.load(tmp_path / "out" / "edit.json").neurons
     with served(tmp_path / "out") as address:

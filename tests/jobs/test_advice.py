@@ -78,6 +78,17 @@ def test_a_size_that_nobody_asked_for_takes_what_there_is(write, tmp_path):
     assert "--task builtin:everyday:KIND" in precision
 
 
+def test_sizes_are_those_of_one_draw_and_no_seed_draws_twice(write, tmp_path):
+    settings = settings_of(write(30), tmp_path, seeds="0,1,2", examples=8)
+    part = parts_of(settings)
+    assert len(part.attribution) == 24
+    said = Said()
+    say_sizes([part], settings, said)
+    assert "8 to attribute on in each draw (of up to 8), " in said.text
+    with pytest.raises(InputError, match="--seeds: seed 1 is named twice"):
+        parts_of(settings_of(settings.task[0], tmp_path, seeds="1,2,1"))
+
+
 @pytest.mark.parametrize(
     ("count", "given", "found"),
     [

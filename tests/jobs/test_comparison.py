@@ -67,8 +67,6 @@ def settings_for(questions, output, names=("first", "second"), **changes):
         "search": "sweep",
         "max_neurons": 3,
         "max_accuracy_loss": 1.0,
-        "max_fact_loss": 1.0,
-        "max_spillover": 1.0,
         "device": "cpu",
         "measure_examples": 4,
         "neutral_prompts": 2,
@@ -77,6 +75,8 @@ def settings_for(questions, output, names=("first", "second"), **changes):
         "curves": False,
         "transfer": False,
     }
+    if changes.get("search") == "tuned":
+        given |= {"max_fact_loss": 1.0, "max_spillover": 1.0}
     return CompareSettings(**(given | changes))
 
 

@@ -15,7 +15,7 @@ import crispr_lm
 from crispr_lm import InputError, load_task
 from crispr_lm.jobs.preparation import take_parts
 from crispr_lm.jobs.run import run
-from crispr_lm.jobs.search_settings import LIMITS, check_search
+from crispr_lm.jobs.search_settings import LIMITS, OF_TUNED, check_search, recorded_limits, unused
 from crispr_lm.report.statement import statement
 from crispr_lm.report.validation_rows import validation_rows
 from crispr_lm.runtime.progress import SilentProgress
@@ -341,7 +341,35 @@ def test_golden_section_takes_the_count_of_highest_accuracy_and_recommends_nothi
     assert "recommended" not in statement(results)
     origin = read(output / "edit.json")["origin"]
     assert (origin["ranking"], origin["preset"], origin["made_by"]) == ("published", None, results["procedure"])
-    assert not set(LIMITS) & set(read(output / "run.json")["identity"]["settings"])
+    assert not {*LIMITS, *OF_TUNED} & set(read(output / "run.json")["identity"]["settings"])
+    assert results["limits"] == {}
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "excludes a loss." in page
+    assert "the run's limit" not in page.replace("&#39;", "'")
+
+
+@pytest.mark.parametrize(
+    ("search", "name", "said"),
+    [
+        ("golden-section", "rounds", "--rounds is not used by --search golden-section"),
+        ("golden-section", "time_budget", "--time-budget is not used by --search golden-section"),
+        ("sweep", "reevaluation_examples", "--reevaluation-examples is not used by --search sweep"),
+        ("sweep", "max_kl", "--max-kl is not used by --search sweep"),
+    ],
+)
+def test_an_option_that_the_search_does_not_use_is_refused_and_on_no_record(questions, tmp_path, search, name, said):
+    settings = without_limits(settings_for(questions, tmp_path / "out", search=search))
+    assert name in unused(settings)
+    assert list(recorded_limits(settings)) == (["accuracy_loss", "neurons"] if search == "sweep" else [])
+    check_search(settings, SilentProgress())
+    with pytest.raises(InputError, match=said):
+        check_search(RunSettings(**{**settings.model_dump(exclude_unset=True), name: 3}), SilentProgress())
+
+
+def test_the_preset_is_named_where_it_does_not_use_an_option(questions, tmp_path):
+    settings = RunSettings(task=("builtin:everyday",), output=tmp_path / "out", preset="paper", rounds=3)
+    with pytest.raises(InputError, match="--rounds is not used by --preset paper; leave it away"):
+        check_search(settings, SilentProgress())
 
 
 @pytest.mark.parametrize("limit", LIMITS)

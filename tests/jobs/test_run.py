@@ -79,12 +79,13 @@ def settings_for(questions, output, **changes):
         "search": "sweep",
         "max_neurons": 5,
         "max_accuracy_loss": 1.0,
-        "max_fact_loss": 1.0,  # limits on side effects have tests of their own, and take as long as the rest
-        "max_spillover": 1.0,
         "device": "cpu",
         "measure_examples": 4,
         "neutral_prompts": 3,
     }
+    if changes.get("search") == "tuned":
+        # Limits on side effects have tests of their own, and take as long as the rest.
+        given |= {"max_fact_loss": 1.0, "max_spillover": 1.0}
     return RunSettings(**(given | changes))
 
 

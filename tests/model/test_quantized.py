@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import crispr_lm
 from crispr_lm.errors import InputError
 from crispr_lm.jobs.run import run
+from crispr_lm.jobs.search_settings import LIMITS, OF_TUNED
 from crispr_lm.jobs.steps import apply
 from crispr_lm.other_settings import ApplySettings
 from crispr_lm.report.run_summary import warnings
@@ -67,8 +68,9 @@ def test_an_edit_for_other_weights_is_refused(saved_model: Callable[[str], Path]
 
 def test_a_run_saves_the_whole_weights_edited(saved_model: Callable[[str], Path], tmp_path: Path) -> None:
     folder, output = saved_model("llama"), tmp_path / "out"
+    of_sweep = {name: value for name, value in SMALL.items() if name not in (*LIMITS, *OF_TUNED)}
     results = run(
-        str(folder), RunSettings(output=output, quantize="8bit", search="sweep", max_accuracy_loss=1, **SMALL)
+        str(folder), RunSettings(output=output, quantize="8bit", search="sweep", max_accuracy_loss=1, **of_sweep)
     )
     assert results["saved_model"]["verified"]
     assert "All figures are of weights of 8 bits; the saved model has whole ones." in warnings(results)

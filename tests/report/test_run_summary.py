@@ -99,6 +99,17 @@ def test_guesses_are_all_answers_but_unknown_and_neutral_text_is_the_exponential
     assert lines[-1].interval_text == "-3.0 to -1.0"
 
 
+def test_without_limits_a_loss_counts_from_0_and_accuracy_which_the_edit_was_chosen_by_comes_first():
+    results = results_of() | {"limits": {}}
+    assert marks(results) == ["held", "not shown", "lost"]  # the likelihood of neutral text is lower for certain
+    chosen = six_lines(results | {"verdict": "as asked"})
+    assert (chosen[0].what, chosen[0].before) == (
+        "Right answers, all questions",
+        results["tasks"]["everyday"]["before"]["accuracy"],
+    )
+    assert chosen[1:] == six_lines(results)
+
+
 def test_what_got_worse_for_certain_is_named():
     assert certain_losses(results_of()) == []
     (loss,) = certain_losses(results_of(knowledge=(-0.1, -0.01)))

@@ -82,14 +82,15 @@ def _fewer(part: Parts, settings: RunSettings) -> list[str]:
     """One sentence on the sizes that are smaller than their defaults, if any is."""
     test = len(part.test) if settings.test_examples == "all" else settings.test_examples
     validation = len(part.validation) if settings.validation_examples == "all" else settings.validation_examples
+    draws = len(settings.seeds or (settings.seed,))  # of one size, one after the other
     sizes = (
-        ("to attribute on", part.attribution, settings.examples),
-        ("to choose the edit on", part.validation, validation),
-        ("to measure it on", part.test, test),
+        ("to attribute on" + (" in each draw" if draws > 1 else ""), len(part.attribution) // draws, settings.examples),
+        ("to choose the edit on", len(part.validation), validation),
+        ("to measure it on", len(part.test), test),
     )
-    if all(len(there) >= asked for _, there, asked in sizes):
+    if all(there >= asked for _, there, asked in sizes):
         return []
-    given = ", ".join(f"{len(there)} {name} (of up to {asked})" for name, there, asked in sizes)
+    given = ", ".join(f"{there} {name} (of up to {asked})" for name, there, asked in sizes)
     return [f"{len(part.task.examples):,} questions, so all there are in each split are taken: {given}"]
 
 

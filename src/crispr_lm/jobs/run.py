@@ -37,7 +37,6 @@ from crispr_lm.jobs.preparation import (
     check_held_out,
     file_hash,
     fits,
-    limits_of,
     load,
     load_tasks,
     made_on,
@@ -46,7 +45,7 @@ from crispr_lm.jobs.preparation import (
     without_searched,
 )
 from crispr_lm.jobs.record import dated, record_of
-from crispr_lm.jobs.search_settings import check_search
+from crispr_lm.jobs.search_settings import check_search, recorded_limits
 from crispr_lm.jobs.sharing import check_hub, with_upload, write_card
 from crispr_lm.jobs.shown_prompts import ShownPrompt, answers_to, prompts_fit, read_prompts, shown_rows
 from crispr_lm.jobs.transfer import Unedited, check_transfer, measure_transfer
@@ -226,7 +225,7 @@ def _measured(work: _Work, resumed: bool, estimated: Estimate | None) -> tuple[E
         **shown_rows(work.prompts, shown_before, shown_after),
         "made_for": [part.task.name for part in parts],
         "lacks": {part.task.name: sentences for part in parts if (sentences := lacks_of(part.task))},
-        "limits": asdict(limits_of(settings)),
+        "limits": recorded_limits(settings),
         "pick": settings.pick,
         "neurons": _described(lm, scores, edit.neurons, failed),
         "strongest": _described(lm, scores, _strongest(scores), failed),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 GLOSSARY = {
     "guess": (
         "Guess",
@@ -48,7 +51,7 @@ GLOSSARY = {
     "held": (
         "Held",
         "For guesses and their bias score: less, for certain. For everything that must not get worse: the interval "
-        "excludes a loss beyond the run's limit.",
+        "excludes a loss beyond the run's limit (0 where it has none).",
     ),
     "not shown": ("Not shown", "The interval allows both. More questions make it narrower."),
     "lost": (
@@ -81,3 +84,25 @@ GLOSSARY = {
     "pareto": ("Pareto front", "Edits that no other tried edit beats in gain, loss and KL divergence together."),
 }
 """Key to name and explanation."""
+
+WITHOUT_LIMITS = {
+    "held": (
+        "Held",
+        "For guesses and their bias score: less, for certain. For everything that must not get worse: the interval "
+        "excludes a loss.",
+    ),
+    "lost": (
+        "Lost",
+        "Worse for certain: all of the interval is a loss. Every edit lowers the likelihood of neutral text.",
+    ),
+}
+"""The same for a run without limits, such as ``--preset paper``: a loss counts from 0."""
+
+
+def glossary_of(results: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The words of a run's page.
+
+    Args:
+        results: What ``results.json`` holds.
+    """
+    return GLOSSARY if results.get("limits") else GLOSSARY | WITHOUT_LIMITS

@@ -23,7 +23,7 @@ from crispr_lm.metrics.registry import ordered_metrics
 from crispr_lm.metrics.statistics import p_value_text
 from crispr_lm.report import figures, words
 from crispr_lm.report.changed import changed_answers, spread
-from crispr_lm.report.glossary import GLOSSARY
+from crispr_lm.report.glossary import glossary_of
 from crispr_lm.report.neuron_map import LONGEST_LINE, NeuronLines, neuron_map
 from crispr_lm.report.no_edit import no_edit, tried
 from crispr_lm.report.search_figures import curve, front, front_of_one
@@ -115,7 +115,7 @@ def render_report(
         why=no_edit(results) if results["verdict"] == "none" else None,
         checks=checks(results),
         losses=certain_losses(results),
-        glossary=GLOSSARY,
+        glossary=glossary_of(results),
         statement=statement(results),
         failures=[words.sentence(failure) for failure in failures(results)],
         side_effects=[found for found in (facts_sentence(results), other_kinds_sentence(results)) if found],

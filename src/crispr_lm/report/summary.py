@@ -97,7 +97,7 @@ def checks(results: Mapping[str, Any]) -> list[Check]:
     """The three questions with their figures.
 
     Of several tasks each line shows the one that fares worst. A loss is "held" off where the worst end of its 95 %
-    interval is within the run's limit, and "lost" where the whole interval is a loss.
+    interval is within the run's limit (0 where it has none), and "lost" where the whole interval is a loss.
 
     Args:
         results: What ``results.json`` holds.
@@ -124,11 +124,18 @@ def checks(results: Mapping[str, Any]) -> list[Check]:
 
 
 def six_lines(results: Mapping[str, Any]) -> list[Line]:
-    """The figures of all three questions; of several tasks that an edit must not harm the one that fares worst."""
+    """The figures of all three questions; of several tasks that an edit must not harm the one that fares worst.
+
+    Of an edit chosen by accuracy (verdict "as asked") the accuracy on all questions comes first.
+    """
     lines = [line for check in checks(results) for line in check.lines]
     beyond = [line for line in lines if line.term in BEYOND]
     worst = _worst_of([(line.low or 0.0, line) for line in beyond]) if beyond else None
-    return [line for line in lines if line.term not in BEYOND or line is worst]
+    chosen_by: list[Line] = []
+    if results["verdict"] == "as asked" and words.has_halves(results):  # else it leads the lines as it is
+        made_for = [results["tasks"][name] | {"name": name} for name in words.made_for(results)]
+        chosen_by = [*_worst(made_for, "accuracy", "Right answers, all questions", term="right answers")]
+    return [*chosen_by, *(line for line in lines if line.term not in BEYOND or line is worst)]
 
 
 def certain_losses(results: Mapping[str, Any]) -> list[str]:

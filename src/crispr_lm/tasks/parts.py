@@ -158,7 +158,15 @@ def draws(
         size: Of a draw.
         seeds: One a draw.
         sampling: "random" draws the same rows as the paper's published code for the same seed and rows.
+
+    Raises:
+        InputError: a seed is there twice.
     """
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise InputError(
+                f"--seeds: seed {seed} is named twice and would draw the same examples again; name it once"
+            )
     if sampling == "spread":
         return tuple(example for seed in seeds for example in sample(examples, size, seed))
     count, rows = min(size, len(examples)), []
