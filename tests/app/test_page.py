@@ -19,7 +19,7 @@ from crispr_lm.app.figures import heat_map, options, plain
 from crispr_lm.app.server import check_address, is_loopback
 from crispr_lm.edits.neuron_activity import Firing
 
-from ..browser import AXE, needs_browser, opened, serious_findings
+from ..browser import AXE, needs_axe, needs_browser, opened, serious_findings
 from .conftest import ATTACK
 
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio")
@@ -193,6 +193,38 @@ def test_every_tab_works_in_a_browser_and_other_origins_are_refused(attacking):
             foreign.goto("http://evil.example/")
             script = "address => fetch(address + '/config').then(answer => answer.status, error => String(error))"
             assert "Failed to fetch" in foreign.evaluate(script, address)
+
+
+TABS = {
+    "Ask both": "#ask-prompt textarea",
+    "Neurons slider": "#probabilities .bartext",
+    "Changed answers": "#changed-plot .bartext",
+    "Which neurons fired": "#fired-map text:has-text('Press Look')",
+    "Figures": "#figures-table",
+}
+"""Names of the tabs, and what is on each of them when it is ready."""
+
+
+@needs_gradio
+@needs_browser
+@needs_axe
+@pytest.mark.browser
+def test_axe_finds_nothing_serious_on_any_tab_in_light_and_dark(attacking):
+    found = {}
+    with served(attacking) as address:
+        for scheme in ("light", "dark"):
+            with opened(address, [address, "data:", "blob:"], color_scheme=scheme) as (tab, problems):
+                tab.set_default_timeout(60_000)  # machines that run the tests may be busy
+                for name, ready in TABS.items():
+                    tab.get_by_role("tab", name=name).click()
+                    tab.locator(ready).first.wait_for()
+                    found[scheme, name] = serious_findings(tab)
+                tab.get_by_role("tab", name="Which neurons fired").click()
+                tab.click("#fired-button")
+                tab.locator("#fired-map .hm").wait_for()
+                found[scheme, "fired"] = serious_findings(tab)
+                assert problems == []
+    assert {place: findings for place, findings in found.items() if findings} == {}
 
 
 @needs_gradio

@@ -8,7 +8,7 @@ import pytest
 
 from crispr_lm import InputError
 from crispr_lm.app import check_installed
-from crispr_lm.app.session import open_session
+from crispr_lm.app.session import open_session, read_run
 from crispr_lm.cli.commands import main
 from crispr_lm.edits.neuron_activity import ANSWER_BEGINS
 from crispr_lm.inference.prompts import encode_text
@@ -43,6 +43,15 @@ def test_the_ends_of_the_slider_are_the_runs_own_figures(session, finished):
 def test_the_question_it_begins_with_is_the_one_that_gains_most(session):
     gains = [question.gain for question in session.questions]
     assert session.most_changed == gains.index(max(gains))
+
+
+def test_a_category_is_written_with_spaces(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps(row | {"category": "Old_age", "condition": "ambiguous"}) for row in rows]
+    (folder / "answers.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert all(question.label.startswith("Old age, ambiguous") for question in read_run(folder).questions)
 
 
 def test_both_are_asked_what_is_written(session):

@@ -89,6 +89,9 @@ def test_version(capsys):
         (["run", "m", "--task", "choices:{q}", "--ouput", "{out}"], "no option --ouput; did you mean --output?"),
         (["apply", "m", "edit.json", "--ouput", "{out}"], "no option --ouput; did you mean --output?"),
         (["evaluate", "m", "--output", "{out}", "--tsk", "choices:{q}"], "no option --tsk; did you mean --task?"),
+        (["evaluate", "m", "--taks", "choices:{q}"], "no option --taks; did you mean --task?"),
+        (["run", "m", "--taks", "choices:{q}"], "no option --taks; did you mean --task?"),
+        (["evaluate", "m", "--task", "choices:{q}", "--deterministic"], "needs --output"),
         (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--examples", "0"], "--examples"),
         (["run", "m", "--task", "choices:{q}", "--output", "{out}", "--neurons", "liner"], "did you mean 'linear'?"),
         (

@@ -62,6 +62,11 @@ def test_a_dry_run_writes_nothing_and_says_how_long_and_how_much(saved_model, qu
     assert "about 2 minutes, more than the time budget of 1" in replace(
         more, minutes={"search": 9.0}, least=2.0
     ).within(1)
+    short = replace(more, minutes={"search": 1.2}, least=0.6)
+    assert short.text.startswith("About 1 minute at")
+    assert "the time budget of 1 minute leaves out" in short.within(1)
+    assert "makes about 1 minute, more" in replace(short, least=1.1).within(1)
+    assert "the time budget of 0.75 minutes leaves out" in short.within(0.75)
     assert "passes of a prompt" in found.text
     assert found.gigabytes > 0
 

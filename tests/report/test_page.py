@@ -277,7 +277,7 @@ def test_the_front_holds_what_nothing_else_beats_in_both():
     off_it, on_it, chosen = front(rows, 2).data
     assert list(on_it.text) == ["1 neuron", "2 neurons"]
     assert list(off_it.text) == ["original", "5 neurons"]
-    assert (chosen.x[0], chosen.y[0]) == (pytest.approx(0.1), pytest.approx(0.5))
+    assert (chosen.x[0], chosen.y[0]) == (pytest.approx(-0.1), pytest.approx(0.5))
     assert list(curve(rows).data[0].y) == [0.0, 0.2, 0.5, 0.4]
 
 
@@ -291,7 +291,9 @@ def test_the_front_of_a_tuned_search_is_the_one_that_it_found():
     assert [text.split(",")[0] for text in on_it.text] == ["trial 1: 4 neurons", "trial 3: 9 neurons"]
     assert list(off_it.text) == ["trial 0: original, KL 0.000"]
     assert on_it.text[1] == "trial 3: 9 neurons, KL 0.030, contrast"
-    assert (chosen.x[0], chosen.y[0]) == (0.1, 0.3)
+    assert (chosen.x[0], chosen.y[0]) == (-0.1, 0.3)  # a loss is drawn as a negative change
+    assert str(on_it.x[0]) == "-0.01"
+    assert str(off_it.x[0]) == "0.0"  # never -0
 
 
 def test_the_curve_of_a_tuned_search_has_the_best_trial_of_each_number_and_no_control():
@@ -451,6 +453,7 @@ def test_re_evaluated_candidates_are_shown_on_the_first_and_on_all_questions():
     found = reevaluated({"search": rows, "choice": choice})
     assert [(row["tried"]["trial"], row["again"]["trial"]) for row in found] == [(2, 4), (1, 5)]
     page = page_of(ANSWERS, search=rows, choice=choice)
+    assert "In all, within the limits or not: 2 edits tried" in page  # the reason counts those within them
     (table,) = re.findall("<h2>Re-evaluation of the top candidates</h2>.*?</table>", page, re.DOTALL)
     cells = [re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr><td>.*?</tr>", table)]
     assert [row[:6] for row in cells] == [
@@ -699,6 +702,9 @@ def test_places_are_linked_tables_are_whole_and_figures_and_tables_are_exported(
         assert tab.locator("#tab-neurons").get_attribute("aria-selected") == "true"
         tab.click('nav button[data-tab="summary"]')
         assert tab.evaluate("location.hash") == "#summary"
+        tab.evaluate("location.hash = '#answers?id=99999'")
+        tab.get_by_text("This page has no changed answer 99999.").wait_for()
+        tab.click('nav button[data-tab="summary"]')
         tab.focus(".check .term >> nth=0")  # by keyboard, too, terms are explained where they stand
         assert tab.locator(".check .meaning >> nth=0").is_visible()
         with tab.expect_download() as picture:
@@ -737,3 +743,8 @@ def test_on_a_phone_nothing_lies_over_a_legend_and_the_page_is_no_wider_than_the
         tab.locator("#figure-tasks .legend").wait_for()
         assert tab.locator(".modebar-btn").count() == 0
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        tab.click('nav button[data-tab="search"]')
+        for part in ("legend", "xtitle"):
+            box = tab.locator(f"#figure-front .{part}").bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390

@@ -90,6 +90,21 @@ def test_the_command_writes_the_page_of_one_run_or_of_two(folders, tmp_path, cap
     assert "--output is for two runs" in capsys.readouterr().err
 
 
+def test_the_one_of_two_runs_that_is_wrong_is_named(folders, tmp_path, capsys):
+    good, other = folders
+    for pair in ([good, tmp_path / "nope"], [tmp_path / "nope", good]):
+        assert call("report", *pair, "--output", tmp_path / "two.html") == 2
+        message = capsys.readouterr().err
+        assert "nope/run.json can't be read" in message.replace("\\", "/")
+        assert str(good) not in message
+    (other / "results.json").write_text('{"tasks": 3}', encoding="utf-8")
+    for pair in ([good, other], [other, good]):
+        assert call("report", *pair, "--output", tmp_path / "two.html") == 2
+        message = capsys.readouterr().err
+        assert f"{other} is not what" in message
+        assert str(good) not in message
+
+
 @pytest.mark.browser
 @needs_browser
 def test_every_tab_of_the_page_works_in_a_browser(tmp_path):

@@ -53,6 +53,14 @@ def options(
     return figure
 
 
+def placeholder(text: str) -> go.Figure:
+    """Words in a figure's place until there is one: Gradio's own placeholder is an error to screen readers."""
+    figure = go.Figure()
+    figure.add_annotation(text=plain(text), showarrow=False)
+    figure.update_layout(height=110, xaxis={"visible": False}, yaxis={"visible": False}, **_transparent())
+    return figure
+
+
 def _bars(name: str, places: Sequence[int], values: Sequence[float], colour: str) -> go.Bar:
     return go.Bar(
         name=name,

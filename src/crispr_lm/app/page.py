@@ -25,18 +25,21 @@ from crispr_lm.report.words import escaped_markdown
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 THEME = gr.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["ui-monospace", "Menlo", "monospace"]).set(
-    # The theme's own are too pale on light ground to be read with ease.
+    # The theme's own are too pale to be read with ease.
     block_title_text_color="*primary_700",
+    body_text_color_subdued="*neutral_500",
     button_primary_background_fill="*primary_600",
     button_primary_background_fill_hover="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_700",
 )
 STYLE = """
 #changed-table *, #fired-table *, #figures-table * { font-family: system-ui, sans-serif !important; }
 footer { display: none !important; }
-.js-plotly-plot :is(.xtick, .ytick, .legend, .bars) text { fill: var(--body-text-color) !important; }
+.js-plotly-plot :is(.xtick, .ytick, .legend, .bars, .annotation) text { fill: var(--body-text-color) !important; }
+button[role="tab"].selected { color: var(--block-title-text-color); }
 """
 """A figure is drawn without knowing whether the page is light or dark; its text takes the page's colour. The footer is
-Gradio's: its links are too pale to be read."""
+Gradio's: its links are too pale to be read, and so is its colour of the selected tab."""
 ENTER_SENDS = """() => ["keydown", "keypress"].forEach((kind) => document.addEventListener(kind, (event) => {
   const box = event.target.closest("#ask-prompt, #fired-prompt");
   if (!box || event.key !== "Enter" || event.isComposing) { return; }
@@ -181,14 +184,15 @@ def _slider(session: Session, page: gr.Blocks) -> None:
     number = gr.Slider(
         0, max(1, count), count, step=1, label=f"Neurons {done}, of {count}", interactive=count > 0, elem_id="neurons"
     )
-    plot = gr.Plot(show_label=False, label="Probabilities of the options", elem_id="probabilities")
+    nothing = figures.placeholder("No question is chosen.")
+    plot = gr.Plot(nothing, show_label=False, label="Probabilities of the options", elem_id="probabilities")
     last = gr.Textbox(label="The last of them", interactive=False, elem_id="last-neuron")
     own = gr.State(None)
 
     def show(index: int | None, own: Question | None, number: float) -> tuple[str, Any, str]:
         chosen = own or (session.questions[index] if index is not None else None)
         if chosen is None:
-            return "", None, ""
+            return "", nothing, ""
         removed = min(int(number), count)
         names = list(chosen.example.options)
         figure = figures.options(
@@ -307,7 +311,8 @@ def _fired(session: Session) -> None:
     )
     prompt = _prompt_box(session, "fired")
     look = gr.Button("Look", variant="primary", elem_id="fired-button")
-    plot = gr.Plot(show_label=False, label="Activation of each neuron on each token", elem_id="fired-map")
+    nothing = figures.placeholder("Press Look to see the activations.")
+    plot = gr.Plot(nothing, show_label=False, label="Activation of each neuron on each token", elem_id="fired-map")
     table = gr.Dataframe(
         headers=["neuron", "strongest on", "activation", "mean |activation|", "promotes"],
         datatype="str",

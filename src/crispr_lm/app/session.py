@@ -23,6 +23,7 @@ from crispr_lm.model.devices import check_dtype
 from crispr_lm.other_settings import AppSettings
 from crispr_lm.report.changed import changed_answers
 from crispr_lm.report.summary import headline, six_lines
+from crispr_lm.report.words import spoken
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.storage.answers import read_answers
 from crispr_lm.storage.records import MALFORMED, read_object
@@ -257,7 +258,7 @@ def _question(row: Mapping[str, Any], instructions: tuple[str, ...]) -> Question
     changed = changed_answers([row])
     gain = changed[0]["after"][example.answer] - changed[0]["before"][example.answer] if changed else 0.0
     change = "changed" if changed else ""
-    marks = ", ".join(mark for mark in (example.category, example.condition, change) if mark)
+    marks = ", ".join(mark for mark in (spoken(example.category), example.condition, change) if mark)
     asked = example.question or example.options[0]
     label = f"{asked} {example.context}"
     return Question(example, instructions, f"{marks}: {label}" if marks else label, gain)

@@ -30,7 +30,7 @@ def usage_sentence(error: CycloptsError) -> str:
     if found := re.fullmatch(r".*requires an argument\. Did you mean (\S+) instead of (\S+)\?", message):
         return _misspelt(found[2], found[1])
     if found := re.fullmatch(r'Command "(.+)" parameter (\S+) requires an argument\.', message):
-        return f"crispr-lm {found[1]} needs {found[2]}; crispr-lm {found[1]} --help describes it"
+        return _misspelt_in(error) or f"crispr-lm {found[1]} needs {found[2]}; crispr-lm {found[1]} --help describes it"
     if found := re.fullmatch(r'Unknown option: "?(-[^"\s]+?)"?\. Did you mean "?(-[^"\s]+?)"?\?', message):
         return _misspelt(found[1], found[2])
     if found := re.fullmatch(r"Unused Tokens: \[(.+)\]\.", message):
@@ -54,6 +54,16 @@ def settings_sentence(error: ValidationError) -> str:
     _, message = first_problem(error.errors())
     message = message[0].lower() + message[1:]
     return f"{call.source_of(option)}option {option}: {message}, not {problem['input']!r}{hint}"
+
+
+def _misspelt_in(error: CycloptsError) -> str | None:
+    """A sentence for the first option given that the command lacks, where one that it has is much like it."""
+    app = error.app[-1] if isinstance(error.app, list) else error.app
+    known = {name for argument in app.assemble_argument_collection() for name in argument.names} if app else ()
+    for option in call.options():
+        if option not in known and (near := difflib.get_close_matches(option, known, n=1, cutoff=MISSPELT)):
+            return _misspelt(option, near[0])
+    return None
 
 
 def _misspelt(option: str, meant: str) -> str:

@@ -61,7 +61,7 @@ class Estimate:
         steps = ", ".join(f"{name} {minutes:.1f}" for name, minutes in self.minutes.items())
         passes = sum(self.passes.values())
         return (
-            f"About {total:.0f} minutes at the present pace ({passes:,.0f} passes of a prompt; minutes: "
+            f"About {_minutes(total)} at the present pace ({passes:,.0f} passes of a prompt; minutes: "
             f"{steps}), {self.gigabytes:.1f} GB of memory"
         )
 
@@ -71,10 +71,10 @@ class Estimate:
             return self.text
         if self.least > budget:
             return (
-                f"{self.text}; one round of the search makes about {self.least:.0f} minutes, more than the time budget "
+                f"{self.text}; one round of the search makes about {_minutes(self.least)}, more than the time budget "
                 f"of {budget:g}: give smaller samples to keep to it"
             )
-        return f"{self.text}; the time budget of {budget:g} minutes leaves out rounds of the search"
+        return f"{self.text}; the time budget of {_minutes(budget)} leaves out rounds of the search"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -122,6 +122,12 @@ def estimate(
         (copies * weight_bytes(lm.model, lm.dtype) + kept) / 1e9,
         round((sum(counted.values()) - further_rounds) * forward / 60, 2),
     )
+
+
+def _minutes(minutes: float) -> str:
+    """Minutes in words: whole ones, but two digits of what is less (a budget may be)."""
+    number = f"{minutes:.0f}" if minutes >= 1 else f"{minutes:.2g}"
+    return "1 minute" if number == "1" else f"{number} minutes"
 
 
 def _seconds(lm: LanguageModel, part: Parts, settings: RunSettings) -> tuple[float, float, int]:

@@ -23,14 +23,14 @@ STEPS = (0, 1, 2, 5)
 def front(
     candidates: Sequence[Mapping[str, Any]], chosen: int, choice: Mapping[str, Any] | None = None
 ) -> go.Figure | None:
-    """Every candidate of the search: what it gains on ambiguous questions, and what it loses on the others.
+    """Every candidate of the search: how it changes accuracy on ambiguous questions, and on the others.
 
     Args:
         candidates: What was tried.
         chosen: Number of neurons of the edit.
         choice: Of a tuned search, the numbers of the trials taken and on the front.
     """
-    points = _costs(candidates)
+    points = _changes(candidates)
     if points is None or len(points) < 2:  # the original alone is no front
         return None
     if choice is None:
@@ -38,9 +38,9 @@ def front(
         mine = next((point for point in points if point.neurons == chosen), None)
     else:
         best, mine = _chosen(points, choice)
-    figure = _front_of(points, best, mine, "lost %{x:.3f}, gained %{y:.3f}")
-    figure.update_xaxes(title="disambiguated accuracy lost (validation split)", zeroline=True)
-    figure.update_yaxes(title="ambiguous accuracy gained", zeroline=True)
+    figure = _front_of(points, best, mine, "disambiguated %{x:+.3f}, ambiguous %{y:+.3f}")
+    figure.update_xaxes(title="change of disambiguated accuracy", zeroline=True)
+    figure.update_yaxes(title="change of ambiguous accuracy", zeroline=True)
     return styled(figure)
 
 
@@ -56,7 +56,7 @@ def front_of_one(candidates: Sequence[Mapping[str, Any]], choice: Mapping[str, A
         return None
     points = [_Point(row["kl"], row["gain"], row["neurons"], _tried(row).label, row["trial"]) for row in rows]
     figure = _front_of(points, *_chosen(points, choice), "KL %{x:.3f}, gained %{y:.3f}")
-    figure.update_xaxes(title="KL divergence on neutral prompts, nats per token", zeroline=True, rangemode="tozero")
+    figure.update_xaxes(title="KL divergence, nats per token", zeroline=True, rangemode="tozero")
     figure.update_yaxes(title="accuracy gained (validation split)", zeroline=True)
     return styled(figure)
 
@@ -75,8 +75,8 @@ def _front_of(points: Sequence[_Point], best: Sequence[bool], mine: _Point | Non
         members = [point for point, on_front in zip(points, best, strict=True) if on_front == wanted]
         figure.add_trace(
             go.Scatter(
-                x=[point.lost for point in members],
-                y=[point.gained for point in members],
+                x=[point.x for point in members],
+                y=[point.y for point in members],
                 text=[point.label for point in members],
                 mode="markers",
                 name=name,
@@ -88,15 +88,15 @@ def _front_of(points: Sequence[_Point], best: Sequence[bool], mine: _Point | Non
     if mine is not None:
         figure.add_trace(
             go.Scatter(
-                x=[mine.lost],
-                y=[mine.gained],
+                x=[mine.x],
+                y=[mine.y],
                 mode="markers",
                 name=f"chosen: {_neurons(mine.neurons)}",
                 marker={"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": "#c0392b", "width": 3}},
                 hoverinfo="skip",
             )
         )
-    figure.update_layout(height=420)
+    figure.update_layout(height=420, meta={"fits": True})
     return figure
 
 
@@ -175,7 +175,7 @@ def _over_neurons(counts: Sequence[int], labels: Sequence[str], halves: tuple[li
         ticktext=[str(step) for step in named],
         zeroline=False,
     )
-    figure.update_layout(height=380)
+    figure.update_layout(height=380, meta={"fits": True})
     return styled(figure)
 
 
@@ -199,22 +199,22 @@ def _mean_accuracies(row: Mapping[str, Any]) -> tuple[float, float] | None:
 class _Point:
     """A candidate in the figure of the front."""
 
-    lost: float
-    gained: float
+    x: float
+    y: float
     neurons: int
     label: str
     trial: int | None = None
 
 
-def _costs(candidates: Sequence[Mapping[str, Any]]) -> list[_Point] | None:
-    """What each candidate loses and gains; None where the original was not measured in both halves."""
+def _changes(candidates: Sequence[Mapping[str, Any]]) -> list[_Point] | None:
+    """How each candidate changes both accuracies; None where the original was not measured in both halves."""
     if candidates and "gain" in candidates[0]:
         return [_tried(row) for row in candidates if row["complete"]]
     points = [(row["neurons"], *found) for row in candidates if (found := _mean_accuracies(row)) is not None]
     original = next((point for point in points if point[0] == 0), None)
     if original is None:
         return None
-    return [_Point(original[2] - kept, right - original[1], count, _neurons(count)) for count, right, kept in points]
+    return [_Point(kept - original[2], right - original[1], count, _neurons(count)) for count, right, kept in points]
 
 
 def _tried(row: Mapping[str, Any]) -> _Point:
@@ -227,12 +227,13 @@ def _tried(row: Mapping[str, Any]) -> _Point:
     if "spillover" in row:
         parts.append(f"bias score, other kinds {words.signed(row['spillover'])}")
     parts += [str(recipe[name]) for name in ("ranking", "change") if name in recipe]
-    return _Point(row["loss"], row["gain"], row["neurons"], plain(", ".join(parts)), row["trial"])
+    return _Point(0.0 - row["loss"], row["gain"], row["neurons"], plain(", ".join(parts)), row["trial"])
 
 
 def _dominates(one: _Point, other: _Point) -> bool:
-    no_worse = one.lost <= other.lost and one.gained >= other.gained
-    return no_worse and (one.lost < other.lost or one.gained > other.gained)
+    """Of points whose places are changes of the two accuracies."""
+    no_worse = one.x >= other.x and one.y >= other.y
+    return no_worse and (one.x > other.x or one.y > other.y)
 
 
 def _neurons(count: int) -> str:

@@ -74,12 +74,25 @@ def write_two_runs(first: Path, second: Path, output: Path) -> Path:
     """
     try:
         content = render_two_runs(read_run(first), read_run(second))
+    except InputError:  # a ValueError, which says itself what is wrong
+        raise
     except (jinja2.TemplateError, *MALFORMED) as error:
+        wrong = next((path for path in (first, second) if _is_malformed(path)), f"{first} or {second}")
         raise InputError(
-            f"{first} or {second} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
+            f"{wrong} is not what this version's crispr-lm run writes ({on_one_line(error)}); run it anew"
         ) from error
     write_bytes(output, content.encode("utf-8"))
     return output
+
+
+def _is_malformed(path: Path) -> bool:
+    """Whether a run can't even be compared with itself."""
+    try:
+        run = read_run(path)
+        render_two_runs(run, run)
+    except (jinja2.TemplateError, *MALFORMED):
+        return True
+    return False
 
 
 def render_two_runs(first: FinishedRun, second: FinishedRun) -> str:

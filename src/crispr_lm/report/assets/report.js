@@ -15,9 +15,10 @@ function draw(element) {
   element.dataset.drawn = "yes";
   const figure = read("data-" + element.id);
   figure.layout.font.color = ink().font;
-  if (element.parentElement.clientWidth < NARROW && figure.layout.meta && figure.layout.meta.rows) {
+  const { rows: hasRows, fits } = figure.layout.meta || {};
+  element.classList.toggle("fits", Boolean(hasRows || fits));
+  if (element.parentElement.clientWidth < NARROW && hasRows) {
     // On a narrow screen names stand above their rows, or nothing would be left beside them.
-    element.classList.add("fits");
     const rows = figure.layout.yaxis;
     figure.layout.annotations = rows.tickvals.map((row, index) => ({
       text: rows.ticktext[index], showarrow: false, xref: "paper", x: 0, xanchor: "left", yref: "y", y: row, yshift: 16,
@@ -201,8 +202,8 @@ function listExamples(examples) {
   const found = examples.filter((example) => only ? String(example.id) === only :
     Object.entries(wanted).every(([name, value]) => !value || example[name] === value) &&
     (!text || [example.context, example.question, ...example.options].join(" ").toLowerCase().includes(text)));
-  byId("count").textContent = examples.length
-    ? found.length + " of " + examples.length + " changed answers" : "No answer has changed.";
+  byId("count").textContent = only && !found.length ? "This page has no changed answer " + only + "."
+    : examples.length ? found.length + " of " + examples.length + " changed answers" : "No answer has changed.";
   byId("examples").replaceChildren(...found.slice(0, shown).map(exampleCard));
   byId("more").hidden = found.length <= shown;
 }
