@@ -44,30 +44,29 @@ SEARCHES = {
 def deviations(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are not those of the paper, with their values.
 
-    Seeds may be any: they only draw other rows. So may the texts of ten instructions (a file counts as such).
+    Seeds may be any: they only draw other rows. So may the texts of the ten instructions.
 
     Args:
-        settings: Names to values.
+        settings: Names to values; of instructions how many, also where they are those of a file.
     """
     found = {}
     for name, theirs in PAPER.items():
         value = settings[name]
-        free = name == "seeds" or (name == "instructions" and not any(_is_count(one) for one in value))
-        if value != theirs and value not in ALSO_THEIRS.get(name, ()) and not free:
+        if value != theirs and value not in ALSO_THEIRS.get(name, ()) and name != "seeds":
             found[name] = value
     return found
 
 
 def procedure_name(settings: Mapping[str, Any]) -> str:
-    """What the edit of a run with these settings is called: "CRISPR (paper)" where it is the whole procedure."""
+    """What the edit of a run with these settings is called: "CRISPR (paper)" where it is the whole procedure.
+
+    Args:
+        settings: As for `deviations`.
+    """
     if settings["preset"] is None:
         return SEARCHES[settings["search"]]
     changed = [f"{name.replace('_', ' ')} {_text(value)}" for name, value in deviations(settings).items()]
     return "CRISPR (paper)" + (f", except for {', '.join(changed)}" if changed else "")
-
-
-def _is_count(choice: str) -> bool:
-    return choice.rpartition("=")[2].isdecimal()
 
 
 def _text(value: Any) -> str:

@@ -13,9 +13,9 @@ import pytest
 
 import crispr_lm
 from crispr_lm import InputError, load_task
-from crispr_lm.jobs.preparation import take_parts
+from crispr_lm.jobs.preparation import load_tasks, take_parts
 from crispr_lm.jobs.run import run
-from crispr_lm.jobs.search_settings import LIMITS, OF_TUNED, check_search, recorded_limits, unused
+from crispr_lm.jobs.search_settings import LIMITS, OF_TUNED, check_search, procedure_of, recorded_limits, unused
 from crispr_lm.report.statement import statement
 from crispr_lm.report.validation_rows import validation_rows
 from crispr_lm.runtime.progress import SilentProgress
@@ -393,6 +393,15 @@ def test_a_search_that_compares_scores_says_that_generation_is_for_the_measureme
         check_search(settings_for(questions, tmp_path / "out", neurons="both"), progress)
 
 
+@pytest.mark.parametrize(("lines", "name"), [(1, "CRISPR (paper), except for instructions 1"), (10, "CRISPR (paper)")])
+def test_instructions_of_a_file_count_as_many_as_they_are(questions, tmp_path, lines, name):
+    file = tmp_path / "own.txt"
+    file.write_text("".join(f"Answer question {line}.\n" for line in range(lines)), encoding="utf-8")
+    task = (f"choices:{questions / 'questions.jsonl'}",)
+    settings = RunSettings(task=task, output=tmp_path / "out", preset="paper", instructions=str(file))
+    assert procedure_of(settings, load_tasks(settings)) == name
+
+
 def test_several_tasks_are_searched_together(saved_model, questions, tmp_path):
     second = tmp_path / "second.jsonl"
     second.write_text((questions / "questions.jsonl").read_text(encoding="utf-8").replace("late", "early"))
@@ -429,7 +438,7 @@ def test_the_preset_runs_end_to_end_and_says_which_setting_differs(saved_model, 
     given |= {"device": "cpu", "measure": (), "neutral_prompts": 2, "test_examples": 8}
     settings = RunSettings(**given, output=output, preset="paper", max_neurons=5, split_by="random", examples=3)
     results = run(str(saved_model("t5-gated")), settings)
-    assert results["procedure"] == "CRISPR (paper), except for examples 3, max neurons 5"
+    assert results["procedure"] == "CRISPR (paper), except for examples 3, instructions 2, max neurons 5"
     assert (results["verdict"], results["preset"]) == ("as asked", "paper")
     parts = next(iter(read(output / "run.json")["parts"].values()))
     assert len(parts["validation"]) == 3  # a tenth of 36 rows

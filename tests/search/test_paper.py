@@ -54,7 +54,7 @@ def test_the_presets_settings_are_the_papers(name, value):
     ("given", "name"),
     [
         ({"preset": "paper"}, "CRISPR (paper)"),
-        ({"preset": "paper", "scoring": "sum", "seeds": "2026", "instructions": "own.txt"}, "CRISPR (paper)"),
+        ({"preset": "paper", "scoring": "sum", "seeds": "2026"}, "CRISPR (paper)"),
         ({"preset": "paper", "split_by": "random"}, "CRISPR (paper)"),
         ({"preset": "paper", "validation_examples": 64}, "CRISPR (paper), except for validation examples 64"),
         ({"preset": "paper", "instructions": ("bbq=2",)}, "CRISPR (paper), except for instructions bbq=2"),

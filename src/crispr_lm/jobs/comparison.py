@@ -52,10 +52,10 @@ from crispr_lm.jobs.preparation import (
     without_searched,
 )
 from crispr_lm.jobs.record import dated, record_of
-from crispr_lm.jobs.search_settings import check_search
+from crispr_lm.jobs.search_settings import check_search, procedure_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, find_sites, searched_kinds
-from crispr_lm.presets import SEARCHES, procedure_name
+from crispr_lm.presets import SEARCHES
 from crispr_lm.report.comparison import markdown
 from crispr_lm.report.comparison_page import render_comparison
 from crispr_lm.runtime.progress import Progress, SilentProgress
@@ -99,9 +99,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     """
     progress = progress or SilentProgress()
     timings = Timings()
-    of_size = f"Published ranking, {settings.removed} neurons"
-    searched = procedure_name(settings.model_dump()) if settings.removed == "auto" else of_size
-    methods = chosen_methods(wanted_methods(settings), searched)
+    chosen_methods(wanted_methods(settings))  # an unknown name is refused before files are read
     check_search(settings, progress)
     if settings.split_by == "random":
         raise InputError("--split-by random is for crispr-lm run: other methods need three parts; leave it away")
@@ -115,6 +113,10 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
     settings = dated(settings, folder)
     tasks = load_tasks(settings)
+    of_size = f"Published ranking, {settings.removed} neurons"
+    methods = chosen_methods(
+        wanted_methods(settings), procedure_of(settings, tasks) if settings.removed == "auto" else of_size
+    )
     say_lacks(tasks, progress)
     parts = [take_parts(task, settings) for task in tasks]
     say_sizes(parts, settings, progress)

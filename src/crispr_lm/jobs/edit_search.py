@@ -15,8 +15,8 @@ from crispr_lm.attribution.neuron_scores import NeuronScores
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution
 from crispr_lm.jobs.obstacles import nearest_edit
 from crispr_lm.jobs.preparation import limits_of, options_of, paper_options
+from crispr_lm.jobs.search_settings import procedure_of
 from crispr_lm.model.language_model import LanguageModel
-from crispr_lm.presets import procedure_name
 from crispr_lm.runtime.distributed import is_first, on_first
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.search.loop import LoopState
@@ -31,6 +31,7 @@ from crispr_lm.settings import RunSettings
 from crispr_lm.storage.files import append_line, write_lines
 from crispr_lm.storage.records import read_lines, read_rows
 from crispr_lm.storage.run_folder import RunFolder
+from crispr_lm.tasks.base import Task
 from crispr_lm.tasks.parts import Parts
 
 Tried = TypeVar("Tried", Trial, Candidate)
@@ -183,7 +184,9 @@ def _published(found: Found) -> Trial | None:
     return max(tried, key=lambda trial: (trial.complete, -trial.figures.kl), default=None)
 
 
-def origin_of(found: Searched, scores: NeuronScores, scores_hash: str, settings: RunSettings) -> dict[str, Any]:
+def origin_of(
+    found: Searched, scores: NeuronScores, scores_hash: str, settings: RunSettings, tasks: Sequence[Task]
+) -> dict[str, Any]:
     """Where an edit comes from, for ``edit.json``: what made it, and of the published ranking how it was computed.
 
     Args:
@@ -191,10 +194,11 @@ def origin_of(found: Searched, scores: NeuronScores, scores_hash: str, settings:
         scores: The published ranking.
         scores_hash: Of its file.
         settings: All options.
+        tasks: That the edit is made for.
     """
     return {
         **edit_origin({**scores.origin, "scores": scores_hash}, found.ranking, found.reason),
         "seed": settings.seed,
-        "made_by": procedure_name(settings.model_dump()),
+        "made_by": procedure_of(settings, tasks),
         "preset": settings.preset,
     }

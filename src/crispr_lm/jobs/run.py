@@ -52,7 +52,6 @@ from crispr_lm.jobs.transfer import Unedited, check_transfer, measure_transfer
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron
 from crispr_lm.other_settings import HubSettings
-from crispr_lm.presets import procedure_name
 from crispr_lm.report.page import write_report
 from crispr_lm.report.statement import outcome
 from crispr_lm.runtime.distributed import is_first, on_first, ranks
@@ -204,7 +203,8 @@ def _measured(work: _Work, resumed: bool, estimated: Estimate | None) -> tuple[E
     start = Start(scores, reference, folder, resumed, work.aside, _minutes_to_search(work, estimated))
     with timings.of("search"):
         found = find_edit(lm, parts, start, settings, progress)
-    origin = origin_of(found, scores, on_first(lambda: file_hash(folder.scores)), settings)
+    tasks = [part.task for part in parts]
+    origin = origin_of(found, scores, on_first(lambda: file_hash(folder.scores)), settings, tasks)
     edit = Edit.from_neurons(lm, found.neurons, found.scale, origin, made_on(parts, work.aside))
     on_first(lambda: edit.save(folder.edit))
     on_first(lambda: seal.add_edit(folder))
@@ -223,13 +223,13 @@ def _measured(work: _Work, resumed: bool, estimated: Estimate | None) -> tuple[E
     results = {
         **measured,
         **shown_rows(work.prompts, shown_before, shown_after),
-        "made_for": [part.task.name for part in parts],
+        "made_for": [task.name for task in tasks],
         "lacks": {part.task.name: sentences for part in parts if (sentences := lacks_of(part.task))},
         "limits": recorded_limits(settings),
         "pick": settings.pick,
         "neurons": _described(lm, scores, edit.neurons, failed),
         "strongest": _described(lm, scores, _strongest(scores), failed),
-        "procedure": procedure_name(settings.model_dump()),
+        "procedure": origin["made_by"],
         "preset": settings.preset,
         "split_by": settings.split_by,
         "used_up": used_up(parts, settings),

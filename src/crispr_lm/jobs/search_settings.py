@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from crispr_lm.errors import InputError
 from crispr_lm.jobs.preparation import limits_of
+from crispr_lm.presets import procedure_name
 from crispr_lm.runtime.distributed import is_first
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.settings import RunSettings
+from crispr_lm.tasks.base import Task
 
 LIMITS = (
     "max_kl",
@@ -66,6 +69,15 @@ def recorded_limits(settings: RunSettings) -> dict[str, float]:
         return {}
     left_out = unused(settings)
     return {name: value for name, value in asdict(limits_of(settings)).items() if not {name, f"max_{name}"} & left_out}
+
+
+def procedure_of(settings: RunSettings, tasks: Iterable[Task]) -> str:
+    """What the search's edit is called (`procedure_name`), by as many instructions as the tasks are asked with.
+
+    A file of fewer instructions is as far from the paper's ten as a smaller number is.
+    """
+    counts = dict.fromkeys(str(len(task.instructions)) for task in tasks)
+    return procedure_name({**settings.model_dump(), "instructions": tuple(counts)})
 
 
 def _check_used(settings: RunSettings) -> None:
