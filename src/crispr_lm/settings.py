@@ -342,7 +342,7 @@ class RunSettings(ModelSettings, TaskSettings, AttributionSettings, SearchSettin
         "template",
         description="template: no template is in two splits; random: the split of the paper's code, a random 10 % of "
         "the rows to attribute and choose on and 90 % to measure on, near-copies on both sides. For the published "
-        "ranking alone.",
+        "ranking alone; crispr-lm compare refuses it.",
     )
     transfer: Annotated[bool, Parameter(group=REPORT_GROUP, negative="")] = Field(
         False,

@@ -66,6 +66,13 @@ def test_help_of_a_command_shows_defaults_and_environment_variables(capsys):
     assert "[default: 0.05]" in text
 
 
+def test_help_of_compare_says_that_it_refuses_a_random_split(capsys):
+    status, printed = run(capsys, "compare", "--help")
+    text = " ".join(printed.out.replace("│", " ").split())  # without the frame that lines break at
+    assert status == 0
+    assert "crispr-lm compare refuses it" in text
+
+
 def test_version(capsys):
     status, printed = run(capsys, "--version")
     assert (status, printed.out.strip()) == (0, "0.1.0")
