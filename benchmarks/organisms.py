@@ -43,7 +43,7 @@ SEARCH = "crispr-lm search"
 WAYS = {
     # The bundled neutral prompts are English, of which these models know no word: the limit would bind on nothing.
     SEARCH: ["--max-kl", "10"],
-    "CRISPR (paper)": ["--preset", "paper"],
+    "CRISPR (paper), except for instructions 3": ["--preset", "paper"],
 }
 """Name to further options of a run; the others keep their defaults."""
 

@@ -191,4 +191,4 @@ def test_what_is_not_measured_is_no_limit_and_the_report_says_so(write, saved_mo
     terms = {line.what: line.term for check in checks(results) for line in check.lines}
     assert terms["Right answers"] == "right answers"
     assert terms["Right on facts"] == "facts"
-    assert terms["Right on other kinds, ambiguous"] == terms["Right on other kinds, disambiguated"] == "other kinds"
+    assert terms["Bias score of other kinds"] == terms["Right on other kinds, disambiguated"] == "other kinds"
