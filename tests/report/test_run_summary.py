@@ -149,6 +149,9 @@ def test_without_an_edit_it_is_said_what_stood_in_the_way_and_by_how_much():
     gain = {"value": 0.05, "p_value": 0.2, "questions": 60, "further": True, "level": 0.025}
     results["choice"] = {"gain_over_original": gain}
     assert "gains +5.0 points on 60 further questions (p = 0.200; at most 0.025 is asked)" in no_edit(results).obstacle
+    assert no_edit(results).obstacle.endswith(": this may be chance.")
+    lost = {"gain_over_original": gain | {"value": -0.017, "p_value": 0.87}}
+    assert no_edit(results | {"choice": lost}).obstacle.endswith(": what it gained before was chance.")
     assert "--reevaluation-examples" in no_edit(results).following
     assert "none answered more" in no_edit(results | {"choice": {}}).obstacle
     assert "--examples" in no_edit(results | {"choice": {}}).following

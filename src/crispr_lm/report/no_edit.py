@@ -119,7 +119,7 @@ def _not_shown(gain: Mapping[str, Any], over_random: Mapping[str, Any] | None) -
             f"{text}, but not clearly more than as many random neurons: {100 * over_random['value']:+.1f} points over "
             f"them ({p_value_text(over_random['p_value'])})."
         )
-    return f"{text}: this may be chance."
+    return f"{text}: {'this may be chance' if gain['value'] > 0 else 'what it gained before was chance'}."
 
 
 def _excess(beyond: Sequence[Mapping[str, Any]]) -> str:
