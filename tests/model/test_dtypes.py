@@ -48,7 +48,7 @@ def test_an_edit_of_a_half_precision_model_is_undone_to_the_bit(dtype):
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("has_instructions", [True, False])
-def test_auto_is_the_stored_format_unless_the_processor_imitates_it(dtype, has_instructions, tmp_path, monkeypatch):
+def test_auto_is_the_stored_format_unless_the_processor_emulates_it(dtype, has_instructions, tmp_path, monkeypatch):
     monkeypatch.setattr(load, "computes", lambda wanted, _: has_instructions or wanted == torch.float32)
     lm = build_model("llama")
     lm.model.to(dtype).save_pretrained(tmp_path)
@@ -58,7 +58,7 @@ def test_auto_is_the_stored_format_unless_the_processor_imitates_it(dtype, has_i
 
 
 @pytest.mark.parametrize("has_instructions", [True, False])
-def test_auto_takes_a_gguf_file_in_bfloat16_unless_the_processor_imitates_it(has_instructions, tmp_path, monkeypatch):
+def test_auto_takes_a_gguf_file_in_bfloat16_unless_the_processor_emulates_it(has_instructions, tmp_path, monkeypatch):
     monkeypatch.setattr(load, "computes", lambda wanted, _: has_instructions or wanted == torch.float32)
     write_llama(tmp_path / "model.gguf")
     loaded = crispr_lm.load_model(tmp_path / "model.gguf", dtype="auto", device="cpu")
@@ -75,7 +75,7 @@ def test_every_device_computes_float32_and_no_processor_without_amx_float16(monk
 
 
 @pytest.mark.parametrize("has_instructions", [True, False])
-def test_a_run_says_when_the_processor_imitates_its_format(has_instructions, saved_model, monkeypatch):
+def test_a_run_says_when_the_processor_emulates_its_format(has_instructions, saved_model, monkeypatch):
     monkeypatch.setattr(preparation, "computes", lambda *_: has_instructions)
     said: list[str] = []
     progress = SilentProgress()

@@ -284,7 +284,7 @@ def load(
             "without torchrun, or give each process an accelerator with --device cuda"
         )
     check_quantize(settings.quantize)
-    _say_imitated(settings, progress)
+    _say_emulated(settings, progress)
     moment = on_first(lambda: settings.prompt_date or datetime.now())  # the same in every process
     with timings.of("load"), progress.step(f"Loading {model}"):
         source: ModelSource = open_model(
@@ -312,14 +312,14 @@ def load(
     return lm
 
 
-def _say_imitated(settings: ModelSettings, progress: Progress) -> None:
+def _say_emulated(settings: ModelSettings, progress: Progress) -> None:
     """Name a number format that the processor has no instructions for."""
     if settings.dtype == "auto" or settings.device in SPREAD:
         return
     device = parse_device("auto" if settings.device == OFFLOAD else settings.device)
     if device.type == "cpu" and not computes(DTYPES[settings.dtype], device):
         progress.say(
-            f"This processor has no instructions for {settings.dtype} and imitates them, which takes many times as "
+            f"This processor has no instructions for {settings.dtype} and emulates them, which takes many times as "
             "long as float32; --dtype auto takes float32 here"
         )
 

@@ -32,7 +32,7 @@ def check_dtype(dtype: str) -> None:
 
 
 def computes(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a device has instructions for a number format; where it imitates one it is slower than float32.
+    """Whether a device has instructions for a number format; where it emulates one it is slower than float32.
 
     SmolLM2's matrices took 8 times as long in bfloat16 as in float32 on a processor without (AMD EPYC 7003, one core).
     """

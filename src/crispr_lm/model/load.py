@@ -111,7 +111,7 @@ class ModelSource:
                 check_index(Path(index), self.name, allow_pickle=allow_pickle)
 
     def format_for(self, dtype: str, device: torch.device) -> torch.dtype:
-        """The number format of that name; "auto" is the stored one, or float32 where the device has to imitate it.
+        """The number format of that name; "auto" is the stored one, or float32 where the device has to emulate it.
 
         Raises:
             InputError: unknown name.
