@@ -1,5 +1,7 @@
 """The header of a GGUF file, looked at before anything else reads it: does it claim more than the file holds?
 
+And how transformers is made to read such a file: once, with weights unpacked.
+
 The readers of GGUF files believe the numbers in them: of a list that claims 2^60 entries they collect entries until the
 memory is full. Here every claim is compared with the file's size. Layout: ``docs/gguf.md`` of the GGML project,
 versions 2 and 3. Knows numbers and sizes; knows no model.
@@ -9,9 +11,14 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from crispr_lm.errors import InputError
@@ -39,6 +46,59 @@ def check_gguf(path: Path) -> dict[str, int]:
             return _Header(content).read()
     except (OSError, ValueError, struct.error) as error:  # an empty file can't be mapped
         raise InputError(f"{path} is no GGUF file that can be read: {error}") from error
+
+
+@contextmanager
+def parsed_once() -> Iterator[None]:
+    """Let transformers do what it repeats with a GGUF file once while the block runs, and in later blocks.
+
+    It parses the header for the configuration, for the tokenizer and for the weights, entry by entry of the vocabulary,
+    and makes the table of tensor names for every module. `forget_parsed` frees what is kept.
+    """
+    originals = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = _parsed, _tensor_names
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = originals
+
+
+def forget_parsed() -> None:
+    """Free the header that `parsed_once` keeps."""
+    _parsed_as_it_is.cache_clear()
+
+
+def _parsed(path: str | Path) -> gguf.GGUFReader:
+    state = Path(path).stat()
+    return _parsed_as_it_is(str(path), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1)
+def _parsed_as_it_is(path: str, _changed: int, _size: int) -> gguf.GGUFReader:
+    return _PlainReader(path)
+
+
+_tensor_names = lru_cache(maxsize=1)(gguf.get_tensor_name_map)
+
+
+def dequantizing() -> dict[str, Any]:
+    """Arguments that unpack GGUF weights to plain ones; older transformers always do so and have no switch."""
+    import transformers
+
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": gguf_config(dequantize=True)} if gguf_config is not None else {}
+
+
+class _PlainReader(gguf.GGUFReader):  # type: ignore[misc]
+    """Holds the file as a plain array: to take a slice of a `numpy.memmap` takes several times as long."""
+
+    @property
+    def data(self) -> np.ndarray[Any, Any]:
+        return self._data
+
+    @data.setter
+    def data(self, mapped: np.ndarray[Any, Any]) -> None:
+        self._data = np.asarray(mapped)
 
 
 class _Header:

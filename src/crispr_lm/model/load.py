@@ -31,7 +31,7 @@ from crispr_lm.model.devices import (
     computes,
     parse_device,
 )
-from crispr_lm.model.gguf_header import check_gguf
+from crispr_lm.model.gguf_header import check_gguf, dequantizing, forget_parsed, parsed_once
 from crispr_lm.model.language_model import LanguageModel, context_length, is_encoder_decoder
 from crispr_lm.model.locate import is_only_cached, locate, shared_name
 from crispr_lm.model.memory import check_fits, empty_model, explain_out_of_memory
@@ -139,6 +139,7 @@ class ModelSource:
         """
         return empty_model(self.config, self.trust_remote_code)
 
+    @parsed_once()
     def load(
         self,
         dtype: str = "float32",
@@ -187,6 +188,8 @@ class ModelSource:
         except Exception as error:  # many types: OSError, SafetensorError, RuntimeError on other shapes, ...
             hint = "" if allow_pickle else " (weights stored as pickle need --allow-pickle)"
             raise InputError(refused(self.name, "weights can't be loaded", error) + hint) from error
+        finally:
+            forget_parsed()
         self._check_complete(model, report["missing_keys"])
         if device == OFFLOAD:
             weakref.finalize(model, offloaded.cleanup)
@@ -224,7 +227,7 @@ class ModelSource:
             "local_files_only": self.local_files_only,
         }
         if self.gguf_file is not None:
-            arguments |= {"gguf_file": self.gguf_file} | _dequantize()
+            arguments |= {"gguf_file": self.gguf_file} | dequantizing()
         elif not allow_pickle:
             arguments["use_safetensors"] = True
         if quantize != "none":
@@ -300,6 +303,7 @@ def load_model(
     return opened.load(dtype, device, allow_pickle=allow_pickle, quantize=quantize)
 
 
+@parsed_once()
 def open_model(
     source: str | Path,
     *,
@@ -390,11 +394,3 @@ def _with_merged(lm: LanguageModel, adapter: Adapter) -> LanguageModel:
     name = shared_name(adapter.name)
     named = {"name": name, "sha256": adapter.sha256, "base": lm.name}
     return replace(lm, model=model, name=f"{name} on {lm.name}", given=adapter.name, adapter=named)
-
-
-def _dequantize() -> dict[str, Any]:
-    """Arguments that unpack GGUF weights to plain ones; older transformers always do so and have no switch."""
-    import transformers
-
-    gguf_config = getattr(transformers, "GgufConfig", None)
-    return {"quantization_config": gguf_config(dequantize=True)} if gguf_config is not None else {}
