@@ -1,14 +1,13 @@
 """Greedy generation: continuing prompts, and matching what a model writes to answer options.
 
-Knows prompts as token ids and a model; knows no benchmark. What is generated does not depend on batches: only prompts
-of equal length share one, so that nothing is padded.
+Knows prompts as token ids and a model; knows no benchmark. What is generated does not depend on batches but for
+rounding: prompts of other lengths share one only where the model obeys masks and positions.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches
+from crispr_lm.inference.layouts import capabilities_of, within_window
 from crispr_lm.inference.prompts import EncodedPrompt, encode, encode_all, portions
 from crispr_lm.inference.reader import Reader
 from crispr_lm.model.numerics import finite
@@ -40,21 +40,19 @@ def continuations(
 ) -> list[list[int]]:
     """Continue each prompt greedily by at most `tokens` tokens; without the end token and what comes after it."""
     found: list[list[int]] = [[] for _ in prompts]
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(index)
-    for _, members in sorted(by_length.items(), reverse=True):
-        # A prompt with `tokens` tokens to come costs as much as one with an option of that length.
-        encoded = [EncodedPrompt(list(prompts[index]), [[0] * tokens]) for index in members]
+    # A prompt with `tokens` tokens to come costs as much as one with an option of that length.
+    encoded = [EncodedPrompt(list(prompt), [[0] * tokens]) for prompt in prompts]
+    # A model that takes branches obeys masks and positions, as filling up on the left needs it to.
+    padded = bool(prompts) and capabilities_of(lm).branches and within_window(lm, encoded)
+    apart = None if padded else [len(prompt) for prompt in prompts]
 
-        def work(indices: list[int], members: list[int] = members) -> None:
-            chosen = [members[index] for index in indices]
-            for index, ids in zip(chosen, _generate(lm, [prompts[index] for index in chosen], tokens), strict=True):
-                found[index] = ids
+    def work(indices: list[int]) -> None:
+        for index, ids in zip(indices, _generate(lm, [prompts[index] for index in indices], tokens), strict=True):
+            found[index] = ids
 
-        for batch in batches(lm, encoded, batch_size, work):
-            if progress is not None:
-                progress(len(batch))
+    for batch in batches(lm, encoded, batch_size, work, apart=apart):
+        if progress is not None:
+            progress(len(batch))
     return found
 
 
@@ -153,7 +151,7 @@ def _plain(text: str, language: Language) -> str:
 
 
 def _generate(lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
-    """Continue prompts of equal length."""
+    """Continue prompts, filled up on the left to the longest."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     own = lm.model.generation_config
@@ -167,17 +165,23 @@ def _generate(lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: int) 
         pad_token_id=own.pad_token_id if own.pad_token_id is not None else 0,
         decoder_start_token_id=own.decoder_start_token_id,
     )
-    input_ids = torch.tensor([list(prompt) for prompt in prompts], device=lm.device)
+    longest = max(map(len, prompts))
+    filling = [longest - len(prompt) for prompt in prompts]
+    input_ids = torch.tensor(
+        [[config.pad_token_id] * more + list(prompt) for prompt, more in zip(prompts, filling, strict=True)],
+        device=lm.device,
+    )
+    attention_mask = (torch.arange(longest) >= torch.tensor(filling)[:, None]).long().to(lm.device)
 
     def generate() -> tuple[Any, list[Tensor]]:
         sums = _Sums()
-        given = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        given = {"input_ids": input_ids, "attention_mask": attention_mask}
         return lm.model.generate(
             **given, generation_config=config, logits_processor=LogitsProcessorList([sums])
         ), sums.found
 
     output = finite(lm, generate, lambda found: found[1])[0].tolist()
-    start = 1 if lm.is_encoder_decoder else input_ids.shape[1]
+    start = 1 if lm.is_encoder_decoder else longest
     ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     return [_until(row[start:], ends) for row in output]
 
