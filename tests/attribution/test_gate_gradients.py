@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from crispr_lm import Edit
+from crispr_lm.attribution import gate_gradients
 from crispr_lm.attribution.bias_influence import frozen
 from crispr_lm.attribution.gate_gradients import Gates, continuation_logits, option_scores
+from crispr_lm.inference import kv_cache, layouts
 from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.inference.scoring import prompt_scores
 from crispr_lm.model.neuron_sites import find_sites
@@ -85,6 +87,24 @@ def test_of_a_closed_gate_it_says_what_opening_it_a_little_would_do():
 
     slope = (mean_loss(step) - mean_loss(0.0)) / step
     assert float(found[closed[0]]) == pytest.approx(slope, rel=0.05, abs=1e-5)
+
+
+@pytest.mark.parametrize("gates_are", [1.0, 0.4])
+def test_a_beginning_that_is_read_once_has_its_part_in_the_gradient(lm, gates_are, monkeypatch):
+    alike = [EncodedPrompt([5, 9, 13, 21, 8], [[7], [11, 3]]), EncodedPrompt([5, 9, 13, 30, 12, 6], [[4, 4, 9], [2]])]
+    behind = []
+    monkeypatch.setattr(
+        gate_gradients, "behind_beginning", lambda *given: behind.append(given[2]) or layouts.behind_beginning(*given)
+    )
+    gates = Gates(lm, ["linear", "ffn"])
+    openness = torch.full((gates.count,), gates_are)
+    apart = gates.gradient(openness, alike, loss)
+    assert not behind
+    monkeypatch.setattr(kv_cache, "FEWEST_SAVED", 1)
+    shared = gates.gradient(openness, alike, loss)
+    takes = layouts.capabilities_of(lm)
+    assert behind == [3] * (takes.branches and takes.cache)
+    assert float((shared - apart).abs().max()) <= 1e-5 * float(apart.abs().max())
 
 
 def test_it_does_not_depend_on_batches_and_leaves_no_hook(llama):

@@ -1,6 +1,6 @@
 """Caching: tokens that several sequences begin with are read once, and the rest continues from the model's cache.
 
-Two uses, both for scoring alone (attribution needs every prompt's own gradients at every token):
+Two uses; attribution needs every prompt's own gradients at every token, so the second is for scoring alone:
 
 - prompts of one instruction begin alike (system text, instruction): `Beginnings` reads that once;
 - options continue their prompt from its cache (`continued_scores`), for models whose attention takes no block mask.
@@ -40,10 +40,15 @@ class Beginnings:
         self.cache: Any = None
 
     def cache_of(self, ids: list[int], rows: int) -> Any:
-        """The model's cache after these tokens, once per row, free to be written to."""
+        """The model's cache after these tokens, once per row, free to be written to.
+
+        Differentiable where gradients are on.
+        """
+        if torch.is_grad_enabled():  # what gradients are taken through can't be copied, nor used again
+            self.ids = []
         if ids != self.ids:
             self.cache, self.ids = _read(self.lm, torch.tensor([ids], device=self.lm.device))[0], ids
-        cache = copy.deepcopy(self.cache)
+        cache = self.cache if torch.is_grad_enabled() else copy.deepcopy(self.cache)
         cache.reorder_cache(torch.zeros(rows, dtype=torch.int64, device=self.lm.device))
         return cache
 
