@@ -100,7 +100,7 @@ class ModelSettings(PromptSettings):
     device: Annotated[str, Parameter(group=MODEL_GROUP)] = Field(
         "auto",
         description="Where to run: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, balanced (over all "
-        "accelerators), or offload (layers brought in from disk in turn).",
+        "accelerators), offload (layers brought in from disk in turn), or tensor-parallel (with torchrun).",
     )
     quantize: Annotated[Literal["none", "8bit", "4bit"], Parameter(group=MODEL_GROUP)] = Field(
         "none",

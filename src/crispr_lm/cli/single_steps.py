@@ -33,11 +33,12 @@ def score(model: ModelArgument, /, *, output: OutputFile, settings: ScoreSetting
     quiet_libraries()
     from crispr_lm.jobs.inspection import describe_scores
     from crispr_lm.jobs.steps import score as score_job
+    from crispr_lm.model.devices import TENSOR_PARALLEL
     from crispr_lm.report.inspection import print_scores
     from crispr_lm.report.progress import terminal_progress
     from crispr_lm.runtime.distributed import is_first, joined
 
-    with joined():
+    with joined(divided=settings.device == TENSOR_PARALLEL):
         with terminal_progress(silent=is_quiet() or not is_first()) as progress:
             scores, failed = keep_unwritten(lambda: score_job(model, output, settings, progress))
         if is_first():
@@ -78,12 +79,13 @@ def evaluate(
     quiet_libraries()
     from crispr_lm.jobs.runtimes import evaluate_runtime
     from crispr_lm.jobs.steps import evaluate as evaluate_job
+    from crispr_lm.model.devices import TENSOR_PARALLEL
     from crispr_lm.model.locate import is_runtime
     from crispr_lm.report.progress import terminal_progress
     from crispr_lm.report.result_tables import print_results
     from crispr_lm.runtime.distributed import is_first, joined
 
-    with joined():
+    with joined(divided=settings.device == TENSOR_PARALLEL):
         with terminal_progress(silent=is_quiet() or not is_first()) as progress:
             if is_runtime(model):
                 if edit is not None:

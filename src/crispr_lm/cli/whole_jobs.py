@@ -28,6 +28,7 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
     quiet_libraries()
     from crispr_lm.jobs.run import dry_run as estimate_job
     from crispr_lm.jobs.run import run as main_job
+    from crispr_lm.model.devices import TENSOR_PARALLEL
     from crispr_lm.report.progress import terminal_progress
     from crispr_lm.report.result_tables import print_results
     from crispr_lm.report.statement import statement
@@ -35,7 +36,7 @@ def run(model: ModelArgument, /, *, settings: RunSettings, hub: HubSettings | No
 
     mark_as_resumable()
     only_estimate = hub is not None and hub.dry_run and hub.push_to_hub is None
-    with joined():
+    with joined(divided=settings.device == TENSOR_PARALLEL):
         with terminal_progress(silent=is_quiet() or not is_first()) as progress:
             if only_estimate:
                 estimate = estimate_job(model, settings, progress)

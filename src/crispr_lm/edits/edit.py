@@ -186,7 +186,7 @@ class Edit:
 
         Raises:
             EditMismatchError: the edit was made for another model, or the model carries a baked edit already.
-            InputError: the model's weights are brought in from disk in turn, or shortened to 8 or 4 bits.
+            InputError: the model's weights are brought in from disk in turn, shortened or divided.
         """
         self._refuse_baked(model)
         if not weights_can_change(module_of(model)):

@@ -86,7 +86,7 @@ def candidates(name: str, parameters: list[str], stored: Mapping[str, StoredTens
 
 
 class StoredModel:
-    """The weights of a model's folder, for who has them in memory in another form (shortened to 8 or 4 bits).
+    """The weights of a model's folder, for who has them in memory in another form (shortened, or divided).
 
     Attributes:
         dtype_name: The format that they are stored in.
@@ -101,8 +101,9 @@ class StoredModel:
         files = [] if source is None else weight_files(source)[1]
         if not files:
             raise InputError(
-                "the weights in memory are shortened, and no safetensors files with the whole ones are there, which an "
-                "edit is tied to; load a folder of safetensors files, or without --quantize"
+                "the weights in memory are shortened or divided, and no safetensors files of the whole ones are there, "
+                "which an edit is tied to; load a folder of such files, or without --quantize or --device "
+                "tensor-parallel"
             )
         self._stored = stored_tensors(files)
         names = (str(tensor.format).removeprefix("torch.") for tensor in self._stored.values())
@@ -123,6 +124,6 @@ class StoredModel:
         if not tensors or any(tensor.format is None for tensor in tensors.values()):
             raise InputError(
                 f"the model's files hold the weights of module {name} in another way than the model; load it without "
-                "--quantize"
+                "--quantize or --device tensor-parallel"
             )
         return self._hashes.setdefault(name, hashes_of({key: tensor.read() for key, tensor in tensors.items()}))

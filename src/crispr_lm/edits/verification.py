@@ -34,6 +34,7 @@ from crispr_lm.model import reload
 from crispr_lm.model.classes import auto_class
 from crispr_lm.model.memory import GIB, explain_out_of_memory, free_memory, place_of_copy, weight_bytes
 from crispr_lm.model.older_transformers import ADDED
+from crispr_lm.model.tensor_parallel import has_parts
 from crispr_lm.tasks.base import Example
 
 if TYPE_CHECKING:
@@ -241,9 +242,9 @@ def _in_float32(model: nn.Module, place: torch.device) -> Iterator[None]:
 
 @contextmanager
 def float32_if_it_fits(lm: LanguageModel) -> Iterator[None]:
-    """Hold a model's weights in float32 while the block runs, where there is memory for that."""
+    """Hold a model's weights in float32 while the block runs, where there is memory for that; not divided ones."""
     more = weight_bytes(lm.model, torch.float32) - weight_bytes(lm.model, lm.dtype)
-    if more > free_memory(lm.device):
+    if has_parts(lm.model) or more > free_memory(lm.device):
         yield
         return
     with _in_float32(lm.model, lm.device):

@@ -10,6 +10,7 @@ from torch import nn
 from crispr_lm.edits.fingerprint import dtype_name, module_hashes
 from crispr_lm.edits.stored_tensors import StoredModel
 from crispr_lm.model.offload import is_offloaded
+from crispr_lm.model.tensor_parallel import has_parts
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
@@ -35,8 +36,8 @@ def name_of(model: AnyModel) -> str:
 
 
 def weights_can_change(model: nn.Module) -> bool:
-    """Whether weights are whole and in memory: not brought in from disk in turn, nor shortened to 8 or 4 bits."""
-    return not (is_offloaded(model) or getattr(model, "is_quantized", False))
+    """Whether weights are whole and in memory: not brought in from disk in turn, shortened, or divided."""
+    return not (is_offloaded(model) or getattr(model, "is_quantized", False) or has_parts(model))
 
 
 class _WeightsInMemory:
@@ -50,7 +51,7 @@ class _WeightsInMemory:
 def whole_weights(model: AnyModel) -> _WeightsInMemory | StoredModel:
     """What an edit is tied to: whole weights, in memory or else in the model's files."""
     module = module_of(model)
-    if not getattr(module, "is_quantized", False):
+    if not (getattr(module, "is_quantized", False) or has_parts(module)):
         return _WeightsInMemory(module)
     if module not in _stored:
         _stored[module] = StoredModel(None if isinstance(model, nn.Module) else model.source)

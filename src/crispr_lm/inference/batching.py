@@ -27,6 +27,7 @@ from crispr_lm.model.memory import (
 from crispr_lm.model.neuron_sites import find_sites
 from crispr_lm.model.offload import recomputed_layers
 from crispr_lm.runtime.deterministic import is_deterministic
+from crispr_lm.runtime.distributed import is_divided, least
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
@@ -68,7 +69,7 @@ def batches(
 ) -> Iterator[list[int]]:
     """Do `work` on indices of prompts of like length, a batch at a time, and yield each batch when it is done.
 
-    Where memory runs out the batch is halved and tried again, down to a single prompt.
+    Where memory runs out the batch is halved and tried again, down to a single prompt; not of a divided model.
 
     Args:
         lm: The model.
@@ -80,7 +81,7 @@ def batches(
 
     Raises:
         InputError: batch size is neither "auto" nor a positive number.
-        CrisprError: memory runs out on a single prompt.
+        CrisprError: memory runs out on a single prompt, or on any batch of a divided model.
     """
     if batch_size != "auto" and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
         raise InputError(f"batch size must be 'auto' or a positive number, not {batch_size!r}")
@@ -97,8 +98,11 @@ def batches(
                 lengths = [packed_length(prompts[index]) for index in waiting]
                 planned = batch_sizes(lengths, budget.tokens, most, _of_device(OVERHEAD_TOKENS, lm.device))
             batch = waiting[: planned.pop(0) if planned else most]
+            where = "on a single prompt" if len(batch) == 1 else f"on {len(batch)} prompts; give a smaller --batch-size"
+            # Processes that have parts of one model must take the same batches, so that one can't halve its own.
+            last = len(batch) == 1 or is_divided()
             try:
-                with explain_out_of_memory("on a single prompt") if len(batch) == 1 else nullcontext():
+                with explain_out_of_memory(where) if last else nullcontext():
                     if budget is None:
                         work(batch)
                     elif budget.changed_by(partial(work, batch), len(batch) * packed_length(prompts[batch[0]])):
@@ -165,8 +169,9 @@ class _Budget:
     def __init__(self, lm: LanguageModel, bytes_per_token: float) -> None:
         self._lm, self._kind = lm, "gradients" if bytes_per_token else "scores"
         self._devices = {lm.device, *(weight.device for weight in lm.model.parameters() if not weight.is_meta)}
-        # What memory is free is not the same twice.
-        self._measures = not is_deterministic() and all(map(measures_allocation, self._devices))
+        # What memory is free is not the same twice, nor in two processes.
+        same = is_deterministic() or is_divided()
+        self._measures = not same and all(map(measures_allocation, self._devices))
         self.tokens = AUTO_TOKENS["cpu"]
         if self._measures and self._kind in lm.bytes_per_token:
             self.tokens = self._fitting(lm.bytes_per_token[self._kind])
@@ -176,7 +181,7 @@ class _Budget:
 
     def _fitting(self, bytes_per_token: float) -> int:
         """Tokens that fit, of which each takes so much on the device with the least free memory."""
-        fitting = max(1, int(MEMORY_SHARE * min(map(free_memory, self._devices)) / bytes_per_token))
+        fitting = least(max(1, int(MEMORY_SHARE * min(map(free_memory, self._devices)) / bytes_per_token)))
         if fitting < AUTO_TOKENS["cpu"]:
             logger.info("%d tokens in a batch: what half of the free memory holds", fitting)
         return fitting

@@ -10,16 +10,16 @@ import logging
 from collections.abc import Callable
 
 from crispr_lm.errors import CrisprError, on_one_line
-from crispr_lm.runtime.distributed import on_first
+from crispr_lm.runtime.distributed import on_first, with_model
 
 logger = logging.getLogger(__name__)
 
 
-def attempt(work: Callable[[], object]) -> str | None:
+def attempt(work: Callable[[], object], *, runs_model: bool = False) -> str | None:
     """Do something on rank 0 that may fail; why it did, in a sentence, or None.
 
-    Errors of every type are caught, defects of ours among them (the log's debug level has their trace); Ctrl-C and the
-    like are not.
+    What runs the model is done by all ranks where each holds a part of it (`with_model`). Errors of every type are
+    caught, defects of ours among them (the log's debug level has their trace); Ctrl-C and the like are not.
     """
 
     def tried() -> str | None:
@@ -30,7 +30,7 @@ def attempt(work: Callable[[], object]) -> str | None:
             return reason_of(error)
         return None
 
-    return on_first(tried)
+    return with_model(tried) if runs_model else on_first(tried)
 
 
 def reason_of(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from crispr_lm.attribution.gate_gradients import Gates, gated_bytes_per_token
+from crispr_lm.edits.whole_weights import weights_can_change
 from crispr_lm.evaluation.suite import Subject
 from crispr_lm.inference.batching import AUTO_TOKENS
 from crispr_lm.inference.packing import packed_length
@@ -113,7 +114,7 @@ def estimate(
     counted["measuring"] = 2.0 * sum(subject.steps for subject in subjects)
     # As many prompts as are in the largest batch of a gradient step.
     kept = gated_bytes_per_token(lm) * min(AUTO_TOKENS["cpu"], SKILLED * tokens)
-    copies = 0 if is_offloaded(lm.model) else 1 if lm.quantized else 2
+    copies = 0 if is_offloaded(lm.model) else 2 if weights_can_change(lm.model) else 1
     return Estimate(
         {name: round(passes * forward / 60, 2) for name, passes in counted.items()},
         {name: round(passes) for name, passes in counted.items()},

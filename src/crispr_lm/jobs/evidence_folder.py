@@ -16,6 +16,7 @@ from crispr_lm.jobs import seal
 from crispr_lm.jobs.record import record_of
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.other_settings import EvaluateSettings
+from crispr_lm.runtime.distributed import on_first
 from crispr_lm.runtime.progress import Progress
 from crispr_lm.storage.files import make_folder, write_json, write_lines
 from crispr_lm.storage.output_path import check_new
@@ -57,18 +58,24 @@ class Evidence:
 
     def begin(self, lm: LanguageModel, subjects: Sequence[Subject], edit: Edit | None, progress: Progress) -> None:
         """Seal what is fixed before anything is measured, and say the seal's hash."""
-        if self.folder is None:
+        folder = self.folder
+        if folder is None:
             return
         parts = [
             Parts(subject.task, (), (), subject.examples) for subject in subjects if isinstance(subject, TaskSubject)
         ]
         record = record_of(lm, self.settings, parts[: len(self.settings.task)], subjects)
-        make_folder(self.folder.path)
-        content = seal.content_of("evaluate", record, parts, subjects, self.rules)
-        progress.say(f"Sealed before any question is asked: {seal.begin(self.folder, content, self.rules)}")
-        if edit is not None:
-            edit.save(self.folder.edit)
-            seal.add_edit(self.folder)
+
+        def write() -> str:
+            make_folder(folder.path)
+            content = seal.content_of("evaluate", record, parts, subjects, self.rules)
+            sealed = seal.begin(folder, content, self.rules)
+            if edit is not None:
+                edit.save(folder.edit)
+                seal.add_edit(folder)
+            return sealed
+
+        progress.say(f"Sealed before any question is asked: {on_first(write)}")
 
     def end(
         self,

@@ -22,7 +22,7 @@ from crispr_lm.inference.prompts import check_prompts, encode_all
 from crispr_lm.inference.reader import Reader
 from crispr_lm.jobs.advice import check_templates
 from crispr_lm.metrics.registry import family_named
-from crispr_lm.model.devices import DTYPES, OFFLOAD, SPREAD, check_device, check_quantize, computes, parse_device
+from crispr_lm.model.devices import DTYPES, PLACES, SPREAD, check_device, check_quantize, computes, parse_device
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.load import ModelSource, open_model
 from crispr_lm.other_settings import EvaluateSettings, ScoreSettings
@@ -316,7 +316,7 @@ def _say_emulated(settings: ModelSettings, progress: Progress) -> None:
     """Name a number format that the processor has no instructions for."""
     if settings.dtype == "auto" or settings.device in SPREAD:
         return
-    device = parse_device("auto" if settings.device == OFFLOAD else settings.device)
+    device = parse_device("auto" if settings.device in PLACES else settings.device)
     if device.type == "cpu" and not computes(DTYPES[settings.dtype], device):
         progress.say(
             f"This processor has no instructions for {settings.dtype} and emulates them, which takes many times as "

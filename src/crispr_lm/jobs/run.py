@@ -300,7 +300,8 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
 
     def write_canaries() -> None:
         made = make_canaries(lm, load_task("builtin:everyday"), edit.in_place(lm, formats))
-        made.save(canaries_file(folder.model))
+        if is_first():
+            made.save(canaries_file(folder.model))
 
     not_saved = attempt(save)
     with edit.in_place(lm, formats):
@@ -308,7 +309,7 @@ def _with_the_end(work: _Work, edit: Edit, results: dict[str, Any]) -> dict[str,
     no_canaries = None
     if not_saved is None:
         with timings.of("canaries"), progress.step("Scoring canary prompts"):
-            no_canaries = attempt(write_canaries)
+            no_canaries = attempt(write_canaries, runs_model=True)
     results = {
         **results,
         "saved_model": {"verified": True, **verified} if doubt is None else {"verified": False, "reason": doubt},

@@ -102,7 +102,7 @@ def evaluate(
     lm = load(model, settings, needs, timings, progress)
     if edit is not None:
         edit.check(lm)
-    on_first(lambda: kept.begin(lm, subjects, edit, progress))
+    kept.begin(lm, subjects, edit, progress)
     after = diverged = None
     with timings.of("report_before"):
         before = measure_all(lm, subjects, settings, progress, "Measuring before" if edit is not None else "Measuring")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,17 @@ def _no_tokenizer(name: str, location: str, error: BaseException) -> str:
     return refused(
         name, "no tokenizer that can be loaded; put its files (tokenizer.json, ...) beside the weights", error
     )
+
+
+def check_complete(name: str, model: Any, missing_keys: Iterable[str]) -> None:
+    """Refuse a loaded model that lacks weights.
+
+    Raises:
+        InputError: it does; the first of them is named.
+    """
+    if missing := sorted(missing_keys):
+        # transformers fills these with random numbers; any figure measured on them would be noise.
+        raise InputError(
+            f"model {name}: the checkpoint lacks {len(missing)} weights of {type(model).__name__} "
+            f"(first: {missing[0]}); it is incomplete, or of a model that does not write text"
+        )

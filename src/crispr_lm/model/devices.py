@@ -7,12 +7,19 @@ import importlib.util
 import torch
 
 from crispr_lm.errors import InputError, first_line, nearest
+from crispr_lm.runtime.distributed import is_divided
 
 SPREAD = ("balanced", "sequential")
 """Ways to spread a model over several accelerators (accelerate's names)."""
 
 OFFLOAD = "offload"
 """Weights stay on disk, and layers are brought in turn (`crispr_lm.model.offload`)."""
+
+TENSOR_PARALLEL = "tensor-parallel"
+"""Every layer's weights are divided among processes (`crispr_lm.model.tensor_parallel`)."""
+
+PLACES = (*SPREAD, OFFLOAD, TENSOR_PARALLEL)
+"""What is no single device."""
 
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
@@ -63,8 +70,8 @@ def parse_device(device: str) -> torch.device:
         torch.empty(1, device=parsed)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            f"device {device!r} can't be used ({first_line(error)}); give auto, cpu, cuda, cuda:1, mps, balanced or "
-            "offload"
+            f"device {device!r} can't be used ({first_line(error)}); give auto, cpu, cuda, cuda:1, mps, balanced, "
+            "offload or tensor-parallel"
         ) from error
     return parsed
 
@@ -87,9 +94,14 @@ def check_device(device: str) -> None:
     """Check that a device can be used, before anything is read.
 
     Raises:
-        InputError: unknown or absent device, or nothing to spread a model over.
+        InputError: unknown or absent device, nothing to spread a model over, or no processes to divide it among.
     """
-    if device not in (*SPREAD, OFFLOAD):
+    if device not in PLACES:
         parse_device(device)
+    elif device == TENSOR_PARALLEL and not is_divided():
+        raise InputError(
+            f"device {device!r} divides a model among processes; start crispr-lm run, evaluate or score with torchrun "
+            "--nproc-per-node N -m crispr_lm, or give another device"
+        )
     elif device in SPREAD and not torch.cuda.is_available():
         raise InputError(f"device {device!r} spreads a model over accelerators, but there is none; give cpu or auto")

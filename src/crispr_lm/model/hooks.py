@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from crispr_lm.model.experts import watching_experts
 from crispr_lm.model.neuron_sites import NeuronSite
+from crispr_lm.model.tensor_parallel import seeing_whole
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ def scaling(neurons: Mapping[NeuronSite, list[int]], scale: float) -> Iterator[N
         yield
 
 
-def _after(site: NeuronSite, see: See, _module: nn.Module, _arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    return see(Seen(site, output))
+def _after(site: NeuronSite, see: See, module: nn.Module, _arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    return seeing_whole(module, "output", output, lambda values: see(Seen(site, values)))
 
 
-def _before(site: NeuronSite, see: See, _module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (see(Seen(site, arguments[0])), *arguments[1:])
+def _before(site: NeuronSite, see: See, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (seeing_whole(module, "input", arguments[0], lambda values: see(Seen(site, values))), *arguments[1:])
 
 
 def _in_expert(site: NeuronSite, see: See, expert: int, values: Tensor, tokens: Tensor, count: int) -> Tensor:

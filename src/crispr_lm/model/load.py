@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,12 +18,13 @@ import torch
 
 from crispr_lm.errors import InputError
 from crispr_lm.model.adapter import Adapter, adapter_named, check_mergeable, merged
-from crispr_lm.model.checkpoint import check_checkpoint, check_tokenizer_files, read_tokenizer, refused
+from crispr_lm.model.checkpoint import check_checkpoint, check_complete, check_tokenizer_files, read_tokenizer, refused
 from crispr_lm.model.classes import auto_class, check_writes_text
 from crispr_lm.model.devices import (
     DTYPES,
     OFFLOAD,
-    SPREAD,
+    PLACES,
+    TENSOR_PARALLEL,
     check_device,
     check_dtype,
     check_quantize,
@@ -35,10 +35,12 @@ from crispr_lm.model.gguf_header import check_gguf, dequantizing, forget_parsed,
 from crispr_lm.model.language_model import LanguageModel, context_length, is_encoder_decoder
 from crispr_lm.model.locate import is_only_cached, locate, shared_name
 from crispr_lm.model.memory import check_fits, empty_model, explain_out_of_memory
-from crispr_lm.model.offload import give_memory_back, offload_arguments
+from crispr_lm.model.offload import check_on_accelerators, give_memory_back, offload_arguments
 from crispr_lm.model.source_files import weight_files
+from crispr_lm.model.tensor_parallel import check_compared, check_divisible, division_arguments, prepare_divided
 from crispr_lm.model.trust import check_configuration, check_index, check_indices
 from crispr_lm.model.vetting import vet
+from crispr_lm.runtime.distributed import ranks
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +155,8 @@ class ModelSource:
 
         Args:
             dtype: "float32", "bfloat16", "float16", or "auto" (as in `format_for`).
-            device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
-                "sequential": spread over all accelerators, or "offload": layers are brought in from disk in turn.
+            device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or one of
+                `devices.PLACES`.
             allow_pickle: Also read weights stored as pickle (``.bin``), which can run code hidden in the file.
             quantize: "none", or "8bit" or "4bit" to load the weights shortened (bitsandbytes), for a model that does
                 not fit otherwise. An edit that is made so is tied to the whole weights in the model's files.
@@ -163,20 +165,16 @@ class ModelSource:
         Raises:
             InputError: does not fit, or weights missing, unreadable, or not those of this architecture.
         """
-        check_quantize(quantize)
-        if self.adapter is not None:
-            check_mergeable(self.adapter, quantize, allow_pickle=allow_pickle)
-        if self.gguf_file is None:
-            self.check_indices(allow_pickle=allow_pickle)
-        target = None if device in (*SPREAD, OFFLOAD) else parse_device(device)
+        self._check_files(device, quantize, allow_pickle=allow_pickle)
+        target = None if device in PLACES else parse_device(device)
         torch_dtype = self.format_for(dtype, parse_device("auto") if target is None else target)
         arguments = self._arguments(torch_dtype, quantize, allow_pickle=allow_pickle)
-        if device == OFFLOAD or quantize != "none":
-            self._check_has_files(device, quantize)
         if device == OFFLOAD:
             offloaded = TemporaryDirectory(prefix="crispr-lm-")  # removed with the model, or when this fails
             arguments |= offload_arguments(offloaded.name)
             give_memory_back()
+        elif device == TENSOR_PARALLEL:
+            arguments |= self._division_arguments(torch_dtype)
         else:
             if target is None or quantize != "none":
                 arguments["device_map"] = device if target is None else {"": target}
@@ -190,11 +188,13 @@ class ModelSource:
             raise InputError(refused(self.name, "weights can't be loaded", error) + hint) from error
         finally:
             forget_parsed()
-        self._check_complete(model, report["missing_keys"])
+        check_complete(self.name, model, report["missing_keys"])
         if device == OFFLOAD:
             weakref.finalize(model, offloaded.cleanup)
+        elif device == TENSOR_PARALLEL:
+            prepare_divided(model)
         elif target is None:
-            self._check_not_offloaded(model)
+            check_on_accelerators(self.name, model)
         elif quantize == "none":
             with explain_out_of_memory(f"while model {self.name} is moved to {target}"):
                 model.to(target)
@@ -219,6 +219,14 @@ class ModelSource:
             moment=self.moment,
         )
 
+    def _division_arguments(self, dtype: torch.dtype) -> dict[str, Any]:
+        """What transformers is called with, to divide the weights among processes, after checks of what can be."""
+        empty = self.without_weights()
+        check_divisible(self.name, empty, ranks())
+        check_compared(self.name, empty)
+        self._check_fits(dtype, None if torch.cuda.is_available() else torch.device("cpu"), "none", twice=False)
+        return division_arguments(ranks())
+
     def _arguments(self, dtype: torch.dtype, quantize: str, *, allow_pickle: bool) -> dict[str, Any]:
         """What transformers is called with, but for the place of the weights."""
         arguments: dict[str, Any] = {
@@ -237,28 +245,22 @@ class ModelSource:
             arguments["quantization_config"] = BitsAndBytesConfig(**bits)
         return arguments
 
-    def _check_complete(self, model: Any, missing_keys: Iterable[str]) -> None:
-        """Refuse a model that lacks weights."""
-        if missing := sorted(missing_keys):
-            # transformers fills these with random numbers; any figure measured on them would be noise.
-            raise InputError(
-                f"model {self.name}: the checkpoint lacks {len(missing)} weights of {type(model).__name__} "
-                f"(first: {missing[0]}); it is incomplete, or of a model that does not write text"
-            )
+    def _check_files(self, device: str, quantize: str, *, allow_pickle: bool) -> None:
+        """Check what the weights are read from.
 
-    def _check_not_offloaded(self, model: Any) -> None:
-        """Refuse a spread model whose weights are not all on accelerators: that is slow, and was not asked for."""
-        if offloaded := sorted({str(place) for place in model.hf_device_map.values()} & {"disk", "cpu"}):
-            raise InputError(
-                f"model {self.name} does not fit on the devices: parts of it would lie on {offloaded[0]}; "
-                "give --device offload for that"
-            )
-
-    def _check_has_files(self, device: str, quantize: str) -> None:
-        """Refuse what has no safetensors files: layers are brought in from these, and edits tied to their weights."""
-        option = "--device offload" if device == OFFLOAD else f"--quantize {quantize}"
-        if device == OFFLOAD and quantize != "none":
-            raise InputError(f"--quantize {quantize} does not go with --device offload; leave one of them away")
+        Where they are not whole in memory, edits are tied to the safetensors files, so these must be there.
+        """
+        check_quantize(quantize)
+        if self.adapter is not None:
+            check_mergeable(self.adapter, quantize, allow_pickle=allow_pickle)
+        if self.gguf_file is None:
+            self.check_indices(allow_pickle=allow_pickle)
+        placed = device in (OFFLOAD, TENSOR_PARALLEL)
+        if not placed and quantize == "none":
+            return
+        option = f"--device {device}" if placed else f"--quantize {quantize}"
+        if placed and quantize != "none":
+            raise InputError(f"--quantize {quantize} does not go with {option}; leave one of them away")
         pickles = Path(self.location).is_dir() and not weight_files(Path(self.location))[1]
         if self.gguf_file is not None or self.adapter is not None or pickles:
             what = "a GGUF file" if self.gguf_file else "an adapter" if self.adapter else "without safetensors files"
@@ -289,6 +291,7 @@ def load_model(
             processor that has no instructions for that format.
         device: "auto" (an accelerator if there is one), a torch device such as "cpu" or "cuda:1", or "balanced" or
             "sequential": spread over all accelerators, or "offload": layers are brought in from disk in turn.
+            ("tensor-parallel" is for the commands that torchrun starts.)
         trust_remote_code: Run Python code that comes with the model. Only for code you have read.
         allow_pickle: Also read weights stored as pickle, which can run code hidden in the file.
         quantize: "8bit" or "4bit" to load the weights shortened (bitsandbytes).

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from crispr_lm.errors import CrisprError
 from crispr_lm.model.memory import GIB, free_memory
 from crispr_lm.model.offload import parameters_of
+from crispr_lm.model.tensor_parallel import has_parts
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
@@ -62,8 +63,10 @@ def widened(lm: LanguageModel) -> Iterator[None]:
     """Have the float16 weights as float32 while the block runs; afterwards they are the same ones, to the bit.
 
     Raises:
-        CrisprError: twice the weights' size is not free.
+        CrisprError: twice the weights' size is not free, or each process has a part of them.
     """
+    if has_parts(lm.model):
+        raise CrisprError(f"model {lm.name} overflows in float16; load it with --dtype bfloat16")
     narrow = {
         id(tensor): tensor
         for tensor in chain(lm.model.parameters(), lm.model.buffers())

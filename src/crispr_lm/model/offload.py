@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from crispr_lm.errors import CrisprError
+from crispr_lm.errors import CrisprError, InputError
 from crispr_lm.model.memory import free_memory
+from crispr_lm.model.tensor_parallel import whole_weight, whole_weights_of
 
 FOR_WEIGHTS = 0.5
 """Share of a device's free memory that weights may take; the rest is for activations, and layers brought in."""
@@ -55,6 +56,19 @@ def offload_arguments(folder: str) -> dict[str, Any]:
     return arguments | {"offload_folder": folder}
 
 
+def check_on_accelerators(name: str, model: Any) -> None:
+    """Refuse a spread model whose weights are not all on accelerators: that is slow, and was not asked for.
+
+    Raises:
+        InputError: some are elsewhere.
+    """
+    if offloaded := sorted({str(place) for place in model.hf_device_map.values()} & {"disk", "cpu"}):
+        raise InputError(
+            f"model {name} does not fit on the devices: parts of it would lie on {offloaded[0]}; "
+            "give --device offload for that"
+        )
+
+
 def is_offloaded(model: nn.Module) -> bool:
     """Whether weights of a model are brought in when they are needed."""
     from accelerate.utils import has_offloaded_params
@@ -75,7 +89,7 @@ def at_hand(module: nn.Module) -> Iterator[None]:
     """Have a module's own weights in memory while the block runs, wherever they are kept."""
     from accelerate.utils import align_module_device
 
-    with align_module_device(module):
+    with whole_weights_of(module), align_module_device(module):
         yield
 
 
@@ -85,7 +99,7 @@ def parameters_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
         if not known.is_meta:
-            yield name, known
+            yield name, whole_weight(known)
             continue
         with at_hand(module):
             yield name, module._parameters[leaf]  # type: ignore[misc]

@@ -7,6 +7,8 @@ Every rank holds the whole model, runs the same job and knows the same figures; 
 travels between ranks is small (a table of scores, one number per neuron) and lies on the CPU, so gloo serves on any
 device. Without `joined` there is one process, and everything here is what it would be without this module.
 
+Where each rank holds a part of one model (`joined(divided=True)`), no example is shared: all run every prompt together.
+
 Knows tensors on the CPU and callables; knows no model and no prompt.
 """
 
@@ -31,13 +33,17 @@ PATIENCE = timedelta(hours=6)
 its connections, which ends the others' waiting at once."""
 
 _alone = False  # whether rank 0 is at work that the others wait for
+_divided = False  # whether each rank holds a part of one model
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined(*, divided: bool = False) -> Iterator[None]:
     """Take part in the group that torchrun or accelerate has prepared, while the block runs.
 
     Does nothing in a single process. With several accelerators on a machine each rank uses its own.
+
+    Args:
+        divided: Each rank holds a part of one model, in place of the whole.
 
     Raises:
         InputError: ``accelerate launch --cpu`` was asked for several processes and has numbered none.
@@ -52,10 +58,15 @@ def joined() -> Iterator[None]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    group.init_process_group("gloo", timeout=PATIENCE)
+    global _divided
+    # Parts of activations lie on the accelerators, and gloo would carry them over the CPU.
+    nccl = divided and torch.cuda.is_available() and group.is_nccl_available()
+    group.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=PATIENCE)
+    _divided = divided
     try:
         yield
     finally:
+        _divided = False
         group.destroy_process_group()
 
 
@@ -74,8 +85,18 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def is_divided() -> bool:
+    """Whether each rank holds a part of one model, so that all must run it together."""
+    return _divided and ranks() > 1
+
+
 def share(costs: Sequence[float]) -> list[int]:
-    """Which of the items with these costs are this rank's: every rank gets as many, as expensive ones."""
+    """Which of the items with these costs are this rank's: every rank gets as many, as expensive ones.
+
+    All of them where each rank holds a part of the model.
+    """
+    if is_divided():
+        return list(range(len(costs)))
     by_cost = sorted(range(len(costs)), key=lambda index: -costs[index])
     return sorted(by_cost[rank() :: ranks()])
 
@@ -98,6 +119,8 @@ def scaled(progress: Callable[[int], None] | None, own: int, total: int) -> Call
 def summed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sum tensors of one dtype on the CPU over ranks; every rank gets the same bits.
 
+    Ranks that each hold a part of the model have the sum already, but for rounding, and get that of rank 0.
+
     Raises:
         CrisprError: another rank has ended.
     """
@@ -105,10 +128,39 @@ def summed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(tensors)
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
     with _others_there():
-        group.all_reduce(flat)
+        if not is_divided():
+            group.all_reduce(flat)
         group.broadcast(flat, src=0)  # whatever the order of summation was
     parts = flat.split([tensor.numel() for tensor in tensors.values()])
     return {name: part.reshape(tensors[name].shape) for (name, part) in zip(tensors, parts, strict=True)}
+
+
+def least(count: int) -> int:
+    """The smallest of all ranks' numbers where each holds a part of the model and all must do the same; else its own.
+
+    Raises:
+        CrisprError: another rank has ended.
+    """
+    if not is_divided():
+        return count
+    smallest = torch.tensor(count)
+    with _others_there():
+        group.all_reduce(smallest, group.ReduceOp.MIN)
+    return int(smallest)
+
+
+def with_model(work: Callable[[], Result]) -> Result:
+    """As `on_first`, of what runs the model: all ranks do it where each holds a part, and get rank 0's result.
+
+    Raises:
+        CrisprError: another rank has ended.
+    """
+    if not is_divided():
+        return on_first(work)
+    found = [work()]
+    with _others_there():
+        group.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def on_first(work: Callable[[], Result]) -> Result:

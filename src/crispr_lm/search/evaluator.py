@@ -23,7 +23,7 @@ from crispr_lm.metrics.family import Metrics
 from crispr_lm.metrics.question_answering import question_answering_metrics
 from crispr_lm.metrics.statistics import clustered_error
 from crispr_lm.model.neuron_sites import Neuron, find_sites
-from crispr_lm.runtime.distributed import on_first
+from crispr_lm.runtime.distributed import with_model
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.neuron_count import ChoosePart
 from crispr_lm.search.side_effects import SideEffects
@@ -107,7 +107,7 @@ class Evaluator:
 
     def _divergence(self) -> float:
         """Of the model as it is now; one process tells all, so that they decide the same."""
-        kl = on_first(lambda: divergence(self.lm, self.original, self.batch_size)["kl"])
+        kl = with_model(lambda: divergence(self.lm, self.original, self.batch_size)["kl"])
         assert kl is not None
         return kl
 

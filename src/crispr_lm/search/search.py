@@ -22,7 +22,7 @@ from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, reference_
 from crispr_lm.inference.prompts import open_question
 from crispr_lm.model.language_model import LanguageModel
 from crispr_lm.model.neuron_sites import Neuron, searched_kinds
-from crispr_lm.runtime.distributed import is_first, on_first
+from crispr_lm.runtime.distributed import is_first, with_model
 from crispr_lm.runtime.progress import Progress, SilentProgress
 from crispr_lm.search.backward_elimination import TO_FEWER, TO_LIMITS, eliminate_backward, keep_within_limits
 from crispr_lm.search.cost import AFTER_ROUNDS, search_passes
@@ -174,7 +174,7 @@ class _Search:
 
     def _try_ranking(self, name: str, rank: Callable[[], Sequence[Neuron]], log: TrialLog) -> None:
         """Try the beginning of a ranking: the largest number of neurons, halved until the divergence allows it."""
-        order, count = cache(lambda: tuple(on_first(rank))), self._limits.neurons
+        order, count = cache(lambda: tuple(with_model(rank))), self._limits.neurons
         while count and not log.went_on_from("rankings"):
             recipe = {"ranking": name}
             trial = log.take_known("rankings", **recipe)
