@@ -1,5 +1,7 @@
 """Greedy generation and its matching to options."""
 
+import functools
+
 import pytest
 import torch
 
@@ -44,6 +46,30 @@ def test_continuations_are_greedy_and_do_not_depend_on_batches(lm):
     one = continuations(lm, prompts, 6, batch_size=1)
     assert one == continuations(lm, prompts, 6)
     assert one == [greedy(lm, prompt, 6) for prompt in prompts]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fault", [None, "mask", "failure"])
+def test_prompts_of_unlike_lengths_share_a_batch_only_where_padding_changes_nothing(llama, fault, monkeypatch):
+    prompts, forward, rows = [[5, 9, 30, 41], [7, 8], [3, 12, 6]], llama.model.forward, []
+    expected = [greedy(llama, prompt, 4) for prompt in prompts]
+
+    @functools.wraps(forward)
+    def counting(*arguments, input_ids, attention_mask=None, position_ids=None, **more):
+        padded = attention_mask is not None and attention_mask.ndim == 2 and not bool(attention_mask.all())
+        if padded and fault == "failure":
+            raise RuntimeError("sizes must match")
+        if padded and fault == "mask":
+            attention_mask = None  # padding is seen then
+        rows.append(len(input_ids))
+        given = {"attention_mask": attention_mask, "position_ids": position_ids}
+        return forward(*arguments, input_ids=input_ids, **given, **more)
+
+    monkeypatch.setattr(llama.model, "forward", counting)
+    continuations(llama, [[5]], 1)  # what the model takes is found out
+    rows.clear()
+    assert continuations(llama, prompts, 4) == expected
+    assert set(rows) == ({3} if fault is None else {1})
 
 
 def test_what_a_model_writes_decides(llama, monkeypatch):

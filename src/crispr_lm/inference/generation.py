@@ -1,11 +1,12 @@
 """Greedy generation: continuing prompts, and matching what a model writes to answer options.
 
 Knows prompts as token ids and a model; knows no benchmark. What is generated does not depend on batches but for
-rounding: prompts of other lengths share one only where the model obeys masks and positions.
+rounding: prompts of unlike lengths share one only where a few probes go on in it as they do alone.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -16,15 +17,18 @@ import torch
 from torch import Tensor
 
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches
-from crispr_lm.inference.layouts import capabilities_of, within_window
+from crispr_lm.inference.layouts import PROBES, capabilities_of, tolerance_of, within_window
 from crispr_lm.inference.prompts import EncodedPrompt, encode, encode_all, portions
 from crispr_lm.inference.reader import Reader
+from crispr_lm.model.memory import explain_out_of_memory, is_out_of_memory
 from crispr_lm.model.numerics import finite
 from crispr_lm.tasks.base import Example
 from crispr_lm.tasks.languages import ENGLISH, LANGUAGES, Language
 
 if TYPE_CHECKING:
     from crispr_lm.model.language_model import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 EXTRA_TOKENS = 8
 """Tokens that an answer may be longer than the longest option ("The answer is ...")."""
@@ -42,9 +46,11 @@ def continuations(
     found: list[list[int]] = [[] for _ in prompts]
     # A prompt with `tokens` tokens to come costs as much as one with an option of that length.
     encoded = [EncodedPrompt(list(prompt), [[0] * tokens]) for prompt in prompts]
-    # A model that takes branches obeys masks and positions, as filling up on the left needs it to.
-    padded = bool(prompts) and capabilities_of(lm).branches and within_window(lm, encoded)
-    apart = None if padded else [len(prompt) for prompt in prompts]
+    apart = (
+        None
+        if prompts and within_window(lm, encoded) and _takes_left_padding(lm)
+        else [len(prompt) for prompt in prompts]
+    )
 
     def work(indices: list[int]) -> None:
         for index, ids in zip(indices, _generate(lm, [prompts[index] for index in indices], tokens), strict=True):
@@ -150,40 +156,84 @@ def _plain(text: str, language: Language) -> str:
     return f" {' '.join(kept)} " if kept else ""
 
 
-def _generate(lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
-    """Continue prompts, filled up on the left to the longest."""
-    from transformers import GenerationConfig, LogitsProcessorList
+def _takes_left_padding(lm: LanguageModel) -> bool:
+    """Whether prompts padded on the left go on as they do alone; tried once, on a few probes."""
+    takes = capabilities_of(lm)
+    if takes.left_padding is None:
+        with explain_out_of_memory("on a few short prompts"):
+            takes = lm.capabilities = replace(takes, left_padding=takes.branches and _goes_on_alike(lm))
+    return bool(takes.left_padding)
 
-    own = lm.model.generation_config
-    # The model's own defaults (sampling, penalties, shortest lengths) are not greedy decoding.
-    config = GenerationConfig(
-        max_new_tokens=tokens,
-        do_sample=False,
-        num_beams=1,
-        eos_token_id=own.eos_token_id,
-        bos_token_id=own.bos_token_id,
-        pad_token_id=own.pad_token_id if own.pad_token_id is not None else 0,
-        decoder_start_token_id=own.decoder_start_token_id,
+
+def _goes_on_alike(lm: LanguageModel) -> bool:
+    prompts = [probe.prompt_ids for probe in PROBES]
+    try:
+        alone = torch.cat([_first_logits(lm, [prompt]) for prompt in prompts])
+        together = _first_logits(lm, prompts)
+    except Exception as error:  # a model that can't take the padding may fail in any way
+        if is_out_of_memory(error):
+            raise
+        logger.info("prompts of %s are not continued in padded batches: %s", lm.name, str(error).split("\n")[0])
+        return False
+    difference = float((together - alone).abs().max() / alone.abs().max())
+    if not difference <= tolerance_of(lm):  # also where it is NaN
+        logger.info("prompts of %s are not continued in padded batches: logits differ by %.1e", lm.name, difference)
+        return False
+    return True
+
+
+def _first_logits(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Logits of the first two tokens that continue prompts, float32 (prompts, 2, vocabulary); an end is a token."""
+    written = lm.model.generate(
+        **_padded_left(lm, prompts),
+        generation_config=_greedy(lm, 2, eos_token_id=None, output_logits=True, return_dict_in_generate=True),
     )
-    longest = max(map(len, prompts))
-    filling = [longest - len(prompt) for prompt in prompts]
-    input_ids = torch.tensor(
-        [[config.pad_token_id] * more + list(prompt) for prompt, more in zip(prompts, filling, strict=True)],
-        device=lm.device,
-    )
-    attention_mask = (torch.arange(longest) >= torch.tensor(filling)[:, None]).long().to(lm.device)
+    return torch.stack(written.logits, dim=1).float()
+
+
+def _generate(lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+    """Continue prompts, padded on the left to the longest."""
+    from transformers import LogitsProcessorList
+
+    given, config = _padded_left(lm, prompts), _greedy(lm, tokens)
 
     def generate() -> tuple[Any, list[Tensor]]:
         sums = _Sums()
-        given = {"input_ids": input_ids, "attention_mask": attention_mask}
         return lm.model.generate(
             **given, generation_config=config, logits_processor=LogitsProcessorList([sums])
         ), sums.found
 
     output = finite(lm, generate, lambda found: found[1])[0].tolist()
-    start = 1 if lm.is_encoder_decoder else longest
-    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    start = 1 if lm.is_encoder_decoder else given["input_ids"].shape[1]
+    end = lm.model.generation_config.eos_token_id
+    ends = end if isinstance(end, list) else [end]
     return [_until(row[start:], ends) for row in output]
+
+
+def _greedy(lm: LanguageModel, tokens: int, **changed: Any) -> Any:
+    """Greedy decoding, which the model's own defaults (sampling, penalties, shortest lengths) are not."""
+    from transformers import GenerationConfig
+
+    own = lm.model.generation_config
+    settings = {
+        "max_new_tokens": tokens,
+        "do_sample": False,
+        "num_beams": 1,
+        "eos_token_id": own.eos_token_id,
+        "bos_token_id": own.bos_token_id,
+        "pad_token_id": own.pad_token_id if own.pad_token_id is not None else 0,
+        "decoder_start_token_id": own.decoder_start_token_id,
+    }
+    return GenerationConfig(**(settings | changed))
+
+
+def _padded_left(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Prompts and their mask, (prompts, longest) each."""
+    longest = max(map(len, prompts))
+    filling = [longest - len(prompt) for prompt in prompts]
+    rows = [[0] * more + list(prompt) for prompt, more in zip(prompts, filling, strict=True)]  # the mask hides it
+    mask = torch.arange(longest) >= torch.tensor(filling)[:, None]
+    return {"input_ids": torch.tensor(rows, device=lm.device), "attention_mask": mask.long().to(lm.device)}
 
 
 class _Sums:

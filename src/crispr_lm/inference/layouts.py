@@ -136,10 +136,15 @@ def _agrees(lm: LanguageModel, layout: str, plain: Tensor, score: Callable[[], T
     if not bool(torch.isfinite(plain).all()):
         return True  # nothing to compare; that the model gives no numbers is an error of the scores
     difference = float(((scores - plain).abs() / plain.abs().clamp(min=1e-3)).max())
-    if not difference <= BRANCH_TOLERANCE.get(lm.dtype, BRANCH_TOLERANCE[torch.bfloat16]):  # also where it is NaN
+    if not difference <= tolerance_of(lm):  # also where it is NaN
         logger.info("options of %s are not scored %s: scores would differ by %.1e", lm.name, layout, difference)
         return False
     return True
+
+
+def tolerance_of(lm: LanguageModel) -> float:
+    """Largest relative difference that is rounding in the model's number format."""
+    return BRANCH_TOLERANCE.get(lm.dtype, BRANCH_TOLERANCE[torch.bfloat16])
 
 
 def _check_causal(lm: LanguageModel) -> None:
@@ -153,7 +158,7 @@ def _check_causal(lm: LanguageModel) -> None:
     given = {"input_ids": sequences, "attention_mask": torch.ones_like(sequences)}
     logits = lm.model(**given, use_cache=False, return_dict=True).logits
     first, second = logits[:, : len(beginning)].float()
-    tolerance = BRANCH_TOLERANCE.get(lm.dtype, BRANCH_TOLERANCE[torch.bfloat16])
+    tolerance = tolerance_of(lm)
     largest = float(first.abs().max())
     # Logits that are not finite are an error of the scores.
     if math.isfinite(largest) and not torch.allclose(first, second, rtol=tolerance, atol=tolerance * largest):

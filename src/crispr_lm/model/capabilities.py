@@ -20,6 +20,7 @@ class Capabilities:
         cache: Sequences can go on from the model's cache of keys and values.
         tokens_by_shape: In a batch, an activation's shape shows which token of which prompt each row belongs to.
         writes_in_place: The model writes into its layers' outputs after they are computed.
+        left_padding: Prompts that are continued can be padded on the left; None until `inference.generation` has tried.
     """
 
     branches: bool = False
@@ -27,3 +28,4 @@ class Capabilities:
     cache: bool = False
     tokens_by_shape: bool = True
     writes_in_place: bool = False
+    left_padding: bool | None = None
