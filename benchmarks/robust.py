@@ -122,14 +122,18 @@ def run_tests(part: str, cases: int, kills: int) -> list[Row]:
 
 
 def tried_rows(reports: Sequence[Mapping[str, object]]) -> list[Row]:
-    """Rows of what tests have reported: {"what" or "parser": name, and counts}.
+    """Rows of what tests have reported: {"what" or "parser": name, and counts}. Those of one name are added up.
 
     A count called `tried`, `kills`, `places` or `cases` is the whole; where there is none, the counts are parts of it.
     """
-    rows = []
+    of_name: dict[str, Counter[str]] = {}
     for report in reports:
         name = f"files: {report['parser']}" if "parser" in report else str(report["what"])
-        counts = {key: value for key, value in report.items() if isinstance(value, int)}
+        of_name.setdefault(name, Counter()).update(
+            {key: value for key, value in report.items() if isinstance(value, int)}
+        )
+    rows = []
+    for name, counts in of_name.items():
         whole = next(
             (counts.pop(key) for key in ("tried", "kills", "places", "cases") if key in counts), sum(counts.values())
         )
