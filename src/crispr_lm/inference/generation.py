@@ -48,7 +48,7 @@ def continuations(
     encoded = [EncodedPrompt(list(prompt), [[0] * tokens]) for prompt in prompts]
     apart = (
         None
-        if prompts and within_window(lm, encoded) and _takes_left_padding(lm)
+        if prompts and within_window(lm, encoded) and takes_left_padding(lm)
         else [len(prompt) for prompt in prompts]
     )
 
@@ -156,7 +156,7 @@ def _plain(text: str, language: Language) -> str:
     return f" {' '.join(kept)} " if kept else ""
 
 
-def _takes_left_padding(lm: LanguageModel) -> bool:
+def takes_left_padding(lm: LanguageModel) -> bool:
     """Whether prompts padded on the left go on as they do alone; tried once, on a few probes."""
     takes = capabilities_of(lm)
     if takes.left_padding is None:

@@ -24,7 +24,7 @@ from crispr_lm.edits.edit import Edit
 from crispr_lm.errors import CrisprError, InputError, nearest
 from crispr_lm.evaluation.kl_divergence import ReferenceDistribution, divergence
 from crispr_lm.evaluation.suite import Subject, TaskSubject, further_subjects, measure_reference
-from crispr_lm.inference.layouts import capabilities_of
+from crispr_lm.inference.generation import takes_left_padding
 from crispr_lm.inference.passes import counted_passes
 from crispr_lm.jobs.advice import say_lacks, say_sizes
 from crispr_lm.jobs.attempts import attempt
@@ -134,7 +134,7 @@ def compare(model: str, settings: CompareSettings, progress: Progress | None = N
     for name in NOT_IDENTITY:
         del record["identity"]["settings"][name]
     record["identity"]["comparison_version"] = COMPARISON_VERSION  # cells of another one are not read
-    capabilities_of(lm)  # probed now, so that no method pays for it
+    takes_left_padding(lm)  # probed now, with all else that is, so that no method pays for it
     with folder.held():
         table = _Table(lm, settings, folder, progress, subjects, further, aside)
         return _compare_in(table, record, parts, methods)
