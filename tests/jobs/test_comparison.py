@@ -378,6 +378,27 @@ def test_a_finished_comparison_takes_further_methods(weighed, saved_model, quest
     assert set(results["methods"]) == {"original", "search", "instruction"}
 
 
+def test_no_passes_are_told_of_a_search_that_was_interrupted_and_other_methods_have_the_same(
+    weighed, saved_model, questions
+):
+    model, cells = str(saved_model("llama")), weighed / "cells.jsonl"
+    settings = settings_for(questions, weighed, ("first",), methods=("weights",), resume=True)
+    before, lines = cells_of(weighed), cells.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert [cell["what"] for cell in before[:2]] == ["original", "search"]
+    cells.write_text("".join(lines[:1]), encoding="utf-8")  # all of its trials are in search.jsonl
+    (weighed / "comparison.json").unlink()
+    results = compare(model, settings)
+    after = cells_of(weighed)
+    assert [cell["passes"] for cell in after] == [
+        None if cell["what"] == "search" else cell["passes"] for cell in before
+    ]
+    assert "of a search that was interrupted" in " ".join(markdown(results).split())
+    cells.write_text("".join(lines[:2]), encoding="utf-8")  # the edit is known, the neutral prompts are read again
+    (weighed / "comparison.json").unlink()
+    compare(model, settings)
+    assert [cell["passes"] for cell in cells_of(weighed)] == [cell["passes"] for cell in before]
+
+
 def test_other_settings_are_not_gone_on_with(weighed, saved_model, questions):
     model, output = str(saved_model("llama")), weighed
     with pytest.raises(InputError, match="settings"):

@@ -140,8 +140,14 @@ TIMED = ("seconds", "timings", "moment", "time", "packages", "seal")
 
 
 def without_times(content: object) -> object:
-    """JSON without the entries that say when something was done, and how long it took."""
+    """JSON without the entries that say when something was done, and how long it took.
+
+    And without the passes of a comparison's search: they are not told of one that was interrupted.
+    """
     if isinstance(content, dict):
-        kept = {name: value for name, value in content.items() if name not in TIMED}
+        timed = {*TIMED, "passes"} if content.get("what") == "search" else TIMED
+        kept = {name: value for name, value in content.items() if name not in timed}
+        if isinstance(rows := kept.get("rows"), dict) and isinstance(row := rows.get("search"), dict):
+            kept["rows"] = {**rows, "search": {name: value for name, value in row.items() if name != "passes"}}
         return {name: without_times(value) for name, value in kept.items()}
     return [without_times(value) for value in content] if isinstance(content, list) else content

@@ -219,6 +219,7 @@ class _Table:
         cells: All that are known, also from an earlier run of other methods.
         wanted: Those that this comparison consists of.
         aside: Questions on side effects for the searches; every task is measured, so none of them is another kind.
+        resumed: Tasks whose search goes on from trials of an interrupted comparison.
     """
 
     lm: LanguageModel
@@ -230,6 +231,7 @@ class _Table:
     aside: AskedAside
     cells: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
     wanted: dict[CellKey, dict[str, Any]] = field(default_factory=dict)
+    resumed: set[str] = field(default_factory=set)
 
     def fit(self, parts: Parts, folder: RunFolder) -> Fit:
         """What methods are fitted on; the search's edit is taken from its cell where that is known."""
@@ -237,9 +239,9 @@ class _Table:
 
         def search(scores: NeuronScores) -> Searched:
             make_folder(folder.path)
-            start = Start(
-                scores, self._reference, folder, folder.search.exists(), self.aside, self.settings.time_budget
-            )
+            resumes = folder.search.exists()
+            self.resumed |= {parts.task.name} if resumes else set()
+            start = Start(scores, self._reference[0], folder, resumes, self.aside, self.settings.time_budget)
             return find_edit(self.lm, [parts], start, self.settings, self.progress)
 
         return Fit(self.lm, parts, self.settings, self.progress, None if cell is None else chosen_in(cell), search)
@@ -284,8 +286,10 @@ class _Table:
             self._fill(CellKey("examples", "published", task, count), [self.subjects[task]], highest)
 
     @cached_property
-    def _reference(self) -> ReferenceDistribution:
-        return measure_reference(self.lm, self.settings, self.progress)
+    def _reference(self) -> tuple[ReferenceDistribution, int]:
+        """The unedited model on neutral prompts, and the passes that it took."""
+        with counted_passes(self.lm) as passes:
+            return measure_reference(self.lm, self.settings, self.progress), passes.count
 
     def _fill(
         self,
@@ -301,9 +305,15 @@ class _Table:
         if cell is None or cell["status"] != "done":
             start = time.perf_counter()
             try:
+                _, of_reference = self._reference  # not among the passes of whatever happens to need it first
                 with counted_passes(self.lm) as passes:
                     treatment = fit()
-                content = {**self._measured(treatment, subjects, diverges), "passes": passes.count}
+                content = self._measured(treatment, subjects, diverges)
+                if key.part == "methods" and key.what == "search":
+                    # Of one that was interrupted nobody has counted the passes before.
+                    content["passes"] = None if key.task in self.resumed else passes.count + of_reference
+                else:
+                    content["passes"] = passes.count
             except CrisprError as error:
                 if not may_fail:
                     raise
@@ -329,7 +339,7 @@ class _Table:
                     measured[subject.name] = {**measurement_stored(found), "passes": passes.count}
         diverged = next((cell["divergence"] for cell in alike if cell["divergence"] is not None), None)
         if diverges and treatment.changes_model and diverged is None:
-            reference = self._reference  # taken from the model as it is, before the treatment is applied
+            reference, _ = self._reference  # taken from the model as it is, before the treatment is applied
             with treatment.applied(lm):
                 columns = divergence(lm, reference, settings.batch_size).columns[0]
             diverged = {name: values.tolist() for name, values in columns.items()}

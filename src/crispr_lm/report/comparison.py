@@ -175,7 +175,7 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
                 KINDS[methods[method]["kind"]],
                 str(row["neurons"]),
                 *(_spread(own, metric) for metric, _ in columns),
-                f"{row['passes']:,}",
+                DASH if row["passes"] is None else f"{row['passes']:,}",
                 f"{row['answer_passes']:.1f}",
                 _divergence(row["divergence"]),
                 *(_spread(row["measured"][other], _headline(row["measured"][other])) for other in further),
@@ -187,7 +187,8 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
         f"instruction{plural}, {SCORING[task['scoring'][name]]}: mean ± standard deviation over instructions (and "
         "draws), [worst]; of random controls the range of their draws' means in braces. Passes: what fitting took, in "
         "forward passes of a prompt (a backward pass counts as two); of methods as large as the search's edit what "
-        "comes on top of the search. Per answer: passes for one question under one instruction; what a model writes "
+        f"comes on top of the search; {DASH} of a search that was interrupted. Per answer: passes for one question "
+        "under one instruction; what a model writes "
         "first is shared by all instructions. KL: divergence from the original on neutral prompts, nats per token, "
         "with its 95 % interval. Further tasks: accuracy, of texts perplexity; those under one instruction alone have "
         "no deviation."
