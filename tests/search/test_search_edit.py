@@ -11,6 +11,7 @@ from crispr_lm.jobs.preparation import limits_of
 from crispr_lm.jobs.run import run
 from crispr_lm.search import trial_log
 from crispr_lm.search.loop import Loop
+from crispr_lm.search.options import STEPS
 from crispr_lm.search.trial_log import TrialLog
 from crispr_lm.settings import RunSettings
 from crispr_lm.tasks.base import template_hashes
@@ -84,6 +85,18 @@ def test_resumed_from_its_first_trials_it_ends_as_one_that_was_not_interrupted(w
     assert rows(again.trials) == rows(found.trials)
     assert [trial.number for trial in new] == list(range(done, len(finished)))
     assert (again.edit, again.reason) == (found.edit, found.reason)
+
+
+def test_resumed_after_any_round_whose_edit_was_not_tried_yet_it_tries_no_other(given, monkeypatch):
+    monkeypatch.setattr(Loop, "is_clear", property(lambda loop: loop.state.step > STEPS))  # not after the first round
+    finished, stood = [], []
+    keep = Checkpoint(on_trial=finished.append, on_round=lambda state: stood.append((state, len(finished))))
+    found = search_edit(*given, LIMITS, OPTIONS, keep)
+    assert [trial.recipe["round"] for trial in found.trials if trial.stage == "rounds"] == [2, 3]
+    assert len(stood) == 3
+    for state, done in stood:
+        again = search_edit(*given, LIMITS, OPTIONS, Checkpoint(trials=finished[:done], loop=state))
+        assert rows(again.trials) == rows(found.trials)
 
 
 def test_another_trial_of_the_front_can_be_taken(whole, given):

@@ -196,10 +196,12 @@ class _Search:
 
         What an interrupted search has tried needs no gradient, unless further rounds are to come.
         """
+        loop = self._checkpoint.loop
+        reached = 0 if loop is None else loop.step // STEPS
         for number in range(1, self._options.rounds + 1):
             if log.went_on_from("rounds"):
                 return
-            if log.take_known("rounds", round=number) is not None or log.is_behind:
+            if log.take_known("rounds", round=number) is not None or log.is_behind or number < reached:
                 continue  # it was tried before, or not clear enough to be
             self._advance(number)
             neurons = self._loop.edit()
