@@ -9,7 +9,7 @@ from crispr_lm.baselines import measure, written_prompts
 from crispr_lm.baselines.written_prompts import REWRITE, THINK, chain_of_thought, self_help
 from crispr_lm.evaluation.evaluation import evaluate
 from crispr_lm.evaluation.suite import TaskSubject
-from crispr_lm.inference.layouts import capabilities_of
+from crispr_lm.inference.generation import takes_left_padding
 from crispr_lm.inference.passes import counted_passes
 from crispr_lm.tasks.base import FREE
 
@@ -81,7 +81,7 @@ def test_what_is_not_written_changes_nothing(make_fit, writing, method):
 def test_every_written_token_is_a_pass_of_an_answer(make_fit, monkeypatch):
     monkeypatch.setattr(written_prompts, "REASONING_TOKENS", 3)
     fit = make_fit("llama")
-    capabilities_of(fit.lm)  # probed once, by whoever comes first
+    takes_left_padding(fit.lm)  # probed once, by whoever comes first
     with counted_passes(fit.lm) as fitting:
         treatment = chain_of_thought(fit, 0)
     with counted_passes(fit.lm) as answering:

@@ -74,13 +74,13 @@ def test_a_dry_run_writes_nothing_and_says_how_long_and_how_much(saved_model, qu
 def test_a_time_budget_is_of_the_whole_run(saved_model, questions, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(edit_search, "search_edit", lambda *arguments: given.append(arguments[3]) or _stop())
-    settings = settings_for(questions, tmp_path / "out", search="tuned", rounds=8, time_budget=0.05)
+    settings = settings_for(questions, tmp_path / "out", search="tuned", rounds=8, time_budget=0.001)
     progress, said = SilentProgress(), []
     monkeypatch.setattr(progress, "say", said.append)
     with pytest.raises(KeyboardInterrupt):
         run(str(saved_model("llama")), settings, progress)
-    assert 0 <= given[0].time_budget < 0.05  # loading and what comes after the search are off
-    assert any("the time budget of 0.05" in sentence or "leaves out" in sentence for sentence in said)
+    assert 0 <= given[0].time_budget < 0.001  # loading and what comes after the search are off
+    assert any("the time budget of 0.001" in sentence or "leaves out" in sentence for sentence in said)
 
 
 def _stop():
