@@ -24,8 +24,8 @@ from torch import Tensor
 from crispr_lm.attribution.bias_influence import frozen
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches, gradient_bytes_per_token
 from crispr_lm.inference.forward import packed_scores, token_logits
-from crispr_lm.inference.kv_cache import Beginnings, paying_beginning
-from crispr_lm.inference.layouts import behind_beginning, capabilities_of, pack, pack_alone, within_window
+from crispr_lm.inference.kv_cache import Beginnings
+from crispr_lm.inference.layouts import beginning_read_once, behind_beginning, capabilities_of, pack, pack_alone
 from crispr_lm.inference.packing import packed_length
 from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.model.hooks import Seen, watching
@@ -157,12 +157,11 @@ def gated_bytes_per_token(lm: LanguageModel) -> float:
 
 def option_scores(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> list[Tensor]:
     """The scores of each prompt's options (equation 1), differentiable: float32 (options,) per prompt."""
-    takes = capabilities_of(lm)
-    continues = takes.branches and takes.cache and within_window(lm, prompts) and not recomputed_layers(lm.model)
-    if shared := paying_beginning(prompts) if continues else 0:
+    # Layers that are computed again have no cache to go on from.
+    if shared := 0 if recomputed_layers(lm.model) else beginning_read_once(lm, prompts):
         scores = behind_beginning(lm, prompts, shared, Beginnings(lm))
         return list(scores.split([len(prompt.option_ids) for prompt in prompts]))
-    if takes.padding:
+    if capabilities_of(lm).padding:
         packed = pack(lm, prompts)
         return list(packed_scores(lm, packed).split(packed.option_counts))
     return [

@@ -18,7 +18,7 @@ from torch import Tensor
 from crispr_lm.errors import InputError
 from crispr_lm.inference.autocast import mask_dtype
 from crispr_lm.inference.forward import packed_scores
-from crispr_lm.inference.kv_cache import Beginnings, cache_name, continued_scores, shared_beginning
+from crispr_lm.inference.kv_cache import Beginnings, cache_name, continued_scores, paying_beginning, shared_beginning
 from crispr_lm.inference.packing import Packed, pack_branches, pack_encoder_decoder, pack_sequences, packed_length
 from crispr_lm.inference.prompts import EncodedPrompt
 from crispr_lm.model.capabilities import Capabilities
@@ -88,6 +88,12 @@ def _probes_behind_beginning(lm: LanguageModel) -> Tensor:
     alike, others = PROBES[:PROBES_ALIKE], PROBES[PROBES_ALIKE:]
     shared = shared_beginning(alike)
     return torch.cat([behind_beginning(lm, alike, shared, Beginnings(lm)), packed_scores(lm, _branches(lm, others))])
+
+
+def beginning_read_once(lm: LanguageModel, prompts: Sequence[EncodedPrompt]) -> int:
+    """Number of tokens that all prompts begin with and that are better read once (`behind_beginning`); 0 for none."""
+    takes = capabilities_of(lm)
+    return paying_beginning(prompts) if takes.branches and takes.cache and within_window(lm, prompts) else 0
 
 
 def behind_beginning(

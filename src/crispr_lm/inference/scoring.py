@@ -16,8 +16,15 @@ from crispr_lm.errors import InputError
 from crispr_lm.inference.autocast import evaluating
 from crispr_lm.inference.batching import BatchSize, ProgressCallback, batches
 from crispr_lm.inference.forward import packed_scores
-from crispr_lm.inference.kv_cache import Beginnings, continued_scores, paying_beginning, sharing_groups
-from crispr_lm.inference.layouts import behind_beginning, capabilities_of, pack, pack_alone, within_window
+from crispr_lm.inference.kv_cache import Beginnings, continued_scores, sharing_groups
+from crispr_lm.inference.layouts import (
+    beginning_read_once,
+    behind_beginning,
+    capabilities_of,
+    pack,
+    pack_alone,
+    within_window,
+)
 from crispr_lm.inference.packing import packed_length
 from crispr_lm.inference.prompts import EncodedPrompt, encode_all, portions
 from crispr_lm.model.numerics import finite
@@ -130,11 +137,9 @@ def scores_of(
     """
     takes = capabilities_of(lm)
     counts = [len(prompt.option_ids) for prompt in prompts]
-    cached = takes.cache and within_window(lm, prompts)
-    shared = paying_beginning(prompts) if cached and takes.branches else 0
-    if shared:
+    if shared := beginning_read_once(lm, prompts):
         scores = behind_beginning(lm, prompts, shared, beginnings or Beginnings(lm))
-    elif cached and not takes.branches:
+    elif takes.cache and not takes.branches and within_window(lm, prompts):
         scores = continued_scores(lm, prompts)
     elif takes.padding:
         scores = packed_scores(lm, pack(lm, prompts))

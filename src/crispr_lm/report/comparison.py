@@ -188,8 +188,8 @@ def _figures(name: str, task: Mapping[str, Any], methods: Mapping[str, Any]) -> 
         "draws), [worst]; of random controls the range of their draws' means in braces. Passes: what fitting took, in "
         "forward passes of a prompt (a backward pass counts as two); of methods as large as the search's edit what "
         f"comes on top of the search; {DASH} of a search that was interrupted. Per answer: passes for one question "
-        "under one instruction; what a model writes "
-        "first is shared by all instructions. KL: divergence from the original on neutral prompts, nats per token, "
+        "under one instruction; what a model writes first is shared by all instructions. KL: divergence from the "
+        "original on neutral prompts, nats per token, "
         "with its 95 % interval. Further tasks: accuracy, of texts perplexity; those under one instruction alone have "
         "no deviation."
     ]
